@@ -1,0 +1,83 @@
+"""What can happen on an exchange's feed: facts that the pure core tells its shell."""
+
+import msgspec
+
+from schemas.snapshot import Levels, Side
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Base of all events; `native` is the exchange's own symbol."""
+
+
+class BookUpdated(Event, frozen=True):
+    """The published levels changed. `exchange_us` is None where the exchange gives no time."""
+
+    native: str
+    update_id: int
+    exchange_us: int | None
+    bids: Levels
+    asks: Levels
+
+
+class BookUnchanged(Event, frozen=True):
+    """The book moved on to `update_id`; its published levels are as they were."""
+
+    native: str
+    update_id: int
+
+
+class BookLost(Event, frozen=True):
+    """The book's truth is unknown from now on; the last published levels are the last known."""
+
+    native: str
+    reason: str
+
+
+class SnapshotNeeded(Event, frozen=True):
+    """The book cannot go on, or not deep enough, without the exchange's answer to a request for it."""
+
+    native: str
+    limit: int
+    urgent: bool
+    """Whether the book is unusable until then."""
+
+
+class QuoteUpdated(Event, frozen=True):
+    """Best bid and offer in real time."""
+
+    native: str
+    update_id: int
+    bid: float
+    bid_quantity: float
+    ask: float
+    ask_quantity: float
+
+
+class TradeHappened(Event, frozen=True):
+    """One trade. `aggressor` is the side that took."""
+
+    native: str
+    trade_id: int
+    price: float
+    quantity: float
+    aggressor: Side
+    exchange_us: int
+
+
+class Acknowledged(Event, frozen=True):
+    """The exchange accepted the control message `request_id`."""
+
+    request_id: int
+
+
+class Refused(Event, frozen=True):
+    """The exchange refused the control message `request_id` (None if it does not say which)."""
+
+    request_id: int | None
+    message: str
+
+
+class ClosingSoon(Event, frozen=True):
+    """The exchange is about to close this connection: open another one now."""
+
+    reason: str

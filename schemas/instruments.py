@@ -1,0 +1,179 @@
+"""Exchange symbol, standard symbol and alias of every instrument, and what an exchange says of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """How a venue spells its markets. Ids are permanent: another region or market type is another id."""
+
+    id: str
+    home_quote: str
+    separator: str = ""
+    quote_first: bool = False
+
+    def native(self, base: str, quote: str) -> str:
+        """The exchange's own spelling."""
+        return self.separator.join((quote, base) if self.quote_first else (base, quote))
+
+
+EXCHANGES = MappingProxyType(
+    {
+        exchange.id: exchange
+        for exchange in (
+            Exchange("binance", "USDT"),
+            Exchange("upbit", "KRW", separator="-", quote_first=True),
+            Exchange("bybit", "USDT"),
+        )
+    }
+)
+
+OFFLINE_QUOTES = (
+    *("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "DAI", "BTC", "ETH", "BNB"),
+    *("TRY", "EUR", "BRL", "AUD", "RUB", "GBP", "JPY", "USD", "KRW"),
+)
+"""Quote assets by which a concatenated name is split where the exchange's own metadata cannot be had."""
+
+TradingStatus = Literal["trading", "halted", "unknown"]
+
+
+class SymbolError(ValueError):
+    """A name that stands for no instrument, or for more than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One market. `tick`, `step` and `minimum_notional` are None where the exchange did not say."""
+
+    exchange: str
+    base: str
+    quote: str
+    native: str
+    tick: float | None = None
+    step: float | None = None
+    minimum_notional: float | None = None
+    status: TradingStatus = "unknown"
+
+    @property
+    def symbol(self) -> str:
+        """Standard symbol, base first: `BTC-USDT`."""
+        return f"{self.base}-{self.quote}"
+
+
+def exchange_of(exchange_id: str) -> Exchange:
+    """The exchange with this id. Raises SymbolError that lists the known ones."""
+    try:
+        return EXCHANGES[exchange_id]
+    except KeyError:
+        raise SymbolError(f"unknown exchange {exchange_id!r}; known: {', '.join(EXCHANGES)}") from None
+
+
+def guess_instrument(exchange: Exchange, name: str) -> Instrument:
+    """An instrument by spelling alone, for captures and while the exchange's metadata cannot be had.
+
+    A concatenated name is split at the longest known quote asset; a bare base gets the exchange's home quote.
+    """
+    upper = name.strip().upper()
+    base, quote = _split(exchange, upper)
+    if not base or not quote or base == quote or not set("-: ").isdisjoint(base + quote):
+        raise SymbolError(f"{name!r} is no symbol of {exchange.id}; write it like {_example(exchange)}")
+    return Instrument(exchange.id, base, quote, exchange.native(base, quote))
+
+
+@dataclass(slots=True)
+class InstrumentRegistry:
+    """The instruments of one exchange, found by standard symbol, native name or alias.
+
+    With `offline` set, a name that is not listed is judged by its spelling instead of being refused.
+    """
+
+    exchange: Exchange
+    instruments: Iterable[Instrument] = ()
+    offline: bool = False
+    _by_native: dict[str, Instrument] = field(init=False, default_factory=dict)
+    _by_symbol: dict[str, Instrument] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for instrument in self.instruments:
+            self._add(instrument)
+
+    def __len__(self) -> int:
+        return len(self._by_symbol)
+
+    def all(self) -> list[Instrument]:
+        """Every listed instrument, by standard symbol."""
+        return [self._by_symbol[symbol] for symbol in sorted(self._by_symbol)]
+
+    def resolve(self, name: str) -> Instrument:
+        """The instrument that `name` stands for. Raises SymbolError with near matches."""
+        upper = name.strip().upper()
+        home = f"{upper}-{self.exchange.home_quote}"
+        found = {
+            instrument.symbol: instrument
+            for instrument in (
+                self._by_symbol.get(upper),
+                self._by_native.get(upper),
+                self._by_symbol.get(home) if self._is_bare(upper) else None,
+            )
+            if instrument is not None
+        }
+        if len(found) > 1:
+            raise SymbolError(f"{name!r} is ambiguous on {self.exchange.id}: {' or '.join(found)}")
+        if found:
+            return next(iter(found.values()))
+        if self.offline:
+            return guess_instrument(self.exchange, name)
+        raise SymbolError(f"unknown symbol {name!r} on {self.exchange.id}{self._near(upper, home)}")
+
+    def by_native(self, native: str) -> Instrument | None:
+        """The instrument the exchange calls `native`; None if it lists none."""
+        return self._by_native.get(native)
+
+    def _add(self, instrument: Instrument) -> None:
+        for table, key in (
+            (self._by_symbol, instrument.symbol),
+            (self._by_native, instrument.native.upper()),
+        ):
+            other = table.setdefault(key, instrument)
+            if other != instrument:
+                raise SymbolError(f"{key} stands for both {other.native} and {instrument.native}")
+
+    def _is_bare(self, upper: str) -> bool:
+        return "-" not in upper
+
+    def _near(self, *names: str) -> str:
+        known = [*self._by_symbol, *self._by_native]
+        near = dict.fromkeys(match for name in names for match in get_close_matches(name, known, n=3))
+        return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def _split(exchange: Exchange, upper: str) -> tuple[str, str]:
+    if exchange.separator and exchange.separator in upper:
+        first, second = upper.split(exchange.separator, 1)
+        return (second, first) if exchange.quote_first and _quotes(first, second) else (first, second)
+    if "-" in upper:
+        base, quote = upper.split("-", 1)
+        return base, quote
+    if exchange.separator or upper in OFFLINE_QUOTES:
+        return upper, exchange.home_quote
+    for quote in sorted(OFFLINE_QUOTES, key=len, reverse=True):
+        if upper.endswith(quote):
+            return upper.removesuffix(quote), quote
+    return upper, exchange.home_quote
+
+
+_QUOTE_RANK = {quote: rank for rank, quote in enumerate(("KRW", "USDT", "BTC"))}
+
+
+def _quotes(first: str, second: str) -> bool:
+    """Whether `first` is the quote asset of a pair whose order is not known: the asset that ranks higher is."""
+    unranked = len(_QUOTE_RANK)
+    return _QUOTE_RANK.get(first, unranked) < _QUOTE_RANK.get(second, unranked)
+
+
+def _example(exchange: Exchange) -> str:
+    return f"BTC, BTC-{exchange.home_quote} or {exchange.native('BTC', exchange.home_quote)}"

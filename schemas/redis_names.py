@@ -1,0 +1,62 @@
+"""Every key and channel name of the system."""
+
+from dataclasses import dataclass
+
+DEFAULT_PREFIX = "md"
+
+
+@dataclass(frozen=True, slots=True)
+class BookName:
+    """What a book's key says: its exchange id and standard symbol."""
+
+    exchange: str
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedisNames:
+    """Names under one prefix. A hash and the channel that announces it share one name, hence one cluster slot."""
+
+    prefix: str = DEFAULT_PREFIX
+
+    def __post_init__(self) -> None:
+        if not self.prefix or any(character in self.prefix for character in " \t\r\n:{}*?[]\\"):
+            raise ValueError(f"prefix {self.prefix!r}: use letters, digits, '-', '_' or '.'")
+
+    def book(self, exchange: str, symbol: str) -> str:
+        """Hash and channel of an order book."""
+        return f"{self.prefix}:book:{exchange}:{symbol}"
+
+    def quote(self, exchange: str, symbol: str) -> str:
+        """Hash and channel of a best bid and offer in real time."""
+        return f"{self.prefix}:quote:{exchange}:{symbol}"
+
+    def trades(self, exchange: str, symbol: str) -> str:
+        """Stream of trades."""
+        return f"{self.prefix}:trades:{exchange}:{symbol}"
+
+    @property
+    def books(self) -> str:
+        """Set of every book name published."""
+        return f"{self.prefix}:books"
+
+    def feeder(self, feeder_id: str) -> str:
+        """Hash that says that a feeder lives."""
+        return f"{self.prefix}:feeder:{feeder_id}"
+
+    @property
+    def feeders(self) -> str:
+        """Channel of every feeder's heartbeat."""
+        return f"{self.prefix}:feeders"
+
+    def consumer(self, consumer_id: str) -> str:
+        """Hash that says that a reader lives."""
+        return f"{self.prefix}:consumer:{consumer_id}"
+
+    def parse_book(self, name: str) -> BookName | None:
+        """Exchange and symbol of a book's key; None if it is not one under this prefix."""
+        head = f"{self.prefix}:book:"
+        exchange, separator, symbol = name.removeprefix(head).partition(":")
+        if not name.startswith(head) or not exchange or not separator or not symbol:
+            return None
+        return BookName(exchange, symbol)

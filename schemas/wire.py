@@ -1,0 +1,102 @@
+"""Snapshots to msgpack bytes and back: wire format version 1."""
+
+from typing import Any
+
+import msgspec
+
+from schemas.snapshot import Levels, OrderBookSnapshot
+
+HEAD = b"\x8e\xa1v\x01\xa3seq\xcf"
+"""Map of 14, `v` = 1, the key `seq` and the marker of a uint64: what stands before the 8 bytes of `seq`."""
+
+_SEQ_START = len(HEAD)
+_BODY_START = _SEQ_START + 8
+
+
+class WireError(ValueError):
+    """These bytes are not a book of wire format version 1."""
+
+
+class _Body(msgspec.Struct, frozen=True):
+    """What follows `seq` on the wire, in wire order."""
+
+    exchange: str
+    symbol: str
+    native: str
+    state: str
+    update_id: int
+    exchange_us: int | None
+    received_us: int
+    published_us: int
+    feeder: str
+    depth: int
+    bids: Levels
+    asks: Levels
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(OrderBookSnapshot).decode
+
+
+def encode_body(book: OrderBookSnapshot, feeder: str, published_us: int) -> bytes:
+    """The bytes after `seq`, which is the publish script's to give."""
+    return _encode(
+        _Body(
+            book.exchange,
+            book.symbol,
+            book.native,
+            book.state,
+            book.update_id,
+            book.exchange_us,
+            book.received_us,
+            published_us,
+            feeder,
+            book.depth,
+            book.bids,
+            book.asks,
+        )
+    )[1:]
+
+
+def encode(book: OrderBookSnapshot) -> bytes:
+    """The whole message, exactly as the publish script assembles it."""
+    return HEAD + book.seq.to_bytes(8, "big") + encode_body(book, book.feeder, book.published_us)
+
+
+def decode(data: bytes) -> OrderBookSnapshot:
+    """The book in `data`; unknown keys are ignored. Raises WireError for anything that is not one."""
+    try:
+        book = _decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise WireError(f"not a book of wire format 1: {error}") from error
+    if not _in_order(book):
+        raise WireError(f"levels out of order in {book.exchange}:{book.symbol} update {book.update_id}")
+    return book
+
+
+def seq_of(data: bytes) -> int:
+    """`seq` alone. Cheap for the head that this version writes, right for any valid map."""
+    if data[:_SEQ_START] == HEAD and len(data) > _BODY_START:
+        return int.from_bytes(data[_SEQ_START:_BODY_START], "big")
+    return decode(data).seq
+
+
+def inspect(data: bytes) -> dict[str, Any]:
+    """Any msgpack map as it is, for tools that must show also what does not fit the type."""
+    import msgpack
+
+    try:
+        value = msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise WireError(f"not msgpack: {error}") from error
+    if not isinstance(value, dict):
+        raise WireError(f"a msgpack {type(value).__name__}, not a map")
+    return value
+
+
+def _in_order(book: OrderBookSnapshot) -> bool:
+    bids, asks = book.bids, book.asks
+    if book.state == "live" and bids and asks and bids[0][0] >= asks[0][0]:
+        return False
+    # Sorting what is sorted is one pass of comparisons.
+    return sorted(bids, reverse=True) == list(bids) and sorted(asks) == list(asks)
