@@ -1,0 +1,1 @@
+"""What tests share: builders, waiting, private servers."""
