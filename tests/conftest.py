@@ -1,0 +1,37 @@
+"""Fixtures for every test: a real server, private to this run."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from feeders.local_redis import LocalServer, private_server
+
+
+@pytest.fixture(scope="session")
+def session_redis_server() -> Iterator[LocalServer]:
+    """The server of this run; tests take `redis_server` or `redis_url`, which come emptied."""
+    with private_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(session_redis_server: LocalServer) -> LocalServer:
+    """An empty real server. It is everyone's: a test that kills, pauses or configures one takes `own_redis_server`."""
+    with redis.Redis.from_url(session_redis_server.url) as client:
+        client.flushall()
+        client.script_flush()
+    return session_redis_server
+
+
+@pytest.fixture
+def redis_url(redis_server: LocalServer) -> str:
+    """URL of an empty real server."""
+    return redis_server.url
+
+
+@pytest.fixture
+def own_redis_server() -> Iterator[LocalServer]:
+    """A real server for one test, to be killed, paused, restarted or configured."""
+    with private_server() as server:
+        yield server
