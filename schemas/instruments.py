@@ -38,6 +38,9 @@ OFFLINE_QUOTES = (
 )
 """Quote assets by which a concatenated name is split where the exchange's own metadata cannot be had."""
 
+EXACT_DIGITS = 15
+"""float64, the number type of the wire, holds every decimal of up to this many significant digits."""
+
 TradingStatus = Literal["trading", "halted", "unknown"]
 
 
@@ -70,6 +73,12 @@ def exchange_of(exchange_id: str) -> Exchange:
         return EXCHANGES[exchange_id]
     except KeyError:
         raise SymbolError(f"unknown exchange {exchange_id!r}; known: {', '.join(EXCHANGES)}") from None
+
+
+def significant_digits(text: str) -> int:
+    """Digits from the first to the last that is not zero, exponent aside: `0.00077720` has 4, `0` none."""
+    mantissa, _, _ = text.lower().partition("e")
+    return len(mantissa.lstrip("+-").replace(".", "").strip("0"))
 
 
 def guess_instrument(exchange: Exchange, name: str) -> Instrument:
@@ -131,7 +140,7 @@ class InstrumentRegistry:
 
     def by_native(self, native: str) -> Instrument | None:
         """The instrument the exchange calls `native`; None if it lists none."""
-        return self._by_native.get(native)
+        return self._by_native.get(native.upper())
 
     def _add(self, instrument: Instrument) -> None:
         for table, key in (

@@ -97,7 +97,7 @@ class OrderBookSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             taken = min(left, available)
             cost += taken * price
             left -= taken
-            if left <= 0:
+            if left <= quantity * 1e-12:  # what remains of exactly all of them is rounding
                 return cost / quantity
         return None
 

@@ -1,5 +1,6 @@
 """Snapshots to msgpack bytes and back: wire format version 1."""
 
+from operator import gt, itemgetter, lt
 from typing import Any
 
 import msgspec
@@ -69,6 +70,8 @@ def decode(data: bytes) -> OrderBookSnapshot:
         book = _decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise WireError(f"not a book of wire format 1: {error}") from error
+    if not data.startswith(HEAD) and not {"v", "seq"} <= inspect(data).keys():
+        raise WireError("not a book of wire format 1: it names no version or no seq")
     if not _in_order(book):
         raise WireError(f"levels out of order in {book.exchange}:{book.symbol} update {book.update_id}")
     return book
@@ -87,16 +90,19 @@ def inspect(data: bytes) -> dict[str, Any]:
 
     try:
         value = msgpack.unpackb(data, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
-        raise WireError(f"not msgpack: {error}") from error
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a map or list as a key
+        raise WireError(f"not msgpack that can be shown: {error!r}") from error
     if not isinstance(value, dict):
         raise WireError(f"a msgpack {type(value).__name__}, not a map")
     return value
 
 
+_price = itemgetter(0)
+
+
 def _in_order(book: OrderBookSnapshot) -> bool:
-    bids, asks = book.bids, book.asks
-    if book.state == "live" and bids and asks and bids[0][0] >= asks[0][0]:
+    bids = tuple(map(_price, book.bids))
+    asks = tuple(map(_price, book.asks))
+    if book.state == "live" and bids and asks and bids[0] >= asks[0]:
         return False
-    # Sorting what is sorted is one pass of comparisons.
-    return sorted(bids, reverse=True) == list(bids) and sorted(asks) == list(asks)
+    return all(map(gt, bids, bids[1:])) and all(map(lt, asks, asks[1:]))

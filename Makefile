@@ -1,0 +1,46 @@
+# Plain `make` lists the targets. Each prepares what it needs; only Python 3.11 to 3.14 and make must be there.
+
+EXCHANGE ?= binance
+SYMBOLS ?= BTC,ETH
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && { echo $$python; break; }; done)
+
+SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help demo feeder redis redis-stop test check
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## simulated exchange, feeder, server and two readers for half a minute, checked against the truth
+	@$(RUN) -m feeders demo
+
+feeder: redis ## feed live books to Redis: EXCHANGE=binance SYMBOLS=BTC,ETH
+	@$(RUN) -m feeders run --exchange $(EXCHANGE) --symbols $(SYMBOLS)
+
+redis: $(READY) ## start the shared server in the background, unless one answers already
+	@$(RUN) -m feeders redis --shared
+
+redis-stop: $(READY) ## stop the shared server
+	@$(RUN) -m feeders redis --stop
+
+test: check ## everything that proves it: the checks, then unit, contract, integration and chaos tests
+	@$(RUN) -m pytest
+
+check: $(READY) ## lint, format, types, and the compose file against its schema
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
+	@$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+# An unfinished environment has no stamp, so the next make goes on where this one stopped.
+$(READY): pyproject.toml constraints.txt
+	@python='$(PYTHON)'; "$${python:-false}" -c '$(SUPPORTED)' 2>/dev/null || \
+		{ echo "bookbus needs Python 3.11 to 3.14; name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "preparing $(VENV), which takes a minute and happens once"
+	@$(RUN) -m pip --version >/dev/null 2>&1 || '$(PYTHON)' -m venv --clear $(VENV)
+	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
