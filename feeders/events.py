@@ -81,3 +81,16 @@ class ClosingSoon(Event, frozen=True):
     """The exchange is about to close this connection: open another one now."""
 
     reason: str
+
+
+class KnownWindowLeft(Event, frozen=True):
+    """Published levels lie beyond what the last snapshot covered: there may be levels nobody told us of."""
+
+    native: str
+
+
+class PrecisionLost(Event, frozen=True):
+    """The exchange writes numbers of this book with more digits than float64 keeps."""
+
+    native: str
+    text: str

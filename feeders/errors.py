@@ -1,0 +1,17 @@
+"""What went wrong with an exchange's feed, named by what to do about it."""
+
+
+class WebSocketError(Exception):
+    """Base of the three below."""
+
+
+class WebSocketConnectionError(WebSocketError):
+    """The connection could not be made, or is gone: connect again."""
+
+
+class WebSocketTimeoutError(WebSocketError):
+    """The other side did not answer in time: connect again."""
+
+
+class WebSocketProtocolError(WebSocketError):
+    """One message makes no sense: skip it, count it, keep the connection."""

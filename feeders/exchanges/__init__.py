@@ -1,0 +1,1 @@
+"""One venue = one protocol (pure) and one adapter (sockets, requests)."""

@@ -1,0 +1,108 @@
+"""Price levels of one symbol, kept current by absolute quantities."""
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+
+from schemas.snapshot import Levels
+
+DepthChange = tuple[float, float]
+"""`(price, quantity)` as exchanges send it: the quantity replaces the level's, zero removes the level."""
+
+MAX_LEVELS = 5_000
+"""Levels kept a side. Diff streams tell of ever more levels far away, which nobody ever removes."""
+
+_PRUNE_SLACK = 250
+"""Levels above the maximum at which pruning happens, so that it does not happen at each update."""
+
+
+class BookSide:
+    """One side of a book.
+
+    Levels are keyed by price times `sign` (bids +1, asks -1), so that on both sides the best level has the
+    greatest key and stands at the end of the sorted keys, where insertion is cheap. Keys are never computed
+    otherwise: the same decimal text always gives the same float.
+    """
+
+    __slots__ = ("_bound", "_depth", "_keys", "_levels", "_sign", "top")
+
+    def __init__(self, sign: int, depth: int) -> None:
+        self._sign = sign
+        self._depth = depth
+        self._keys: list[float] = []
+        self._levels: dict[float, DepthChange] = {}
+        self._bound = float("-inf")
+        self.top: Levels = ()
+        """The best `depth` levels."""
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def levels(self) -> Levels:
+        """Every level, best first."""
+        return tuple([self._levels[key] for key in reversed(self._keys)])
+
+    def replace(self, levels: Sequence[DepthChange]) -> None:
+        """Forget everything and take these levels."""
+        sign = self._sign
+        self._levels = {sign * level[0]: level for level in levels if level[1]}
+        self._keys = sorted(self._levels)
+        self._refresh_top()
+
+    def apply(self, changes: Sequence[DepthChange]) -> bool:
+        """Take the changes; True if they touched the best `depth` levels. Removing an unknown level is routine."""
+        sign, keys, levels, bound = self._sign, self._keys, self._levels, self._bound
+        touched = False
+        for change in changes:
+            key = sign * change[0]
+            if change[1]:
+                if key not in levels:
+                    insort(keys, key)
+                levels[key] = change
+            elif levels.pop(key, None) is not None:
+                del keys[bisect_left(keys, key)]
+            else:
+                continue
+            if key >= bound:
+                touched = True
+        if touched:
+            self._refresh_top()
+        if len(keys) > MAX_LEVELS + _PRUNE_SLACK:
+            self._prune()
+        return touched
+
+    def _refresh_top(self) -> None:
+        depth, keys, levels = self._depth, self._keys, self._levels
+        self.top = tuple([levels[key] for key in keys[: -depth - 1 : -1]])
+        self._bound = keys[-depth] if len(keys) >= depth else float("-inf")
+
+    def _prune(self) -> None:
+        worst = self._keys[:-MAX_LEVELS]
+        del self._keys[:-MAX_LEVELS]
+        for key in worst:
+            del self._levels[key]
+
+
+class OrderBook:
+    """Both sides, with the best `depth` levels of each ready to publish."""
+
+    __slots__ = ("asks", "bids")
+
+    def __init__(self, depth: int) -> None:
+        self.bids = BookSide(1, depth)
+        self.asks = BookSide(-1, depth)
+
+    def replace(self, bids: Sequence[DepthChange], asks: Sequence[DepthChange]) -> None:
+        """Forget everything and take these levels."""
+        self.bids.replace(bids)
+        self.asks.replace(asks)
+
+    def apply(self, bids: Sequence[DepthChange], asks: Sequence[DepthChange]) -> bool:
+        """Take the changes; True if they touched the published levels."""
+        bids_touched = self.bids.apply(bids)
+        return self.asks.apply(asks) or bids_touched
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the best bid is at or above the best ask, which no exchange's book ever is."""
+        bids, asks = self.bids.top, self.asks.top
+        return bool(bids and asks and bids[0][0] >= asks[0][0])
