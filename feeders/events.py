@@ -1,8 +1,14 @@
 """What can happen on an exchange's feed: facts that the pure core tells its shell."""
 
+from typing import Literal
+
 import msgspec
 
 from schemas.snapshot import Levels, Side
+
+
+Topic = Literal["book", "quote", "trades"]
+"""What is wanted of a symbol. A quote is a book of one level that the exchange sends in real time."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -17,6 +23,7 @@ class BookUpdated(Event, frozen=True):
     exchange_us: int | None
     bids: Levels
     asks: Levels
+    topic: Topic = "book"
 
 
 class BookUnchanged(Event, frozen=True):
@@ -24,6 +31,7 @@ class BookUnchanged(Event, frozen=True):
 
     native: str
     update_id: int
+    topic: Topic = "book"
 
 
 class BookLost(Event, frozen=True):
@@ -31,6 +39,7 @@ class BookLost(Event, frozen=True):
 
     native: str
     reason: str
+    topic: Topic = "book"
 
 
 class SnapshotNeeded(Event, frozen=True):
@@ -40,17 +49,6 @@ class SnapshotNeeded(Event, frozen=True):
     limit: int
     urgent: bool
     """Whether the book is unusable until then."""
-
-
-class QuoteUpdated(Event, frozen=True):
-    """Best bid and offer in real time."""
-
-    native: str
-    update_id: int
-    bid: float
-    bid_quantity: float
-    ask: float
-    ask_quantity: float
 
 
 class TradeHappened(Event, frozen=True):

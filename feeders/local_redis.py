@@ -198,9 +198,7 @@ def private_server(*, options: Sequence[str] = ()) -> Iterator[LocalServer]:
 
 
 def _watch(pid: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["/bin/sh", "-c", _WATCHDOG, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True
-    )
+    return subprocess.Popen(["/bin/sh", "-c", _WATCHDOG, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _free_port() -> int:

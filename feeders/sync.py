@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
+from feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded, Topic
 from feeders.order_book import DepthChange, OrderBook
 
 NOTHING: tuple[Event, ...] = ()
@@ -242,10 +242,11 @@ def _first_id(update: DepthUpdate) -> int:
 class ReplaceSync:
     """Every message is a whole book; the greatest id wins, whichever line brought it."""
 
-    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
+    def __init__(self, native: str, depth: int, lines: set[int], topic: Topic = "book") -> None:
         self._native = native
         self._depth = depth
         self._lines = lines
+        self._topic: Topic = topic
         self._id: int | None = None
         self._older = 0
         self._top: tuple[Sequence[DepthChange], Sequence[DepthChange]] | None = None
@@ -267,8 +268,8 @@ class ReplaceSync:
         unchanged = self._top == (bids, asks) and self._id is not None
         self._id, self._older, self._top = update.last_id, 0, (bids, asks)
         if unchanged:
-            return [BookUnchanged(self._native, update.last_id)]
-        return [BookUpdated(self._native, update.last_id, update.exchange_us, bids, asks)]
+            return [BookUnchanged(self._native, update.last_id, self._topic)]
+        return [BookUpdated(self._native, update.last_id, update.exchange_us, bids, asks, self._topic)]
 
     def lose_line(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known."""
@@ -276,4 +277,4 @@ class ReplaceSync:
 
     def _lose(self, reason: str) -> Sequence[Event]:
         was_live, self._id, self._top, self._older = self._id is not None, None, None, 0
-        return [BookLost(self._native, reason)] if was_live else NOTHING
+        return [BookLost(self._native, reason, self._topic)] if was_live else NOTHING

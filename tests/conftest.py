@@ -4,8 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from hypothesis import settings
 
 from feeders.local_redis import LocalServer, private_server
+
+# How long an example takes says nothing on a machine with other work.
+settings.register_profile("bookbus", settings(), deadline=None)
+settings.load_profile("bookbus")
 
 
 @pytest.fixture(scope="session")

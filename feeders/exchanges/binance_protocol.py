@@ -7,11 +7,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from feeders.errors import WebSocketProtocolError
-from feeders.events import Acknowledged, ClosingSoon, Event, PrecisionLost, QuoteUpdated, Refused, TradeHappened
+from feeders.events import Acknowledged, ClosingSoon, Event, PrecisionLost, Refused, Topic, TradeHappened
 from feeders.exchanges.venue import FeedOptions, Request
 from feeders.sync import NOTHING, BookSync, RangeSync, ReplaceSync
 from schemas.instruments import EXACT_DIGITS, significant_digits
-from schemas.snapshot import PositiveNumber, UpdateId
+from schemas.snapshot import Levels, PositiveNumber, UpdateId
 
 MAX_SUBSCRIBE_BYTES = 4_000
 """A SUBSCRIBE of about 4,096 bytes or more is ignored by the exchange without a word."""
@@ -74,11 +74,26 @@ class _Whole(msgspec.Struct):
 
 
 class _Ticker(msgspec.Struct):
-    update_id: UpdateId = msgspec.field(name="u")
+    """Best bid and offer: a whole book of one level, without a time."""
+
+    last_id: UpdateId = msgspec.field(name="u")
     bid: PositiveNumber = msgspec.field(name="b")
     bid_quantity: PositiveNumber = msgspec.field(name="B")
     ask: PositiveNumber = msgspec.field(name="a")
     ask_quantity: PositiveNumber = msgspec.field(name="A")
+    exchange_us: None = None
+
+    @property
+    def first_id(self) -> int:
+        return self.last_id
+
+    @property
+    def bids(self) -> Levels:
+        return ((self.bid, self.bid_quantity),)
+
+    @property
+    def asks(self) -> Levels:
+        return ((self.ask, self.ask_quantity),)
 
 
 class _Trade(msgspec.Struct):
@@ -128,7 +143,7 @@ class BinanceProtocol:
             raise ValueError(f"at most {MAX_LIMIT} levels can be known, not {options.depth}")
         self._options = options
         self._lines: set[int] = set()
-        self._syncs: dict[str, BookSync] = {}
+        self._syncs: dict[tuple[Topic, str], BookSync] = {}
         self._receivers: dict[str, Receiver | None] = {}
         self._requests: dict[int, tuple[str, ...]] = {}
         self._request_id = 0
@@ -142,11 +157,11 @@ class BinanceProtocol:
     @property
     def natives(self) -> Sequence[str]:
         """Symbols that have a book here, or will have."""
-        return tuple(self._syncs)
+        return tuple(native for topic, native in self._syncs if topic == "book")
 
-    def update_id(self, native: str) -> int | None:
-        """Where the book is; None while there is none to trust."""
-        return self._syncs[native].update_id
+    def update_id(self, native: str, topic: Topic = "book") -> int | None:
+        """Where the book or quote is; None while there is none to trust."""
+        return self._syncs[topic, native].update_id
 
     def subscribe(self) -> list[Request]:
         """The control messages that ask for every stream, each small enough for the exchange to read."""
@@ -185,7 +200,7 @@ class BinanceProtocol:
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What a REST depth answer says."""
         whole: _Whole = _decode_whole(body)
-        sync = self._syncs.get(native)
+        sync = self._syncs.get(("book", native))
         if not isinstance(sync, RangeSync):
             return NOTHING
         return [*self._check_precision(native, body), *sync.receive_snapshot(whole, limit)]
@@ -215,9 +230,9 @@ class BinanceProtocol:
         if kind == "depth" and "book" in topics:
             return self._diff_receiver(native)
         if kind.startswith("depth") and "book" in topics:
-            return self._partial_receiver(native)
+            return self._replace_receiver("book", native, self._options.depth, _decode_whole)
         if kind == "bookTicker" and "quote" in topics:
-            return lambda data, _: [_quote(native, _decode_ticker(data))]
+            return self._replace_receiver("quote", native, 1, _decode_ticker)
         if kind == "trade" and "trades" in topics:
             return lambda data, _: [_trade(native, _decode_trade(data))]
         return None
@@ -226,7 +241,7 @@ class BinanceProtocol:
         depth = self._options.depth
         first = min(max(FIRST_LIMIT, 2 * depth), MAX_LIMIT)
         deep = min(max(self._options.snapshot_limit or DEEP_LIMIT, first), MAX_LIMIT)
-        sync = self._syncs[native] = RangeSync(native, depth, self._lines, first, deep)
+        sync = self._syncs["book", native] = RangeSync(native, depth, self._lines, first, deep)
 
         def receive(data: msgspec.Raw, line: int) -> Sequence[Event]:
             diff: _Diff = _decode_diff(data)
@@ -236,9 +251,9 @@ class BinanceProtocol:
 
         return receive
 
-    def _partial_receiver(self, native: str) -> Receiver:
-        sync = self._syncs[native] = ReplaceSync(native, self._options.depth, self._lines)
-        return lambda data, line: sync.receive_update(_decode_whole(data), line)
+    def _replace_receiver(self, topic: Topic, native: str, depth: int, decode: Callable[..., Any]) -> Receiver:
+        sync = self._syncs[topic, native] = ReplaceSync(native, depth, self._lines, topic)
+        return lambda data, line: sync.receive_update(decode(data), line)
 
     def _control(self, envelope: _Envelope) -> Sequence[Event]:
         if envelope.stream == "!serverShutdown" or envelope.e == "serverShutdown":
@@ -250,7 +265,7 @@ class BinanceProtocol:
         if envelope.result is msgspec.UNSET or request_id is None:
             raise WebSocketProtocolError("neither a subscribed stream nor a control reply")
         natives = self._requests.pop(request_id, ())
-        syncs = (self._syncs.get(native) for native in natives)
+        syncs = (self._syncs.get(("book", native)) for native in natives)
         started = [event for sync in syncs if isinstance(sync, RangeSync) for event in sync.start()]
         return [Acknowledged(request_id), *started]
 
@@ -270,10 +285,6 @@ class BinanceProtocol:
         numbers = (number for level in (*text.bids, *text.asks) for number in level)
         lost = next((number for number in numbers if significant_digits(number) > EXACT_DIGITS), None)
         return NOTHING if lost is None else [PrecisionLost(native, lost)]
-
-
-def _quote(native: str, ticker: _Ticker) -> Event:
-    return QuoteUpdated(native, ticker.update_id, ticker.bid, ticker.bid_quantity, ticker.ask, ticker.ask_quantity)
 
 
 def _trade(native: str, trade: _Trade) -> Event:

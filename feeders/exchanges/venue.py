@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from feeders.events import Event
+from feeders.events import Event, Topic
 
 FeedMode = Literal["diff", "partial"]
-Topic = Literal["book", "quote", "trades"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,8 @@ class VenueProtocol(Protocol):
     def natives(self) -> Sequence[str]:
         """Symbols that have a book here, or will have."""
 
-    def update_id(self, native: str) -> int | None:
-        """Where the book is; None while there is none to trust."""
+    def update_id(self, native: str, topic: Topic = "book") -> int | None:
+        """Where the book or quote is; None while there is none to trust."""
 
     def subscribe(self) -> list[Request]:
         """The control messages that ask for everything wanted."""
