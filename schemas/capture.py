@@ -34,5 +34,5 @@ def decode_frame(line: bytes) -> CaptureFrame:
     """The frame in one line. Raises CaptureError for anything else."""
     try:
         return _decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise CaptureError(f"not a recorded frame: {error}") from error

@@ -1,0 +1,56 @@
+"""Every name of the system, spelled out once."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.redis_names import BookName, RedisNames
+
+NAMES = RedisNames()
+parts = st.text(min_size=1).filter(lambda text: ":" not in text)
+
+
+def test_names_are_those_of_the_contract() -> None:
+    assert NAMES.book("binance", "BTC-USDT") == "md:book:binance:BTC-USDT"
+    assert NAMES.quote("binance", "BTC-USDT") == "md:quote:binance:BTC-USDT"
+    assert NAMES.trades("upbit", "BTC-KRW") == "md:trades:upbit:BTC-KRW"
+    assert NAMES.books == "md:books"
+    assert NAMES.feeder("a1") == "md:feeder:a1"
+    assert NAMES.feeders == "md:feeders"
+    assert NAMES.consumer("c1") == "md:consumer:c1"
+
+
+def test_prefix_stands_before_every_name() -> None:
+    names = RedisNames("paper-2")
+
+    assert names.book("binance", "BTC-USDT") == "paper-2:book:binance:BTC-USDT"
+    assert names.books == "paper-2:books"
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "a:b", "a*", "{a}", "a?", "[a]", "a\n", "a\\"])
+def test_prefix_that_redis_or_a_pattern_would_read_otherwise_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="prefix"):
+        RedisNames(prefix)
+
+
+@given(exchange=parts, symbol=parts)
+def test_book_name_tells_its_exchange_and_symbol(exchange: str, symbol: str) -> None:
+    assert NAMES.parse_book(NAMES.book(exchange, symbol)) == BookName(exchange, symbol)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "md:book",
+        "md:book:",
+        "md:book:binance",
+        "md:book:binance:",
+        "md:book::BTC-USDT",
+        "md:quote:binance:BTC-USDT",
+        "other:book:binance:BTC-USDT",
+        "md:books",
+    ],
+)
+def test_what_is_no_book_of_this_prefix_is_none(name: str) -> None:
+    assert NAMES.parse_book(name) is None
