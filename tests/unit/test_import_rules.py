@@ -1,0 +1,143 @@
+"""Imports point one way, and pure modules stay pure."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.instruments import EXCHANGES
+
+ROOT = Path(__file__).parents[2]
+OURS = ("schemas", "feeders", "consumers")
+
+IMPURE = {
+    *("asyncio", "concurrent", "threading", "multiprocessing", "subprocess", "signal"),
+    *("socket", "ssl", "select", "selectors", "http", "urllib.request"),
+    *("time", "logging"),
+    *("redis", "hiredis", "websockets", "uvloop"),
+}
+PURE_NAMES = {"order_book", "sync", "events"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+def imported(source: str, importer: str) -> set[str]:
+    """Every dotted name that `source` imports, wherever in it, and the names it takes from it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = importer.split(".")[: -node.level] if node.level else []
+            origin = ".".join([*package, *filter(None, [node.module])])
+            found.add(origin)
+            found.update(f"{origin}.{alias.name}" for alias in node.names)
+    return found
+
+
+def touches(names: set[str], forbidden: set[str]) -> list[str]:
+    """Those of `names` that are one of `forbidden` or inside it."""
+    return sorted(name for name in names if any(name == one or name.startswith(f"{one}.") for one in forbidden))
+
+
+IMPORTS = {name: imported(path.read_text(), name) for name, path in MODULES.items()}
+
+
+def is_pure(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return (
+        name.startswith("schemas") or last.endswith("_protocol") or (name.startswith("feeders.") and last in PURE_NAMES)
+    )
+
+
+def reached_from(name: str) -> Iterator[str]:
+    """The module and every module of ours that it imports, directly or not."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        module = waiting.pop()
+        if module in MODULES and module not in seen:
+            seen.add(module)
+            waiting.extend(IMPORTS[module])
+            yield module
+
+
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """Every string in `source` that is not a docstring or a bare remark."""
+    tree = ast.parse(source)
+    remarks = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in remarks:
+            yield node.lineno, node.value
+
+
+def may_name_an_exchange(name: str) -> bool:
+    package, _, last = name.rpartition(".")
+    of_one_venue = package == "feeders.exchanges" and last.partition("_")[0] in EXCHANGES
+    return of_one_venue or name.startswith("feeders.simulator") or name in ("feeders.__main__", "feeders.exchanges")
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("schemas")])
+def test_schemas_import_nothing_of_ours(name: str) -> None:
+    assert touches(IMPORTS[name], {"feeders", "consumers", "tests"}) == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("feeders")])
+def test_feeders_import_no_consumer(name: str) -> None:
+    assert touches(IMPORTS[name], {"consumers", "tests"}) == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("consumers")])
+def test_consumers_import_feeders_only_in_the_direct_provider(name: str) -> None:
+    allowed = name == "consumers.direct_provider"
+
+    assert touches(IMPORTS[name], {"tests"} if allowed else {"tests", "feeders"}) == []
+    assert touches(IMPORTS[name], {"feeders.local_redis", "feeders.redis_process", "feeders.shared_redis"}) == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if is_pure(name)])
+def test_pure_module_reaches_no_clock_thread_log_or_network(name: str) -> None:
+    impure = {module: touches(IMPORTS[module], IMPURE) for module in reached_from(name)}
+
+    assert {module: found for module, found in impure.items() if found} == {}
+
+
+def test_websockets_is_imported_by_the_client_and_the_simulator_alone() -> None:
+    importers = {name for name, names in IMPORTS.items() if touches(names, {"websockets"})}
+
+    assert {name for name in importers if not name.startswith("feeders.simulator")} <= {"feeders.websocket_client"}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if name.startswith("feeders") and not may_name_an_exchange(name)]
+)
+def test_shared_code_names_no_exchange(name: str) -> None:
+    ids = re.compile(rf"\b({'|'.join(EXCHANGES)})\b", re.IGNORECASE)
+
+    assert [(line, text) for line, text in texts(MODULES[name].read_text()) if ids.search(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import feeders.sync", {"feeders.sync"}),
+        ("def later():\n    from feeders import sync", {"feeders", "feeders.sync"}),
+        ("from . import sync", {"feeders", "feeders.sync"}),
+        ("from ..schemas import wire", {"schemas", "schemas.wire"}),
+        ("if False:\n    import asyncio as quiet", {"asyncio"}),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(source: str, names: set[str]) -> None:
+    assert imported(source, "feeders.events") == names
+
+
+def test_a_name_is_forbidden_with_all_that_is_inside_it() -> None:
+    assert touches({"time", "timeit", "asyncio.queues", "urllib.parse"}, IMPURE) == ["asyncio.queues", "time"]
