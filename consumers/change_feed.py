@@ -1,0 +1,168 @@
+"""Telling listeners which books changed: each symbol once, however often it changed meanwhile."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Collection
+
+from consumers.background_loop import BackgroundThread
+from consumers.reading import Update
+from schemas.snapshot import OrderBookSnapshot
+
+logger = logging.getLogger(__name__)
+
+OnSnapshot = Callable[[OrderBookSnapshot], None]
+FindSnapshot = Callable[[str], OrderBookSnapshot | None]
+
+
+class ChangeFeed:
+    """Between the thread that receives books and everybody who waits for them.
+
+    What waits holds one entry a symbol, so a slow listener costs nothing but its own updates. Callbacks run in a
+    thread of their own: a slow one never holds up the receiving thread.
+    """
+
+    def __init__(self, find: FindSnapshot) -> None:
+        self._find = find
+        self._lock = threading.Lock()
+        self._mailboxes: tuple[_Mailbox, ...] = ()
+        self._callbacks: tuple[OnSnapshot, ...] = ()
+        self._dispatcher: BackgroundThread | None = None
+        self._open = False
+
+    def open(self) -> None:
+        """Changes come from now on."""
+        with self._lock:
+            self._open = True
+            if self._callbacks:
+                self._start_dispatcher()
+
+    def close(self) -> None:
+        """No more changes come: iterators end, the callback thread is gone."""
+        with self._lock:
+            self._open = False
+            mailboxes, self._mailboxes = self._mailboxes, ()
+            dispatcher, self._dispatcher = self._dispatcher, None
+        for mailbox in mailboxes:
+            mailbox.close()
+        if dispatcher is not None:
+            dispatcher.stop()
+
+    def publish(self, symbol: str, count: int = 1) -> None:
+        """`count` updates of `symbol` were received; any thread may say so."""
+        for mailbox in self._mailboxes:
+            mailbox.add(symbol, count)
+
+    def add_callback(self, callback: OnSnapshot) -> None:
+        """Call `callback` with the newest book after each change."""
+        with self._lock:
+            self._callbacks = (*self._callbacks, callback)
+            if self._open and self._dispatcher is None:
+                self._start_dispatcher()
+
+    async def updates(self, symbols: Collection[str]) -> AsyncIterator[Update]:
+        """The books of `symbols` as they are, then each change, until the feed closes."""
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        mailbox = _Mailbox(lambda: loop.call_soon_threadsafe(changed.set), frozenset(symbols))
+        with self._lock:
+            if not self._open:
+                return
+            self._mailboxes = (*self._mailboxes, mailbox)
+        try:
+            merger = _Merger(self._find)
+            for symbol in symbols:
+                if update := merger.merge(symbol, 0):
+                    yield update
+            while not mailbox.closed:
+                await changed.wait()
+                changed.clear()
+                for symbol, count in mailbox.take().items():
+                    if update := merger.merge(symbol, count):
+                        yield update
+        finally:
+            self._remove(mailbox)
+
+    def _remove(self, mailbox: "_Mailbox") -> None:
+        with self._lock:
+            self._mailboxes = tuple(other for other in self._mailboxes if other is not mailbox)
+
+    def _start_dispatcher(self) -> None:
+        changed = threading.Event()
+        mailbox = _Mailbox(changed.set, None)
+        self._mailboxes = (*self._mailboxes, mailbox)
+
+        def dispatch() -> None:
+            merger = _Merger(self._find)
+            while not mailbox.closed:
+                changed.wait()
+                changed.clear()
+                for symbol, count in mailbox.take().items():
+                    if update := merger.merge(symbol, count):
+                        self._call(update.snapshot)
+
+        self._dispatcher = BackgroundThread("bookbus-callbacks", dispatch, mailbox.close)
+        self._dispatcher.start()
+
+    def _call(self, snapshot: OrderBookSnapshot) -> None:
+        for callback in self._callbacks:
+            try:
+                callback(snapshot)
+            except Exception:
+                # A callback is the caller's code, and this is the top of its thread.
+                logger.exception("callback failed on %s %s", snapshot.exchange, snapshot.symbol)
+
+
+class _Mailbox:
+    """Number of changes a symbol since it was last emptied; `wake` is called when there is something to take."""
+
+    def __init__(self, wake: Callable[[], object], symbols: frozenset[str] | None) -> None:
+        self.closed = False
+        self._wake = wake
+        self._symbols = symbols
+        self._lock = threading.Lock()
+        self._changes: dict[str, int] = {}
+
+    def add(self, symbol: str, count: int) -> None:
+        if self._symbols is not None and symbol not in self._symbols:
+            return
+        with self._lock:
+            wake = not self._changes
+            self._changes[symbol] = self._changes.get(symbol, 0) + count
+        if wake:
+            self._signal()
+
+    def take(self) -> dict[str, int]:
+        with self._lock:
+            changes, self._changes = self._changes, {}
+        return changes
+
+    def close(self) -> None:
+        self.closed = True
+        self._signal()
+
+    def _signal(self) -> None:
+        try:
+            self._wake()
+        except RuntimeError:
+            # The listener's event loop is closed: nobody waits any more.
+            self.closed = True
+
+
+class _Merger:
+    """Turns changes into updates: the newest book, and how many were merged into it."""
+
+    def __init__(self, find: FindSnapshot) -> None:
+        self._find = find
+        self._last: dict[str, OrderBookSnapshot] = {}
+        self._carried: dict[str, int] = {}
+
+    def merge(self, symbol: str, count: int) -> Update | None:
+        snapshot = self._find(symbol)
+        count += self._carried.pop(symbol, 0)
+        if snapshot is None or snapshot is self._last.get(symbol):
+            # Already handed out: it was read while the change that announced it was on its way.
+            self._carried[symbol] = count
+            return None
+        self._last[symbol] = snapshot
+        return Update(snapshot, max(count - 1, 0))

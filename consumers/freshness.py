@@ -1,0 +1,99 @@
+"""How far a book may be believed: from its stored state, its age and its feeder's life."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+
+from consumers.reading import Observation
+from schemas.snapshot import BookStatus
+
+MAX_AGE = 5.0
+"""Seconds without confirmation after which a book counts as stale, unless asked otherwise."""
+
+FEEDER_LIMIT = 3.0
+"""Seconds without a heartbeat after which a feeder counts as gone."""
+
+_MEASURES = 10
+
+Clock = Callable[[], float]
+
+
+def elapsed() -> float:
+    """Seconds on a clock that never steps and, where the system has one, goes on while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
+    """The status of a book, and why it is not live (empty if it is)."""
+    snapshot, age, trouble = observation.snapshot, observation.age, observation.trouble
+    if snapshot is None:
+        return BookStatus.MISSING, trouble or "no book was received yet"
+    if snapshot.state == "suspect":
+        return BookStatus.SUSPECT, "the feeder lost the exchange's book; these are its last known levels"
+    if snapshot.state == "closed":
+        return BookStatus.CLOSED, "the feeder was stopped; these are its last levels"
+    if age is not None and age <= max_age:
+        return BookStatus.LIVE, ""
+    unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
+    if observation.feeder_alive is False:
+        return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive"
+    return BookStatus.STALE, f"{unconfirmed}; {trouble}" if trouble else unconfirmed
+
+
+class ServerClock:
+    """Turns the server's times into times of the local `elapsed` clock.
+
+    The answer to TIME was read somewhere between question and answer, so the quickest of the last few tells most.
+    """
+
+    def __init__(self) -> None:
+        self._measures: deque[tuple[float, float]] = deque(maxlen=_MEASURES)
+        self._offset: float | None = None
+
+    def measure(self, sent: float, received: float, server_us: int) -> None:
+        """The server said `server_us` to a question sent and answered at these local times."""
+        uncertainty = (received - sent) / 2
+        offset = server_us / 1e6 - (sent + received) / 2
+        if any(abs(offset - other) > uncertainty + limit + 0.05 for limit, other in self._measures):
+            # The server's clock was set: what was measured before is void.
+            self._measures.clear()
+        self._measures.append((uncertainty, offset))
+        self._offset = min(self._measures)[1]
+
+    def local(self, server_us: int) -> float | None:
+        """The local time of a server's time; None before the first measure."""
+        return None if self._offset is None else server_us / 1e6 - self._offset
+
+
+class FeederLife:
+    """Who was heard, when, and what each of them serves."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, tuple[float, str, frozenset[str]]] = {}
+        self._listening_since: float | None = None
+
+    def listen(self, now: float) -> None:
+        """Heartbeats can be heard from now on."""
+        self._listening_since = now
+
+    def lose(self) -> None:
+        """Heartbeats cannot be heard until further notice."""
+        self._listening_since = None
+
+    def hear(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
+        """A heartbeat came."""
+        self._heard[feeder] = (now, exchange, frozenset(symbols))
+        for other in [other for other, (at, _, _) in self._heard.items() if now - at > FEEDER_LIMIT]:
+            del self._heard[other]
+
+    def alive(self, feeder: str, exchange: str, symbol: str, now: float) -> bool | None:
+        """Whether `feeder`, or another one that serves this book, lives; None if that cannot be told."""
+        for name, (at, serves_exchange, serves) in self._heard.items():
+            serving = name == feeder or (serves_exchange == exchange and symbol in serves)
+            if serving and now - at <= FEEDER_LIMIT:
+                return True
+        if self._listening_since is None or now - self._listening_since <= FEEDER_LIMIT:
+            return None
+        return False
