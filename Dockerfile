@@ -1,0 +1,18 @@
+# One image for feeders and readers; docker-compose.yml says which command runs.
+
+FROM python:3.13-slim AS build
+WORKDIR /source
+COPY . .
+RUN python -m venv /opt/bookbus \
+    && /opt/bookbus/bin/pip install --no-cache-dir -c constraints.txt '.[feeder,monitor]'
+
+FROM python:3.13-slim
+COPY --from=build /opt/bookbus /opt/bookbus
+ENV PATH=/opt/bookbus/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp
+WORKDIR /tmp
+USER 10001:10001
+CMD ["python", "-m", "feeders", "run", "--exchange", "binance"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-m", "feeders", "health"]
