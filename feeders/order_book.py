@@ -14,6 +14,11 @@ MAX_LEVELS = 5_000
 _PRUNE_SLACK = 250
 """Levels above the maximum at which pruning happens, so that it does not happen at each update."""
 
+_NEAR_EDGE = 0.75
+"""Share of a snapshot's levels at which the published levels are near the end of what is known."""
+
+_WORST = float("-inf")
+
 
 class BookSide:
     """One side of a book.
@@ -21,31 +26,46 @@ class BookSide:
     Levels are keyed by price times `sign` (bids +1, asks -1), so that on both sides the best level has the
     greatest key and stands at the end of the sorted keys, where insertion is cheap. Keys are never computed
     otherwise: the same decimal text always gives the same float.
+
+    What is known ends at an edge: beyond it levels may exist that no update has mentioned since.
     """
 
-    __slots__ = ("_bound", "_depth", "_keys", "_levels", "_sign", "top")
+    __slots__ = ("_bound", "_depth", "_edge", "_keys", "_levels", "_near", "_sign", "top")
 
     def __init__(self, sign: int, depth: int) -> None:
         self._sign = sign
         self._depth = depth
         self._keys: list[float] = []
         self._levels: dict[float, DepthChange] = {}
-        self._bound = float("-inf")
+        self._bound = self._near = self._edge = _WORST
         self.top: Levels = ()
         """The best `depth` levels."""
 
     def __len__(self) -> int:
         return len(self._keys)
 
+    @property
+    def nears_edge(self) -> bool:
+        """Whether the published levels come near the end of what is known, or lie beyond."""
+        return self._bound < self._near
+
+    @property
+    def beyond_edge(self) -> bool:
+        """Whether levels may be missing among the published ones."""
+        return self._bound < self._edge
+
     def levels(self) -> Levels:
         """Every level, best first."""
         return tuple([self._levels[key] for key in reversed(self._keys)])
 
-    def replace(self, levels: Sequence[DepthChange]) -> None:
-        """Forget everything and take these levels."""
+    def replace(self, levels: Sequence[DepthChange], limit: int) -> None:
+        """Forget everything and take these best `limit` levels; if they are fewer, the side has no more."""
         sign = self._sign
         self._levels = {sign * level[0]: level for level in levels if level[1]}
-        self._keys = sorted(self._levels)
+        self._keys = keys = sorted(self._levels)
+        self._near = self._edge = _WORST
+        if keys and len(levels) >= limit:
+            self._near, self._edge = keys[int(len(keys) * (1 - _NEAR_EDGE))], keys[0]
         self._refresh_top()
 
     def apply(self, changes: Sequence[DepthChange]) -> bool:
@@ -73,13 +93,15 @@ class BookSide:
     def _refresh_top(self) -> None:
         depth, keys, levels = self._depth, self._keys, self._levels
         self.top = tuple([levels[key] for key in keys[: -depth - 1 : -1]])
-        self._bound = keys[-depth] if len(keys) >= depth else float("-inf")
+        self._bound = keys[-depth] if len(keys) >= depth else _WORST
 
     def _prune(self) -> None:
         worst = self._keys[:-MAX_LEVELS]
         del self._keys[:-MAX_LEVELS]
         for key in worst:
             del self._levels[key]
+        self._edge = max(self._edge, self._keys[0])
+        self._near = max(self._near, self._edge)
 
 
 class OrderBook:
@@ -91,10 +113,10 @@ class OrderBook:
         self.bids = BookSide(1, depth)
         self.asks = BookSide(-1, depth)
 
-    def replace(self, bids: Sequence[DepthChange], asks: Sequence[DepthChange]) -> None:
-        """Forget everything and take these levels."""
-        self.bids.replace(bids)
-        self.asks.replace(asks)
+    def replace(self, bids: Sequence[DepthChange], asks: Sequence[DepthChange], limit: int) -> None:
+        """Forget everything and take these best `limit` levels; a side with fewer has no more."""
+        self.bids.replace(bids, limit)
+        self.asks.replace(asks, limit)
 
     def apply(self, bids: Sequence[DepthChange], asks: Sequence[DepthChange]) -> bool:
         """Take the changes; True if they touched the published levels."""

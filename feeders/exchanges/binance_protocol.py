@@ -163,11 +163,12 @@ class BinanceProtocol:
         """Where the book or quote is; None while there is none to trust."""
         return self._syncs[topic, native].update_id
 
-    def subscribe(self) -> list[Request]:
+    def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """The control messages that ask for every stream, each small enough for the exchange to read."""
+        wanted = self._natives if natives is None else natives
         chunks: list[list[str]] = []
         size = MAX_SUBSCRIBE_BYTES
-        for stream in [stream for native in self._natives for stream in self._streams(native)]:
+        for stream in [stream for native in wanted for stream in self._streams(native)]:
             added = len(stream.encode()) + len('"",')
             if size + added > MAX_SUBSCRIBE_BYTES or len(chunks[-1]) == MAX_STREAMS_PER_REQUEST:
                 chunks.append([])
@@ -274,7 +275,7 @@ class BinanceProtocol:
         natives = tuple(dict.fromkeys(stream.partition("@")[0].upper() for stream in streams))
         self._requests[self._request_id] = natives
         message = {"method": "SUBSCRIBE", "params": streams, "id": self._request_id}
-        return Request(self._request_id, msgspec.json.encode(message).decode(), natives)
+        return Request(self._request_id, msgspec.json.encode(message).decode())
 
     def _check_precision(self, native: str, body: bytes) -> Sequence[Event]:
         """Once a symbol: whether its numbers fit float64."""

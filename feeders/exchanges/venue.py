@@ -1,12 +1,22 @@
 """What shared code may expect of any exchange."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from feeders.events import Event, Topic
+from feeders.events import Event, SnapshotNeeded, Topic
+from feeders.rest_client import RestClient
+from schemas.instruments import Exchange, Instrument, exchange_of
+
+if TYPE_CHECKING:
+    from feeders.exchanges.adapter import FeedAdapter
 
 FeedMode = Literal["diff", "partial"]
+
+
+class MetadataError(ValueError):
+    """The exchange's answer about its instruments makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +35,6 @@ class Request:
 
     request_id: int | None
     text: str
-    natives: tuple[str, ...]
 
 
 class VenueProtocol(Protocol):
@@ -38,8 +47,8 @@ class VenueProtocol(Protocol):
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
         """Where the book or quote is; None while there is none to trust."""
 
-    def subscribe(self) -> list[Request]:
-        """The control messages that ask for everything wanted."""
+    def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
+        """The control messages that ask for everything wanted of these symbols, None for all."""
 
     def open_line(self, line: int) -> None:
         """From now on this connection brings every update."""
@@ -55,3 +64,59 @@ class VenueProtocol(Protocol):
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """What an HTTP answer of a recording says."""
+
+
+class Venue(Protocol):
+    """Everything else shared code needs to know of an exchange; `VENUE` in its `<venue>_ws_adapter` module."""
+
+    @property
+    def exchange(self) -> Exchange:
+        """Its id and spelling."""
+
+    @property
+    def ws_url(self) -> str:
+        """Where its public sockets are."""
+
+    @property
+    def rest_url(self) -> str:
+        """Where its public requests go."""
+
+    @property
+    def lifetime(self) -> float | None:
+        """Seconds after which a connection should be replaced; None where the exchange sets no limit."""
+
+    @property
+    def modes(self) -> Sequence[FeedMode]:
+        """Feed modes it offers, the default first."""
+
+    def stream_url(self, ws_url: str) -> str:
+        """The address of a connection below a base address."""
+
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
+        """The pure core for these symbols, None for whatever a recording holds. Raises ValueError for bad options."""
+
+    def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
+        """The symbols of each connection that the exchange's limits ask for."""
+
+    @property
+    def adapter(self) -> "type[FeedAdapter]":
+        """What opens a connection."""
+
+    def rest(self, rest_url: str, timeout: float) -> RestClient:
+        """Requests within the exchange's limits."""
+
+    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+        """Address and answer of a snapshot request. Raises RestError."""
+
+    async def fetch_metadata(self, rest: RestClient) -> bytes:
+        """What the exchange says of its instruments. Raises RestError."""
+
+    def instruments(self, metadata: bytes) -> list[Instrument]:
+        """The instruments in a metadata answer. Raises MetadataError if it is none."""
+
+
+def venue_of(exchange_id: str) -> Venue:
+    """The venue with this id, found by the name of its module. Raises SymbolError for an unknown one."""
+    module = import_module(f"feeders.exchanges.{exchange_of(exchange_id).id}_ws_adapter")
+    venue: Venue = module.VENUE
+    return venue

@@ -1,0 +1,209 @@
+"""One connection of a feed: subscriptions acknowledged, frames handed to the feed, its end told."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import ClassVar, Self
+
+from feeders.errors import WebSocketTimeoutError
+from feeders.events import Acknowledged, ClosingSoon, Refused, Topic
+from feeders.exchanges.venue import FeedOptions, Venue
+from feeders.feed import Feed, OnTrade, SnapshotSource
+from feeders.rest_client import RestClient
+from feeders.snapshot_fetcher import SnapshotFetcher
+from feeders.standstill import StandstillWatch
+from feeders.websocket_client import BaseWebSocketClient
+from schemas.instruments import InstrumentRegistry
+from schemas.snapshot import OrderBookSnapshot
+
+logger = logging.getLogger(__name__)
+
+_line_numbers = itertools.count()
+
+OnSnapshot = Callable[[OrderBookSnapshot], None]
+OnFrame = Callable[[str, bytes], None]
+"""Gets the URL and every raw message, for a recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What an adapter is connected to. The defaults make one that works on its own."""
+
+    ws_url: str | None = None
+    rest_url: str | None = None
+    options: FeedOptions = field(default_factory=FeedOptions)
+    registry: InstrumentRegistry | None = None
+    on_quote: OnSnapshot | None = None
+    on_trade: OnTrade | None = None
+    on_frame: OnFrame | None = None
+    snapshots: SnapshotSource | None = None
+    standstill: StandstillWatch | None = None
+    feed: Feed | None = None
+    """The books that an earlier connection filled and this one goes on with."""
+
+
+class FeedAdapter(BaseWebSocketClient):
+    """What every venue's adapter does alike. Successive connections may share one feed."""
+
+    venue: ClassVar[Venue]
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        callback: OnSnapshot,
+        heartbeat_interval: float = 30.0,
+        timeout: float = 10.0,
+        wiring: Wiring | None = None,
+    ) -> None:
+        """`callback` gets every new book, and the last one marked `suspect` when its truth is lost."""
+        self.symbols = tuple(symbols)
+        self.callback = callback
+        self.wiring = wiring = wiring or Wiring()
+        super().__init__(self.venue.stream_url(wiring.ws_url or self.venue.ws_url), heartbeat_interval, timeout)
+        self._own_requests: tuple[RestClient, SnapshotFetcher] | None = None
+        self.feed = wiring.feed or self._make_feed(wiring)
+        self._standstill = wiring.standstill or StandstillWatch(self.discard)
+        self._line = -1
+        self._awaited: dict[int, float] = {}
+        self._had_data = False
+        self._next_first_book_check = 0.0
+
+    @property
+    def has_valid_data(self) -> bool:
+        """Whether a book changed by a message of the current connection."""
+        return self._had_data
+
+    def successor(self) -> Self:
+        """Another connection that carries the same symbols into the same books."""
+        wiring = replace(self.wiring, feed=self.feed)
+        return type(self)(self.symbols, self.callback, self.heartbeat_interval, self.timeout, wiring)
+
+    async def connect(self) -> None:
+        """Open the socket. Raises WebSocketConnectionError or WebSocketTimeoutError."""
+        self._awaited.clear()
+        self._had_data = False
+        self._line = next(_line_numbers)
+        await super().connect()
+
+    async def subscribe(self, channels: Sequence[str] | None = None) -> None:
+        """Ask for these native symbols, None for all; the control messages leave as fast as the exchange allows."""
+        requests = self.feed.protocol.subscribe(channels)
+        limit = time.monotonic() + self.timeout + len(requests) * self.send_interval
+        self._awaited.update({request.request_id: limit for request in requests if request.request_id is not None})
+        self._next_first_book_check = limit
+        self.send_soon([request.text for request in requests])
+        if not self._awaited:
+            self._become_ready()
+
+    async def receive_loop(self) -> None:
+        """Drain until the connection is lost, then tell the feed. Snapshots of its own are fetched meanwhile."""
+        requests = asyncio.create_task(self._own_requests[1].run()) if self._own_requests else None
+        reason = "connection closed by us"
+        try:
+            await super().receive_loop()
+        except Exception as error:
+            reason = str(error)
+            raise
+        finally:
+            self.feed.lose_line(self._line, reason, _now_us())
+            if requests is not None:
+                requests.cancel()
+                await asyncio.gather(requests, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close the socket; harmless if it is closed."""
+        await super().close()
+        if self._own_requests is not None:
+            await self._own_requests[0].close()
+
+    def discard(self, gap: float) -> None:
+        """This process stood still for `gap` seconds: forget every book and start again on a new connection."""
+        self.feed.forget()
+        self.abandon(f"this process stood still for {gap:.1f} s")
+
+    def on_message(self, message: bytes) -> None:
+        """Hand a message to the feed; answers to our own messages are for us."""
+        self._standstill.beat()
+        if self._abandoned:
+            return
+        if self.wiring.on_frame is not None:
+            self.wiring.on_frame(self.url, message)
+        counters = self.feed.counters
+        before = counters.updates
+        for event in self.feed.receive(message, self._line, _now_us()):
+            match event:
+                case Acknowledged():
+                    self._acknowledge(event.request_id)
+                case Refused():
+                    # Left unanswered in our list, it ends the connection when its time is up.
+                    logger.error("%s refused a subscription: %s", self.venue.exchange.id, event.message)
+                case ClosingSoon():
+                    logger.info("%s: %s", self.venue.exchange.id, event.reason)
+                    self.replace_wanted.set()
+        if counters.updates != before:
+            self._had_data = True
+
+    def check(self, now: float) -> None:
+        """Raises WebSocketTimeoutError when the exchange left a subscription unanswered."""
+        self._standstill.beat()
+        if any(limit < now for limit in self._awaited.values()):
+            raise WebSocketTimeoutError(f"no answer to {len(self._awaited)} subscriptions within {self.timeout:g} s")
+        if self.venue.lifetime is not None and now - self.opened_at > self.venue.lifetime:
+            self.replace_wanted.set()
+        if now > self._next_first_book_check:
+            self._next_first_book_check = now + self.timeout
+            self._ask_again_for_first_books()
+
+    def _ask_again_for_first_books(self) -> None:
+        """An exchange may accept a subscription and then send nothing: report the symbol and ask again."""
+        missing = self.feed.without_book()
+        if not missing:
+            return
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        logger.warning("%s: no first book of %s within %g s, asking again", self.venue.exchange.id, names, self.timeout)
+        self.send_soon([request.text for request in self.feed.protocol.subscribe(missing)])
+
+    def _acknowledge(self, request_id: int) -> None:
+        if self._awaited.pop(request_id, None) is not None and not self._awaited:
+            self._become_ready()
+
+    def _become_ready(self) -> None:
+        self.feed.open_line(self._line)
+        self.ready.set()
+
+    def _make_feed(self, wiring: Wiring) -> Feed:
+        registry = wiring.registry or InstrumentRegistry(self.venue.exchange, offline=True)
+        natives = [registry.resolve(symbol).native for symbol in self.symbols]
+        return Feed(
+            exchange=self.venue.exchange.id,
+            protocol=self.venue.protocol(natives, wiring.options),
+            options=wiring.options,
+            instrument_of=cache(registry.resolve),
+            on_snapshot=self._deliver,
+            on_trade=wiring.on_trade or _ignore,
+            snapshots=wiring.snapshots or self._make_requests(wiring),
+        )
+
+    def _deliver(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
+        if topic == "book":
+            self.callback(snapshot)
+        elif self.wiring.on_quote is not None:
+            self.wiring.on_quote(snapshot)
+
+    def _make_requests(self, wiring: Wiring) -> SnapshotFetcher:
+        rest = self.venue.rest(wiring.rest_url or self.venue.rest_url, self.timeout)
+        fetcher = SnapshotFetcher(self.venue, rest)
+        self._own_requests = (rest, fetcher)
+        return fetcher
+
+
+def _ignore(_: object) -> None:
+    """Nobody asked for it."""
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,129 @@
+"""Binance spot: sockets, requests and metadata."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from feeders.events import SnapshotNeeded
+from feeders.exchanges.adapter import FeedAdapter
+from feeders.exchanges.binance_protocol import BinanceProtocol
+from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueProtocol
+from feeders.rest_client import RestClient, WeightBudget
+from schemas.instruments import EXCHANGES, Instrument, TradingStatus
+
+EXCHANGE = EXCHANGES["binance"]
+
+# The hosts that serve market data only: no key, no trading surface.
+WS_URL = "wss://data-stream.binance.vision"
+REST_URL = "https://data-api.binance.vision"
+
+WEIGHT_PER_MINUTE = 6_000
+STREAMS_PER_CONNECTION = 1_024
+
+LIFETIME = 23 * 3600.0
+"""Seconds. The exchange cuts every connection after 24 hours."""
+
+_DEPTH_PATH = "/api/v3/depth"
+_DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50), (5_000, 250))
+_STATUS: dict[str, TradingStatus] = {"TRADING": "trading", "HALT": "halted", "BREAK": "halted", "CANCEL_ONLY": "halted"}
+
+
+class _Filter(msgspec.Struct):
+    kind: str = msgspec.field(name="filterType")
+    tick_size: float | None = msgspec.field(name="tickSize", default=None)
+    step_size: float | None = msgspec.field(name="stepSize", default=None)
+    minimum_notional: float | None = msgspec.field(name="minNotional", default=None)
+
+
+class _Symbol(msgspec.Struct):
+    symbol: str
+    base: str = msgspec.field(name="baseAsset")
+    quote: str = msgspec.field(name="quoteAsset")
+    status: str = ""
+    filters: list[_Filter] = []
+
+
+class _ExchangeInfo(msgspec.Struct):
+    symbols: list[_Symbol]
+
+
+_decode_info = msgspec.json.Decoder(_ExchangeInfo, strict=False).decode
+
+
+class Binance:
+    """Binance spot as shared code sees it."""
+
+    exchange = EXCHANGE
+    ws_url = WS_URL
+    rest_url = REST_URL
+    lifetime = LIFETIME
+    modes: Sequence[FeedMode] = ("diff", "partial")
+
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
+        """The pure core for these symbols, None for whatever a recording holds."""
+        return BinanceProtocol(natives, options)
+
+    def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
+        """The symbols of each connection that the exchange's limit on streams asks for."""
+        size = STREAMS_PER_CONNECTION // len(options.topics)
+        return [natives[start : start + size] for start in range(0, len(natives), size)]
+
+    def stream_url(self, ws_url: str) -> str:
+        """The address of a combined-stream connection."""
+        return f"{ws_url.rstrip('/')}/stream"
+
+    @property
+    def adapter(self) -> type[FeedAdapter]:
+        """What opens a connection."""
+        return BinanceWebSocketAdapter
+
+    def rest(self, rest_url: str, timeout: float) -> RestClient:
+        """Requests within the exchange's weight limit."""
+        return RestClient(rest_url, WeightBudget(WEIGHT_PER_MINUTE), timeout, "X-MBX-USED-WEIGHT-1M")
+
+    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+        """Address and answer of a depth request."""
+        weight = next(weight for levels, weight in _DEPTH_WEIGHTS if need.limit <= levels)
+        parameters: dict[str, str | int] = {"symbol": need.native, "limit": need.limit}
+        return rest.url(_DEPTH_PATH, parameters), await rest.get(_DEPTH_PATH, parameters, weight, urgent=need.urgent)
+
+    async def fetch_metadata(self, rest: RestClient) -> bytes:
+        """What the exchange says of its instruments."""
+        return await rest.get("/api/v3/exchangeInfo", {}, 20)
+
+    def instruments(self, metadata: bytes) -> list[Instrument]:
+        """The instruments in an `exchangeInfo` answer. Raises MetadataError if it is none."""
+        try:
+            info: _ExchangeInfo = _decode_info(metadata)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise MetadataError(f"not an exchangeInfo answer: {error}") from error
+        return [_instrument(symbol) for symbol in info.symbols]
+
+
+def _instrument(symbol: _Symbol) -> Instrument:
+    filters = {entry.kind: entry for entry in symbol.filters}
+    return Instrument(
+        EXCHANGE.id,
+        symbol.base,
+        symbol.quote,
+        symbol.symbol,
+        tick=_value(filters, "PRICE_FILTER", "tick_size"),
+        step=_value(filters, "LOT_SIZE", "step_size"),
+        minimum_notional=_value(filters, "NOTIONAL", "minimum_notional"),
+        status=_STATUS.get(symbol.status, "unknown"),
+    )
+
+
+def _value(filters: dict[str, _Filter], kind: str, name: str) -> float | None:
+    entry: Any = filters.get(kind)
+    return None if entry is None else getattr(entry, name)
+
+
+VENUE = Binance()
+
+
+class BinanceWebSocketAdapter(FeedAdapter):
+    """One combined-stream connection."""
+
+    venue = VENUE

@@ -1,0 +1,207 @@
+"""What a protocol says of the exchange, turned into snapshots, trades and requests."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from feeders.errors import WebSocketProtocolError
+from feeders.events import (
+    Acknowledged,
+    BookLost,
+    BookUnchanged,
+    BookUpdated,
+    ClosingSoon,
+    Event,
+    KnownWindowLeft,
+    PrecisionLost,
+    Refused,
+    SnapshotNeeded,
+    Topic,
+    TradeHappened,
+)
+from feeders.exchanges.venue import FeedOptions, VenueProtocol
+from schemas.instruments import Instrument
+from schemas.snapshot import OrderBookSnapshot
+from schemas.trade import Trade
+
+logger = logging.getLogger(__name__)
+
+OnSnapshot = Callable[[OrderBookSnapshot, Topic], None]
+OnTrade = Callable[[Trade], None]
+
+
+class SnapshotSource(Protocol):
+    """Who answers requests for snapshots, by `Feed.receive_answer`, sooner or later or never."""
+
+    def ask(self, need: SnapshotNeeded, feed: "Feed") -> None:
+        """Queue a request."""
+
+    def is_pending(self, native: str) -> bool:
+        """Whether an answer for this symbol is still to come."""
+
+
+@dataclass(slots=True)
+class FeedCounters:
+    """What happened since the start."""
+
+    frames: int = 0
+    skipped: int = 0
+    updates: int = 0
+    unchanged: int = 0
+    lost: int = 0
+    snapshots_asked: int = 0
+    windows_left: int = 0
+    last_skipped: str = ""
+
+    def add(self, other: "FeedCounters") -> None:
+        """Sum the numbers; keep the newest text there is."""
+        for counter in fields(self):
+            own, theirs = getattr(self, counter.name), getattr(other, counter.name)
+            setattr(self, counter.name, theirs or own if isinstance(own, str) else own + theirs)
+
+
+@dataclass(slots=True)
+class Feed:
+    """One protocol's symbols. A callback gets each change: a new book, or its last levels marked `suspect`."""
+
+    exchange: str
+    protocol: VenueProtocol
+    options: FeedOptions
+    instrument_of: Callable[[str], Instrument]
+    on_snapshot: OnSnapshot
+    on_trade: OnTrade
+    snapshots: SnapshotSource
+    counters: FeedCounters = field(default_factory=FeedCounters)
+    latest: dict[tuple[Topic, str], OrderBookSnapshot] = field(default_factory=dict)
+    """By topic and native symbol: the newest book, or its last levels with the state they have now."""
+
+    def receive(self, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
+        """Take one WebSocket message. Returns the events that concern the connection, not the books."""
+        self.counters.frames += 1
+        try:
+            events = self.protocol.receive(frame, line)
+        except WebSocketProtocolError as error:
+            return self._skip(error)
+        return self._handle(events, received_us)
+
+    def receive_answer(self, native: str, limit: int, body: bytes, received_us: int) -> None:
+        """Take the answer to a snapshot request. Raises WebSocketProtocolError if it makes no sense."""
+        self._handle(self.protocol.receive_answer(native, limit, body), received_us)
+
+    def receive_recorded(self, url: str, body: bytes, received_us: int) -> None:
+        """Take an HTTP answer of a recording."""
+        try:
+            events = self.protocol.receive_recorded(url, body)
+        except WebSocketProtocolError as error:
+            self._skip(error)
+            return
+        self._handle(events, received_us)
+
+    def open_line(self, line: int) -> None:
+        """This connection now brings every update."""
+        self.protocol.open_line(line)
+
+    def lose_line(self, line: int, reason: str, received_us: int) -> None:
+        """This connection is gone."""
+        self._handle(self.protocol.lose_line(line, reason), received_us)
+
+    def current(self, topic: Topic, native: str) -> OrderBookSnapshot:
+        """The newest book, at the id the exchange's book has reached since with the same levels."""
+        book = self.latest[topic, native]
+        update_id = self.protocol.update_id(native, topic)
+        if update_id is None or update_id == book.update_id or book.state != "live":
+            return book
+        return replace(book, update_id=update_id)
+
+    def states(self) -> Mapping[str, str]:
+        """State of every book by native symbol: `syncing` until it was complete once, else as stored."""
+        return {
+            native: book.state if (book := self.latest.get(("book", native))) is not None else "syncing"
+            for native in self.protocol.natives
+        }
+
+    def without_book(self) -> list[str]:
+        """Native symbols that never had a book and wait for no snapshot: the exchange sends nothing of them."""
+        return [
+            native
+            for native in self.protocol.natives
+            if ("book", native) not in self.latest and not self.snapshots.is_pending(native)
+        ]
+
+    def forget(self) -> None:
+        """Drop every book without a word: what is held may be old, and nothing of it may be published."""
+        self.latest.clear()
+
+    def _handle(self, events: Sequence[Event], received_us: int) -> Sequence[Event]:
+        rest: list[Event] = []
+        for event in events:
+            match event:
+                case BookUpdated():
+                    self._update(event, received_us)
+                case BookUnchanged():
+                    self.counters.unchanged += 1
+                case TradeHappened():
+                    self.on_trade(self._trade(event, received_us))
+                case BookLost():
+                    self._lose(event, received_us)
+                case SnapshotNeeded():
+                    self.counters.snapshots_asked += 1
+                    self.snapshots.ask(event, self)
+                case KnownWindowLeft():
+                    self.counters.windows_left += 1
+                    logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
+                case PrecisionLost():
+                    logger.warning("%s: %s has more digits than float64 keeps", event.native, event.text)
+                case Acknowledged() | Refused() | ClosingSoon():
+                    rest.append(event)
+        return rest
+
+    def _update(self, event: BookUpdated, received_us: int) -> None:
+        self.counters.updates += 1
+        instrument = self.instrument_of(event.native)
+        snapshot = OrderBookSnapshot(
+            exchange=self.exchange,
+            symbol=instrument.symbol,
+            native=event.native,
+            state="live",
+            update_id=event.update_id,
+            exchange_us=event.exchange_us,
+            received_us=received_us,
+            depth=self.options.depth if event.topic == "book" else 1,
+            bids=event.bids,
+            asks=event.asks,
+        )
+        self.latest[event.topic, event.native] = snapshot
+        self.on_snapshot(snapshot, event.topic)
+
+    def _lose(self, event: BookLost, received_us: int) -> None:
+        self.counters.lost += 1
+        logger.warning("%s: %s lost: %s", event.native, event.topic, event.reason)
+        known = self.latest.get((event.topic, event.native))
+        if known is None:
+            return
+        suspect = replace(known, state="suspect", received_us=received_us)
+        self.latest[event.topic, event.native] = suspect
+        self.on_snapshot(suspect, event.topic)
+
+    def _trade(self, event: TradeHappened, received_us: int) -> Trade:
+        instrument = self.instrument_of(event.native)
+        return Trade(
+            self.exchange,
+            instrument.symbol,
+            event.native,
+            event.trade_id,
+            event.price,
+            event.quantity,
+            event.aggressor,
+            event.exchange_us,
+            received_us,
+        )
+
+    def _skip(self, error: WebSocketProtocolError) -> Sequence[Event]:
+        self.counters.skipped += 1
+        self.counters.last_skipped = str(error)
+        return ()

@@ -1,0 +1,146 @@
+"""The only loop that opens exchange connections again, and the next one before the current one ends."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
+
+from feeders.errors import WebSocketConnectionError, WebSocketError, WebSocketTimeoutError
+
+logger = logging.getLogger(__name__)
+
+HANDOVER_GRACE = 0.5
+"""Seconds both connections run side by side once the new one is ready: more than their skew."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectPolicy:
+    """Exponential backoff in seconds; `max_attempts` counts failures in a row, None retries for ever."""
+
+    initial: float = 1.0
+    multiplier: float = 2.0
+    maximum: float = 30.0
+    max_attempts: int | None = None
+
+    def delay(self, failures: int, chance: float) -> float:
+        """Seconds to wait after this many failures in a row; `chance` in [0, 1) spreads it over 50 to 100 %."""
+        full = min(self.initial * self.multiplier ** (failures - 1), self.maximum)
+        return full * (0.5 + chance / 2)
+
+
+class Line(Protocol):
+    """A connection as its keeper sees it."""
+
+    replace_wanted: asyncio.Event
+    ready: asyncio.Event
+
+    @property
+    def has_valid_data(self) -> bool:
+        """Whether the exchange sent something right since the connection was opened."""
+
+    async def connect(self) -> None:
+        """Open the connection. Raises WebSocketConnectionError or WebSocketTimeoutError."""
+
+    async def subscribe(self) -> None:
+        """Ask for everything the line is to carry."""
+
+    async def receive_loop(self) -> None:
+        """Drain until the connection is lost. Raises WebSocketConnectionError or WebSocketTimeoutError."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+    def successor(self) -> Self:
+        """Another connection that carries the same symbols into the same books."""
+
+
+LineT = TypeVar("LineT", bound=Line)
+
+
+class GaveUpError(WebSocketError):
+    """The allowed number of failures in a row was reached."""
+
+
+@dataclass(slots=True, eq=False)
+class Keeper(Generic[LineT]):
+    """Keeps one line open. `sleep` and `chance` are parameters for tests."""
+
+    line: LineT
+    policy: ReconnectPolicy = ReconnectPolicy()
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    chance: Callable[[], float] = random.random
+    reconnects: int = 0
+    handovers: int = 0
+
+    async def run(self) -> None:
+        """Until cancelled. Raises GaveUpError if the policy has a limit and it is reached."""
+        failures = 0
+        while True:
+            try:
+                await self.line.connect()
+                await self.line.subscribe()
+                failures = await self._stay()
+            except (WebSocketConnectionError, WebSocketTimeoutError) as error:
+                failures = 1 if self.line.has_valid_data else failures + 1
+                if self.policy.max_attempts is not None and failures > self.policy.max_attempts:
+                    raise GaveUpError(f"gave up after {self.policy.max_attempts} attempts in a row: {error}") from error
+                delay = self.policy.delay(failures, self.chance())
+                self.reconnects += 1
+                logger.warning("reconnecting in %.1f s: %s", delay, error)
+                await self.sleep(delay)
+
+    async def _stay(self) -> int:
+        """Follow the line and its successors until one is lost, which raises."""
+        reading = asyncio.create_task(self.line.receive_loop())
+        try:
+            while True:
+                wanted = asyncio.create_task(self.line.replace_wanted.wait())
+                await asyncio.wait((reading, wanted), return_when=asyncio.FIRST_COMPLETED)
+                wanted.cancel()
+                if reading.done():
+                    await reading
+                    return 0
+                reading = await self._hand_over(reading)
+        finally:
+            await _stop(reading)
+
+    async def _hand_over(self, reading: "asyncio.Task[None]") -> "asyncio.Task[None]":
+        """Open the next connection before leaving this one. Returns the task that reads from then on."""
+        self.line.replace_wanted.clear()
+        successor = self.line.successor()
+        try:
+            await successor.connect()
+            await successor.subscribe()
+        except (WebSocketConnectionError, WebSocketTimeoutError) as error:
+            return await self._hand_over_failed(reading, error)
+        next_reading = asyncio.create_task(successor.receive_loop())
+        ready = asyncio.create_task(successor.ready.wait())
+        await asyncio.wait((next_reading, ready), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if next_reading.done():
+            return await self._hand_over_failed(reading, next_reading.exception())
+        # Both bring every update now. What the old one still has in flight arrives within the grace.
+        await asyncio.wait((reading,), timeout=HANDOVER_GRACE)
+        self.line, self.handovers = successor, self.handovers + 1
+        await _stop(reading)
+        logger.info("connection replaced without a gap")
+        return next_reading
+
+    async def _hand_over_failed(
+        self, reading: "asyncio.Task[None]", error: BaseException | None
+    ) -> "asyncio.Task[None]":
+        if error is not None and not isinstance(error, WebSocketError):
+            raise error
+        logger.warning("cannot replace the connection yet: %s", error)
+        await asyncio.wait((reading,), timeout=self.policy.delay(1, self.chance()))
+        self.line.replace_wanted.set()
+        return reading
+
+
+async def _stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, WebSocketError):
+        await task

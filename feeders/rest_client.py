@@ -1,0 +1,133 @@
+"""Requests to an exchange's REST interface, inside its limits."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import aiohttp
+
+logger = logging.getLogger(__name__)
+
+_BODY_IN_ERROR = 200
+"""Characters of an answer shown in an error."""
+
+
+class RestError(Exception):
+    """The request brought no answer; it may later."""
+
+
+class RestRefusedError(RestError):
+    """The exchange will not answer this request, now or later."""
+
+
+class RestBlockedError(RestError):
+    """The exchange will not answer any request from here."""
+
+
+class WeightBudget:
+    """Request weight that all symbols of one address share, refilled evenly.
+
+    `per_minute` is the exchange's limit; only `share` of it is used, since other programs on this address count
+    too. `clock` and `sleep` are parameters for tests.
+    """
+
+    def __init__(
+        self,
+        per_minute: int,
+        share: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.per_minute = per_minute
+        self.spent = 0
+        self._rate = per_minute * share / 60
+        self._capacity = per_minute * share / 2
+        self._tokens = self._capacity
+        self._clock = clock
+        self._sleep = sleep
+        self._filled_at = clock()
+        self._closed_until = 0.0
+
+    async def spend(self, weight: int, *, urgent: bool = True) -> None:
+        """Wait until so much weight may be used. What is not urgent leaves a third for what is."""
+        reserve = 0.0 if urgent else self._capacity / 3
+        while (wait := self._missing_seconds(weight + reserve)) > 0:
+            await self._sleep(wait)
+        self._tokens -= weight
+        self.spent += weight
+
+    def observe(self, used_this_minute: int) -> None:
+        """The exchange's own count for this address, which may hold other programs' requests."""
+        if used_this_minute > 0.8 * self.per_minute:
+            self.close_for(60 - time.time() % 60)
+
+    def close_for(self, seconds: float) -> None:
+        """No request at all for so long."""
+        self._closed_until = max(self._closed_until, self._clock() + seconds)
+
+    def _missing_seconds(self, weight: float) -> float:
+        now = self._clock()
+        self._tokens = min(self._capacity, self._tokens + (now - self._filled_at) * self._rate)
+        self._filled_at = now
+        if now < self._closed_until:
+            return self._closed_until - now
+        return max(0.0, (min(weight, self._capacity) - self._tokens) / self._rate)
+
+
+class RestClient:
+    """GET against one host. Connections are opened when needed; `close()` ends them."""
+
+    def __init__(self, base_url: str, budget: WeightBudget, timeout: float = 10.0, used_header: str = "") -> None:
+        """`used_header`: the answer's header that tells the weight used this minute, if there is one."""
+        self.base_url = base_url.rstrip("/")
+        self.budget = budget
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._used_header = used_header
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        if self._session is not None:
+            await self._session.close()
+
+    def url(self, path: str, parameters: Mapping[str, str | int]) -> str:
+        """The address of a request, as a recording keeps it."""
+        query = "&".join(f"{key}={value}" for key, value in parameters.items())
+        return f"{self.base_url}{path}" + (f"?{query}" if query else "")
+
+    async def get(self, path: str, parameters: Mapping[str, str | int], weight: int, *, urgent: bool = True) -> bytes:
+        """The answer's body. Raises RestError, RestRefusedError or RestBlockedError."""
+        await self.budget.spend(weight, urgent=urgent)
+        if self._session is None:
+            # An exchange may limit requests that carry an Origin header; aiohttp sends none.
+            headers = {"User-Agent": "bookbus"}
+            self._session = aiohttp.ClientSession(timeout=self._timeout, headers=headers, trust_env=True)
+        url = self.url(path, parameters)
+        try:
+            async with self._session.get(self.base_url + path, params=dict(parameters)) as answer:
+                body = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RestError(f"{url}: {error or type(error).__name__}") from error
+        if used := answer.headers.get(self._used_header):
+            self.budget.observe(int(used))
+        if answer.status != 200:
+            self._refuse(url, answer.status, answer.headers.get("Retry-After"), body)
+        return body
+
+    def _refuse(self, url: str, status: int, retry_after: str | None, body: bytes) -> None:
+        text = body[:_BODY_IN_ERROR].decode(errors="replace")
+        if status in (418, 429):
+            seconds = float(retry_after) if retry_after and retry_after.isdigit() else 60.0
+            self.budget.close_for(seconds)
+            raise RestError(f"{url}: limit exceeded (HTTP {status}), no request for {seconds:g} s: {text}")
+        if status == 451:
+            raise RestBlockedError(
+                f"{self.base_url} does not serve this location (HTTP 451): choose another host with --rest-url: {text}"
+            )
+        if status == 403:
+            self.budget.close_for(300.0)
+            raise RestError(f"{url}: blocked by the exchange's firewall (HTTP 403), no request for 300 s")
+        if 400 <= status < 500:
+            raise RestRefusedError(f"{url}: refused (HTTP {status}): {text}")
+        raise RestError(f"{url}: HTTP {status}: {text}")

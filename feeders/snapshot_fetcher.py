@@ -1,0 +1,115 @@
+"""Snapshot requests of all symbols, the urgent ones first, each paced when it has to be repeated."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from feeders.errors import WebSocketProtocolError
+from feeders.events import SnapshotNeeded
+from feeders.exchanges.venue import Venue
+from feeders.feed import Feed
+from feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError
+
+logger = logging.getLogger(__name__)
+
+OnAnswer = Callable[[str, bytes], None]
+"""Gets the address and every raw answer, for a recording."""
+
+_CALM_AFTER = 30.0
+_FIRST_DELAY = 0.2
+_LONGEST_DELAY = 30.0
+
+
+@dataclass(slots=True)
+class _Ask:
+    need: SnapshotNeeded
+    feed: Feed
+    due: float
+
+
+class SnapshotFetcher:
+    """Fetches what feeds ask for, a few requests at a time; the receive path never waits for it."""
+
+    def __init__(self, venue: Venue, rest: RestClient, on_answer: OnAnswer | None = None, parallel: int = 4) -> None:
+        self._venue = venue
+        self._rest = rest
+        self._on_answer = on_answer
+        self._parallel = parallel
+        self._waiting: dict[str, _Ask] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._repeats: dict[str, tuple[int, float]] = {}
+        self._wake = asyncio.Event()
+        self.blocked = ""
+        """Why no request will ever be answered; empty while that is not so."""
+        self.failures = 0
+
+    def ask(self, need: SnapshotNeeded, feed: Feed) -> None:
+        """Queue a request. One that is under way already will be answered to the feed as it is then."""
+        if self.blocked or (need.native in self._running and not need.urgent):
+            return
+        known = self._waiting.get(need.native)
+        if known is not None and known.need.urgent and not need.urgent:
+            return
+        self._waiting[need.native] = _Ask(need, feed, time.monotonic() + self._delay(need.native))
+        self._wake.set()
+
+    def is_pending(self, native: str) -> bool:
+        """Whether an answer for this symbol is still to come."""
+        return native in self._waiting or native in self._running
+
+    async def run(self) -> None:
+        """Until cancelled. What is not an answer's fault ends it."""
+        async with asyncio.TaskGroup() as requests:
+            while True:
+                self._wake.clear()
+                wait = self._start_due(requests)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), wait)
+
+    def _start_due(self, requests: asyncio.TaskGroup) -> float | None:
+        """Start what may start. Returns the seconds until the next one is due, None if none is waiting."""
+        now = time.monotonic()
+        idle = {native: ask for native, ask in self._waiting.items() if native not in self._running}
+        for native, ask in sorted(idle.items(), key=lambda item: not item[1].need.urgent):
+            # Background requests wait for weight while they run: they must not take every place.
+            places = self._parallel if ask.need.urgent else self._parallel // 2
+            if ask.due <= now and len(self._running) < places:
+                del self._waiting[native]
+                self._running[native] = requests.create_task(self._answer(ask), name=f"snapshot {native}")
+        later = [ask.due - now for native, ask in idle.items() if native not in self._running and ask.due > now]
+        return min(later, default=None)
+
+    async def _answer(self, ask: _Ask) -> None:
+        need = ask.need
+        try:
+            url, body = await self._venue.fetch_snapshot(self._rest, need)
+            if self._on_answer is not None:
+                self._on_answer(url, body)
+            del self._running[need.native]
+            ask.feed.receive_answer(need.native, need.limit, body, time.time_ns() // 1000)
+        except RestBlockedError as error:
+            self.blocked = str(error)
+            self._waiting.clear()
+            logger.error("%s", error)
+        except RestRefusedError as error:
+            self.failures += 1
+            logger.error("%s will have no book: %s", need.native, error)
+        except (RestError, WebSocketProtocolError) as error:
+            self.failures += 1
+            logger.warning("snapshot of %s failed, trying again: %s", need.native, error)
+            self._running.pop(need.native, None)
+            self.ask(need, ask.feed)
+        finally:
+            self._running.pop(need.native, None)
+            self._wake.set()
+
+    def _delay(self, native: str) -> float:
+        """Nothing for the first request; more for each repetition soon after the last."""
+        now = time.monotonic()
+        count, last = self._repeats.get(native, (0, 0.0))
+        count = 0 if now - last > _CALM_AFTER else count
+        self._repeats[native] = (count + 1, now)
+        return 0.0 if count == 0 else min(_FIRST_DELAY * 2 ** (count - 1), _LONGEST_DELAY)

@@ -1,0 +1,44 @@
+"""One trade, as the bus and its readers hold it."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from schemas.snapshot import Microseconds, PositiveNumber, Side
+
+
+class TradeError(ValueError):
+    """A stream entry that is no trade."""
+
+
+class Trade(msgspec.Struct, frozen=True):
+    """`aggressor` is the side that took. Trades are never merged; `trade_id` is the exchange's."""
+
+    exchange: str
+    symbol: str
+    native: str
+    trade_id: int
+    price: PositiveNumber
+    quantity: PositiveNumber
+    aggressor: Side
+    exchange_us: Microseconds
+    received_us: Microseconds
+
+    def fields(self) -> dict[str, str]:
+        """The fields of its stream entry, as text."""
+        return {
+            "price": repr(self.price),
+            "quantity": repr(self.quantity),
+            "aggressor": self.aggressor,
+            "exchange_us": str(self.exchange_us),
+            "received_us": str(self.received_us),
+        }
+
+
+def trade_of(exchange: str, symbol: str, native: str, entry_id: str, fields: Mapping[str, str]) -> Trade:
+    """The trade in a stream entry `<trade id>-0`. Raises TradeError for anything else."""
+    known = {"exchange": exchange, "symbol": symbol, "native": native, "trade_id": entry_id.partition("-")[0]}
+    try:
+        return msgspec.convert({**fields, **known}, Trade, strict=False)
+    except msgspec.ValidationError as error:
+        raise TradeError(f"entry {entry_id} of {exchange}:{symbol} is no trade: {error}") from error
