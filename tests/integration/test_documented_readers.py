@@ -1,4 +1,4 @@
-"""The readers in docs/wire-format.md work as printed, against a real server."""
+"""The readers in the documentation work as printed, against a real server."""
 
 import os
 import re
@@ -15,14 +15,14 @@ from schemas.wire import encode
 from tests.support.builders import book
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "wire-format.md").read_text()
 BOOK = book(seq=1_700_000_000_000_042, bids=((64_999.5, 0.25),), asks=((65_000.5, 1.5),))
 NAME = RedisNames().book(BOOK.exchange, BOOK.symbol)
 
 
-def example(language: str) -> str:
+def example(page: str, language: str) -> str:
     """The one example on the page in this language."""
-    (source,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    text = (ROOT / "docs" / page).read_text()
+    (source,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return str(source)
 
 
@@ -45,7 +45,7 @@ def printed_by(command: list[str], source: str, url: str) -> list[str]:
 
 
 def test_python_reader_prints_the_book(redis_url: str) -> None:
-    words = printed_by([sys.executable, "-"], example("python"), redis_url)
+    words = printed_by([sys.executable, "-"], example("wire-format.md", "python"), redis_url)
 
     assert words == ["BTC-USDT", "live", "1700000000000042", "64999.5", "0.25", "65000.5", "1.5"]
 
@@ -55,6 +55,25 @@ def test_javascript_reader_prints_the_book(redis_url: str) -> None:
     if node is None or not all((ROOT / "node_modules" / name).exists() for name in ("redis", "@msgpack/msgpack")):
         pytest.skip("needs node and, in this folder, npm install --no-save redis @msgpack/msgpack")
 
-    words = printed_by([node, "--input-type=module", "-"], example("javascript"), redis_url)
+    words = printed_by([node, "--input-type=module", "-"], example("wire-format.md", "javascript"), redis_url)
 
     assert words == ["BTC-USDT", "live", "1700000000000042", "64999.5", "0.25", "65000.5", "1.5"]
+
+
+def test_python_follower_prints_the_book_and_each_newer_one(redis_url: str) -> None:
+    source = example("redis.md", "python").replace("redis.Redis()", f"redis.Redis.from_url({redis_url!r})")
+    newer = book(seq=BOOK.seq + 1, bids=((65_000.0, 1.0),), asks=())
+
+    with redis.Redis.from_url(redis_url) as server:
+        server.hset(NAME, "book", encode(BOOK))
+        with subprocess.Popen([sys.executable, "-u", "-c", source], stdout=subprocess.PIPE, text=True) as follower:
+            try:
+                assert follower.stdout is not None
+                first = follower.stdout.readline()
+                server.publish(NAME, encode(BOOK))
+                server.publish(NAME, encode(newer))
+                second = follower.stdout.readline()
+            finally:
+                follower.kill()
+
+    assert (first, second) == ("live [64999.5, 0.25] [65000.5, 1.5]\n", "live [65000.0, 1.0]\n")
