@@ -14,8 +14,8 @@ MAX_LEVELS = 5_000
 _PRUNE_SLACK = 250
 """Levels above the maximum at which pruning happens, so that it does not happen at each update."""
 
-_NEAR_EDGE = 0.75
-"""Share of a snapshot's levels at which the published levels are near the end of what is known."""
+_NEAR_EDGE = 0.25
+"""Share of a snapshot's levels beyond the published ones that, when only they are left, are few."""
 
 _WORST = float("-inf")
 
@@ -65,7 +65,8 @@ class BookSide:
         self._keys = keys = sorted(self._levels)
         self._near = self._edge = _WORST
         if keys and len(levels) >= limit:
-            self._near, self._edge = keys[int(len(keys) * (1 - _NEAR_EDGE))], keys[0]
+            spare = max(len(keys) - self._depth, 0)
+            self._near, self._edge = keys[int(spare * _NEAR_EDGE)], keys[0]
         self._refresh_top()
 
     def apply(self, changes: Sequence[DepthChange]) -> bool:

@@ -12,11 +12,8 @@ NOTHING: tuple[Event, ...] = ()
 _MAX_BUFFERED = 300
 """Updates kept while a snapshot is awaited: 30 s of a 100 ms stream. Older ones only ask for a newer snapshot."""
 
-_MAX_IGNORED = 20
-"""Old updates in a row after which the exchange must have started its ids again."""
-
-_NEAR_EDGE = 0.75
-"""Share of a snapshot's levels at which the published levels are near the end of what is known."""
+_MAX_FALLEN = 20
+"""Updates in a row below what their own line sent before, after which the exchange has started its ids again."""
 
 
 class DepthSnapshot(Protocol):
@@ -61,6 +58,10 @@ class BookSync(Protocol):
         """The connection is gone; `lines` no longer holds it."""
 
 
+Arrival = tuple[DepthUpdate, int]
+"""An update that must wait, and the line it came by."""
+
+
 class RangeSync:
     """Snapshot by request plus updates that carry the range of ids they cover.
 
@@ -76,17 +77,16 @@ class RangeSync:
     def __init__(self, native: str, depth: int, lines: set[int], first_limit: int, deep_limit: int) -> None:
         self._native = native
         self._book = OrderBook(depth)
-        self._depth = depth
         self._lines = lines
         self._first_limit = first_limit
         self._deep_limit = deep_limit
         self._id: int | None = None
-        self._buffer: deque[DepthUpdate] | None = None
-        self._ahead: dict[int, list[DepthUpdate]] = {}
-        self._ignored = 0
+        self._ids = _LineIds()
+        self._buffer: deque[Arrival] | None = None
+        """What came since a snapshot was asked for; None while none is awaited."""
+        self._ahead: list[Arrival] = []
+        """What came before an update that another line may still bring."""
         self._window_left = False
-        # Published levels beyond the near mark ask for a deeper snapshot, beyond the edge they may have holes.
-        self._near = self._edge = (0.0, float("inf"))
 
     @property
     def book(self) -> OrderBook:
@@ -104,139 +104,154 @@ class RangeSync:
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Apply, ignore, keep for later, or lose the book."""
+        if self._ids.started_again(update.last_id, line):
+            return self._lose(f"update ids fell to {update.last_id}", [(update, line)])
         if self._buffer is not None:
-            self._buffer.append(update)
+            self._buffer.append((update, line))
         book_id = self._id
         if book_id is None:
-            return self._ask(self._first_limit, urgent=True, since=update)
+            return self._ask(self._first_limit, urgent=True, since=[(update, line)])
         if update.last_id <= book_id:
-            return self._ignore(update)
+            return NOTHING
         if update.first_id > book_id + 1:
             return self._wait(update, line)
-        events = self._apply(update)
+        events = self._apply(update, line)
         return [*events, *self._catch_up()] if self._ahead else events
 
     def receive_snapshot(self, snapshot: DepthSnapshot, limit: int) -> Sequence[Event]:
         """Bridge from the snapshot to now by the buffered updates; `limit` is the levels asked for."""
-        buffer, was_live = self._buffer, self._id is not None
-        if buffer is None:
+        if self._buffer is None:
             return NOTHING  # an answer to a question that a lost connection made obsolete
-        self._buffer = None
-        updates = sorted(buffer, key=lambda update: update.first_id)
-        oldest_usable = updates[0].first_id - 1 if updates else (self._id or 0)
-        if snapshot.last_id < oldest_usable:
-            return self._ask_again(buffer, limit)
+        live, arrivals = self._id is not None, [*self._buffer, *self._ahead]
+        following, beyond = _split(arrivals, snapshot.last_id)
+        reached = following[-1][0].last_id if following else snapshot.last_id
+        if (reached < (self._id or 0)) if live else (arrivals and len(arrivals) == len(beyond)):
+            return [SnapshotNeeded(self._native, limit, not live)]  # stale: a newer one will meet the buffer
+        if beyond and self._all_past(beyond):
+            return self._lose("", arrivals[-1:])
         before = (self._book.bids.top, self._book.asks.top)
-        self._id = snapshot.last_id
-        self._book.replace(snapshot.bids, snapshot.asks)
-        exchange_us = None
-        for update in updates:
-            if update.last_id <= self._id:
-                continue
-            if update.first_id > self._id + 1:
-                return self._lose(f"updates {self._id + 1} to {update.first_id - 1} are missing", was_live, buffer)
+        self._book.replace(snapshot.bids, snapshot.asks, limit)
+        for update, _ in following:
             self._book.apply(update.bids, update.asks)
-            self._id = update.last_id
-            exchange_us = update.exchange_us
         if self._book.crossed:
-            return self._lose("bids and asks cross", was_live)
-        self._know(snapshot, limit)
+            return self._lose("bids and asks cross", arrivals[-1:])
+        self._id, self._buffer, self._ahead, self._window_left = reached, None, beyond, False
         deepen = self._ask(self._deep_limit, urgent=False) if limit < self._deep_limit else NOTHING
-        if was_live and before == (self._book.bids.top, self._book.asks.top):
-            return [BookUnchanged(self._native, self._id), *deepen]
-        return [self._updated(exchange_us), *self._catch_up(), *deepen]
+        if live and before == (self._book.bids.top, self._book.asks.top):
+            return [BookUnchanged(self._native, reached), *deepen]
+        return [self._updated(following[-1][0].exchange_us if following else None), *deepen]
 
     def lose_line(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known; a line's end also ends waiting for what it lacked."""
-        self._ahead.pop(line, None)
-        if self._lines and not self._ahead:
-            return NOTHING
+        self._ids.forget(line)
         if self._lines:
-            return self._lose(reason, self._id is not None)
-        was_live, self._id, self._buffer = self._id is not None, None, None
-        self._ahead.clear()
-        return [BookLost(self._native, reason)] if was_live else NOTHING
+            return self._lose(reason, self._ahead) if self._ahead and self._all_past(self._ahead) else NOTHING
+        live, self._id, self._buffer, self._ahead = self._id is not None, None, None, []
+        return [BookLost(self._native, reason)] if live else NOTHING
 
-    def _apply(self, update: DepthUpdate) -> Sequence[Event]:
+    def _apply(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         touched = self._book.apply(update.bids, update.asks)
         self._id = update.last_id
-        self._ignored = 0
         if not touched:
             return [BookUnchanged(self._native, update.last_id)]
         if self._book.crossed:
-            return self._lose("bids and asks cross", True)
+            return self._lose("bids and asks cross", [(update, line)])
         return [self._updated(update.exchange_us), *self._check_window()]
 
     def _updated(self, exchange_us: int | None) -> BookUpdated:
         book = self._book
         return BookUpdated(self._native, self._id or 0, exchange_us, book.bids.top, book.asks.top)
 
-    def _ignore(self, update: DepthUpdate) -> Sequence[Event]:
-        self._ignored += 1
-        if self._ignored <= _MAX_IGNORED:
-            return NOTHING
-        return self._lose(f"update ids fell from {self._id} to {update.last_id}", True)
-
     def _wait(self, update: DepthUpdate, line: int) -> Sequence[Event]:
-        self._ahead.setdefault(line, []).append(update)
-        if len(self._ahead[line]) <= _MAX_BUFFERED and not self._lines <= self._ahead.keys():
+        self._ahead.append((update, line))
+        if len(self._ahead) <= _MAX_BUFFERED and not self._all_past(self._ahead):
             return NOTHING
-        waiting = [update for updates in self._ahead.values() for update in updates]
-        return self._lose(f"expected update {(self._id or 0) + 1}, received {update.first_id}", True, waiting)
+        return self._lose(f"expected update {(self._id or 0) + 1}, received {update.first_id}", self._ahead)
+
+    def _all_past(self, ahead: Sequence[Arrival]) -> bool:
+        """Whether no working line is left that could bring what is missing before these."""
+        return self._lines <= {line for _, line in ahead}
 
     def _catch_up(self) -> Sequence[Event]:
         """Apply what other lines brought too early, as far as it now follows."""
-        waiting = sorted((update for updates in self._ahead.values() for update in updates), key=_first_id)
-        self._ahead.clear()
+        following, self._ahead = _split(self._ahead, self._id or 0)
         events: list[Event] = []
-        for update in waiting:
-            if self._id is not None and self._id < update.last_id and update.first_id <= self._id + 1:
-                events.extend(self._apply(update))
+        for update, line in following:
+            events.extend(self._apply(update, line))
+            if self._id is None:
+                break
         return events
 
-    def _ask(self, limit: int, *, urgent: bool, since: DepthUpdate | None = None) -> Sequence[Event]:
+    def _ask(self, limit: int, *, urgent: bool, since: Sequence[Arrival] = ()) -> Sequence[Event]:
         if self._buffer is not None:
             return NOTHING
-        self._buffer = deque(() if since is None else (since,), maxlen=_MAX_BUFFERED)
+        self._buffer = deque(since, maxlen=_MAX_BUFFERED)
         return [SnapshotNeeded(self._native, limit, urgent)]
 
-    def _ask_again(self, buffer: deque[DepthUpdate], limit: int) -> Sequence[Event]:
-        self._buffer = buffer
-        return [SnapshotNeeded(self._native, limit, self._id is None)]
-
-    def _lose(self, reason: str, was_live: bool, kept: Sequence[DepthUpdate] = ()) -> Sequence[Event]:
-        self._id = None
-        self._ahead.clear()
-        self._ignored = 0
-        self._buffer = deque(kept, maxlen=_MAX_BUFFERED)
-        lost = [BookLost(self._native, reason)] if was_live else []
+    def _lose(self, reason: str, kept: Sequence[Arrival]) -> Sequence[Event]:
+        """Start over with the updates in `kept`, which the next snapshot must meet."""
+        lost = [BookLost(self._native, reason)] if self._id is not None else []
+        self._id, self._buffer, self._ahead = None, deque(kept, maxlen=_MAX_BUFFERED), []
         return [*lost, SnapshotNeeded(self._native, self._first_limit, True)]
 
-    def _know(self, snapshot: DepthSnapshot, limit: int) -> None:
-        """Remember how far from the touch the snapshot reached; a side shorter than asked for is whole."""
-        bids, asks = snapshot.bids, snapshot.asks
-        near = int(limit * _NEAR_EDGE)
-        self._near = (bids[near][0] if len(bids) >= limit else 0.0, asks[near][0] if len(asks) >= limit else _INFINITE)
-        self._edge = (bids[-1][0] if len(bids) >= limit else 0.0, asks[-1][0] if len(asks) >= limit else _INFINITE)
-        self._window_left = False
-
     def _check_window(self) -> Sequence[Event]:
-        bids, asks = self._book.bids.top, self._book.asks.top
-        worst_bid, worst_ask = bids[-1][0] if bids else _INFINITE, asks[-1][0] if asks else 0.0
-        if worst_bid >= self._near[0] and worst_ask <= self._near[1]:
+        bids, asks = self._book.bids, self._book.asks
+        if not (bids.nears_edge or asks.nears_edge):
             return NOTHING
         needed = self._ask(self._deep_limit, urgent=False)
-        if self._window_left or (worst_bid >= self._edge[0] and worst_ask <= self._edge[1]):
+        if self._window_left or not (bids.beyond_edge or asks.beyond_edge):
             return needed
         self._window_left = True
         return [KnownWindowLeft(self._native), *needed]
 
 
-_INFINITE = float("inf")
+def _split(arrivals: Sequence[Arrival], book_id: int) -> tuple[list[Arrival], list[Arrival]]:
+    """Those that carry a book at `book_id` on, in order, and those beyond a hole."""
+    following: list[Arrival] = []
+    beyond: list[Arrival] = []
+    for arrival in sorted(arrivals, key=_first_id):
+        update = arrival[0]
+        if update.first_id > book_id + 1:
+            beyond.append(arrival)
+        elif update.last_id > book_id:
+            following.append(arrival)
+            book_id = update.last_id
+    return following, beyond
 
 
-def _first_id(update: DepthUpdate) -> int:
-    return update.first_id
+def _first_id(arrival: Arrival) -> int:
+    return arrival[0].first_id
+
+
+class _LineIds:
+    """Tells an exchange that started its ids again from updates that come late or twice.
+
+    What a slow line brings is old for the book but rises on its own line; ids that stay below what the same line
+    brought before are those of another beginning.
+    """
+
+    __slots__ = ("_fallen", "_newest")
+
+    def __init__(self) -> None:
+        self._newest: dict[int, int] = {}
+        self._fallen = 0
+
+    def started_again(self, update_id: int, line: int) -> bool:
+        """Take note of one id; True once enough have fallen in a row."""
+        if update_id >= self._newest.get(line, 0):
+            self._newest[line] = update_id
+            self._fallen = 0
+            return False
+        self._fallen += 1
+        if self._fallen <= _MAX_FALLEN:
+            return False
+        self._newest.clear()
+        self._fallen = 0
+        return True
+
+    def forget(self, line: int) -> None:
+        """The line is gone; another connection may take its number."""
+        self._newest.pop(line, None)
 
 
 class ReplaceSync:
@@ -248,7 +263,7 @@ class ReplaceSync:
         self._lines = lines
         self._topic: Topic = topic
         self._id: int | None = None
-        self._older = 0
+        self._ids = _LineIds()
         self._top: tuple[Sequence[DepthChange], Sequence[DepthChange]] | None = None
 
     @property
@@ -258,23 +273,23 @@ class ReplaceSync:
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Take the book unless a newer one is here already."""
-        if self._id is not None and update.last_id < self._id:
-            self._older += 1
-            if self._older <= _MAX_IGNORED:
-                return NOTHING
+        started_again = self._ids.started_again(update.last_id, line)
+        if self._id is not None and update.last_id < self._id and not started_again:
+            return NOTHING
         bids, asks = tuple(update.bids[: self._depth]), tuple(update.asks[: self._depth])
         if bids and asks and bids[0][0] >= asks[0][0]:
             return self._lose("bids and asks cross")
         unchanged = self._top == (bids, asks) and self._id is not None
-        self._id, self._older, self._top = update.last_id, 0, (bids, asks)
+        self._id, self._top = update.last_id, (bids, asks)
         if unchanged:
             return [BookUnchanged(self._native, update.last_id, self._topic)]
         return [BookUpdated(self._native, update.last_id, update.exchange_us, bids, asks, self._topic)]
 
     def lose_line(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known."""
+        self._ids.forget(line)
         return NOTHING if self._lines else self._lose(reason)
 
     def _lose(self, reason: str) -> Sequence[Event]:
-        was_live, self._id, self._top, self._older = self._id is not None, None, None, 0
-        return [BookLost(self._native, reason, self._topic)] if was_live else NOTHING
+        live, self._id, self._top = self._id is not None, None, None
+        return [BookLost(self._native, reason, self._topic)] if live else NOTHING
