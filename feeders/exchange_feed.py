@@ -13,6 +13,7 @@ from feeders.reconnect import Keeper, ReconnectPolicy
 from feeders.rest_client import RestClient
 from feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
 from feeders.standstill import StandstillWatch
+from schemas.heartbeat import FeedState
 from schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class ExchangeFeed:
         """The newest book, at the id that the exchange's book has reached."""
         return self._keepers[native].line.feed.current(topic, native)
 
-    def states(self) -> dict[str, str]:
+    def states(self) -> dict[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once."""
         return {native: state for keeper in self.keepers for native, state in keeper.line.feed.states().items()}
 

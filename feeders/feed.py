@@ -23,6 +23,7 @@ from feeders.events import (
     TradeHappened,
 )
 from feeders.exchanges.venue import FeedOptions, VenueProtocol
+from schemas.heartbeat import FeedState
 from schemas.instruments import Instrument
 from schemas.snapshot import OrderBookSnapshot
 from schemas.trade import Trade
@@ -116,7 +117,7 @@ class Feed:
             return book
         return replace(book, update_id=update_id)
 
-    def states(self) -> Mapping[str, str]:
+    def states(self) -> Mapping[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once, else as stored."""
         return {
             native: book.state if (book := self.latest.get(("book", native))) is not None else "syncing"

@@ -193,7 +193,7 @@ class BinanceProtocol:
         try:
             receiver = self._receivers[stream]
         except KeyError:
-            receiver = self._receivers[stream] = self._receiver(stream) if self._takes_all else None
+            receiver = self._receivers[stream] = self._receiver(stream)
         if receiver is not None:
             return receiver(envelope.data, line)
         return NOTHING if stream and not stream.startswith("!") else self._control(envelope)
@@ -227,6 +227,8 @@ class BinanceProtocol:
         """Who takes a stream's data; None for a stream nobody asked for."""
         name, _, kind = stream.partition("@")
         native, kind = name.upper(), kind.partition("@")[0]
+        if not (self._takes_all or native in self._natives):
+            return None
         topics = self._options.topics
         if kind == "depth" and "book" in topics:
             return self._diff_receiver(native)

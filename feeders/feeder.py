@@ -1,0 +1,173 @@
+"""One exchange's books on the bus, for as long as the process runs."""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+
+from msgspec.structs import replace
+
+from feeders.events import Topic
+from feeders.exchange_feed import ExchangeFeed
+from feeders.exchanges.adapter import OnFrame, Wiring
+from feeders.exchanges.venue import Venue
+from feeders.heartbeat import Heartbeat, counters_of
+from feeders.publisher import Publisher, Submission
+from feeders.settings import FeederSettings, unique_feeder_id
+from feeders.snapshot_fetcher import OnAnswer
+from schemas.heartbeat import FeederHeartbeat, FeedState
+from schemas.instruments import InstrumentRegistry
+from schemas.redis_names import RedisNames
+from schemas.snapshot import OrderBookSnapshot
+from schemas.trade import Trade
+
+logger = logging.getLogger(__name__)
+
+REPEAT_AFTER = 2.0
+"""Seconds of quiet after which a book is confirmed, or its loss told again."""
+
+_KEEPER_INTERVAL = 0.25
+_DRAIN_TIMEOUT = 2.0
+
+
+class Feeder:
+    """Exchange feed, publisher and heartbeat put together."""
+
+    def __init__(
+        self,
+        settings: FeederSettings,
+        venue: Venue,
+        registry: InstrumentRegistry,
+        on_frame: OnFrame | None = None,
+        on_answer: OnAnswer | None = None,
+    ) -> None:
+        """Raises SymbolError for a symbol the exchange does not have."""
+        self.id = unique_feeder_id(settings.exchange, settings.feeder_name)
+        self._settings = settings
+        self._started_us = _now_us()
+        self._instruments = {instrument.native: instrument for instrument in map(registry.resolve, settings.symbols)}
+        self._submitted: dict[tuple[Topic, str], float] = {}
+        self._stopping = False
+        names = RedisNames(settings.prefix)
+        self.publisher = Publisher(settings.redis_url, names, self.id, on_connected=self._resubmit)
+        wiring = Wiring(
+            ws_url=settings.ws_url,
+            rest_url=settings.rest_url,
+            options=settings.options,
+            registry=registry,
+            on_quote=lambda quote: self._publish(quote, "quote"),
+            on_trade=self._publish_trade,
+            on_frame=on_frame,
+        )
+        self.feed = ExchangeFeed(
+            venue,
+            tuple(self._instruments),
+            lambda book: self._publish(book, "book"),
+            wiring,
+            settings.connection,
+            on_answer,
+            on_standstill=self.publisher.discard,
+        )
+        self._endpoint = settings.ws_url or venue.ws_url
+        self._heartbeat = Heartbeat(settings.redis_url, names, self._beat, self._book_names, self._resubmit)
+
+    async def run(self) -> None:
+        """Until cancelled; then every book is marked `closed`."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                publishing = tasks.create_task(self.publisher.run())
+                work = [tasks.create_task(part) for part in (self.feed.run(), self._keep(), self._heartbeat.run())]
+                try:
+                    await asyncio.gather(*work)
+                finally:
+                    for task in work:
+                        task.cancel()
+                    await asyncio.gather(*work, return_exceptions=True)
+                    await self._close_books()
+                    publishing.cancel()
+        finally:
+            await self._heartbeat.end()
+
+    def _publish(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
+        if self._stopping:
+            return
+        self._submitted[topic, snapshot.native] = time.monotonic()
+        self.publisher.submit(Submission("new" if snapshot.state == "live" else "state", topic, snapshot))
+
+    def _publish_trade(self, trade: Trade) -> None:
+        self.publisher.submit_trade(trade)
+
+    async def _keep(self) -> None:
+        """Confirm what is quiet and alive; tell again what is lost."""
+        while True:
+            await asyncio.sleep(_KEEPER_INTERVAL)
+            self.feed.standstill.beat()
+            now = time.monotonic()
+            for topic, native in self.feed.books():
+                if now - self._submitted.get((topic, native), 0.0) >= REPEAT_AFTER:
+                    self._repeat(topic, native, now)
+
+    def _repeat(self, topic: Topic, native: str, now: float) -> None:
+        book = self.feed.current(topic, native)
+        if book.state == "live":
+            if self.feed.last_sign_of_life(native) <= self._submitted.get((topic, native), 0.0):
+                return  # nobody can say that this book is still the exchange's
+            self.publisher.submit(Submission("again", topic, book))
+        else:
+            self.publisher.submit(Submission("state", topic, book))
+        self._submitted[topic, native] = now
+
+    def _resubmit(self) -> None:
+        """Redis is back, perhaps without its data: send every book that somebody stands behind."""
+        now = time.monotonic()
+        for topic, native in self.feed.books():
+            # What shows no sign of life now is sent as soon as it does.
+            self._submitted[topic, native] = now - REPEAT_AFTER
+            self._repeat(topic, native, now)
+
+    async def _close_books(self) -> None:
+        self._stopping = True
+        for topic, native in self.feed.books():
+            closed = _closed(self.feed.current(topic, native))
+            self.publisher.submit(Submission("state", topic, closed))
+        if not await self.publisher.drain(_DRAIN_TIMEOUT):
+            logger.warning("Redis did not take the closing states within %.0f s", _DRAIN_TIMEOUT)
+
+    def _beat(self) -> FeederHeartbeat:
+        states: dict[str, FeedState] = {
+            self._instruments[native].symbol: state for native, state in self.feed.states().items()
+        }
+        return FeederHeartbeat(
+            feeder=self.id,
+            exchange=self._settings.exchange,
+            endpoint=self._endpoint,
+            states=states,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_us=self._started_us,
+            time_us=_now_us(),
+            counters=counters_of(self.feed.counters(), self.publisher.counters)
+            | {
+                "reconnects": sum(keeper.reconnects for keeper in self.feed.keepers),
+                "handovers": sum(keeper.handovers for keeper in self.feed.keepers),
+                "connected": self.feed.connected,
+                "rest_weight": self.feed.rest.budget.spent,
+            },
+        )
+
+    def _book_names(self) -> list[str]:
+        names = RedisNames(self._settings.prefix)
+        return [
+            names.book(self._settings.exchange, self._instruments[native].symbol)
+            for topic, native in self.feed.books()
+            if topic == "book"
+        ]
+
+
+def _closed(book: OrderBookSnapshot) -> OrderBookSnapshot:
+    return replace(book, state="closed")
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

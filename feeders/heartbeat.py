@@ -1,0 +1,116 @@
+"""This feeder's sign of life on Redis, the list of its books, and whose books are there already."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from feeders.settings import is_made_up
+from schemas.heartbeat import HEARTBEAT_INTERVAL, HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
+from schemas.redis_names import RedisNames
+
+logger = logging.getLogger(__name__)
+
+
+class PrefixTakenError(Exception):
+    """Real and made-up books would mix under one prefix."""
+
+
+def control_client(url: str) -> "Redis":
+    """A client for what is not on the hot path: short timeouts, no blind retries."""
+    return Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
+
+
+class Heartbeat:
+    """Tells once a second that the feeder lives; notices by the answer that Redis lost its data."""
+
+    def __init__(
+        self,
+        url: str,
+        names: RedisNames,
+        make: Callable[[], FeederHeartbeat],
+        book_names: Callable[[], Sequence[str]],
+        on_data_lost: Callable[[], None],
+    ) -> None:
+        self._redis = control_client(url)
+        self._names = names
+        self._make = make
+        self._book_names = book_names
+        self._on_data_lost = on_data_lost
+        self._registered: frozenset[str] = frozenset()
+        self._was_there = False
+        self._failing = False
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                await self._beat()
+                self._failing = False
+            except (RedisError, OSError, TimeoutError) as error:
+                if not self._failing:
+                    logger.warning("cannot tell that this feeder lives: %s", error)
+                self._failing = True
+            await asyncio.sleep(HEARTBEAT_INTERVAL)
+
+    async def end(self) -> None:
+        """Take the sign of life away: this feeder stopped on purpose."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._redis.delete(self._names.feeder(self._make().feeder))
+        await self._redis.aclose()
+
+    async def _beat(self) -> None:
+        beat = self._make()
+        key = self._names.feeder(beat.feeder)
+        books = frozenset(self._book_names())
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hset(key, mapping=heartbeat_fields(beat))  # type: ignore[arg-type]
+            pipeline.expire(key, HEARTBEAT_TTL)
+            pipeline.publish(self._names.feeders, encode_heartbeat(beat))
+            if new := books - self._registered:
+                pipeline.sadd(self._names.books, *new)
+            added, *_ = await pipeline.execute()
+        self._registered |= books
+        if added and self._was_there:
+            # The hash we refresh each second was gone, so everything else may be.
+            logger.warning("Redis lost its data: sending every book again")
+            self._registered = frozenset()
+            self._on_data_lost()
+        self._was_there = True
+
+
+async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoint: str) -> None:
+    """Raises PrefixTakenError where a feeder of the same exchange lives with another endpoint, one of them made up."""
+    redis = control_client(url)
+    try:
+        async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
+            fields = await redis.hmget(key, "exchange", "endpoint", "feeder")
+            other_exchange, other_endpoint, other = (_text(value) for value in fields)
+            if other_exchange != exchange or other_endpoint == endpoint or not other_endpoint:
+                continue
+            if is_made_up(endpoint) or is_made_up(other_endpoint):
+                raise PrefixTakenError(
+                    f"feeder {other} publishes {exchange} books from {other_endpoint} under the prefix "
+                    f"{names.prefix!r}; books from {endpoint} need another --prefix or another --redis"
+                )
+    finally:
+        await redis.aclose()
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+
+
+def counters_of(*parts: object) -> dict[str, float]:
+    """The numbers among the fields of these counters."""
+    numbers: dict[str, float] = {}
+    for part in parts:
+        fields = msgspec.to_builtins(part)
+        numbers |= {name: value for name, value in fields.items() if isinstance(value, int | float)}
+    return numbers

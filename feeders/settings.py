@@ -1,0 +1,57 @@
+"""What a feeder is told to do."""
+
+import ipaddress
+import os
+import secrets
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from feeders.exchange_feed import ConnectionSettings
+from feeders.exchanges.venue import FeedOptions
+from feeders.metadata import default_cache_directory
+from schemas.redis_names import DEFAULT_PREFIX
+
+DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
+
+
+def default_redis_url() -> str:
+    """`BOOKBUS_REDIS_URL`, else the local server's usual address."""
+    return os.environ.get("BOOKBUS_REDIS_URL", DEFAULT_REDIS_URL)
+
+
+@dataclass(frozen=True, slots=True)
+class FeederSettings:
+    """One feeder's job. URLs that are None are the exchange's own."""
+
+    exchange: str
+    symbols: tuple[str, ...]
+    redis_url: str = DEFAULT_REDIS_URL
+    prefix: str = DEFAULT_PREFIX
+    feeder_name: str | None = None
+    ws_url: str | None = None
+    rest_url: str | None = None
+    options: FeedOptions = field(default_factory=FeedOptions)
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    record_to: Path | None = None
+    cache_directory: Path = field(default_factory=default_cache_directory)
+
+
+def unique_feeder_id(exchange: str, name: str | None) -> str:
+    """An id that no other run of a feeder has, also where two are given the same name."""
+    return f"{name or f'{exchange}-{socket.gethostname()}-{os.getpid()}'}-{secrets.token_hex(3)}"
+
+
+def is_made_up(endpoint: str) -> bool:
+    """Whether books from here are simulated or recorded: the source is a file or a host on this machine."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("ws", "wss"):
+        return True
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
