@@ -1,0 +1,144 @@
+"""The files around the code say what is true of it."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
+
+from schemas.wire import encode, inspect
+from tests.support.builders import book
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "docker-compose.yml").read_text())
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==", 1) for line in lines if not line.startswith("#"))
+
+
+def needed(requirement: Requirement, seen: set[str]) -> None:
+    """Add the names of everything that this requirement installs here."""
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return
+    name = canonicalize_name(requirement.name)
+    if name in seen and not requirement.extras:
+        return
+    seen.add(name)
+    try:
+        listed = [Requirement(text) for text in requires(name) or ()]
+    except PackageNotFoundError:
+        return
+    for inner in listed:
+        environments = [{"extra": extra} for extra in ("", *requirement.extras)]
+        if inner.marker is None or any(inner.marker.evaluate(environment) for environment in environments):
+            inner.marker = None
+            needed(inner, seen)
+
+
+def tracked_files() -> list[Path]:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def test_plain_make_lists_every_target() -> None:
+    listed = subprocess.run(["make", "--silent"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
+
+    assert set(re.findall(r"^make ([a-z-]+) +\S", listed.stdout, re.MULTILINE)) == TARGETS
+
+
+def test_every_target_is_one_whatever_files_there_are() -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+
+    assert set(phony.split()) == TARGETS
+
+
+def test_ci_runs_the_command_that_the_readme_names() -> None:
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec make test"
+    assert re.search(r"^make test\b", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", (ROOT / "constraints.txt").read_text().splitlines()[1:])
+def test_pin_is_exact_and_names_no_address(line: str) -> None:
+    assert re.fullmatch(r"[\w.-]+==[\w.]+(; python_full_version < \"[\d.]+\")?", line)
+
+
+def test_everything_that_development_installs_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    installed: set[str] = set()
+    for text in [text for group in groups for text in group if not text.startswith("bookbus")]:
+        needed(Requirement(text), installed)
+
+    assert installed - {canonicalize_name(name) for name in pins()} == set()
+
+
+def test_no_tracked_file_names_a_machine_path_or_a_package_registry() -> None:
+    unwanted = re.compile(
+        "|".join(["/wo" + "rk/", "/ro" + "ot/", "pypi" + r"\.org", "pythonhosted" + r"\.org", "npmjs" + r"\."])
+    )
+
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in tracked_files()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if unwanted.search(line)
+    ]
+
+    assert found == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
+
+    assert set(named) <= TARGETS
+
+
+def test_documented_format_has_the_keys_of_the_wire_in_their_order() -> None:
+    page = (ROOT / "docs" / "wire-format.md").read_text()
+
+    assert re.findall(r"^\| \d+ \| `(\w+)`", page, re.MULTILINE) == list(inspect(encode(book())))
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_composed_service_has_no_rights_it_does_not_need(name: str) -> None:
+    service = COMPOSE["services"][name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service["user"].startswith(("0", "root"))
+    assert "privileged" not in service
+
+
+def test_composed_services_are_reached_from_this_machine_alone() -> None:
+    ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
+
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_image_does_not_run_as_root() -> None:
+    users = re.findall(r"^USER (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert users[-1].split(":")[0] not in ("0", "root")
