@@ -1,0 +1,227 @@
+"""A made-up market: one symbol's book and trades, driven by a seed, the same in every run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import accumulate
+from math import exp
+from random import Random
+from typing import NamedTuple
+
+from schemas.snapshot import Side
+
+from .instruments import SimulatedInstrument
+from .ladder import Ladder, RawLevel
+
+
+class Quote(NamedTuple):
+    """The best level of a side changed: best bid and ask from this update id on."""
+
+    update_id: int
+    bid: RawLevel
+    ask: RawLevel
+
+
+class Fill(NamedTuple):
+    """An aggressor took from one level: `trades` single trades with ids up to `last_trade_id`."""
+
+    fill_id: int
+    aggressor: Side
+    ticks: int
+    steps: int
+    last_trade_id: int
+    trades: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """What changed between two flushes: each touched level once, with its final quantity (0: gone)."""
+
+    first_id: int
+    last_id: int
+    bids: list[RawLevel]
+    asks: list[RawLevel]
+    bids_before: list[RawLevel]
+    asks_before: list[RawLevel]
+    """The same levels with the quantities they had at the flush before."""
+    body: str = ""
+    """The levels in the venue's own text, where that was prepared."""
+
+    def undone(self) -> "Flush":
+        """The flush that leads back to the book before this one."""
+        return replace(self, bids=self.bids_before, asks=self.asks_before, bids_before=self.bids, asks_before=self.asks)
+
+
+def merged(flushes: Sequence[Flush]) -> Flush:
+    """Consecutive flushes as one."""
+    bids: dict[int, int] = {}
+    asks: dict[int, int] = {}
+    bids_before: dict[int, int] = {}
+    asks_before: dict[int, int] = {}
+    for flush in flushes:
+        bids.update(flush.bids)
+        asks.update(flush.asks)
+    for flush in reversed(flushes):
+        bids_before.update(flush.bids_before)
+        asks_before.update(flush.asks_before)
+    return Flush(
+        flushes[0].first_id,
+        flushes[-1].last_id,
+        list(bids.items()),
+        list(asks.items()),
+        list(bids_before.items()),
+        list(asks_before.items()),
+    )
+
+
+_TABLE = 4096
+"""Draws come from tables of this size: one call for random bits drives a whole mutation."""
+_MASK = _TABLE - 1
+_PER_MILLE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    sizes: list[int]
+    """Multiples of the typical size in 1/1024: log-normal, with a few very large orders."""
+    places: list[int]
+    """Distances from the touch in levels: most near it, some anywhere in the book."""
+    gaps: list[int]
+    """Ticks between neighbouring levels, in 1/1024 of the mean."""
+    sweeps: list[int]
+    """Levels that one aggressor takes."""
+
+
+@cache
+def _tables() -> _Tables:
+    dice = Random(20_240_808)  # noqa: S311
+    draws = range(_TABLE)
+    return _Tables(
+        sizes=[
+            max(1, int(_PER_MILLE * dice.lognormvariate(0, 1.4) * (20 if dice.random() < 0.01 else 1))) for _ in draws
+        ],
+        places=[int(dice.paretovariate(0.55)) for _ in draws],
+        gaps=[int(_PER_MILLE * dice.expovariate(1.0)) for _ in draws],
+        sweeps=[min(60, int(dice.paretovariate(1.5))) for _ in draws],
+    )
+
+
+class Market:
+    """The book moves in single mutations; each raises `update_id` by one and leaves bid below ask.
+
+    Each side keeps about `levels` levels. Nothing here knows of time: a venue calls `step` and `flush`.
+    """
+
+    def __init__(self, instrument: SimulatedInstrument, seed: int, levels: int, first_id: int | None = None) -> None:
+        self.instrument = instrument
+        self._dice = Random(f"{seed}:{instrument.native}")  # noqa: S311
+        self._bits = self._dice.getrandbits
+        self._levels = levels
+        self._tables = _tables()
+        self._gap = max(1.0, min(12.0, 0.4 * instrument.start_ticks / levels))
+        self.update_id = self._bits(33) + 10**9 if first_id is None else first_id
+        self.flushed_id = self.update_id
+        self._trade_id = self._bits(28) + 10**6
+        self._fill_id = self._trade_id // 2
+        self._sweeping = 0
+        self._buys = True
+        self._buy_chance = 512
+        middle = instrument.start_ticks
+        self.bids = self._ladder(1, middle)
+        self.asks = self._ladder(-1, -(middle + 1))
+
+    def step(self, mutations: int) -> list[Quote | Fill]:
+        """Mutate the book and tell what happened at the touch, in order."""
+        happened: list[Quote | Fill] = []
+        drift = self.bids.best / self.instrument.start_ticks - 1.0
+        # A weak pull back to the start keeps a market that runs for days on its price grid.
+        self._buy_chance = int(_PER_MILLE / (1.0 + exp(8.0 * drift)))
+        bids, asks = self.bids, self.asks
+        for _ in range(mutations):
+            before = bids.keys[-1], bids.quantities[-1], asks.keys[-1], asks.quantities[-1]
+            fill = self._mutate()
+            self.update_id += 1
+            if fill is not None:
+                happened.append(fill)
+            if before != (bids.keys[-1], bids.quantities[-1], asks.keys[-1], asks.quantities[-1]):
+                happened.append(self.quote())
+        return happened
+
+    def quote(self) -> Quote:
+        """Best bid and ask now."""
+        bids, asks = self.bids, self.asks
+        return Quote(self.update_id, (bids.keys[-1], bids.quantities[-1]), (-asks.keys[-1], asks.quantities[-1]))
+
+    def flush(self) -> Flush | None:
+        """What changed since the last flush; None if nothing did."""
+        if self.update_id == self.flushed_id:
+            return None
+        bids, asks = self.bids.take_changes(), self.asks.take_changes()
+        first_id, self.flushed_id = self.flushed_id + 1, self.update_id
+        return Flush(
+            first_id,
+            self.update_id,
+            [(key, now) for key, _, now in bids],
+            [(-key, now) for key, _, now in asks],
+            [(key, before) for key, before, _ in bids],
+            [(-key, before) for key, before, _ in asks],
+        )
+
+    def _ladder(self, sign: int, best: int) -> Ladder:
+        mean = self._gap
+        draws = self._dice.choices(self._tables.gaps, k=self._levels)
+        keys = list(accumulate((-max(1, int(draw * mean) >> 10) for draw in draws), initial=best))
+        unit = self.instrument.typical_steps
+        sizes = [max(1, unit * draw >> 10) for draw in self._dice.choices(self._tables.sizes, k=len(keys))]
+        return Ladder(sign, reversed(keys), sizes)
+
+    def _mutate(self) -> Fill | None:
+        bits = self._bits(60)
+        ladder, opposite = (self.bids, self.asks) if bits & 1 else (self.asks, self.bids)
+        kind = (bits >> 1) & 1023
+        size = max(1, self.instrument.typical_steps * self._tables.sizes[(bits >> 11) & _MASK] >> 10)
+        room = -opposite.keys[-1] - ladder.keys[-1]
+        if self._sweeping:
+            return self._take(size)
+        if room > 1 and kind < 920:
+            # Somebody steps into the gap: right up to the other side, or, if a sweep left a wide one, part of the way.
+            reach = 8 * int(self._gap)
+            ladder.set(ladder.keys[-1] + (room - 1 if room <= reach else 1 + (bits >> 35) % reach), size)
+            return None
+        if kind < 70:
+            self._buys = ((bits >> 35) & 1023) < self._buy_chance
+            self._sweeping = self._tables.sweeps[(bits >> 45) & _MASK]
+            return self._take(size)
+        self._rearrange(ladder, kind, min(self._tables.places[(bits >> 23) & _MASK], len(ladder)), size, bits >> 35)
+        return None
+
+    def _rearrange(self, ladder: Ladder, kind: int, place: int, size: int, bits: int) -> None:
+        """An order that does not trade: more or less at a level, a new level, a level gone."""
+        index = len(ladder) - place
+        count = len(ladder)
+        adds = kind & 1 if self._levels < count < self._levels * 1.01 else count <= self._levels
+        if kind < 620:
+            ladder.change(index, size if size != ladder.quantities[index] else size + 1)
+        elif adds:
+            offset = 1 + bits % max(1, int(2 * self._gap))
+            key = ladder.keys[index] - offset
+            # Bids end at one tick above zero.
+            ladder.set(key if ladder.sign < 0 or key > 0 else ladder.keys[-1], size)
+        else:
+            ladder.remove(index if place > 1 or bits & 7 == 0 else index - 1)
+
+    def _take(self, size: int) -> Fill:
+        """The aggressor takes from the best level; one that sweeps takes all of it and comes back for the next."""
+        self._sweeping -= 1
+        ladder = self.asks if self._buys else self.bids
+        ticks, resting = ladder.keys[-1] * ladder.sign, ladder.quantities[-1]
+        if self._sweeping or size >= resting:
+            taken = resting
+            ladder.remove(len(ladder) - 1)
+        else:
+            taken = size
+            ladder.change(len(ladder) - 1, resting - size)
+        trades = 2 if taken > 2 and taken & 1 else 1
+        self._trade_id += trades
+        self._fill_id += 1
+        return Fill(self._fill_id, "buy" if self._buys else "sell", ticks, taken, self._trade_id, trades)
