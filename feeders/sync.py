@@ -128,7 +128,7 @@ class RangeSync:
         if (reached < (self._id or 0)) if live else (arrivals and len(arrivals) == len(beyond)):
             return [SnapshotNeeded(self._native, limit, not live)]  # stale: a newer one will meet the buffer
         if beyond and self._all_past(beyond):
-            return self._lose("", arrivals[-1:])
+            return self._lose("updates since the snapshot are missing", arrivals[-1:])
         before = (self._book.bids.top, self._book.asks.top)
         self._book.replace(snapshot.bids, snapshot.asks, limit)
         for update, _ in following:

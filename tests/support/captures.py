@@ -1,0 +1,51 @@
+"""Recorded exchange traffic and the books an independent program computed from it, where they are at hand."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+_REPOSITORY = Path(__file__).parents[2]
+
+
+def capture_directory() -> Path:
+    """The directory of `BOOKBUS_CAPTURES`, else `shared/captures` beside the repository. Skips the test if absent."""
+    directory = Path(os.environ.get("BOOKBUS_CAPTURES") or _REPOSITORY.parent / "shared" / "captures")
+    if not directory.is_dir():
+        pytest.skip(f"no captures in {directory}; BOOKBUS_CAPTURES names another directory")
+    return directory
+
+
+def capture_path(name: str) -> Path:
+    """The recording with this name."""
+    return capture_directory() / f"{name}.jsonl.gz"
+
+
+Levels = tuple[tuple[float, float], ...]
+
+
+class Checkpoint(msgspec.Struct):
+    """The best five levels right after one line of the recording, which has the number `line`, the first being 0."""
+
+    line: int
+    last_update_id: int
+    bids: Levels
+    asks: Levels
+
+
+class GoldenBook(msgspec.Struct):
+    """One symbol's book as it must be after the last line, and on the way."""
+
+    symbol: str
+    last_update_id: int
+    bids: Levels
+    asks: Levels
+    checkpoints: list[Checkpoint]
+
+
+def golden_books(name: str) -> dict[str, GoldenBook]:
+    """By native symbol: what every book of a recording must be."""
+    data: dict[str, Any] = msgspec.json.decode((capture_directory() / "golden" / f"{name}.json").read_bytes())
+    return {book.symbol: book for book in msgspec.convert(data["books"], list[GoldenBook], strict=False)}
