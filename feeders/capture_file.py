@@ -39,8 +39,9 @@ class CaptureFile:
                 yield frame
 
     def _open(self) -> IO[bytes]:
-        opened = gzip.open(self.path, "rb") if self._compressed else self.path.open("rb")
-        return cast(IO[bytes], opened)
+        if self._compressed:
+            return cast(IO[bytes], gzip.GzipFile(self.path, "rb"))
+        return self.path.open("rb")
 
 
 def _until_damage(lines: IO[bytes]) -> Iterator[bytes]:

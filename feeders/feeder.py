@@ -50,7 +50,13 @@ class Feeder:
         self._submitted: dict[tuple[Topic, str], float] = {}
         self._stopping = False
         names = RedisNames(settings.prefix)
-        self.publisher = Publisher(settings.redis_url, names, self.id, on_connected=self._resubmit)
+        self.publisher = Publisher(
+            settings.redis_url,
+            names,
+            self.id,
+            on_connected=self._resubmit,
+            before_write=lambda: self.feed.standstill.beat(),
+        )
         wiring = Wiring(
             ws_url=settings.ws_url,
             rest_url=settings.rest_url,

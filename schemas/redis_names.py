@@ -35,6 +35,10 @@ class RedisNames:
         """Stream of trades."""
         return f"{self.prefix}:trades:{exchange}:{symbol}"
 
+    def of(self, topic: str, exchange: str, symbol: str) -> str:
+        """The name of a topic's book: `book` or `quote`."""
+        return f"{self.prefix}:{topic}:{exchange}:{symbol}"
+
     @property
     def books(self) -> str:
         """Set of every book name published."""

@@ -1,0 +1,28 @@
+"""The feeders' command line: `python -m feeders`."""
+
+import typer
+
+from feeders.commands.health import health
+from feeders.commands.record import record
+from feeders.commands.redis import redis
+from feeders.commands.replay import replay
+from feeders.commands.run import run
+
+app = typer.Typer(
+    help="Exchange order books onto Redis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (run, record, replay, redis, health):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of `bookbus-feeder`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""What the commands share: options, logging, running until a signal, errors in one line."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any, NoReturn
+
+import typer
+from redis.exceptions import RedisError
+
+from feeders.heartbeat import control_client
+from feeders.redis_address import mask
+from feeders.settings import DEFAULT_REDIS_URL
+from schemas.redis_names import DEFAULT_PREFIX
+
+RedisUrl = Annotated[
+    str, typer.Option("--redis", envvar="BOOKBUS_REDIS_URL", help="redis://, rediss:// or unix:// address of the bus.")
+]
+Prefix = Annotated[str, typer.Option(envvar="BOOKBUS_PREFIX", help="First part of every key and channel.")]
+LogLevel = Annotated[
+    str, typer.Option(envvar="BOOKBUS_LOG_LEVEL", help="debug, info, warning or error; goes to standard error.")
+]
+Symbols = Annotated[
+    str,
+    typer.Option(
+        envvar="BOOKBUS_SYMBOLS", help="Comma-separated: a base (BTC), a pair (BTC-USDT) or the exchange's own name."
+    ),
+]
+
+REDIS_DEFAULT = DEFAULT_REDIS_URL
+PREFIX_DEFAULT = DEFAULT_PREFIX
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line and exit code 1."""
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def start_logging(level: str) -> None:
+    """Every log line to standard error."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        fail(f"unknown log level {level!r}: use debug, info, warning or error")
+    logging.basicConfig(level=number, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    logging.getLogger("websockets").setLevel(max(number, logging.INFO))
+
+
+def split_symbols(symbols: str) -> tuple[str, ...]:
+    """The names between the commas. Ends the program when there is none."""
+    names = tuple(dict.fromkeys(name.strip() for name in symbols.split(",") if name.strip()))
+    return names or fail("no symbol given: use --symbols BTC,ETH")
+
+
+def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run on the fastest loop there is until done, Ctrl-C (exit code 130) or SIGTERM (0)."""
+    received: list[int] = []
+
+    async def main() -> None:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+
+        def stop(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop, number)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main())
+    else:
+        uvloop.run(main())
+    if received and received[0] == signal.SIGINT:
+        raise typer.Exit(130)
+
+
+async def require_redis(url: str) -> None:
+    """Ends the program in one line that says what to do when the server does not answer."""
+    try:
+        redis = control_client(url)
+    except ValueError as error:
+        fail(f"--redis {mask(url)}: {error}")
+    try:
+        await redis.ping()
+    except (RedisError, OSError, TimeoutError) as error:
+        fail(
+            f"no Redis at {mask(url)} ({error}): start one with `make redis` or `docker compose up redis`, "
+            "or name another with --redis"
+        )
+    finally:
+        await redis.aclose()

@@ -1,0 +1,64 @@
+"""`redis`: the embedded server."""
+
+from typing import Annotated
+
+import typer
+
+from feeders.commands.options import fail
+from feeders.local_redis import LocalServer
+from feeders.redis_process import LocalRedisError
+from feeders.shared_redis import SHARED_PORT, start_shared, stop_shared
+
+EXAMPLES = """
+Run the embedded server and print its URL; Ctrl-C stops it.
+
+\b
+  python -m feeders redis                 in the foreground, on a free port
+  python -m feeders redis --port 6400     in the foreground, on this port
+  python -m feeders redis --shared        in the background on 6379, unless one answers there already
+  python -m feeders redis --stop          stop the one in the background
+"""
+
+
+def redis(
+    port: Annotated[
+        int | None, typer.Option(envvar="BOOKBUS_REDIS_PORT", help="Port; a free one, or 6379 in the background.")
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="In the background, where it outlives this command.")
+    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the one in the background.")] = False,
+) -> None:
+    """Run the embedded server and print its URL."""
+    if shared and stop:
+        fail("--shared starts and --stop stops: give one of them")
+    try:
+        if shared or stop:
+            (_start_shared if shared else _stop_shared)(port or SHARED_PORT)
+        else:
+            _run_private(port)
+    except LocalRedisError as error:
+        fail(str(error))
+
+
+redis.__doc__ = EXAMPLES
+
+
+def _start_shared(port: int) -> None:
+    started = start_shared(port)
+    verb = "started a server in the background" if started else "a server answers already"
+    typer.echo(f"{verb}: redis://127.0.0.1:{port}/0")
+
+
+def _stop_shared(port: int) -> None:
+    typer.echo("stopped" if stop_shared(port) else f"no server runs on port {port}")
+
+
+def _run_private(port: int | None) -> None:
+    with LocalServer(port=port or 0) as server:
+        typer.echo(f"{server.url}")
+        try:
+            code = server.wait()
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+    fail(f"the server ended by itself (exit code {code})")

@@ -1,0 +1,142 @@
+"""`replay`: a recording onto the bus, every changed book of it."""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from feeders.commands.options import (
+    PREFIX_DEFAULT,
+    LogLevel,
+    Prefix,
+    fail,
+    require_redis,
+    run_until_signal,
+    start_logging,
+)
+from feeders.commands.run import feed_options
+from feeders.exchanges.venue import FeedOptions
+from feeders.local_redis import private_server
+from feeders.redis_process import LocalRedisError
+from feeders.replay import ReplayError, ReplayResult
+from feeders.replay_feeder import ReplayFeeder
+from schemas.redis_names import RedisNames
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = """
+A recording through the same books as the live feed, onto a private server unless --redis is given.
+
+Every changed book reaches its channel; the books stay as they ended. Exit code 0 only if every symbol ended
+with a whole book.
+
+\b
+  python -m feeders replay btc_eth.jsonl.gz
+  python -m feeders replay btc_eth.jsonl.gz --speed 1 --redis redis://127.0.0.1:6379/0 --prefix replay
+  python -m feeders replay btc_eth.jsonl.gz --speed 10 --symbols BTC
+"""
+
+
+def replay(
+    capture: Annotated[Path, typer.Argument(help="File written by `record`, compressed or not.")],
+    speed: Annotated[
+        str, typer.Option(envvar="BOOKBUS_SPEED", help="1, any multiple of the recorded pace, or max.")
+    ] = "max",
+    symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Only these; all by default.")] = "",
+    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side.")] = 20,
+    topics: Annotated[str, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades.")] = "book",
+    redis: Annotated[
+        str | None,
+        typer.Option("--redis", envvar="BOOKBUS_REPLAY_REDIS_URL", help="Address of the bus; else a private one."),
+    ] = None,
+    prefix: Prefix = PREFIX_DEFAULT,
+    log_level: LogLevel = "warning",
+) -> None:
+    """A recording through the same books as the live feed."""
+    start_logging(log_level)
+    options = feed_options("diff", depth, topics)
+    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    results: list[ReplayResult] = []
+
+    async def work(url: str) -> None:
+        await require_redis(url)
+        try:
+            feeder = ReplayFeeder(capture, url, RedisNames(prefix), options, _speed(speed), names)
+            results.append(await feeder.run())
+        except (ReplayError, ValueError) as error:
+            fail(str(error))
+        except OSError as error:
+            fail(f"cannot read {capture}: {error.strerror or error}")
+
+    if redis is not None:
+        run_until_signal(work(redis))
+    else:
+        try:
+            with private_server() as server:
+                run_until_signal(work(server.url))
+        except LocalRedisError as error:
+            fail(str(error))
+    if not results:
+        raise typer.Exit(130)
+    _summarise(results[0], options)
+    if not results[0].complete:
+        raise typer.Exit(1)
+
+
+replay.__doc__ = EXAMPLES
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    return speed if speed > 0 else fail(f"--speed {text}: use 1, another number above zero, or max")
+
+
+def _summarise(result: ReplayResult, options: FeedOptions) -> None:
+    """A table of how every symbol ended, and what was wrong with the recording."""
+    books = {book.symbol: book for topic, book in result.books if topic == "book"}
+    table = Table("symbol", "state", "update id", "best bid", "best ask", "levels")
+    for symbol, state in sorted(result.states.items()):
+        book = books.get(symbol)
+        levels = (
+            ("-", "-", "-", "-")
+            if book is None
+            else (
+                str(book.update_id),
+                _text(book.best_bid()),
+                _text(book.best_ask()),
+                f"{len(book.bids)} x {len(book.asks)}",
+            )
+        )
+        table.add_row(symbol, state, *levels)
+    Console().print(table)
+    counters = result.counters
+    typer.echo(
+        f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counters.updates} books published, "
+        f"{counters.unchanged} updates left the best {options.depth} as they were"
+    )
+    if result.cut_off:
+        typer.echo("the recording is cut off: its last line is not whole", err=True)
+    if result.bad_lines or counters.skipped:
+        typer.echo(
+            f"skipped {result.bad_lines} lines that are no frames, {counters.skipped} frames that make no sense",
+            err=True,
+        )
+    incomplete = [symbol for symbol, state in result.states.items() if state != "live"]
+    if incomplete:
+        typer.echo(
+            f"error: {len(incomplete)} of {len(result.states)} books are not complete "
+            f"({', '.join(sorted(incomplete))}): the recording holds no snapshot that their updates follow",
+            err=True,
+        )
+
+
+def _text(price: float | None) -> str:
+    return "-" if price is None else f"{price:.10g}"

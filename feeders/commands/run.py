@@ -1,0 +1,160 @@
+"""`run`: live books of one exchange onto the bus."""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from feeders.commands.options import (
+    PREFIX_DEFAULT,
+    REDIS_DEFAULT,
+    LogLevel,
+    Prefix,
+    RedisUrl,
+    Symbols,
+    fail,
+    require_redis,
+    run_until_signal,
+    split_symbols,
+    start_logging,
+)
+from feeders.events import Topic
+from feeders.exchanges.venue import FeedMode, FeedOptions, Venue, venue_of
+from feeders.feeder import Feeder
+from feeders.heartbeat import PrefixTakenError, refuse_mixed_prefix
+from feeders.metadata import MetadataSource
+from feeders.recorder import Recorder
+from feeders.settings import FeederSettings
+from schemas.instruments import InstrumentRegistry, SymbolError
+from schemas.redis_names import RedisNames
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_INTERVAL = 2.0
+_STATUS_INTERVAL = 60.0
+
+EXAMPLES = """
+Live books of one exchange onto the bus, until Ctrl-C.
+
+\b
+  python -m feeders run --exchange binance --symbols BTC,ETH
+  python -m feeders run --symbols BTC-USDT,SOL-USDC --topics book,quote,trades
+  python -m feeders run --mode partial --depth 10 --redis redis://10.0.0.5:6379/0
+"""
+
+
+def run(
+    exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")] = "binance",
+    symbols: Symbols = "BTC,ETH",
+    mode: Annotated[
+        str, typer.Option(envvar="BOOKBUS_MODE", help="diff (exact, with snapshots) or partial (best 20).")
+    ] = "diff",
+    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side.")] = 20,
+    topics: Annotated[str, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades.")] = "book",
+    redis: RedisUrl = REDIS_DEFAULT,
+    prefix: Prefix = PREFIX_DEFAULT,
+    ws_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="Another WebSocket base address.")] = None,
+    rest_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="Another REST base address.")] = None,
+    feeder_id: Annotated[
+        str | None, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Name of this line; made unique for each run.")
+    ] = None,
+    snapshot_limit: Annotated[
+        int | None, typer.Option(envvar="BOOKBUS_SNAPSHOT_LIMIT", min=100, max=5000, help="Levels of deep snapshots.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(envvar="BOOKBUS_RECORD", help="Also write everything received to this new file.")
+    ] = None,
+    log_level: LogLevel = "info",
+) -> None:
+    """Live books of one exchange onto the bus."""
+    start_logging(log_level)
+    settings = FeederSettings(
+        exchange=exchange,
+        symbols=split_symbols(symbols),
+        redis_url=redis,
+        prefix=prefix,
+        feeder_name=feeder_id,
+        ws_url=ws_url,
+        rest_url=rest_url,
+        options=feed_options(mode, depth, topics, snapshot_limit),
+        record_to=record,
+    )
+    run_until_signal(_run(settings))
+
+
+run.__doc__ = EXAMPLES
+
+
+def feed_options(mode: str, depth: int, topics: str, snapshot_limit: int | None = None) -> FeedOptions:
+    """What is wanted of the exchange. Ends the program in one line if it makes no sense."""
+    if mode not in get_args(FeedMode):
+        fail(f"--mode {mode}: use one of {', '.join(get_args(FeedMode))}")
+    wanted = [topic.strip() for topic in topics.split(",") if topic.strip()]
+    unknown = [topic for topic in wanted if topic not in get_args(Topic)]
+    if unknown or not wanted:
+        fail(f"--topics {topics}: use any of {', '.join(get_args(Topic))}")
+    return FeedOptions(mode, depth, frozenset(wanted), snapshot_limit)  # type: ignore[arg-type]
+
+
+def choose_venue(exchange: str) -> Venue:
+    """The venue with this id. Ends the program in one line if there is none."""
+    try:
+        return venue_of(exchange)
+    except (SymbolError, ImportError) as error:
+        fail(str(error))
+
+
+async def load_registry(settings: FeederSettings, venue: Venue) -> InstrumentRegistry:
+    """The exchange's instruments, by its own word if it can be asked."""
+    rest = venue.rest(settings.rest_url or venue.rest_url, settings.connection.timeout)
+    try:
+        return await MetadataSource(venue, rest, settings.cache_directory).registry()
+    finally:
+        await rest.close()
+
+
+async def _run(settings: FeederSettings) -> None:
+    venue = choose_venue(settings.exchange)
+    await require_redis(settings.redis_url)
+    try:
+        names = RedisNames(settings.prefix)
+        endpoint = settings.ws_url or venue.ws_url
+        await refuse_mixed_prefix(settings.redis_url, names, settings.exchange, endpoint)
+        registry = await load_registry(settings, venue)
+        recorder = Recorder(settings.record_to, settings.exchange) if settings.record_to else None
+        on_frame, on_answer = (recorder.on_frame, recorder.on_answer) if recorder else (None, None)
+        feeder = Feeder(settings, venue, registry, on_frame, on_answer)
+    except (SymbolError, PrefixTakenError, ValueError, OSError) as error:
+        fail(str(error))
+    async with asyncio.TaskGroup() as tasks:
+        helpers = [tasks.create_task(_report(feeder))]
+        if recorder is not None:
+            helpers.append(tasks.create_task(recorder.run()))
+        try:
+            await feeder.run()
+        finally:
+            for helper in helpers:
+                helper.cancel()
+
+
+async def _report(feeder: Feeder) -> None:
+    """Progress until every book is live, then a status line now and then."""
+    logger.info("feeder %s starts with %d symbols", feeder.id, len(feeder.feed.natives))
+    told_at, told_updates, hinted = time.monotonic(), 0, False
+    while True:
+        await asyncio.sleep(_PROGRESS_INTERVAL)
+        states = list(feeder.feed.states().values())
+        live = states.count("live")
+        waiting = time.monotonic() - told_at
+        if live == 0 and not hinted and feeder.feed.connected == 0:
+            logger.warning("no connection to the exchange yet, still trying; `make demo` needs no exchange")
+            hinted = True
+        if live == len(states) and waiting < _STATUS_INTERVAL and told_updates:
+            continue
+        updates = feeder.feed.counters().updates
+        rate = (updates - told_updates) / waiting
+        logger.info("%d of %d books live, %.0f updates/s", live, len(states), rate)
+        told_at, told_updates = time.monotonic(), updates or 1
