@@ -107,7 +107,10 @@ class Feed:
 
     def lose_line(self, line: int, reason: str, received_us: int) -> None:
         """This connection is gone."""
+        lost = self.counters.lost
         self._handle(self.protocol.lose_line(line, reason), received_us)
+        if self.counters.lost > lost:
+            logger.warning("%s: %d books suspect: %s", self.exchange, self.counters.lost - lost, reason)
 
     def current(self, topic: Topic, native: str) -> OrderBookSnapshot:
         """The newest book, at the id the exchange's book has reached since with the same levels."""
@@ -180,7 +183,7 @@ class Feed:
 
     def _lose(self, event: BookLost, received_us: int) -> None:
         self.counters.lost += 1
-        logger.warning("%s: %s lost: %s", event.native, event.topic, event.reason)
+        logger.info("%s: %s lost: %s", event.native, event.topic, event.reason)
         known = self.latest.get((event.topic, event.native))
         if known is None:
             return

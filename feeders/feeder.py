@@ -87,10 +87,13 @@ class Feeder:
                 try:
                     await asyncio.gather(*work)
                 finally:
+                    # What is published from here on are the closing states, not the loss of our own connections.
+                    self._stopping = True
+                    last = [(topic, self.feed.current(topic, native)) for topic, native in self.feed.books()]
                     for task in work:
                         task.cancel()
                     await asyncio.gather(*work, return_exceptions=True)
-                    await self._close_books()
+                    await self._close_books(last)
                     publishing.cancel()
         finally:
             await self._heartbeat.end()
@@ -132,11 +135,9 @@ class Feeder:
             self._submitted[topic, native] = now - REPEAT_AFTER
             self._repeat(topic, native, now)
 
-    async def _close_books(self) -> None:
-        self._stopping = True
-        for topic, native in self.feed.books():
-            closed = _closed(self.feed.current(topic, native))
-            self.publisher.submit(Submission("state", topic, closed))
+    async def _close_books(self, last: list[tuple[Topic, OrderBookSnapshot]]) -> None:
+        for topic, book in last:
+            self.publisher.submit(Submission("state", topic, replace(book, state="closed")))
         if not await self.publisher.drain(_DRAIN_TIMEOUT):
             logger.warning("Redis did not take the closing states within %.0f s", _DRAIN_TIMEOUT)
 
@@ -169,10 +170,6 @@ class Feeder:
             for topic, native in self.feed.books()
             if topic == "book"
         ]
-
-
-def _closed(book: OrderBookSnapshot) -> OrderBookSnapshot:
-    return replace(book, state="closed")
 
 
 def _now_us() -> int:
