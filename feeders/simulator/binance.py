@@ -2,23 +2,25 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from feeders.simulator.background import Background
+from feeders.simulator.binance_clients import BinanceClients
+from feeders.simulator.binance_messages import depth_body
+from feeders.simulator.binance_rest import BinanceRest
+from feeders.simulator.binance_streams import StreamHub
+from feeders.simulator.control import answer_control
+from feeders.simulator.faults import IMMEDIATE, Fault, FaultBoard, FaultError
+from feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, Feed, LiveFeed
+from feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer
+from feeders.simulator.instruments import SimulatedInstrument, instruments
+from feeders.simulator.ladder import RawLevel
+from feeders.simulator.prepared import PreparedFeed
+from feeders.simulator.settings import SimulatorSettings, simulator_settings
+from feeders.simulator.truth import BookAt
 from schemas.snapshot import Levels
-
-from .background import Background
-from .binance_clients import BinanceClients
-from .binance_rest import BinanceRest
-from .binance_streams import StreamHub
-from .control import answer_control
-from .faults import IMMEDIATE, Fault, FaultBoard, FaultError
-from .feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, Feed, LiveFeed
-from .http_server import HttpRequest, HttpResponse, HttpServer
-from .instruments import SimulatedInstrument, instruments
-from .ladder import RawLevel
-from .settings import SimulatorSettings
-from .truth import BookAt
 
 _STEP = 1.0 / (FLUSHES_PER_SECOND * STEPS_PER_FLUSH)
 _AT_A_TIME = 32
@@ -32,12 +34,16 @@ _TOO_LATE = 1.0
 class BinanceSimulator:
     """`async with BinanceSimulator(symbols=("BTCUSDT",), seed=1) as exchange:` — options as in SimulatorSettings."""
 
-    def __init__(self, symbols: tuple[str, ...] | list[str] | int = ("BTCUSDT", "ETHUSDT"), **options: Any) -> None:
-        listed = symbols if isinstance(symbols, int) else tuple(symbols)
-        self.settings = SimulatorSettings(symbols=listed, **options)
+    def __init__(
+        self,
+        symbols: Iterable[str] | int = ("BTCUSDT", "ETHUSDT"),
+        settings: SimulatorSettings | None = None,
+        **options: Any,
+    ) -> None:
+        self.settings = settings or simulator_settings(symbols, **options)
         self._faults = FaultBoard(time.monotonic)
         self._feeds: dict[str, Feed] = {
-            instrument.native: self._create_feed(instrument) for instrument in instruments(listed)
+            instrument.native: self._create_feed(instrument) for instrument in instruments(self.settings.symbols)
         }
         self._hub = StreamHub(self._faults)
         self._background = Background()
@@ -177,15 +183,17 @@ class BinanceSimulator:
 
     def _create_feed(self, instrument: SimulatedInstrument) -> Feed:
         settings = self.settings
-        return LiveFeed(
+        slots = round(settings.prepared * FLUSHES_PER_SECOND)
+        live = LiveFeed(
             instrument,
             seed=settings.seed,
             rate=settings.rate,
             changes=settings.changes,
             levels=settings.levels,
             truth_depth=settings.truth_depth,
-            truth_flushes=settings.truth_flushes,
+            truth_flushes=max(settings.truth_flushes, slots + 1),
         )
+        return PreparedFeed(live, slots, depth_body, settings.truth_flushes) if slots else live
 
 
 def _levels(instrument: SimulatedInstrument, levels: list[RawLevel]) -> Levels:

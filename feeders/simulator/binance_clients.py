@@ -13,13 +13,13 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from .background import Background
-from .binance_connection_faults import strike
-from .binance_control import ControlSession, Reply, is_stream
-from .binance_streams import StreamHub, Subscriber
-from .connection import VenueConnection, encode_frame
-from .faults import Fault, FaultBoard, FaultError
-from .settings import SimulatorSettings
+from feeders.simulator.background import Background
+from feeders.simulator.binance_connection_faults import strike
+from feeders.simulator.binance_control import ControlSession, Reply, is_stream
+from feeders.simulator.binance_streams import StreamHub, Subscriber
+from feeders.simulator.connection import VenueConnection, encode_frame
+from feeders.simulator.faults import Fault, FaultBoard, FaultError
+from feeders.simulator.settings import SimulatorSettings
 
 _POLICY_VIOLATION = 1008
 _GOING_AWAY = 1001

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 
-from .background import Background
-from .binance_messages import server_shutdown
-from .binance_streams import Subscriber
-from .connection import encode_frame
-from .faults import Fault
+from feeders.simulator.background import Background
+from feeders.simulator.binance_messages import server_shutdown
+from feeders.simulator.binance_streams import Subscriber
+from feeders.simulator.connection import encode_frame
+from feeders.simulator.faults import Fault
 
 Close = Callable[[Subscriber, int, str], None]
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from .instruments import DECIMALS, SimulatedInstrument
-from .ladder import RawLevel
-from .market import Fill, Flush, Quote
-from .truth import BookAt
+from feeders.simulator.instruments import DECIMALS, SimulatedInstrument
+from feeders.simulator.ladder import RawLevel
+from feeders.simulator.market import Fill, Flush, Quote
+from feeders.simulator.truth import BookAt
 
 
 class _LevelFormat(NamedTuple):

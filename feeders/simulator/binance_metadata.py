@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from .instruments import SimulatedInstrument, decimal_text
-from .settings import BinanceRules
+from feeders.simulator.instruments import SimulatedInstrument, decimal_text
+from feeders.simulator.settings import BinanceRules
 
 _DELISTED = (
     SimulatedInstrument("BCCBTC", "BCC", "BTC", 6, 3, 61_000, 100),

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import msgspec
 
-from . import binance_messages as messages
-from .binance_metadata import exchange_info
-from .faults import Fault, FaultBoard
-from .feed import Feed
-from .http_server import HttpRequest, HttpResponse, json_response
-from .request_weight import RequestWeight
-from .settings import SimulatorSettings
-from .truth import BookAt
+from feeders.simulator import binance_messages as messages
+from feeders.simulator.binance_metadata import exchange_info
+from feeders.simulator.faults import Fault, FaultBoard
+from feeders.simulator.feed import Feed
+from feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
+from feeders.simulator.request_weight import RequestWeight
+from feeders.simulator.settings import SimulatorSettings
+from feeders.simulator.truth import BookAt
 
 _RESTRICTED = (
     "Service unavailable from a restricted location according to 'b. Eligibility' in "

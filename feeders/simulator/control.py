@@ -4,10 +4,10 @@ from typing import Protocol
 
 import msgspec
 
-from .faults import Fault, FaultError
-from .http_server import HttpRequest, HttpResponse, json_response
-from .instruments import SimulatedInstrument
-from .truth import BookAt
+from feeders.simulator.faults import Fault, FaultError
+from feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
+from feeders.simulator.instruments import SimulatedInstrument
+from feeders.simulator.truth import BookAt
 
 
 class Controlled(Protocol):

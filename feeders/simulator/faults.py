@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 import msgspec
 
-from .feed import Feed
-from .frame_faults import FRAME_FAULTS, FrameInHand
+from feeders.simulator.feed import Feed
+from feeders.simulator.frame_faults import FRAME_FAULTS, FrameInHand
 
 ControlFaultKind = Literal["ack_lost", "ack_delayed", "ack_error", "subscribe_ignored"]
 RestFaultKind = Literal[

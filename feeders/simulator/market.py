@@ -8,10 +8,9 @@ from math import exp
 from random import Random
 from typing import NamedTuple
 
+from feeders.simulator.instruments import SimulatedInstrument
+from feeders.simulator.ladder import Ladder, RawLevel
 from schemas.snapshot import Side
-
-from .instruments import SimulatedInstrument
-from .ladder import Ladder, RawLevel
 
 
 class Quote(NamedTuple):

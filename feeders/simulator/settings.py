@@ -1,9 +1,10 @@
 """What a local exchange is asked to be."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
-from .feed import FLUSHES_PER_SECOND, SnapshotMode
+from feeders.simulator.feed import FLUSHES_PER_SECOND, SnapshotMode
 
 MINIMUM_TRUTH_DEPTH = 20
 """Partial-depth streams are cut from the remembered truth."""
@@ -80,5 +81,12 @@ class SimulatorSettings:
             raise ValueError(
                 f"need {MINIMUM_TRUTH_DEPTH} <= truth_depth <= levels, not {self.truth_depth}, {self.levels}"
             )
+        if self.prepared and self.snapshot_mode != "flushed":
+            raise ValueError(f"a prepared market has no {self.snapshot_mode!r} snapshots")
         if self.truth_flushes < 100:
             raise ValueError(f"truth_flushes must be at least 100, not {self.truth_flushes}")
+
+
+def simulator_settings(symbols: Iterable[str] | int, **options: Any) -> SimulatorSettings:
+    """Settings from what a caller names; the rest has defaults. Raises TypeError or ValueError."""
+    return SimulatorSettings(symbols=symbols if isinstance(symbols, int) else tuple(symbols), **options)

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import NamedTuple
 
-from .ladder import Ladder, RawLevel, unpack
+from feeders.simulator.ladder import Ladder, RawLevel, unpack
 
 
 class BookAt(NamedTuple):

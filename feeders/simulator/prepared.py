@@ -1,0 +1,120 @@
+"""One symbol's market computed beforehand and replayed for ever, for load that costs the simulator little."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import accumulate
+
+from feeders.simulator.feed import STEPS_PER_FLUSH, LiveFeed, SnapshotMode
+from feeders.simulator.instruments import SimulatedInstrument
+from feeders.simulator.ladder import RawLevel
+from feeders.simulator.market import Fill, Flush, Quote
+from feeders.simulator.truth import BookAt
+
+Render = Callable[[SimulatedInstrument, Flush], str]
+
+_WHOLE_BOOK = 1_000_000
+
+
+class PreparedFeed:
+    """Plays a stretch of market forwards, then backwards, then again: ids go on rising, books stay consistent.
+
+    Quotes come once a flush, trades not at all. `live` must remember the truth of all `slots`.
+    """
+
+    def __init__(self, live: LiveFeed, slots: int, render: Render, truth_flushes: int) -> None:
+        self.instrument = live.instrument
+        self.stream_prefix = live.stream_prefix
+        self._live = live
+        self._truth_flushes = truth_flushes
+        self._first_live_id = self._first_id = live.snapshot(1, "flushed").update_id
+        self._forward = [_next_flush(live) for _ in range(slots)]
+        both_ways = self._forward + [flush and flush.undone() for flush in reversed(self._forward)]
+        self._cycle = [flush and replace(flush, body=render(self.instrument, flush)) for flush in both_ways]
+        spans = (flush.last_id - flush.first_id + 1 if flush else 0 for flush in self._cycle)
+        self._used = list(accumulate(spans, initial=0))
+        """Ids used before each slot of the cycle; the last is what a whole cycle uses."""
+        self._slot_of = {used: slot for slot, used in enumerate(self._used)}
+        self._played = 0
+        self._has_new_quote = False
+
+    def step(self) -> list[Quote | Fill]:
+        if not self._has_new_quote:
+            return []
+        self._has_new_quote = False
+        return [self.quote()]
+
+    def flush(self) -> Flush | None:
+        flush = self._cycle[self._played % len(self._cycle)]
+        before = self._flushed_id
+        self._played += 1
+        if flush is None:
+            return None
+        self._has_new_quote = True
+        return replace(flush, first_id=before + 1, last_id=self._flushed_id)
+
+    def top(self, depth: int) -> BookAt:
+        book = self.truth(self._flushed_id)
+        if book is None:
+            raise LookupError(f"{self.instrument.native} has no book at {self._flushed_id}")
+        return BookAt(book.update_id, book.bids[:depth], book.asks[:depth])
+
+    def quote(self) -> Quote:
+        book = self.top(1)
+        return Quote(book.update_id, book.bids[0], book.asks[0])
+
+    def snapshot(self, limit: int, mode: SnapshotMode) -> BookAt:
+        if mode != "flushed":
+            raise ValueError(f"a prepared market has no {mode!r} snapshots")
+        return self._whole_book(self._position(self._played % len(self._cycle)), self._flushed_id, limit)
+
+    def stale_snapshot(self, limit: int) -> BookAt:
+        return self._whole_book(0, self._first_id, limit)
+
+    def truth(self, update_id: int) -> BookAt | None:
+        if not self._first_id <= update_id <= self._flushed_id:
+            return None
+        slot = self._slot_of.get((update_id - self._first_id) % max(1, self._used[-1]))
+        if slot is None:
+            return None
+        book = self._live.truth(self._first_live_id + self._used[self._position(slot)])
+        return book and BookAt(update_id, book.bids, book.asks)
+
+    def truth_ids(self, since: int) -> list[int]:
+        played = range(max(0, self._played - self._truth_flushes), self._played + 1)
+        return list(dict.fromkeys(known for slot in played if (known := self._id_before(slot)) >= since))
+
+    def restart(self) -> None:
+        self._first_id = max(1, self._first_id - 100_000_000)
+        self._played = 0
+
+    @property
+    def _flushed_id(self) -> int:
+        return self._id_before(self._played)
+
+    def _id_before(self, slot: int) -> int:
+        cycles, rest = divmod(slot, len(self._cycle))
+        return self._first_id + cycles * self._used[-1] + self._used[rest]
+
+    def _position(self, slot: int) -> int:
+        """How many flushes away from the start the book is before this slot of the cycle."""
+        return min(slot, len(self._cycle) - slot)
+
+    def _whole_book(self, position: int, update_id: int, limit: int) -> BookAt:
+        end = self._live.snapshot(_WHOLE_BOOK, "flushed")
+        bids, asks = dict(end.bids), dict(end.asks)
+        # The live market stands at the far end: walk back from there.
+        for flush in reversed(self._forward[position:]):
+            if flush is not None:
+                bids.update(flush.bids_before)
+                asks.update(flush.asks_before)
+        return BookAt(update_id, _best(bids.items(), limit, highest=True), _best(asks.items(), limit, highest=False))
+
+
+def _next_flush(live: LiveFeed) -> Flush | None:
+    for _ in range(STEPS_PER_FLUSH):
+        live.step()
+    return live.flush()
+
+
+def _best(levels: Iterable[RawLevel], limit: int, *, highest: bool) -> list[RawLevel]:
+    return sorted((level for level in levels if level[1]), reverse=highest)[:limit]

@@ -1,0 +1,153 @@
+"""A simulator in a process of its own, for tests and for the demonstration; it dies with its parent."""
+
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from feeders.simulator.binance import BinanceSimulator
+from feeders.simulator.settings import SimulatorSettings, simulator_settings
+from schemas.snapshot import Levels
+
+_STOP_LIMIT = 10.0
+_REQUEST_LIMIT = 10.0
+
+
+class SimulatorError(RuntimeError):
+    """The simulator did not start, or refused what it was asked for."""
+
+
+class SimulatorProcess:
+    """`with SimulatorProcess(symbols=["BTCUSDT"], seed=1) as exchange:` — options as in SimulatorSettings.
+
+    Its calls block; from a coroutine use `asyncio.to_thread`.
+    """
+
+    def __init__(self, symbols: Iterable[str] | int = ("BTCUSDT", "ETHUSDT"), **options: Any) -> None:
+        self._settings = simulator_settings(symbols, **options)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.ws_url = ""
+        self.rest_url = ""
+        self.symbols: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        if self._process is None:
+            raise SimulatorError("not started")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Return once it accepts connections. Raises SimulatorError."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "feeders.simulator.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._process = process
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
+        process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise SimulatorError(f"the simulator ended with code {process.wait(_STOP_LIMIT)}")
+        ready = json.loads(line)
+        self.ws_url, self.rest_url, self.symbols = ready["ws_url"], ready["rest_url"], ready["symbols"]
+
+    def stop(self) -> None:
+        """End the process; also one that is stopped by a signal."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
+        process.stdin.close()
+        try:
+            process.wait(_STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+    def __enter__(self) -> "SimulatorProcess":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def truth(self, symbol: str, update_id: int, depth: int = 20) -> tuple[Levels, Levels] | None:
+        """True bids and asks at this id; None if not known."""
+        try:
+            return _levels(self._get(f"/control/truth?symbol={quote(symbol)}&update_id={update_id}&depth={depth}"))
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == 404:
+                    return None
+            raise
+
+    def truths(self, symbol: str, since: int = 0, depth: int = 20) -> dict[int, tuple[Levels, Levels]]:
+        """Every true book that is still remembered from an id on, by update id."""
+        answer = self._get(f"/control/truth?symbol={quote(symbol)}&since={since}&depth={depth}")
+        return {book["update_id"]: _levels(book) for book in answer["books"]}
+
+    def inject(self, **fault: Any) -> None:
+        """Play a fault: the fields of `Fault`. Raises SimulatorError with the reason it cannot."""
+        self._post("/control/fault", fault)
+
+    def clear(self) -> None:
+        """End all faults that last or wait."""
+        self._post("/control/clear", {})
+
+    def status(self) -> dict[str, Any]:
+        """What `/control/status` tells."""
+        return self._get("/control/status")
+
+    def _get(self, path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(self.rest_url + path, timeout=_REQUEST_LIMIT) as answer:  # noqa: S310
+            value: dict[str, Any] = json.load(answer)
+            return value
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
+        request = urllib.request.Request(self.rest_url + path, json.dumps(body).encode(), method="POST")  # noqa: S310
+        try:
+            urllib.request.urlopen(request, timeout=_REQUEST_LIMIT).close()  # noqa: S310
+        except urllib.error.HTTPError as error:
+            with error:
+                raise SimulatorError(json.load(error)["error"]) from None
+
+
+def _levels(book: dict[str, Any]) -> tuple[Levels, Levels]:
+    bids, asks = (tuple((float(price), float(quantity)) for price, quantity in book[side]) for side in ("bids", "asks"))
+    return bids, asks
+
+
+async def _serve(settings: SimulatorSettings, reader: asyncio.StreamReader) -> None:
+    exchange = BinanceSimulator(settings=settings)
+    gc.freeze()
+    async with exchange:
+        ready = {"ws_url": exchange.ws_url, "rest_url": exchange.rest_url, "symbols": exchange.symbols}
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+        await reader.read()
+
+
+async def main() -> None:
+    """Serve what the first line on standard input asks for, until that closes."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    settings = msgspec.json.decode(await reader.readline(), type=SimulatorSettings)
+    await _serve(settings, reader)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
