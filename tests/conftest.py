@@ -8,6 +8,8 @@ from hypothesis import settings
 
 from feeders.local_redis import LocalServer, private_server
 
+pytest.register_assert_rewrite("tests.support.publish_script_rules")
+
 # How long an example takes says nothing on a machine with other work.
 settings.register_profile("bookbus", settings(), deadline=None)
 settings.load_profile("bookbus")

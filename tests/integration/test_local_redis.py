@@ -140,9 +140,7 @@ def test_a_server_on_the_path_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_a_server_dies_with_a_parent_that_was_killed() -> None:
     program = "from feeders.local_redis import *\ns = LocalServer()\ns.start()\nprint(s.pid, flush=True)\ninput()"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as parent:
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert alive(pid)
@@ -155,9 +153,7 @@ def test_a_server_dies_with_a_parent_that_was_killed() -> None:
 def test_the_shared_server_outlives_who_started_it_and_stops_when_told(cache: Path, free_port: int) -> None:
     program = f"from feeders.shared_redis import start_shared\nprint(start_shared({free_port}))"
 
-    started = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     try:
         assert started.stdout == "True\n"

@@ -1,0 +1,215 @@
+"""RESP2 over one socket: batches of commands out, their replies back in order, a deadline on both."""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+
+from feeders.redis_address import RedisAddress
+
+Reply = bytes | int | list[Any] | hiredis.ReplyError | None
+OnReplies = Callable[[list[Reply]], None]
+
+CONNECT_TIMEOUT = 2.0
+REPLY_TIMEOUT = 2.0
+
+_NOTHING_YET = object()
+
+
+class RedisConnectionError(ConnectionError):
+    """The connection could not be made, or is gone; the message names the server and the cause."""
+
+
+def pack_command(*arguments: str | bytes | int) -> bytes:
+    """One command as it goes over the wire."""
+    parts = [b"*%d\r\n" % len(arguments)]
+    parts.extend(pack_argument(argument) for argument in arguments)
+    return b"".join(parts)
+
+
+def pack_argument(argument: str | bytes | int) -> bytes:
+    """One argument as it goes over the wire."""
+    data = argument if isinstance(argument, bytes) else str(argument).encode()
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+class RespConnection(asyncio.Protocol):
+    """One connection, made by `open_connection`."""
+
+    def __init__(self, masked: str, reply_timeout: float) -> None:
+        self._masked = masked
+        self._reply_timeout = reply_timeout
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING_YET)
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[tuple[int, OnReplies]] = deque()
+        self._replies: list[Reply] = []
+        self._last_progress = 0.0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._cause: str | None = None
+        self._closed = asyncio.Event()
+        self.writable = True
+        self.on_writable: Callable[[], None] = _do_nothing
+
+    def send(self, data: bytes, count: int, on_replies: OnReplies) -> None:
+        """Write `data`, which holds `count` commands; `on_replies` gets all their replies at once.
+
+        It is never called if the connection is lost or left before the last one came.
+        """
+        if self._transport is None or self._transport.is_closing():
+            return
+        if not self._waiting:
+            self._last_progress = self._loop.time()
+        self._waiting.append((count, on_replies))
+        if self._deadline is None:
+            self._deadline = self._loop.call_later(self._reply_timeout, self._check_deadline)
+        self._transport.write(data)
+
+    async def call(self, *arguments: str | bytes | int) -> Reply:
+        """Send one command and wait. Raises RedisConnectionError; an error reply is returned, not raised."""
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+
+        def settle(replies: list[Reply]) -> None:
+            if not answer.done():
+                answer.set_result(replies[0])
+
+        self.send(pack_command(*arguments), 1, settle)
+        closed = asyncio.ensure_future(self._closed.wait())
+        try:
+            await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closed.cancel()
+        if not answer.done():
+            raise await self.wait_closed()
+        return answer.result()
+
+    def close(self, cause: str = "closed") -> None:
+        """Leave, once everything written is sent."""
+        self._set_cause(cause)
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, cause: str) -> None:
+        """Leave at once."""
+        self._set_cause(cause)
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the socket did not take yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    async def wait_closed(self) -> RedisConnectionError:
+        """Wait for the end of this connection; why it ended."""
+        await self._closed.wait()
+        return RedisConnectionError(f"{self._masked}: {self._cause}")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self._last_progress = self._loop.time()
+        reader, replies = self._reader, self._replies
+        reader.feed(data)
+        try:
+            while (reply := reader.gets()) is not _NOTHING_YET:
+                replies.append(reply)
+                if not self._waiting:
+                    self.abort("sent an answer to nothing")
+                    return
+                if len(replies) == self._waiting[0][0]:
+                    _, on_replies = self._waiting.popleft()
+                    self._replies = []
+                    on_replies(replies)
+                    replies = self._replies
+                    if self._cause is not None:
+                        return
+        except hiredis.ProtocolError:
+            self.abort("does not speak the Redis protocol")
+
+    def pause_writing(self) -> None:
+        """Called by the event loop: the socket takes no more for now."""
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        self.writable = True
+        self.on_writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        self._set_cause("closed the connection" if exc is None else _reason(exc))
+        self._waiting.clear()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._closed.set()
+
+    def _check_deadline(self) -> None:
+        self._deadline = None
+        if not self._waiting:
+            return
+        left = self._last_progress + self._reply_timeout - self._loop.time()
+        if left <= 0:
+            self.abort(f"did not answer within {self._reply_timeout:g} s")
+        else:
+            self._deadline = self._loop.call_later(left, self._check_deadline)
+
+    def _set_cause(self, cause: str) -> None:
+        if self._cause is None:
+            self._cause = cause
+
+
+async def open_connection(
+    address: RedisAddress, *, connect_timeout: float = CONNECT_TIMEOUT, reply_timeout: float = REPLY_TIMEOUT
+) -> RespConnection:
+    """Connect and log in. Raises RedisConnectionError with one line that names the server."""
+    loop = asyncio.get_running_loop()
+
+    def make() -> RespConnection:
+        return RespConnection(address.masked, reply_timeout)
+
+    try:
+        async with asyncio.timeout(connect_timeout):
+            if address.path is not None:
+                _, connection = await loop.create_unix_connection(make, address.path)
+            else:
+                _, connection = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
+    except TimeoutError:
+        raise RedisConnectionError(f"{address.masked}: no connection within {connect_timeout:g} s") from None
+    except OSError as error:
+        raise RedisConnectionError(f"{address.masked}: {_reason(error)}") from None
+    try:
+        await _log_in(connection, address)
+    except BaseException:
+        connection.abort("login failed")
+        raise
+    return connection
+
+
+async def _log_in(connection: RespConnection, address: RedisAddress) -> None:
+    commands: list[Sequence[str | int]] = []
+    if address.password is not None:
+        commands.append(("AUTH", *([address.username] if address.username else []), address.password))
+    if address.database:
+        commands.append(("SELECT", address.database))
+    for command in commands:
+        reply = await connection.call(*command)
+        if isinstance(reply, hiredis.ReplyError):
+            raise RedisConnectionError(f"{address.masked}: refused {command[0]} ({reply})")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, socket.gaierror):
+        return "host name not found"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text or type(error).__name__).lower()
+
+
+def _do_nothing() -> None:
+    pass

@@ -1,0 +1,297 @@
+"""What the publish script does, on whatever server: test classes inherit this and say which."""
+
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, script_text
+from schemas.snapshot import OrderBookSnapshot, StoredState
+from schemas.wire import decode, encode_body
+from tests.support.builders import book
+
+NAME = "md:book:binance:BTC-USDT"
+FIELDS = [
+    *("seq", "update_id", "state", "feeder", "published_us", "confirmed_us", "twin_us"),
+    *("bid", "bid_qty", "ask", "ask_qty", "book"),
+]
+
+
+class Bus:
+    """The script on one server, called as a feeder calls it."""
+
+    def __init__(self, client: "redis.Redis", *, sharded: bool = False) -> None:
+        self.client: Any = client
+        self.sha: str = client.script_load(script_text(sharded=sharded).decode())
+
+    def submit(self, kind: str, feeder: str, update_id: int, state: str = "", name: str = NAME) -> int:
+        """One submission; a book is `live` unless said otherwise."""
+        stored: StoredState = state or "live"  # type: ignore[assignment]
+        return self.submit_book(kind, book(update_id=update_id, state=stored, feeder=feeder), name)
+
+    def submit_book(self, kind: str, submitted: OrderBookSnapshot, name: str = NAME) -> int:
+        bid, ask = (side[0] if side else ("", "") for side in (submitted.bids, submitted.asks))
+        body = encode_body(submitted, submitted.feeder, submitted.published_us)
+        arguments: list[Any] = [kind, submitted.feeder, submitted.update_id, submitted.state, submitted.published_us]
+        reply: int = self.client.evalsha(self.sha, 1, name, *arguments, *bid, *ask, body)
+        return reply
+
+    def stored(self, name: str = NAME) -> OrderBookSnapshot:
+        data: bytes = self.client.hget(name, "book")
+        return decode(data)
+
+    def field(self, field: str, name: str = NAME) -> str:
+        value: bytes = self.client.hget(name, field)
+        return value.decode()
+
+    def set(self, **fields: object) -> None:
+        self.client.hset(NAME, mapping={name: str(value) for name, value in fields.items()})
+
+    def server_us(self) -> int:
+        seconds, microseconds = self.client.time()
+        return int(seconds) * 1_000_000 + int(microseconds)
+
+
+class PublishScriptRules:
+    """Inherited by a class that has a fixture `bus`."""
+
+    def test_the_replies_to_a_long_story_are_as_designed(self, bus: Bus) -> None:
+        assert bus.submit("state", "A", 100, "suspect") == REFUSED
+        assert not bus.client.exists(NAME)
+        assert bus.submit("new", "A", 100) == ACCEPTED
+        first = bus.stored().seq
+        assert bus.submit("new", "B", 100) == CONFIRMED
+        assert bus.submit("new", "B", 101) == ACCEPTED
+        assert bus.submit("new", "A", 101) == CONFIRMED
+        assert bus.submit("state", "B", 101, "suspect") == REFUSED
+        assert bus.submit("state", "A", 101, "suspect") == REFUSED
+        bus.set(twin_us=1)
+        assert bus.submit("state", "A", 101, "suspect") == ACCEPTED
+        assert bus.submit("again", "B", 101) == ACCEPTED
+        assert bus.submit("again", "B", 101) == CONFIRMED
+        assert bus.submit("new", "C", 50) == REFUSED
+        bus.set(confirmed_us=1)
+        assert bus.submit("new", "C", 50) == ACCEPTED
+        bus.set(twin_us=1)
+        assert bus.submit("state", "C", 50, "closed") == ACCEPTED
+        assert 86_390 <= bus.client.ttl(NAME) <= 86_400
+        assert bus.submit("new", "D", 40) == ACCEPTED
+        assert bus.client.ttl(NAME) == -1
+
+        last = bus.stored()
+        assert (last.state, last.update_id, last.feeder, last.seq) == ("live", 40, "D", first + 6)
+
+    def test_the_hash_is_readable_text_but_for_the_book(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+
+        fields: dict[bytes, bytes] = bus.client.hgetall(NAME)
+
+        assert sorted(field.decode() for field in fields) == sorted(FIELDS)
+        stored = bus.stored()
+        readable = {field.decode(): value.decode() for field, value in fields.items() if field != b"book"}
+        assert readable == {
+            "seq": str(stored.seq),
+            "update_id": "100",
+            "state": "live",
+            "feeder": "A",
+            "published_us": str(stored.published_us),
+            "confirmed_us": str(stored.seq),
+            "twin_us": "0",
+            "bid": "99.5",
+            "bid_qty": "1.0",
+            "ask": "100.5",
+            "ask_qty": "1.5",
+        }
+
+    def test_the_stored_book_is_the_submitted_one_with_its_seq(self, bus: Bus) -> None:
+        submitted = book(update_id=7, feeder="A")
+
+        bus.submit_book("new", submitted)
+
+        assert bus.stored() == book(update_id=7, feeder="A", seq=int(bus.field("seq")))
+
+    def test_the_first_seq_is_the_servers_clock(self, bus: Bus) -> None:
+        before = bus.server_us()
+
+        bus.submit("new", "A", 1)
+
+        assert before <= bus.stored().seq <= bus.server_us()
+
+    def test_seq_goes_on_rising_after_the_data_was_lost(self, bus: Bus) -> None:
+        for update_id in range(1, 20):
+            bus.submit("new", "A", update_id)
+        before = bus.stored().seq
+
+        bus.client.flushdb()
+        bus.submit("new", "A", 20)
+
+        assert bus.stored().seq > before
+
+    @pytest.mark.parametrize("seq", [1, 255, 256, 2**32 - 1, 2**40 + 77, 1_799_999_999_999_999, 2**53 - 2])
+    def test_every_seq_is_eight_bytes_in_the_message_and_the_same_in_the_hash(self, bus: Bus, seq: int) -> None:
+        bus.submit("new", "A", 1)
+        bus.set(seq=seq)
+
+        bus.submit("new", "A", 2)
+
+        assert bus.stored().seq == seq + 1
+        assert bus.field("seq") == str(seq + 1)
+
+    def test_large_ids_and_times_stay_exact(self, bus: Bus) -> None:
+        largest = 2**53 - 1
+
+        bus.submit("new", "A", largest - 1)
+
+        assert bus.submit("new", "B", largest) == ACCEPTED
+        assert bus.field("update_id") == str(largest)
+        assert abs(int(bus.field("confirmed_us")) - bus.server_us()) < 5_000_000
+
+    def test_what_is_accepted_is_announced_with_the_stored_bytes_and_nothing_else_is(self, bus: Bus) -> None:
+        with bus.client.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(NAME)
+            channel.get_message(timeout=1)
+            bus.submit("new", "A", 100)
+            first = bus.client.hget(NAME, "book")
+            bus.submit("new", "B", 100)
+            bus.submit("new", "B", 99)
+            bus.submit("new", "A", 101)
+            second = bus.client.hget(NAME, "book")
+
+            assert messages(channel, 2) == [first, second]
+            assert channel.get_message(timeout=0.02) is None
+
+    def test_a_confirmation_says_when_and_changes_nothing_else(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        before: dict[bytes, bytes] = bus.client.hgetall(NAME)
+        bus.set(confirmed_us=5)
+
+        assert bus.submit("again", "A", 100) == CONFIRMED
+
+        after: dict[bytes, bytes] = bus.client.hgetall(NAME)
+        assert int(after.pop(b"confirmed_us")) >= int(before.pop(b"confirmed_us"))
+        assert after == before
+
+    def test_a_twins_confirmation_makes_it_the_line_behind_the_book(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        bus.set(confirmed_us=5)
+
+        bus.submit("again", "B", 100)
+
+        assert (bus.field("feeder"), bus.field("twin_us")) == ("B", "5")
+        assert bus.stored().feeder == "A"
+
+    def test_a_twins_newer_book_remembers_when_the_other_was_heard(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        bus.set(confirmed_us=5)
+
+        bus.submit("new", "B", 101)
+
+        assert (bus.field("feeder"), bus.field("twin_us")) == ("B", "5")
+
+    def test_the_same_line_leaves_the_twins_time_alone(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        bus.set(twin_us=5)
+
+        bus.submit("new", "A", 101)
+
+        assert bus.field("twin_us") == "5"
+
+    def test_two_books_with_one_id_from_one_line_are_both_taken(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+
+        assert bus.submit_book("new", book(update_id=100, feeder="A", bids=((98.0, 3.0),))) == ACCEPTED
+
+        assert bus.stored().bids == ((98.0, 3.0),)
+
+    def test_a_late_book_of_a_twin_is_refused_but_heard(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+
+        assert bus.submit("new", "B", 99) == REFUSED
+
+        assert int(bus.field("twin_us")) >= bus.stored().seq
+        assert bus.submit("state", "A", 100, "suspect") == REFUSED
+
+    def test_a_late_book_of_the_same_line_is_refused_and_no_twin(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+
+        assert bus.submit("new", "A", 99) == REFUSED
+
+        assert bus.field("twin_us") == "0"
+
+    def test_a_line_that_fails_alone_says_so_once(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+
+        assert bus.submit("state", "A", 100, "suspect") == ACCEPTED
+        assert bus.submit("state", "A", 100, "suspect") == REFUSED
+
+        assert bus.stored().state == "suspect"
+        assert bus.field("state") == "suspect"
+
+    def test_a_line_whose_ids_start_again_goes_on_after_it_said_suspect(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        bus.submit("state", "A", 100, "suspect")
+
+        assert bus.submit("new", "B", 5) == REFUSED
+        assert bus.submit("new", "A", 5) == ACCEPTED
+
+    def test_a_closed_book_expires_in_a_day_unless_it_is_taken_up_again(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        bus.submit("state", "A", 100, "closed")
+        expires = bus.client.ttl(NAME)
+
+        assert bus.submit("new", "B", 100) == ACCEPTED
+
+        assert 86_390 <= expires <= 86_400
+        assert bus.client.ttl(NAME) == -1
+
+    def test_a_side_without_levels_has_no_best_price(self, bus: Bus) -> None:
+        bus.submit_book("new", book(bids=(), asks=((100.5, 1.5),), feeder="A"))
+
+        assert [bus.field(field) for field in ("bid", "bid_qty", "ask", "ask_qty")] == ["", "", "100.5", "1.5"]
+
+    def test_every_name_has_its_own_count(self, bus: Bus) -> None:
+        quote = "md:quote:binance:BTC-USDT"
+        bus.submit("new", "A", 100)
+        bus.submit("new", "A", 101)
+
+        assert bus.submit("new", "A", 50, name=quote) == ACCEPTED
+
+        assert bus.stored(quote).update_id == 50
+        assert bus.stored().update_id == 101
+
+    @pytest.mark.parametrize("fields", [{"color": "blue"}, {"seq": "many", "update_id": "x"}, {"update_id": "9"}])
+    def test_a_foreign_hash_gives_way_to_the_book(self, bus: Bus, fields: dict[str, str]) -> None:
+        bus.set(**fields)
+
+        assert bus.submit("new", "A", 5) == ACCEPTED
+
+        assert bus.stored().update_id == 5
+
+    def test_a_foreign_type_under_the_name_is_an_error_and_stays(self, bus: Bus) -> None:
+        bus.client.set(NAME, "mine")
+
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            bus.submit("new", "A", 5)
+
+        assert bus.client.get(NAME) == b"mine"
+
+    def test_in_a_cluster_it_announces_on_the_shards_channel(self, bus: Bus) -> None:
+        sharded = Bus(bus.client, sharded=True)
+        with bus.client.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.ssubscribe(NAME)
+            channel.get_sharded_message(timeout=1)
+
+            sharded.submit("new", "A", 100)
+
+            assert messages(channel, 1) == [bus.client.hget(NAME, "book")]
+
+
+def messages(channel: Any, count: int) -> list[bytes]:
+    """The data of the next `count` messages."""
+    found: list[bytes] = []
+    deadline = time.monotonic() + 5
+    while len(found) < count and time.monotonic() < deadline:
+        if message := channel.get_message(timeout=0.1):
+            found.append(message["data"])
+    return found
