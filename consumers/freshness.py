@@ -84,9 +84,10 @@ class FeederLife:
 
     def hear(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
         """A heartbeat came."""
-        self._heard[feeder] = (now, exchange, frozenset(symbols))
-        for other in [other for other, (at, _, _) in self._heard.items() if now - at > FEEDER_LIMIT]:
-            del self._heard[other]
+        heard = {other: beat for other, beat in self._heard.items() if now - beat[0] <= FEEDER_LIMIT}
+        heard[feeder] = (now, exchange, frozenset(symbols))
+        # Replaced, not changed: other threads may be walking it.
+        self._heard = heard
 
     def alive(self, feeder: str, exchange: str, symbol: str, now: float) -> bool | None:
         """Whether `feeder`, or another one that serves this book, lives; None if that cannot be told."""

@@ -1,0 +1,122 @@
+"""The order of one book's messages: which is the newest, and how many never came."""
+
+from typing import NamedTuple
+
+_STEADY_RATE = 50_000
+_SLACK = 1_000
+"""No server numbers more updates of one book a second, this much aside. A greater jump of `seq` is therefore no
+loss: the server lost its data, and numbering began anew at its clock's microseconds."""
+
+
+class Entry(NamedTuple):
+    """One message with the local times of its receipt, of the update it tells, and of its last confirmation."""
+
+    data: bytes
+    seq: int
+    received_at: float
+    updated_at: float
+    confirmed_at: float
+
+
+class BookCursor:
+    """Puts the messages of a channel and the hash of the same name into one order.
+
+    The channel is subscribed first and the hash read second, so what the hash tells may come again on the channel.
+    Between `hash_read` and `settle` (everything that was under way has come) such messages are dropped. Apart from
+    that, what comes later is newer: a lower `seq` then means that the server began anew.
+    """
+
+    __slots__ = (
+        "_awaited",
+        "_floor",
+        "_seen",
+        "_skipped",
+        "fence",
+        "missed",
+        "newest",
+        "previous",
+        "received",
+        "resets",
+    )
+
+    def __init__(self) -> None:
+        self.newest: Entry | None = None
+        self.previous: Entry | None = None
+        """What `newest` replaced, in case that cannot be decoded."""
+        self.fence: int | None = None
+        """While set, messages go through `offer`."""
+        self.received = 0
+        self.missed = 0
+        self.resets = 0
+        self._awaited = False
+        self._seen = False
+        self._floor = 0
+        self._skipped = 0
+
+    @property
+    def steady(self) -> bool:
+        """Whether messages alone decide: no hash is awaited, none was just read."""
+        return self.fence is None and not self._awaited
+
+    def await_hash(self) -> None:
+        """The hash is about to be read; messages published from now on will come."""
+        self.settle()
+        self._awaited, self._seen = True, False
+
+    def take(self, data: bytes, seq: int, count: int, now: float, at: float) -> None:
+        """`data`, published at `at`, is the last of `count` messages that came together. Not while `fence` is set."""
+        newest = self.newest
+        if newest is not None and seq != newest.seq + count:
+            self._account(seq, newest, count, now)
+        self.previous, self.newest = newest, Entry(data, seq, now, at, at)
+        self.received += count
+        self._seen = True
+
+    def offer(self, data: bytes, seq: int, now: float, at: float) -> bool:
+        """One message while `fence` is set: taken if it is newer than the hash."""
+        if self.fence is None or seq > self.fence:
+            self.take(data, seq, 1, now, at)
+            return True
+        if self._floor < seq < self.fence:
+            # It came after all, only later than the hash that it led to.
+            self.received += 1
+            self._skipped -= 1
+        return False
+
+    def hash_read(self, entry: Entry | None) -> bool:
+        """What the hash holds; None if nothing usable. True if that is another book than the one held."""
+        self._awaited = False
+        newest = self.newest
+        if entry is None or (newest is not None and self._seen and newest.seq > entry.seq):
+            return False
+        if newest is not None and newest.data == entry.data:
+            self.confirm(entry.confirmed_at)
+            self.fence = self._floor = entry.seq
+            return False
+        self.fence, self._floor = entry.seq, entry.seq
+        if newest is not None:
+            missed = self.missed
+            self._account(entry.seq, newest, 1, entry.received_at)
+            self._skipped, self.missed = self.missed - missed, missed
+            self._floor = newest.seq
+        self.previous, self.newest = newest, entry
+        self.received += 1
+        return True
+
+    def settle(self) -> None:
+        """Everything published before the hash was read has come."""
+        self.missed += max(self._skipped, 0)
+        self._skipped = 0
+        self.fence = None
+
+    def confirm(self, at: float) -> None:
+        """Somebody vouched for the newest book at `at`."""
+        if self.newest is not None and at > self.newest.confirmed_at:
+            self.newest = self.newest._replace(confirmed_at=at)
+
+    def _account(self, seq: int, newest: Entry, count: int, now: float) -> None:
+        gap = seq - newest.seq - count
+        if seq < newest.seq or gap > _SLACK + _STEADY_RATE * (now - newest.received_at):
+            self.resets += 1
+        elif gap > 0:
+            self.missed += gap

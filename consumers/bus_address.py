@@ -1,0 +1,94 @@
+"""Where the bus is, from its URL, and what to tell a person when it cannot be reached."""
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.connection import SSLConnection, parse_url
+
+DEFAULT_URL = "redis://127.0.0.1:6379/0"
+_DEFAULT_HOST = "localhost"
+_DEFAULT_PORT = 6379
+
+
+class BusConnectionError(ConnectionError):
+    """The bus cannot be reached or read; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class BusAddress:
+    """One server: a host and port, or the path of a local socket, and how to log in."""
+
+    masked: str
+    """The URL as it may be shown: without password and options."""
+    host: str = _DEFAULT_HOST
+    port: int = _DEFAULT_PORT
+    path: str | None = None
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> "BusAddress":
+        """The address in a `redis://`, `rediss://` or `unix://` URL. Raises ValueError without repeating secrets."""
+        try:
+            options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+            masked = _mask(url)
+            tls = _tls_context(options) if options.get("connection_class") is SSLConnection else None
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                "not a usable Redis URL: write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
+                + (f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else "")
+            ) from None
+        return cls(
+            masked,
+            options.get("host", _DEFAULT_HOST),
+            options.get("port", _DEFAULT_PORT),
+            options.get("path"),
+            int(options.get("db", 0)),
+            options.get("username"),
+            options.get("password"),
+            tls,
+        )
+
+
+def unreachable(address: BusAddress, error: OSError) -> BusConnectionError:
+    """Nobody answers there."""
+    cause = error.strerror or str(error) or type(error).__name__
+    return BusConnectionError(
+        f"no Redis answers at {address.masked} ({cause.lower()}); "
+        "start one with `make redis` or `docker compose up redis`, or name another by its URL"
+    )
+
+
+def refused(address: BusAddress, message: str) -> BusConnectionError:
+    """The server answered with an error."""
+    code = message.partition(" ")[0]
+    if code == "NOAUTH":
+        return BusConnectionError(f"{address.masked} wants a password: redis://:PASSWORD@host:port/0")
+    if code == "WRONGPASS" or "AUTH" in message:
+        return BusConnectionError(f"{address.masked} refuses this user name and password ({message})")
+    if code == "NOPERM":
+        return BusConnectionError(f"{address.masked} does not allow this user to read the bus ({message})")
+    return BusConnectionError(f"{address.masked} answers: {message}")
+
+
+def _mask(url: str) -> str:
+    parts = urlsplit(url)
+    credentials, at, place = parts.netloc.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    return f"{parts.scheme}://{user}{colon and ':***'}{at}{place}{parts.path}"
+
+
+def _tls_context(options: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+    unchecked = str(options.get("ssl_cert_reqs", "required")).lower() == "none"
+    if unchecked or str(options.get("ssl_check_hostname", True)).lower() in ("false", "0", "no"):
+        context.check_hostname = False
+    if unchecked:
+        context.verify_mode = ssl.CERT_NONE
+    if certificate := options.get("ssl_certfile"):
+        context.load_cert_chain(certificate, options.get("ssl_keyfile"))
+    return context

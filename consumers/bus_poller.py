@@ -1,0 +1,124 @@
+"""Books asked from the bus when they are wanted: no thread, one round trip a call."""
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+import msgspec
+
+from consumers.book_hash import HASH_FIELDS, entry_of, local_time
+from consumers.bus_address import BusAddress, BusConnectionError, refused
+from consumers.bus_books import BusBook, BusTable
+from consumers.bus_link import BusLink
+from consumers.bus_stream import Command
+from consumers.freshness import FEEDER_LIMIT, elapsed
+from consumers.reading import Observation
+from consumers.symbol_names import SymbolNames
+from schemas.wire import WireError
+
+_LIMIT = 0.5
+
+
+class BusPoller:
+    """Reads hashes into a table, one caller at a time: answers of two connections would have no order."""
+
+    def __init__(self, address: BusAddress, table: BusTable, symbols: SymbolNames) -> None:
+        self.trouble = ""
+        """Why the last question found no answer; empty if it found one."""
+        self._address = address
+        self._table = table
+        self._symbols = symbols
+        self._lock = threading.Lock()
+        self._link: BusLink | None = None
+        self._pid = 0
+
+    def start(self) -> None:
+        """See that the bus answers, and which books it lists. Raises BusConnectionError if it does not."""
+        with self._lock:
+            time, listed = self._ask([("TIME",), ("SMEMBERS", self._table.names.books)])
+        for reply in (time, listed):
+            if isinstance(reply, hiredis.ReplyError) and not str(reply).startswith("WRONGTYPE"):
+                raise refused(self._address, str(reply))
+        if isinstance(listed, list):
+            self._symbols.learn(self._table.listed(listed))
+
+    def stop(self) -> None:
+        """Close the connection; the next question opens another."""
+        with self._lock:
+            self._close()
+
+    def observe(self, symbols: Sequence[str]) -> list[Observation]:
+        """What is known of these symbols; what was read last if the bus does not answer."""
+        with self._lock:
+            try:
+                self._read([self._table.book(symbol) for symbol in symbols])
+                self.trouble = ""
+            except BusConnectionError as error:
+                self.trouble = str(error)
+            now = elapsed()
+            observations = [self._table.observe(symbol, now, self.trouble) for symbol in symbols]
+            return self._with_feeders(observations)
+
+    def _read(self, books: Sequence[BusBook]) -> None:
+        asked = elapsed()
+        time, *hashes = self._ask([("TIME",), *(("HMGET", book.key, *HASH_FIELDS) for book in books)])
+        now = elapsed()
+        if isinstance(time, hiredis.ReplyError):
+            raise refused(self._address, str(time))
+        self._table.clock.measure(asked, now, int(time[0]) * 1_000_000 + int(time[1]))
+        for book, reply in zip(books, hashes, strict=True):
+            book.await_hash()
+            book.hash_read(entry_of(book, reply, self._table.clock, now))
+            # Without a channel nothing is under way.
+            book.settle()
+        self._table.add(book for book in books if book.newest is not None)
+
+    def _with_feeders(self, observations: list[Observation]) -> list[Observation]:
+        """The same, knowing of books nobody confirmed for a while whether their feeder lives."""
+        feeders = {
+            observation.snapshot.feeder: None
+            for observation in observations
+            if observation.snapshot is not None and (observation.age or 0.0) > FEEDER_LIMIT
+        }
+        if not feeders or self.trouble:
+            return observations
+        try:
+            replies = self._ask([("HGET", self._table.names.feeder(feeder), "time_us") for feeder in feeders])
+        except BusConnectionError as error:
+            self.trouble = str(error)
+            return observations
+        alive = {feeder: self._alive(reply) for feeder, reply in zip(feeders, replies, strict=True)}
+        return [
+            msgspec.structs.replace(observation, feeder_alive=alive.get(observation.snapshot.feeder))
+            if observation.snapshot is not None
+            else observation
+            for observation in observations
+        ]
+
+    def _alive(self, reply: Any) -> bool | None:
+        if isinstance(reply, hiredis.ReplyError):
+            return None
+        now = elapsed()
+        try:
+            return now - local_time(reply, self._table.clock, now) <= FEEDER_LIMIT
+        except WireError:
+            return False
+
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        if self._pid != os.getpid():
+            # In the child of a fork, the connection is the parent's.
+            self._link, self._pid = None, os.getpid()
+        try:
+            if self._link is None:
+                self._link = BusLink(self._address, "bookbus-poller", _LIMIT)
+            return self._link.ask(commands, _LIMIT)
+        except (BusConnectionError, hiredis.ProtocolError) as error:
+            self._close()
+            raise BusConnectionError(str(error)) from error
+
+    def _close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None

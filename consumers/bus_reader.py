@@ -1,0 +1,187 @@
+"""The thread that keeps the books of a bus current: sockets, time and connecting again around a session."""
+
+import logging
+import random
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
+
+import hiredis
+
+from consumers.background_loop import BackgroundThread
+from consumers.bus_address import BusAddress, BusConnectionError, refused
+from consumers.bus_books import BusTable
+from consumers.bus_link import BusLink
+from consumers.bus_session import TICK, BusSession
+from consumers.bus_stream import OnChange, SessionLostError
+from consumers.consumer_heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
+from consumers.freshness import elapsed
+from consumers.symbol_names import SymbolNames
+
+logger = logging.getLogger(__name__)
+
+_FIRST_DELAY = 0.1
+_LONGEST_DELAY = 1.0
+_CHUNKS_AT_ONCE = 16
+
+
+class BusReader:
+    """Follows the bus from `start()` to `stop()`, each called once; connects again for as long as it takes."""
+
+    def __init__(
+        self,
+        address: BusAddress,
+        table: BusTable,
+        symbols: SymbolNames,
+        wanted: Sequence[str] | None,
+        on_change: OnChange,
+    ) -> None:
+        self.reconnect_count = 0
+        self.trouble = "not connected"
+        """Why there is no connection; empty while there is one."""
+        self._address = address
+        self._table = table
+        self._symbols = symbols
+        self._wanted = wanted
+        self._on_change = on_change
+        self._identity = ConsumerIdentity()
+        self._decided = threading.Event()
+        self._was_ready = False
+        self._stopping = False
+        self._wake, self._woken = socket.socketpair()
+        self._thread = BackgroundThread("bookbus-reader", self._run, self._interrupt)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.alive
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def wait_ready(self, timeout: float) -> None:
+        """Return once every book was read or found absent. Raises BusConnectionError if that cannot be."""
+        decided = self._decided.wait(timeout)
+        if self._was_ready:
+            return
+        if self._stopping:
+            raise BusConnectionError(f"stopped while connecting to {self._address.masked}")
+        if decided:
+            raise BusConnectionError(self.trouble)
+        raise BusConnectionError(f"{self._address.masked} does not answer within {timeout:g} s")
+
+    def stop(self) -> None:
+        """End the thread, also in the middle of connecting."""
+        self._thread.stop()
+
+    def _interrupt(self) -> None:
+        self._stopping = True
+        with suppress(OSError):
+            self._wake.send(b"\0")
+
+    def _run(self) -> None:
+        try:
+            self._keep_following()
+        finally:
+            if not self.trouble:
+                self.trouble = "stopped"
+            self._table.feeders.lose()
+            self._wake.close()
+            self._woken.close()
+            self._decided.set()
+
+    def _keep_following(self) -> None:
+        delay = _FIRST_DELAY
+        while not self._stopping:
+            try:
+                self._follow()
+            except (BusConnectionError, hiredis.ProtocolError) as error:
+                lost = str(error)
+            except SessionLostError as error:
+                lost = str(refused(self._address, str(error)))
+            else:
+                return
+            if not self.trouble and self._was_ready:
+                delay = _FIRST_DELAY
+                logger.warning("%s; connecting again", lost)
+            self.trouble = lost
+            self._table.feeders.lose()
+            if not self._was_ready:
+                return
+            self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+    def _pause(self, seconds: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._woken, selectors.EVENT_READ)
+            selector.select(seconds)
+
+    def _follow(self) -> None:
+        """One session, until we are stopped. Raises what ends it earlier."""
+        name = f"bookbus:{self._identity.id}"
+        with ExitStack() as stack:
+            stream = stack.enter_context(closing(BusLink(self._address, name)))
+            query = stack.enter_context(closing(BusLink(self._address, name)))
+            selector = stack.enter_context(selectors.DefaultSelector())
+            for link in (self._woken, stream, query):
+                selector.register(link, selectors.EVENT_READ)
+            now = elapsed()
+            session = BusSession(self._table, self._symbols, self._wanted, self._on_change, now)
+            receive: dict[object, Callable[[float], bool]] = {
+                stream: lambda now: _receive_stream(stream, session, now),
+                query: lambda now: _receive_query(query, session, now),
+            }
+            due = now + TICK
+            unfinished: list[object] = []
+            while not self._stopping:
+                stream.send(session.stream.outgoing(now))
+                query.send(session.outgoing())
+                events = selector.select(0 if unfinished else max(due - now, 0))
+                now = elapsed()
+                readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
+                unfinished = [link for link in readable if link in receive and receive[link](now)]
+                if session.ready and self.trouble:
+                    self._begin()
+                if now >= due:
+                    due = now + TICK
+                    self._tick(session, now)
+            if session.may_announce:
+                query.send([("DEL", self._table.names.consumer(self._identity.id))])
+
+    def _begin(self) -> None:
+        """Every book is there."""
+        if self._was_ready:
+            self.reconnect_count += 1
+            logger.info("connected to %s again", self._address.masked)
+        self.trouble = ""
+        self._was_ready = True
+        self._decided.set()
+
+    def _tick(self, session: BusSession, now: float) -> None:
+        session.tick(now)
+        fields = consumer_fields(self._identity, self._table, session.stream.lag, self.reconnect_count)
+        session.announce(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
+
+
+def _receive_stream(link: BusLink, session: BusSession, now: float) -> bool:
+    """Take what has arrived; whether there is more."""
+    try:
+        for _ in range(_CHUNKS_AT_ONCE):
+            more = link.receive()
+            if link.greeted():
+                session.stream.receive(link.gets, now)
+            if not more:
+                return False
+    finally:
+        session.stream.apply(now)
+    return True
+
+
+def _receive_query(link: BusLink, session: BusSession, now: float) -> bool:
+    more = link.receive()
+    if link.greeted():
+        session.receive(link.gets, now)
+    return more

@@ -1,0 +1,157 @@
+"""One session on the bus without its sockets: what is followed, asked, and made of the answers."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import hiredis
+
+from consumers.book_hash import HASH_FIELDS, entry_of, local_time
+from consumers.bus_books import BusBook, BusTable
+from consumers.bus_stream import BusStream, Command, Gets, OnChange, SessionLostError
+from consumers.symbol_names import SymbolNames
+from schemas import wire
+
+TICK = 1.0
+ANSWER_LIMIT = 5.0
+"""Seconds without an answer after which a connection counts as dead."""
+
+_QUIET = 2.0
+"""A book without news for this long is asked for its confirmation; feeders confirm as often."""
+
+_DISCOVERY_INTERVAL = 2.0
+
+_Handler = Callable[[Any, float, float], None]
+"""Takes a reply, the time it was asked for, and now."""
+
+
+class BusSession:
+    """Follows books over two connections: `stream` brings messages, the other one answers questions.
+
+    The caller carries `stream.outgoing` and `outgoing` to the sockets and the replies back, and calls `tick` each
+    second. `wanted` is None for every book that the bus lists.
+    """
+
+    def __init__(
+        self, table: BusTable, symbols: SymbolNames, wanted: Sequence[str] | None, on_change: OnChange, now: float
+    ) -> None:
+        self.ready = False
+        """Whether every book known at the beginning was read, or found to be absent."""
+        self.stream = BusStream(table, on_change, self._read_hash, now)
+        self._table = table
+        self._symbols = symbols
+        self._wanted = wanted
+        self._on_change = on_change
+        self._commands: list[Command] = []
+        self._questions: deque[tuple[_Handler, float]] = deque()
+        self._followed: set[BusBook] = set()
+        self._unread: set[BusBook] = set()
+        self._listed_at: float | None = None
+        self.may_announce = True
+        self._ask(("TIME",), self._on_time, now)
+        self._ask(("SMEMBERS", table.names.books), self._on_listed, now)
+
+    def outgoing(self) -> list[Command]:
+        """The questions to send."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    def receive(self, gets: Gets, now: float) -> None:
+        """Take every answer there is. Raises SessionLostError if the server refuses what cannot be done without."""
+        while (reply := gets()) is not False:
+            if not self._questions:
+                raise SessionLostError("an answer came that nobody asked for")
+            handler, asked = self._questions.popleft()
+            handler(reply, asked, now)
+
+    def tick(self, now: float) -> None:
+        """What is due each second. Raises SessionLostError if the server no longer answers."""
+        asked = self._questions[0][1] if self._questions else now
+        if now - min(asked, self.stream.waiting_since(now)) > ANSWER_LIMIT:
+            raise SessionLostError(f"no answer for {ANSWER_LIMIT:g} s")
+        self._ask(("TIME",), self._on_time, now)
+        self.stream.keep_alive(now)
+        if self._listed_at is not None and self._wanted is None and now - self._listed_at >= _DISCOVERY_INTERVAL:
+            self._listed_at = now
+            self._ask(("SMEMBERS", self._table.names.books), self._on_listed, now)
+        for book in self._followed:
+            if book.steady:
+                self._look_after(book, now)
+
+    def announce(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
+        """Say that this reader lives, for as long as its user may write that."""
+        if self.may_announce:
+            self._ask(("HSET", key, *(text for field in fields for text in field)), self._on_announced, now)
+            self._ask(("EXPIRE", key, seconds), self._on_announced, now)
+
+    def _look_after(self, book: BusBook, now: float) -> None:
+        newest = book.newest
+        if book.spoiled:
+            book.spoiled = False
+            self._read_hash(book, now)
+        elif newest is None or now - max(newest.received_at, newest.confirmed_at) >= _QUIET:
+            data = newest.data if newest is not None else None
+            self._ask(("HMGET", book.key, "seq", "confirmed_us"), partial(self._on_confirmation, book, data), now)
+
+    def _ask(self, command: Command, handler: _Handler, now: float) -> None:
+        self._commands.append(command)
+        self._questions.append((handler, now))
+
+    def _read_hash(self, book: BusBook, now: float) -> None:
+        if book.steady:
+            book.await_hash()
+        self._ask(("HMGET", book.key, *HASH_FIELDS), partial(self._on_hash, book), now)
+
+    def _on_hash(self, book: BusBook, reply: Any, _asked: float, now: float) -> None:
+        changed = book.hash_read(entry_of(book, reply, self._table.clock, now))
+        if book.fence is not None:
+            self.stream.settle_later(book)
+        if changed:
+            self._on_change(book.symbol, 1)
+        self._unread.discard(book)
+        self.ready = self.ready or not self._unread
+
+    def _on_confirmation(self, book: BusBook, data: bytes | None, reply: Any, _asked: float, now: float) -> None:
+        newest = book.newest
+        if not book.steady or (newest is not None and newest.data is not data):
+            return  # There was news meanwhile.
+        if isinstance(reply, list) and newest is not None and reply[0] == b"%d" % newest.seq:
+            book.trouble = ""
+            try:
+                book.confirm(local_time(reply[1], self._table.clock, now))
+            except wire.WireError as error:
+                book.trouble = str(error)
+        elif not isinstance(reply, list) or reply[0] is not None:
+            # The hash has another book than the one held, or is none: a message was lost, or this will say why.
+            self._read_hash(book, now)
+
+    def _on_time(self, reply: Any, asked: float, now: float) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            raise SessionLostError(str(reply))
+        seconds, microseconds = reply
+        self._table.clock.measure(asked, now, int(seconds) * 1_000_000 + int(microseconds))
+
+    def _on_announced(self, reply: Any, _asked: float, _now: float) -> None:
+        self.may_announce = self.may_announce and not isinstance(reply, hiredis.ReplyError)
+
+    def _on_listed(self, reply: Any, _asked: float, now: float) -> None:
+        if isinstance(reply, hiredis.ReplyError):
+            if self._wanted is None or str(reply).startswith("NOPERM"):
+                raise SessionLostError(str(reply))
+            reply = []
+        listed = self._table.listed(reply)
+        self._symbols.learn(listed)
+        self._follow(listed if self._wanted is None else map(self._symbols.standard, self._wanted), now)
+        self._listed_at = now
+        self.ready = self.ready or not self._unread
+
+    def _follow(self, symbols: Iterable[str], now: float) -> None:
+        books = [self._table.book(symbol) for symbol in dict.fromkeys(symbols)]
+        new = [book for book in books if book not in self._followed]
+        for book in new:
+            book.await_hash()
+        self._table.add(new)
+        self._followed.update(new)
+        self._unread.update(new)
+        self.stream.subscribe(new, now)

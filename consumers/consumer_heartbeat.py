@@ -1,0 +1,40 @@
+"""One reader's sign of life: the fields of its hash."""
+
+import os
+import socket
+import uuid
+from dataclasses import dataclass, field
+
+from consumers.bus_books import BusTable
+
+HEARTBEAT_TTL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerIdentity:
+    """Which reader this is; `id` is unique, also within one process."""
+
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    number: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    @property
+    def id(self) -> str:
+        """Name of the reader's hash, and of its connections in CLIENT LIST."""
+        return f"{self.host}-{self.pid}-{self.number}".replace(" ", "_")
+
+
+def consumer_fields(identity: ConsumerIdentity, table: BusTable, lag: float, reconnects: int) -> dict[str, str]:
+    """What the reader does, as text."""
+    counts = [book.counts() for book in table.by_symbol.values()]
+    return {
+        "exchange": table.exchange,
+        "symbols": " ".join(table.by_symbol),
+        "lag_ms": f"{lag * 1000:.1f}",
+        "received": str(sum(count.received for count in counts)),
+        "conflated": str(sum(count.conflated for count in counts)),
+        "missed": str(sum(count.missed for count in counts)),
+        "reconnects": str(reconnects),
+        "host": identity.host,
+        "pid": str(identity.pid),
+    }

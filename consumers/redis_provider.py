@@ -1,0 +1,151 @@
+"""Order books from the bus."""
+
+import threading
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Literal
+
+from consumers.bus_address import DEFAULT_URL, BusAddress, BusConnectionError
+from consumers.bus_books import BusTable
+from consumers.bus_poller import BusPoller
+from consumers.bus_reader import BusReader
+from consumers.change_feed import OnSnapshot
+from consumers.freshness import MAX_AGE, elapsed
+from consumers.market_data_provider import MarketDataProvider
+from consumers.reading import ConnectionStatus, Counts, Observation, Update
+from consumers.symbol_names import SymbolNames
+from schemas.redis_names import DEFAULT_PREFIX, RedisNames
+
+Mode = Literal["push", "pull"]
+
+ALL = "*"
+START_LIMIT = 5.0
+
+
+class RedisMarketDataProvider(MarketDataProvider):
+    """The books of one exchange as feeders put them on Redis.
+
+    `mode="push"` follows the channels in a thread of its own, so that reading is a look into memory; it connects
+    again by itself. `mode="pull"` asks the server on each call, which needs no thread and costs a round trip; it has
+    no updates to wait for. `symbols="*"` means every book of the exchange, also those that come later.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        exchange: str = "binance",
+        symbols: str | Iterable[str] = ALL,
+        mode: Mode = "push",
+        prefix: str = DEFAULT_PREFIX,
+        max_age: float = MAX_AGE,
+    ) -> None:
+        super().__init__(max_age)
+        if mode not in ("push", "pull"):
+            raise ValueError(f"mode is 'push' or 'pull', not {mode!r}")
+        self.blocking_reads = mode == "pull"
+        self._address = BusAddress.parse(url)
+        self._names = SymbolNames(exchange)
+        self._wanted = None if symbols == ALL else _wanted(symbols, self._names)
+        self._table = BusTable(exchange, RedisNames(prefix))
+        self._lock = threading.Lock()
+        self._reader: BusReader | None = None
+        self._poller = BusPoller(self._address, self._table, self._names) if mode == "pull" else None
+        self._polling = False
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """Standard names of the symbols asked for; with `*`, of all that the bus has listed so far."""
+        if self._wanted is None:
+            return sorted(self._names.listed)
+        return list(dict.fromkeys(self._names.standard(name) for name in self._wanted))
+
+    def start(self) -> None:
+        """Return once every symbol has its book or is known to have none.
+
+        Raises BusConnectionError with what to do if the server cannot be reached or read.
+        """
+        if self._poller is not None:
+            self._poller.start()
+            self._polling = True
+            return
+        with self._lock:
+            reader = self._reader
+            if reader is None:
+                reader = self._reader = BusReader(
+                    self._address, self._table, self._names, self._wanted, self._changes.publish
+                )
+                self._changes.open()
+                reader.start()
+        try:
+            reader.wait_ready(START_LIMIT)
+        except BusConnectionError:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the thread, also while it connects; the books stay readable and grow old."""
+        with self._lock:
+            reader, self._reader, self._polling = self._reader, None, False
+        if reader is not None:
+            reader.stop()
+        if self._poller is not None:
+            self._poller.stop()
+        self._changes.close()
+
+    def standard_symbol(self, name: str) -> str:
+        """The standard name: by the books that the bus lists, else by spelling."""
+        return self._names.standard(name)
+
+    def get_connection_status(self) -> ConnectionStatus:
+        """How the provider is connected, and the status of every symbol."""
+        statuses, trouble, reader = self._statuses(), self._trouble(), self._reader
+        return ConnectionStatus(
+            is_running=self._polling or reader is not None,
+            connected=not trouble,
+            thread_alive=reader is not None and reader.alive,
+            reconnect_count=reader.reconnect_count if reader is not None else 0,
+            trouble=trouble,
+            symbols=statuses,
+        )
+
+    def on_snapshot(self, callback: OnSnapshot) -> None:
+        """Call `callback` with the newest book of each symbol that changed; with `mode="push"` only."""
+        self._need_push()
+        super().on_snapshot(callback)
+
+    def updates(self, *symbols: str) -> AsyncIterator[Update]:
+        """The books as they are, then each newer one; with `mode="push"` only."""
+        self._need_push()
+        return super().updates(*symbols)
+
+    def _observe(self, symbol: str) -> Observation:
+        if self._polling:
+            return self._observe_many([symbol])[0]
+        return self._table.observe(symbol, elapsed(), self._trouble())
+
+    def _observe_many(self, symbols: Sequence[str]) -> list[Observation]:
+        if self._poller is None or not self._polling:
+            return super()._observe_many(symbols)
+        return self._poller.observe(symbols)
+
+    def _counts(self, symbol: str) -> Counts:
+        book = self._table.by_symbol.get(symbol)
+        return Counts() if book is None else book.counts()
+
+    def _trouble(self) -> str:
+        if self._poller is not None and self._polling:
+            return self._poller.trouble
+        return "not started" if self._reader is None else self._reader.trouble
+
+    def _need_push(self) -> None:
+        if self._poller is not None:
+            raise RuntimeError("mode='pull' asks for one book at a time; updates come with mode='push'")
+
+
+def _wanted(symbols: str | Iterable[str], names: SymbolNames) -> list[str]:
+    """The names asked for. Raises SymbolError for one that can be no symbol."""
+    wanted = symbols.split(",") if isinstance(symbols, str) else list(symbols)
+    if not wanted:
+        raise ValueError("no symbols asked for; '*' means all")
+    for name in wanted:
+        names.standard(name)
+    return wanted

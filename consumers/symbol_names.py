@@ -1,0 +1,50 @@
+"""What a name stands for on one exchange: by its spelling, and for certain once the bus has listed its books."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from schemas.instruments import Instrument, InstrumentRegistry, exchange_of
+
+_CACHE_LIMIT = 10_000
+
+
+class SymbolNames:
+    """Standard symbols of one exchange. Raises SymbolError for an exchange that nobody knows."""
+
+    def __init__(self, exchange: str) -> None:
+        self._exchange = exchange_of(exchange)
+        self.listed: frozenset[str] = frozenset()
+        """What the bus listed so far."""
+        self._registry = InstrumentRegistry(self._exchange, offline=True)
+        self._cache: dict[str, str] = {}
+
+    def learn(self, symbols: Iterable[str]) -> None:
+        """These standard symbols exist."""
+        listed = self.listed.union(symbols)
+        if listed == self.listed:
+            return
+        by_native: dict[str, list[Instrument]] = {}
+        for symbol in listed:
+            base, separator, quote = symbol.partition("-")
+            if base and separator and quote:
+                native = self._exchange.native(base, quote)
+                by_native.setdefault(native.upper(), []).append(Instrument(self._exchange.id, base, quote, native))
+        # What two symbols share decides nothing.
+        certain = [instruments[0] for instruments in by_native.values() if len(instruments) == 1]
+        self._registry = InstrumentRegistry(self._exchange, certain, offline=True)
+        self.listed, self._cache = listed, {}
+
+    def standard(self, name: str) -> str:
+        """The standard symbol. Raises SymbolError for what can be none."""
+        cache = self._cache
+        symbol = cache.get(name)
+        if symbol is None:
+            symbol = self._registry.resolve(name).symbol
+            if len(cache) < _CACHE_LIMIT:
+                cache[name] = symbol
+        return symbol
+
+    def near(self, name: str) -> str:
+        """What to say of a name that has no book: the listed names most like it."""
+        near = get_close_matches(name.strip().upper(), sorted(self.listed), n=3)
+        return f"; did you mean {', '.join(near)}?" if near else ""
