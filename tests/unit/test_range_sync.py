@@ -1,0 +1,630 @@
+"""Snapshot by request plus updates with a range of ids: when a book is the exchange's, and when it no longer is."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
+from feeders.order_book import DepthChange
+from feeders.sync import RangeSync
+from tests.support.depth import ASKS, BIDS, Depth, depth_snapshot, depth_update
+
+NATIVE = "BTCUSDT"
+LIMIT = 100
+DEEP = 1_000
+FIRST_SNAPSHOT_NEEDED = SnapshotNeeded(NATIVE, LIMIT, urgent=True)
+LINE, OTHER_LINE, THIRD_LINE = 0, 1, 2
+
+
+def new_sync(*lines: int, depth: int = 2, limit: int = LIMIT, deep: int | None = None) -> RangeSync:
+    """No deepening unless `deep` is given."""
+    return RangeSync(NATIVE, depth, set(lines or (LINE,)), limit, deep or limit)
+
+
+def waiting_with(*updates: Depth, lines: Sequence[int] = (LINE,)) -> RangeSync:
+    """A sync whose subscription works, with these updates buffered."""
+    sync = new_sync(*lines)
+    sync.start()
+    for update in updates:
+        assert not sync.receive_update(update, LINE)
+    return sync
+
+
+def live_at(
+    update_id: int,
+    *lines: int,
+    bids: Sequence[DepthChange] = BIDS,
+    asks: Sequence[DepthChange] = ASKS,
+    depth: int = 2,
+    limit: int = LIMIT,
+) -> RangeSync:
+    sync = new_sync(*lines, depth=depth, limit=limit)
+    sync.start()
+    sync.receive_snapshot(depth_snapshot(update_id, bids, asks), limit)
+    assert sync.update_id == update_id
+    return sync
+
+
+def lose_line(sync: RangeSync, line: int, reason: str = "closed") -> Sequence[Event]:
+    """As the protocol does it: the set of working lines is its own."""
+    sync._lines.discard(line)
+    return sync.lose_line(line, reason)
+
+
+def updated(update_id: int, exchange_us: int | None = None, **sides: Sequence[DepthChange]) -> BookUpdated:
+    return BookUpdated(NATIVE, update_id, exchange_us, tuple(sides.get("bids", BIDS)), tuple(sides.get("asks", ASKS)))
+
+
+# The official procedure.
+
+
+def test_a_working_subscription_asks_for_a_snapshot_without_waiting_for_an_update() -> None:
+    sync = new_sync()
+
+    assert sync.start() == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.update_id is None
+
+
+def test_an_update_before_the_acknowledgement_asks_and_the_acknowledgement_asks_no_more() -> None:
+    sync = new_sync()
+
+    assert sync.receive_update(depth_update(100), LINE) == [FIRST_SNAPSHOT_NEEDED]
+    assert list(sync.start()) == []
+    assert list(sync.receive_update(depth_update(101), LINE)) == []
+
+
+def test_a_quiet_symbol_is_live_by_its_snapshot_alone() -> None:
+    sync = waiting_with()
+
+    assert sync.receive_snapshot(depth_snapshot(100), LIMIT) == [updated(100)]
+
+
+def test_the_book_is_the_snapshot_with_the_buffered_updates_applied_in_one_step() -> None:
+    sync = waiting_with(
+        depth_update(99, 100, bids=[(99.0, 9.0)]),
+        depth_update(101, 104, bids=[(98.5, 3.0)]),
+        depth_update(105, bids=[(99.0, 0.0)], exchange_us=1_700),
+    )
+
+    events = sync.receive_snapshot(depth_snapshot(100), LIMIT)
+
+    assert events == [updated(105, 1_700, bids=((98.5, 3.0), (98.0, 2.0)))]
+
+
+@pytest.mark.parametrize(("first", "survivor"), [(-2, 1), (0, 1), (-7, 1), (-1, 1)], ids=lambda offset: f"{offset:+d}")
+def test_bridging_as_real_exchanges_do_it(first: int, survivor: int) -> None:
+    """The snapshot's id is the end of a buffered update and in the range of none of those that remain."""
+    snapshot_id = 5_000
+    sync = waiting_with(
+        depth_update(snapshot_id + first, snapshot_id),
+        depth_update(snapshot_id + survivor, snapshot_id + 9, bids=[(99.5, 1.0)]),
+    )
+
+    events = sync.receive_snapshot(depth_snapshot(snapshot_id), LIMIT)
+
+    assert events == [updated(snapshot_id + 9, bids=((99.5, 1.0), (99.0, 1.0)))]
+
+
+WORKED_EXAMPLE = (
+    depth_update(100, 104, bids=[(97.0, 1.0)]),
+    depth_update(105, 105, bids=[(98.5, 1.0)]),
+    depth_update(106, 110, asks=[(101.5, 1.0)]),
+)
+
+
+@pytest.mark.parametrize(
+    ("snapshot_id", "bids", "asks"),
+    [
+        (99, ((99.0, 1.0), (98.5, 1.0)), ((101.0, 1.0), (101.5, 1.0))),  # contiguous with the first
+        (104, ((99.0, 1.0), (98.5, 1.0)), ((101.0, 1.0), (101.5, 1.0))),  # ends where the first does
+        (105, BIDS, ((101.0, 1.0), (101.5, 1.0))),
+        (107, BIDS, ((101.0, 1.0), (101.5, 1.0))),  # inside the last
+        (110, BIDS, ASKS),  # at the newest
+    ],
+)
+def test_worked_example_bridges(snapshot_id: int, bids: Sequence[DepthChange], asks: Sequence[DepthChange]) -> None:
+    sync = waiting_with(*WORKED_EXAMPLE)
+
+    assert sync.receive_snapshot(depth_snapshot(snapshot_id), LIMIT) == [updated(110, bids=bids, asks=asks)]
+    assert sync.receive_update(depth_update(111), LINE) == [BookUnchanged(NATIVE, 111)]
+
+
+def test_worked_example_with_a_snapshot_ahead_of_everything_buffered() -> None:
+    sync = waiting_with(*WORKED_EXAMPLE)
+
+    assert sync.receive_snapshot(depth_snapshot(200), LIMIT) == [updated(200)]
+    assert list(sync.receive_update(depth_update(111, 115, bids=[(99.5, 1.0)]), LINE)) == []
+    assert sync.receive_update(depth_update(116, 201), LINE) == [BookUnchanged(NATIVE, 201)]
+
+
+def test_a_stale_snapshot_is_asked_for_again_and_the_buffer_kept() -> None:
+    sync = waiting_with(*WORKED_EXAMPLE)
+
+    assert sync.receive_snapshot(depth_snapshot(98), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.update_id is None
+    assert [event.update_id for event in sync.receive_snapshot(depth_snapshot(99), LIMIT)] == [110]  # type: ignore[attr-defined]
+
+
+def test_a_snapshot_may_be_stale_many_times() -> None:
+    sync = waiting_with(*WORKED_EXAMPLE)
+
+    for snapshot_id in (1, 50, 98, 98):
+        assert sync.receive_snapshot(depth_snapshot(snapshot_id), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
+
+
+def test_updates_missing_from_the_buffer_ask_for_a_newer_snapshot() -> None:
+    sync = waiting_with(depth_update(100, 104), depth_update(106, 110))
+
+    assert sync.receive_snapshot(depth_snapshot(104), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(108), LIMIT) == [updated(110)]
+
+
+def test_an_answer_nobody_waits_for_changes_nothing() -> None:
+    sync = live_at(100)
+
+    assert list(sync.receive_snapshot(depth_snapshot(200, bids=[(1.0, 1.0)]), LIMIT)) == []
+    assert sync.update_id == 100
+    assert sync.book.bids.top == BIDS
+
+
+def test_the_buffer_keeps_the_newest_updates_and_never_more_than_300() -> None:
+    sync = waiting_with(*[depth_update(update_id) for update_id in range(1, 1_001)])
+
+    assert sync._buffer is not None
+    assert len(sync._buffer) == 300
+    assert sync.receive_snapshot(depth_snapshot(699), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(700), LIMIT) == [updated(1_000)]
+
+
+# Live.
+
+
+def test_an_update_that_follows_is_applied_and_published_with_its_time() -> None:
+    sync = live_at(110)
+
+    events = sync.receive_update(depth_update(111, 115, bids=[(99.0, 5.0)], exchange_us=1_700), LINE)
+
+    assert events == [updated(115, 1_700, bids=((99.0, 5.0), (98.0, 2.0)))]
+
+
+def test_an_update_below_the_published_levels_moves_the_id_only() -> None:
+    sync = live_at(110)
+
+    assert sync.receive_update(depth_update(111, bids=[(50.0, 1.0)]), LINE) == [BookUnchanged(NATIVE, 111)]
+    assert sync.update_id == 111
+
+
+def test_an_update_that_overlaps_the_book_is_applied() -> None:
+    sync = live_at(110)
+
+    assert sync.receive_update(depth_update(105, 112, bids=[(98.0, 0.0)]), LINE) == [updated(112, bids=((99.0, 1.0),))]
+
+
+@pytest.mark.parametrize(("first", "last"), [(105, 109), (106, 110), (110, 110)])
+def test_an_update_already_in_the_book_is_ignored(first: int, last: int) -> None:
+    sync = live_at(110)
+
+    assert list(sync.receive_update(depth_update(first, last, bids=[(99.0, 7.0)]), LINE)) == []
+    assert (sync.update_id, sync.book.bids.top) == (110, BIDS)
+
+
+def test_a_gap_loses_the_book_and_asks_for_a_snapshot() -> None:
+    sync = live_at(110)
+
+    events = sync.receive_update(depth_update(112, 115), LINE)
+
+    assert events == [BookLost(NATIVE, "expected update 111, received 112"), FIRST_SNAPSHOT_NEEDED]
+    assert sync.update_id is None
+
+
+def test_after_a_gap_the_book_is_lost_once_and_comes_back_from_the_update_that_showed_it() -> None:
+    sync = live_at(110)
+    sync.receive_update(depth_update(112, 115, bids=[(99.0, 4.0)]), LINE)
+
+    assert list(sync.receive_update(depth_update(117, 118), LINE)) == []
+    assert sync.receive_snapshot(depth_snapshot(110), LIMIT) == [FIRST_SNAPSHOT_NEEDED]  # stale
+    assert sync.receive_snapshot(depth_snapshot(111), LIMIT) == [FIRST_SNAPSHOT_NEEDED]  # 116 is missing too
+    assert sync.receive_snapshot(depth_snapshot(116), LIMIT) == [updated(118)]
+
+
+def test_a_gap_concerns_its_own_symbol_only() -> None:
+    lines = {LINE}
+    first, second = (RangeSync(native, 2, lines, LIMIT, LIMIT) for native in ("BTCUSDT", "ETHUSDT"))
+    for sync in (first, second):
+        sync.start()
+        sync.receive_snapshot(depth_snapshot(110), LIMIT)
+
+    first.receive_update(depth_update(112), LINE)
+
+    assert (first.update_id, second.update_id) == (None, 110)
+    assert second.receive_update(depth_update(111), LINE) == [BookUnchanged("ETHUSDT", 111)]
+
+
+@pytest.mark.parametrize("crossing", [depth_update(111, bids=[(101.0, 1.0)]), depth_update(111, asks=[(98.0, 1.0)])])
+def test_a_crossed_book_is_lost_like_after_a_gap(crossing: Depth) -> None:
+    sync = live_at(110)
+
+    events = sync.receive_update(crossing, LINE)
+
+    assert events == [BookLost(NATIVE, "bids and asks cross"), FIRST_SNAPSHOT_NEEDED]
+    assert sync.update_id is None
+
+
+def test_after_a_crossing_no_snapshot_older_than_the_update_is_taken_for_the_book() -> None:
+    sync = live_at(110)
+    sync.receive_update(depth_update(111, bids=[(101.0, 1.0)]), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(109), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(111, bids=[(99.0, 1.0)]), LIMIT) == [updated(111, bids=[(99.0, 1.0)])]
+
+
+def test_sides_that_cross_within_one_update_and_part_again_are_fine() -> None:
+    sync = live_at(110)
+
+    events = sync.receive_update(depth_update(111, bids=[(101.0, 1.0)], asks=[(101.0, 0.0)]), LINE)
+
+    assert events == [updated(111, bids=[(101.0, 1.0), (99.0, 1.0)], asks=[(102.0, 2.0)])]
+
+
+def test_a_snapshot_that_crosses_is_not_taken() -> None:
+    sync = waiting_with()
+
+    events = sync.receive_snapshot(depth_snapshot(100, bids=[(102.0, 1.0)]), LIMIT)
+
+    assert events == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.update_id is None
+
+
+def test_one_sided_and_empty_books_are_books() -> None:
+    sync = waiting_with()
+
+    assert sync.receive_snapshot(depth_snapshot(100, bids=(), asks=()), LIMIT) == [updated(100, bids=(), asks=())]
+    events = sync.receive_update(depth_update(101, asks=[(7.0, 1.0)]), LINE)
+    assert events == [updated(101, bids=(), asks=[(7.0, 1.0)])]
+    assert sync.receive_update(depth_update(102, asks=[(7.0, 0.0)]), LINE) == [updated(102, bids=(), asks=())]
+
+
+# Ids that start again: the exchange was restarted behind the same connection.
+
+
+def test_a_few_old_updates_in_a_row_are_no_restart() -> None:
+    sync = live_at(110)
+    sync.receive_update(depth_update(111), LINE)
+
+    for _ in range(3):
+        for old in range(80, 100):
+            assert list(sync.receive_update(depth_update(old), LINE)) == []
+        assert sync.receive_update(depth_update((sync.update_id or 0) + 1), LINE)
+
+    assert sync.update_id == 114
+
+
+def test_ids_that_stay_low_on_their_own_line_lose_the_book() -> None:
+    sync = live_at(1_000)
+    sync.receive_update(depth_update(1_001), LINE)
+
+    events = [event for new in range(1, 22) for event in sync.receive_update(depth_update(new), LINE)]
+
+    assert events == [BookLost(NATIVE, "update ids fell to 21"), FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(21), LIMIT) == [updated(21)]
+    assert sync.receive_update(depth_update(22), LINE) == [BookUnchanged(NATIVE, 22)]
+
+
+def test_ids_that_start_again_while_a_snapshot_is_awaited_do_not_block_it() -> None:
+    sync = waiting_with(depth_update(1_000), depth_update(1), depth_update(2))
+
+    assert sync.receive_snapshot(depth_snapshot(2), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(2), LIMIT) == [updated(2)]
+
+
+def test_a_slow_line_delivering_what_another_brought_long_ago_is_no_restart() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+    sync.receive_update(depth_update(101), OTHER_LINE)
+    for update_id in range(101, 201):
+        sync.receive_update(depth_update(update_id), LINE)
+
+    burst = [event for old in range(102, 201) for event in sync.receive_update(depth_update(old), OTHER_LINE)]
+
+    assert burst == []
+    assert sync.update_id == 200
+
+
+def test_a_snapshot_far_ahead_of_the_stream_is_no_restart() -> None:
+    sync = waiting_with(depth_update(100))
+    sync.receive_snapshot(depth_snapshot(200), LIMIT)
+
+    late = [event for old in range(101, 201) for event in sync.receive_update(depth_update(old), LINE)]
+
+    assert late == []
+    assert sync.receive_update(depth_update(201), LINE) == [BookUnchanged(NATIVE, 201)]
+
+
+# Deepening: a second, larger snapshot while the book is live.
+
+
+def deepening_at(update_id: int, *lines: int) -> RangeSync:
+    """Live by a snapshot of two levels a side, with a deeper one asked for."""
+    sync = new_sync(*lines, depth=1, limit=2, deep=DEEP)
+    sync.start()
+    assert sync.receive_snapshot(depth_snapshot(update_id), 2) == [
+        updated(update_id, bids=BIDS[:1], asks=ASKS[:1]),
+        SnapshotNeeded(NATIVE, DEEP, urgent=False),
+    ]
+    return sync
+
+
+DEEP_BIDS = (*BIDS, (97.0, 3.0), (96.0, 4.0))
+
+
+def test_a_deeper_snapshot_of_the_same_levels_says_nothing_new_and_asks_no_more() -> None:
+    sync = deepening_at(100)
+
+    assert sync.receive_snapshot(depth_snapshot(100, bids=DEEP_BIDS), DEEP) == [BookUnchanged(NATIVE, 100)]
+    assert sync.book.bids.levels() == DEEP_BIDS
+    assert list(sync.receive_snapshot(depth_snapshot(100), DEEP)) == []
+
+
+def test_a_deeper_snapshot_of_an_earlier_id_never_takes_the_book_back() -> None:
+    sync = deepening_at(100)
+    sync.receive_update(depth_update(101, 105, bids=[(98.0, 0.0)]), LINE)
+    sync.receive_update(depth_update(106, 110, bids=[(97.5, 1.0)]), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(105, bids=[(99.0, 1.0), (97.0, 3.0)]), DEEP) == [
+        BookUnchanged(NATIVE, 110)
+    ]
+    assert sync.book.bids.levels() == ((99.0, 1.0), (97.5, 1.0), (97.0, 3.0))
+
+
+def test_a_deeper_snapshot_of_a_later_id_takes_the_book_ahead() -> None:
+    sync = deepening_at(100)
+
+    events = sync.receive_snapshot(depth_snapshot(107, bids=[(100.0, 1.0)]), DEEP)
+
+    assert events == [updated(107, bids=[(100.0, 1.0)], asks=ASKS[:1])]
+    assert list(sync.receive_update(depth_update(101, 105), LINE)) == []
+    assert sync.receive_update(depth_update(106, 110), LINE) == [BookUnchanged(NATIVE, 110)]
+
+
+@pytest.mark.parametrize("old", [[], [depth_update(90, 95)]], ids=["quiet", "after an old update"])
+def test_a_deeper_snapshot_from_before_the_book_is_asked_for_again_while_the_book_stays_live(old: list[Depth]) -> None:
+    sync = deepening_at(100)
+    for update in old:
+        sync.receive_update(update, LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(97), DEEP) == [SnapshotNeeded(NATIVE, DEEP, urgent=False)]
+    assert (sync.update_id, sync.book.bids.top) == (100, BIDS[:1])
+    assert sync.receive_snapshot(depth_snapshot(100, bids=DEEP_BIDS), DEEP) == [BookUnchanged(NATIVE, 100)]
+
+
+def test_a_gap_while_deepening_starts_over_with_the_first_limit() -> None:
+    sync = deepening_at(100)
+
+    events = sync.receive_update(depth_update(102), LINE)
+
+    assert events == [BookLost(NATIVE, "expected update 101, received 102"), SnapshotNeeded(NATIVE, 2, urgent=True)]
+
+
+def test_the_deeper_answer_may_end_what_came_after_it_was_asked_for() -> None:
+    sync = deepening_at(100)
+    sync.receive_update(depth_update(102), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(102, bids=DEEP_BIDS), DEEP) == [
+        updated(102, bids=BIDS[:1], asks=ASKS[:1])
+    ]
+    assert list(sync.receive_snapshot(depth_snapshot(103, bids=[(1.0, 1.0)]), 2)) == []
+
+
+def test_deepening_goes_on_while_one_line_waits_for_what_it_lacks() -> None:
+    sync = deepening_at(100, LINE, OTHER_LINE)
+    sync.receive_update(depth_update(102, bids=[(98.5, 1.0)]), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(100, bids=DEEP_BIDS), DEEP) == [BookUnchanged(NATIVE, 100)]
+    events = sync.receive_update(depth_update(101), OTHER_LINE)
+    assert events == [BookUnchanged(NATIVE, 101), BookUnchanged(NATIVE, 102)]
+    assert sync.book.bids.levels()[1] == (98.5, 1.0)
+
+
+# The known window: how far from the touch the snapshot reached.
+
+
+def falling(*prices: float) -> list[DepthChange]:
+    return [(price, 1.0) for price in prices]
+
+
+def live_with_window() -> RangeSync:
+    """The best bid alone is published; nine more are known, the last at 91. The asks are whole."""
+    bids = falling(*[float(price) for price in range(100, 90, -1)])
+    return live_at(100, bids=bids, asks=[(101.0, 1.0)], depth=1, limit=10)
+
+
+def remove_bids(sync: RangeSync, *prices: float) -> list[Event]:
+    """One update for each price. Returns what is not the book itself."""
+    found: list[Event] = []
+    for price in prices:
+        events = sync.receive_update(depth_update((sync.update_id or 0) + 1, bids=[(price, 0.0)]), LINE)
+        found.extend(event for event in events if not isinstance(event, BookUpdated))
+    return found
+
+
+def test_nearing_the_end_of_the_known_window_asks_for_a_snapshot_once() -> None:
+    sync = live_with_window()
+
+    assert remove_bids(sync, 100.0, 99.0, 98.0, 97.0, 96.0, 95.0) == []
+    assert remove_bids(sync, 94.0, 93.0, 92.0) == [SnapshotNeeded(NATIVE, 10, urgent=False)]
+    assert sync.update_id == 109
+
+
+def test_leaving_the_known_window_is_told_once_and_keeps_the_book_live() -> None:
+    sync = live_with_window()
+    events = sync.receive_update(depth_update(101, bids=[(50.0, 1.0), (40.0, 1.0)]), LINE)
+    assert events == [BookUnchanged(NATIVE, 101)]
+
+    left = remove_bids(sync, *range(100, 90, -1))
+
+    assert left == [SnapshotNeeded(NATIVE, 10, urgent=False), KnownWindowLeft(NATIVE)]
+    assert remove_bids(sync, 50.0) == []
+    assert (sync.update_id, sync.book.bids.top) == (112, ((40.0, 1.0),))
+
+
+def test_a_fresh_snapshot_ends_the_episode_and_the_next_one_is_told_again() -> None:
+    sync = live_with_window()
+    remove_bids(sync, *range(100, 90, -1))
+
+    bids = falling(*[float(price) for price in range(90, 80, -1)])
+    sync.receive_snapshot(depth_snapshot(110, bids=bids, asks=[(101.0, 1.0)]), 10)
+
+    assert remove_bids(sync, 90.0) == []
+    assert remove_bids(sync, *range(89, 80, -1)) == [SnapshotNeeded(NATIVE, 10, urgent=False), KnownWindowLeft(NATIVE)]
+
+
+def test_a_side_that_is_whole_has_no_window_to_leave() -> None:
+    sync = live_at(100, bids=falling(100.0, 99.0), depth=2, limit=10)
+
+    assert remove_bids(sync, 100.0, 99.0) == []
+
+
+# Several lines, each in order, carry the same updates.
+
+
+def test_what_both_lines_bring_is_taken_from_the_first() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+
+    assert sync.receive_update(depth_update(101, bids=[(99.0, 3.0)]), LINE)
+    assert list(sync.receive_update(depth_update(101, bids=[(99.0, 3.0)]), OTHER_LINE)) == []
+    assert sync.receive_update(depth_update(102), OTHER_LINE) == [BookUnchanged(NATIVE, 102)]
+    assert list(sync.receive_update(depth_update(102), LINE)) == []
+
+
+def test_an_update_that_one_line_lost_is_brought_by_the_other_and_nothing_is_lost() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+
+    assert list(sync.receive_update(depth_update(102, bids=[(98.0, 7.0)]), LINE)) == []
+    assert list(sync.receive_update(depth_update(103, bids=[(99.0, 0.0)]), LINE)) == []
+    assert sync.update_id == 100
+    events = sync.receive_update(depth_update(101, bids=[(98.0, 1.0)]), OTHER_LINE)
+
+    assert events == [
+        updated(101, bids=[(99.0, 1.0), (98.0, 1.0)]),
+        updated(102, bids=[(99.0, 1.0), (98.0, 7.0)]),
+        updated(103, bids=[(98.0, 7.0)]),
+    ]
+    assert list(sync.receive_update(depth_update(102, bids=[(98.0, 7.0)]), OTHER_LINE)) == []
+
+
+def test_two_losses_on_one_line_are_both_made_good_by_the_other() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+    for update_id in (102, 104, 105):
+        assert list(sync.receive_update(depth_update(update_id), LINE)) == []
+
+    assert sync.receive_update(depth_update(101), OTHER_LINE) == [
+        BookUnchanged(NATIVE, 101),
+        BookUnchanged(NATIVE, 102),
+    ]
+    assert list(sync.receive_update(depth_update(102), OTHER_LINE)) == []
+    assert sync.receive_update(depth_update(103), OTHER_LINE) == [
+        BookUnchanged(NATIVE, 103),
+        BookUnchanged(NATIVE, 104),
+        BookUnchanged(NATIVE, 105),
+    ]
+
+
+def test_an_update_that_every_line_is_past_is_lost() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+    sync.receive_update(depth_update(102), LINE)
+
+    events = sync.receive_update(depth_update(103), OTHER_LINE)
+
+    assert events == [BookLost(NATIVE, "expected update 101, received 103"), FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(101), LIMIT) == [updated(103)]
+
+
+def test_nobody_waits_longer_than_300_updates_for_a_line() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+
+    events = [event for update_id in range(102, 500) for event in sync.receive_update(depth_update(update_id), LINE)]
+
+    assert events == [BookLost(NATIVE, "expected update 101, received 402"), FIRST_SNAPSHOT_NEEDED]
+
+
+def test_a_line_that_dies_while_it_is_waited_for_loses_the_book_at_once() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+    sync.receive_update(depth_update(102), LINE)
+
+    assert lose_line(sync, OTHER_LINE) == [BookLost(NATIVE, "closed"), FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(101), LIMIT) == [updated(102)]
+
+
+def test_a_third_line_is_waited_for_when_one_dies() -> None:
+    sync = live_at(100, LINE, OTHER_LINE, THIRD_LINE)
+    sync.receive_update(depth_update(102), LINE)
+
+    assert list(lose_line(sync, OTHER_LINE)) == []
+    assert sync.receive_update(depth_update(101), THIRD_LINE) == [
+        BookUnchanged(NATIVE, 101),
+        BookUnchanged(NATIVE, 102),
+    ]
+
+
+def test_what_a_dead_line_brought_too_early_still_counts() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+    sync.receive_update(depth_update(102), LINE)
+
+    assert list(lose_line(sync, LINE)) == []
+    assert sync.receive_update(depth_update(101), OTHER_LINE) == [
+        BookUnchanged(NATIVE, 101),
+        BookUnchanged(NATIVE, 102),
+    ]
+
+
+def test_a_line_that_dies_beside_a_working_one_changes_nothing() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+
+    assert list(lose_line(sync, LINE)) == []
+    assert sync.receive_update(depth_update(101), OTHER_LINE) == [BookUnchanged(NATIVE, 101)]
+
+
+def test_the_end_of_the_last_line_loses_the_book_and_asks_nothing_yet() -> None:
+    sync = live_at(100)
+
+    assert lose_line(sync, LINE, "connection reset") == [BookLost(NATIVE, "connection reset")]
+    assert sync.update_id is None
+    assert list(sync.lose_line(OTHER_LINE, "again")) == []
+
+
+def test_nothing_from_a_lost_connection_is_kept_for_the_next() -> None:
+    sync = waiting_with(depth_update(100))
+    lose_line(sync, LINE)
+
+    assert list(sync.receive_snapshot(depth_snapshot(100), LIMIT)) == []
+    sync._lines.add(OTHER_LINE)
+    assert sync.start() == [FIRST_SNAPSHOT_NEEDED]
+    assert list(sync.receive_update(depth_update(205), OTHER_LINE)) == []
+    assert sync.receive_snapshot(depth_snapshot(204), LIMIT) == [updated(205)]
+
+
+def test_a_second_subscription_to_a_live_book_asks_nothing() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+
+    assert list(sync.start()) == []
+
+
+def test_a_new_line_ahead_of_the_old_one_waits_for_it() -> None:
+    """A planned change of connections: the new one may bring its first update before the old has caught up."""
+    sync = live_at(100, LINE, OTHER_LINE)
+
+    assert list(sync.receive_update(depth_update(103), OTHER_LINE)) == []
+    assert sync.receive_update(depth_update(101), LINE) == [BookUnchanged(NATIVE, 101)]
+    assert sync.receive_update(depth_update(102), LINE) == [BookUnchanged(NATIVE, 102), BookUnchanged(NATIVE, 103)]
+    assert list(lose_line(sync, LINE)) == []
+    assert sync.receive_update(depth_update(104), OTHER_LINE) == [BookUnchanged(NATIVE, 104)]
+
+
+def test_a_recording_without_lines_loses_the_book_at_the_first_gap() -> None:
+    sync = RangeSync(NATIVE, 2, set(), LIMIT, LIMIT)
+    sync.start()
+    sync.receive_snapshot(depth_snapshot(100), LIMIT)
+
+    assert sync.receive_update(depth_update(102), LINE) == [
+        BookLost(NATIVE, "expected update 101, received 102"),
+        FIRST_SNAPSHOT_NEEDED,
+    ]
