@@ -126,11 +126,8 @@ class BusTable:
         names = (self.names.parse_book(member.decode(errors="replace")) for member in members)
         return [name.symbol for name in names if name is not None and name.exchange == self.exchange]
 
-    def observe(self, symbol: str, now: float, trouble: str) -> Observation:
-        """What is known of a symbol; `trouble` is what ails the connection."""
-        book = self.by_symbol.get(symbol)
-        if book is None:
-            return Observation(trouble=trouble or f"{symbol} is not among the symbols this provider follows")
+    def observe(self, book: BusBook, now: float, trouble: str) -> Observation:
+        """What is known of a book; `trouble` is what ails the connection."""
         snapshot, entry = book.read()
         if snapshot is None or entry is None:
             return Observation(trouble=trouble or book.trouble)
@@ -138,6 +135,6 @@ class BusTable:
             snapshot,
             max(now - entry.confirmed_at, 0.0),
             max(now - entry.updated_at, 0.0),
-            self.feeders.alive(snapshot.feeder, self.exchange, symbol, now),
+            self.feeders.alive(snapshot.feeder, self.exchange, book.symbol, now),
             trouble or book.trouble,
         )

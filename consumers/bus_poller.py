@@ -52,13 +52,14 @@ class BusPoller:
     def observe(self, symbols: Sequence[str]) -> list[Observation]:
         """What is known of these symbols; what was read last if the bus does not answer."""
         with self._lock:
+            books = [self._table.book(symbol) for symbol in symbols]
             try:
-                self._read([self._table.book(symbol) for symbol in symbols])
+                self._read(books)
                 self.trouble = ""
             except BusConnectionError as error:
                 self.trouble = str(error)
             now = elapsed()
-            observations = [self._table.observe(symbol, now, self.trouble) for symbol in symbols]
+            observations = [self._table.observe(book, now, self.trouble) for book in books]
             return self._with_feeders(observations)
 
     def _read(self, books: Sequence[BusBook]) -> None:
@@ -73,7 +74,7 @@ class BusPoller:
             book.hash_read(entry_of(book, reply, self._table.clock, now))
             # Without a channel nothing is under way.
             book.settle()
-        self._table.add(book for book in books if book.newest is not None)
+        self._table.add(book for book in books if book.newest is not None or book.skipped)
 
     def _with_feeders(self, observations: list[Observation]) -> list[Observation]:
         """The same, knowing of books nobody confirmed for a while whether their feeder lives."""

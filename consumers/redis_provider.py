@@ -120,7 +120,10 @@ class RedisMarketDataProvider(MarketDataProvider):
     def _observe(self, symbol: str) -> Observation:
         if self._polling:
             return self._observe_many([symbol])[0]
-        return self._table.observe(symbol, elapsed(), self._trouble())
+        trouble, book = self._trouble(), self._table.by_symbol.get(symbol)
+        if book is None:
+            return Observation(trouble=trouble or f"{symbol} is not among the symbols this provider follows")
+        return self._table.observe(book, elapsed(), trouble)
 
     def _observe_many(self, symbols: Sequence[str]) -> list[Observation]:
         if self._poller is None or not self._polling:

@@ -1,0 +1,70 @@
+"""A feeder's writing side for tests of readers: books put on a bus by the publish script itself."""
+
+import time
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import redis
+
+from feeders.publish_script import script_text
+from schemas.heartbeat import HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
+from schemas.redis_names import DEFAULT_PREFIX, RedisNames
+from schemas.snapshot import OrderBookSnapshot
+from schemas.wire import encode_body
+from tests.support.builders import book
+
+Kind = Literal["new", "again", "state"]
+
+
+class BusWriter:
+    """One feeder that says what a test tells it to say, when it tells it."""
+
+    def __init__(
+        self, client: "redis.Redis[bytes] | redis.Redis", feeder: str = "A", prefix: str = DEFAULT_PREFIX
+    ) -> None:
+        self.client = client
+        self.feeder = feeder
+        self.names = RedisNames(prefix)
+        self._script = client.register_script(script_text())
+
+    def submit(self, snapshot: OrderBookSnapshot, kind: Kind = "new") -> int:
+        """What the script answers: 0 refused, 1 accepted, 2 confirmed."""
+        (reply,) = self.submit_all([snapshot], kind)
+        return reply
+
+    def submit_all(self, snapshots: Iterable[OrderBookSnapshot], kind: Kind = "new") -> list[int]:
+        """The same for many in one go."""
+        pipeline = self.client.pipeline(transaction=False)
+        for snapshot in snapshots:
+            name = self.names.book(snapshot.exchange, snapshot.symbol)
+            self._script([name], self._arguments(snapshot, kind), pipeline)
+            pipeline.sadd(self.names.books, name)
+        return [int(reply) for reply in pipeline.execute()[::2]]
+
+    def update(self, symbol: str = "BTC-USDT", update_id: int = 100, **fields: Any) -> int:
+        """Submit a new book that does not matter otherwise."""
+        return self.submit(book(symbol, update_id=update_id, **fields))
+
+    def heartbeat(self, symbols: Iterable[str], exchange: str = "binance", late: float = 0.0) -> None:
+        """Say that this feeder lives, or did `late` seconds ago."""
+        beat = FeederHeartbeat(
+            feeder=self.feeder,
+            exchange=exchange,
+            endpoint="test",
+            states=dict.fromkeys(symbols, "live"),
+            host="test",
+            pid=1,
+            started_us=0,
+            time_us=time.time_ns() // 1000 - round(late * 1e6),
+        )
+        self.client.hset(self.names.feeder(self.feeder), mapping=heartbeat_fields(beat))
+        self.client.expire(self.names.feeder(self.feeder), HEARTBEAT_TTL)
+        self.client.publish(self.names.feeders, encode_heartbeat(beat))
+
+    def _arguments(self, snapshot: OrderBookSnapshot, kind: Kind) -> list[Any]:
+        published_us = time.time_ns() // 1000
+        bid, bid_quantity = snapshot.bids[0] if snapshot.bids else ("", "")
+        ask, ask_quantity = snapshot.asks[0] if snapshot.asks else ("", "")
+        body = encode_body(snapshot, self.feeder, published_us)
+        best = [str(value) for value in (bid, bid_quantity, ask, ask_quantity)]
+        return [kind, self.feeder, snapshot.update_id, snapshot.state, published_us, *best, body]
