@@ -27,7 +27,12 @@ class PreparedFeed:
         self._live = live
         self._truth_flushes = truth_flushes
         self._first_live_id = self._first_id = live.snapshot(1, "flushed").update_id
-        self._forward = [_next_flush(live) for _ in range(slots)]
+        self._quotes = [live.quote()]
+        """At each position, the start first."""
+        self._forward: list[Flush | None] = []
+        for _ in range(slots):
+            self._forward.append(_next_flush(live))
+            self._quotes.append(live.quote())
         both_ways = self._forward + [flush and flush.undone() for flush in reversed(self._forward)]
         self._cycle = [flush and replace(flush, body=render(self.instrument, flush)) for flush in both_ways]
         spans = (flush.last_id - flush.first_id + 1 if flush else 0 for flush in self._cycle)
@@ -35,22 +40,23 @@ class PreparedFeed:
         """Ids used before each slot of the cycle; the last is what a whole cycle uses."""
         self._slot_of = {used: slot for slot, used in enumerate(self._used)}
         self._played = 0
-        self._has_new_quote = False
+        self._flushed_id = self._first_id
+        self._told = self.quote()
 
     def step(self) -> list[Quote | Fill]:
-        if not self._has_new_quote:
+        quote = self.quote()
+        if quote[1:] == self._told[1:]:
             return []
-        self._has_new_quote = False
-        return [self.quote()]
+        self._told = quote
+        return [quote]
 
     def flush(self) -> Flush | None:
         flush = self._cycle[self._played % len(self._cycle)]
-        before = self._flushed_id
         self._played += 1
         if flush is None:
             return None
-        self._has_new_quote = True
-        return replace(flush, first_id=before + 1, last_id=self._flushed_id)
+        first_id, self._flushed_id = self._flushed_id + 1, self._id_before(self._played)
+        return replace(flush, first_id=first_id, last_id=self._flushed_id)
 
     def top(self, depth: int) -> BookAt:
         book = self.truth(self._flushed_id)
@@ -59,8 +65,8 @@ class PreparedFeed:
         return BookAt(book.update_id, book.bids[:depth], book.asks[:depth])
 
     def quote(self) -> Quote:
-        book = self.top(1)
-        return Quote(book.update_id, book.bids[0], book.asks[0])
+        _, bid, ask = self._quotes[self._position(self._played % len(self._cycle))]
+        return Quote(self._flushed_id, bid, ask)
 
     def snapshot(self, limit: int, mode: SnapshotMode) -> BookAt:
         if mode != "flushed":
@@ -84,12 +90,8 @@ class PreparedFeed:
         return list(dict.fromkeys(known for slot in played if (known := self._id_before(slot)) >= since))
 
     def restart(self) -> None:
-        self._first_id = max(1, self._first_id - 100_000_000)
+        self._first_id = self._flushed_id = max(1, self._first_id - 100_000_000)
         self._played = 0
-
-    @property
-    def _flushed_id(self) -> int:
-        return self._id_before(self._played)
 
     def _id_before(self, slot: int) -> int:
         cycles, rest = divmod(slot, len(self._cycle))

@@ -133,10 +133,10 @@ def _levels(book: dict[str, Any]) -> tuple[Levels, Levels]:
 
 async def _serve(settings: SimulatorSettings, reader: asyncio.StreamReader) -> None:
     exchange = BinanceSimulator(settings=settings)
+    # What is there now stays: no need to look through it again and again.
     gc.freeze()
     async with exchange:
-        ready = {"ws_url": exchange.ws_url, "rest_url": exchange.rest_url, "symbols": exchange.symbols}
-        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.write(exchange.ready_line() + "\n")
         sys.stdout.flush()
         await reader.read()
 
