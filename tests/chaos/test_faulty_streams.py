@@ -1,0 +1,53 @@
+"""Fifty busy symbols, faults on ten of them: no wrong book, no harm to the other forty."""
+
+import os
+import random
+
+from feeders.simulator.binance import BinanceSimulator
+from feeders.simulator.faults import Fault
+from feeders.simulator.frame_faults import FRAME_FAULTS
+from schemas.instruments import EXCHANGES, guess_instrument
+from tests.support.feeder_process import feeder_process
+from tests.support.waiting import await_for
+from tests.support.witness import witness
+
+SECONDS = float(os.environ.get("BOOKBUS_CHAOS_SECONDS", "10"))
+"""How long the faults go on; 60 in the figures of the documentation."""
+
+SYMBOL_FAULTS = (*FRAME_FAULTS, "stale_snapshot")
+BUDGET_PER_MINUTE = 3_000
+
+
+def _standard(native: str) -> str:
+    return guess_instrument(EXCHANGES["binance"], native).symbol
+
+
+async def test_faults_on_ten_of_fifty_symbols_harm_no_book(redis_url: str) -> None:
+    async with BinanceSimulator(symbols=50, seed=11, rate=10.0, truth_flushes=3000) as exchange:
+        trading = [native for native in exchange.symbols if exchange.instrument(native).status == "TRADING"]
+        faulty, healthy = trading[:10], [_standard(native) for native in trading[10:]]
+        symbols = [_standard(native) for native in trading]
+        async with witness(redis_url, "binance", symbols, exchange.truth) as seen:
+            with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, trading) as feeder:
+                await await_for(lambda: all(seen.seen[symbol] > 2 for symbol in symbols), 30, "all books")
+                choice, before = random.Random(12), seen.compared
+                while seen.compared - before < SECONDS * 10 * len(healthy):
+                    exchange.inject(Fault(kind=choice.choice(SYMBOL_FAULTS), symbols=(choice.choice(faulty),)))
+                    count = seen.compared
+                    await await_for(lambda count=count: seen.compared > count + 100, 10, "more books")
+                exchange.clear()
+                await await_for(
+                    lambda: all(seen.newest[symbol].state == "live" for symbol in symbols), 10, "all books live again"
+                )
+
+                status = exchange.status()
+                print(  # noqa: T201 - the figures of a long run are read by a person
+                    f"{seen.compared} live books compared, {len(seen.wrong)} wrong, {seen.gaps} missed by the reader, "
+                    f"{sum(states['suspect'] for states in seen.states.values())} times suspect, "
+                    f"{sum(status['faults_played'].values())} faults, highest weight {status['weight_highest']}"
+                )
+                assert seen.wrong == [], feeder.log
+                assert seen.unknown_ids == 0
+                assert seen.older_after_newer == 0
+                assert seen.never_left_live(healthy), feeder.log
+                assert status["weight_highest"] <= BUDGET_PER_MINUTE
