@@ -18,7 +18,8 @@ help: ## list the targets
 demo: $(READY) ## simulated exchange, feeder, server and two readers for half a minute, checked against the truth
 	@$(RUN) -m feeders demo
 
-feeder: redis ## feed live books to Redis: EXCHANGE=binance SYMBOLS=BTC,ETH
+feeder: $(READY) ## feed live books to Redis: EXCHANGE=binance SYMBOLS=BTC,ETH
+	@test -n "$$BOOKBUS_REDIS_URL" || $(RUN) -m feeders redis --shared
 	@$(RUN) -m feeders run --exchange $(EXCHANGE) --symbols $(SYMBOLS)
 
 redis: $(READY) ## start the shared server in the background, unless one answers already

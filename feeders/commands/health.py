@@ -29,6 +29,8 @@ def health(
     """Exit code 0 if a feeder on this host lives."""
     try:
         alive = asyncio.run(_alive(redis, RedisNames(prefix), host or socket.gethostname()))
+    except ValueError as error:
+        fail(str(error))
     except (RedisError, OSError, TimeoutError) as error:
         fail(f"no answer from {mask(redis)}: {error}")
     if not alive:
