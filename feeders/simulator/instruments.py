@@ -69,7 +69,7 @@ def instruments(symbols: Sequence[str] | int, exchange: Exchange = EXCHANGES["bi
 
 def default_names(count: int, exchange: Exchange) -> list[str]:
     """`count` native names in the exchange's home quote."""
-    made_up = (f"{_letters(number)}X" for number in range(count))
+    made_up = (f"{_letters(number)}Z" for number in range(count))
     bases = [*_MAJORS, *made_up][:count]
     return [exchange.native(base, exchange.home_quote) for base in bases]
 
