@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import hiredis
@@ -121,11 +122,10 @@ class Publisher:
 
     async def drain(self, timeout: float) -> bool:
         """Wait until everything submitted has been answered; whether that happened in time."""
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        return self._idle.is_set()
 
     def discard(self) -> None:
         """Forget every book that is not written yet: it may be old, and nothing of it may be told any more."""

@@ -1,7 +1,9 @@
 """RESP2 over one socket: batches of commands out, their replies back in order, a deadline on both."""
 
 import asyncio
+import os
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -207,8 +209,11 @@ async def _log_in(connection: RespConnection, address: RedisAddress) -> None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         return "host name not found"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (text or type(error).__name__).lower()
+    if isinstance(error, ssl.SSLError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
 
 
 def _do_nothing() -> None:

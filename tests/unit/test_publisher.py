@@ -1,0 +1,502 @@
+"""The publisher: what is submitted arrives once, newest first of all, whatever the server does."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from feeders.publisher import MAX_IN_FLIGHT, TRADES_CAPACITY, Publisher, Submission
+from schemas.redis_names import RedisNames
+from schemas.snapshot import OrderBookSnapshot
+from schemas.trade import Trade
+from schemas.wire import decode
+from tests.support.builders import book
+from tests.support.resp_server import Command, RespServer, in_background, resp_server
+from tests.support.waiting import await_for
+
+NAMES = RedisNames()
+BTC = NAMES.book("binance", "BTC-USDT")
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RespServer]:
+    async with resp_server(tmp_path) as started:
+        yield started
+
+
+def publisher_for(server: RespServer, **options: Any) -> Publisher:
+    return Publisher(server.url, NAMES, "A", **{"reply_timeout": 5.0, "retry_interval": 0.01, **options})
+
+
+@asynccontextmanager
+async def running(server: RespServer, **options: Any) -> AsyncIterator[Publisher]:
+    """A publisher that is connected and has loaded its script."""
+    publisher = publisher_for(server, **options)
+    async with in_background(publisher.run()):
+        await await_for(lambda: server.calls(b"SCRIPT"))
+        assert await publisher.drain(5)
+        yield publisher
+
+
+def new(update_id: int, symbol: str = "BTC-USDT", **fields: Any) -> Submission:
+    return Submission("new", "book", book(symbol, update_id=update_id, **fields))
+
+
+def again(update_id: int, **fields: Any) -> Submission:
+    return Submission("again", "book", book(update_id=update_id, **fields))
+
+
+def trade(trade_id: int, symbol: str = "BTC-USDT") -> Trade:
+    return Trade("binance", symbol, symbol.replace("-", ""), trade_id, 100.5, 0.25, "buy", 1_000, 2_000)
+
+
+def stored(server: RespServer, name: str = BTC) -> OrderBookSnapshot:
+    data: Any = server.redis.hget(name, "book")
+    return decode(data)
+
+
+def sent(server: RespServer, name: str = BTC) -> list[tuple[str, int]]:
+    """Kind and update id of each submission of one book that came, in order."""
+    return [(call[4].decode(), int(call[6])) for call in server.calls(b"EVALSHA") if call[3] == name.encode()]
+
+
+async def accepted(publisher: Publisher, count: int) -> None:
+    await await_for(lambda: publisher.counters.accepted == count, what=f"{count} accepted books")
+
+
+def failing(server: RespServer, name: bytes, error: str) -> Callable[[Command], Any]:
+    """Answers `error` to the submissions of one book, and as usual to everything else."""
+
+    def answer(command: Command) -> Any:
+        if command[0] == b"EVALSHA" and name in command[3]:
+            return redis.ResponseError(error)
+        return server.answer_by_fakeredis(command)
+
+    return answer
+
+
+async def test_a_submitted_book_is_stored_as_this_feeders(server: RespServer) -> None:
+    async with running(server, clock_us=lambda: 1_700_000_000_123_456) as publisher:
+        publisher.submit(new(7))
+
+        assert await publisher.drain(5)
+
+    seq = stored(server).seq
+    assert stored(server) == book(update_id=7, seq=seq, feeder="A", published_us=1_700_000_000_123_456)
+    assert publisher.counters.accepted == 1
+
+
+async def test_a_quote_has_a_name_of_its_own(server: RespServer) -> None:
+    async with running(server) as publisher:
+        publisher.submit(Submission("new", "quote", book(update_id=7, depth=1)))
+        publisher.submit(new(3))
+
+        assert await publisher.drain(5)
+
+    assert stored(server, NAMES.quote("binance", "BTC-USDT")).update_id == 7
+    assert stored(server).update_id == 3
+
+
+async def test_what_one_turn_of_the_loop_submits_goes_in_one_write(server: RespServer) -> None:
+    async with running(server) as publisher:
+        before = publisher.counters.batches
+
+        for number in range(50):
+            publisher.submit(new(1, f"S{number}-USDT"))
+        assert await publisher.drain(5)
+
+    assert publisher.counters.batches == before + 1
+    assert publisher.counters.accepted == 50
+
+
+async def test_only_the_newest_of_a_turn_is_sent(server: RespServer) -> None:
+    async with running(server) as publisher:
+        for update_id in range(1, 11):
+            publisher.submit(new(update_id))
+
+        assert await publisher.drain(5)
+
+    assert sent(server) == [("new", 10)]
+    assert publisher.counters.conflated == 9
+
+
+async def test_replies_are_counted_by_what_they_mean(server: RespServer) -> None:
+    async with running(server) as publisher:
+        for submission in (new(5), again(5), new(4)):
+            publisher.submit(submission)
+            assert await publisher.drain(5)
+
+    counters = publisher.counters
+    assert (counters.accepted, counters.confirmed, counters.duplicates) == (1, 1, 1)
+
+
+async def test_while_the_server_hangs_memory_is_bounded_and_the_newest_is_kept(server: RespServer) -> None:
+    async with running(server) as publisher:
+        server.answering.clear()
+        for update_id in range(1, 101):
+            publisher.submit(new(update_id))
+            await asyncio.sleep(0)
+        assert not await publisher.drain(0.01)
+
+        server.answering.set()
+        assert await publisher.drain(5)
+
+    assert sent(server)[-1] == ("new", 100)
+    assert len(sent(server)) == MAX_IN_FLIGHT + 1
+    assert publisher.counters.conflated == 100 - (MAX_IN_FLIGHT + 1)
+
+
+async def test_a_server_that_never_answers_is_left_and_tried_again(
+    server: RespServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(server, reply_timeout=0.05) as publisher:
+        server.answering.clear()
+        publisher.submit(new(7))
+        await await_for(lambda: server.connections > 1)
+
+        server.answering.set()
+
+        assert await publisher.drain(5)
+    assert stored(server).update_id == 7
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        f"{server.url}: did not answer within 0.05 s; trying again until Redis answers (`make redis` starts one)",
+        f"{server.url} answers again",
+    ]
+
+
+async def test_a_server_that_comes_later_is_told_once_to_be_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = RespServer(tmp_path / "redis.sock")
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 8:
+            await server.start()
+
+    connected: list[bool] = []
+    publisher = publisher_for(server, sleep=sleep, on_connected=lambda: connected.append(True))
+    async with in_background(publisher.run()):
+        publisher.submit(new(7))
+
+        assert await publisher.drain(5)
+
+    await server.stop()
+    assert stored(server).update_id == 7
+    assert connected == [True]
+    assert all(0.05 <= pause <= 2.0 for pause in pauses)
+    assert pauses[0] <= 0.1
+    assert len(caplog.records) == 2
+
+
+async def test_after_a_lost_connection_the_feeder_is_asked_for_every_book(server: RespServer) -> None:
+    asked: list[int] = []
+
+    def submit_all() -> None:
+        asked.append(len(asked))
+        publisher.submit(new(len(asked)))
+
+    publisher = publisher_for(server, on_connected=submit_all)
+    async with in_background(publisher.run()):
+        await accepted(publisher, 1)
+        server.redis.flushall()
+
+        server.drop()
+
+        await accepted(publisher, 2)
+    assert asked == [0, 1]
+    assert stored(server).update_id == 2
+
+
+async def test_what_a_lost_connection_left_unanswered_is_sent_again(server: RespServer) -> None:
+    async with running(server) as publisher:
+        server.answering.clear()
+        publisher.submit(new(1, "ETH-USDT"))
+        publisher.submit_trade(trade(1))
+        publisher.submit_trade(trade(2))
+        await await_for(lambda: server.calls(b"XADD"))
+        server.redis.flushall()
+
+        server.drop()
+        server.answering.set()
+
+        assert await publisher.drain(5)
+    assert stored(server, NAMES.book("binance", "ETH-USDT")).update_id == 1
+    entries: Any = server.redis.xrange(NAMES.trades("binance", "BTC-USDT"))
+    assert [entry_id for entry_id, _ in entries] == [b"1-0", b"2-0"]
+
+
+async def test_a_confirmation_is_not_sent_over_the_next_connection(server: RespServer) -> None:
+    async with running(server) as publisher:
+        publisher.submit(new(1))
+        assert await publisher.drain(5)
+        server.answering.clear()
+        publisher.submit(again(1))
+        await await_for(lambda: len(sent(server)) == 2)
+
+        server.drop()
+        server.answering.set()
+
+        await await_for(lambda: server.connections == 2)
+        assert await publisher.drain(5)
+    assert sent(server) == [("new", 1), ("again", 1)]
+
+
+async def test_a_server_without_the_script_gets_it(server: RespServer) -> None:
+    async with running(server) as publisher:
+        server.redis.script_flush()
+
+        publisher.submit(new(7))
+        publisher.submit(new(7, "ETH-USDT"))
+
+        assert await publisher.drain(5)
+    assert len(server.calls(b"SCRIPT")) == 2
+    assert publisher.counters.accepted == 2
+    assert publisher.counters.errors == 0
+
+
+async def test_a_server_that_will_not_load_the_script_is_not_hammered(server: RespServer) -> None:
+    def answer(command: Command) -> Any:
+        if command[0] == b"SCRIPT":
+            return redis.ResponseError("NOPERM this user has no permissions to run the 'script|load' command")
+        return server.answer_by_fakeredis(command)
+
+    server.answer = answer
+    async with running(server, retry_interval=60) as publisher:
+        publisher.submit(new(7))
+        await await_for(lambda: publisher.errors.by_kind["NOSCRIPT"])
+
+        assert not await publisher.drain(0.05)
+
+    assert len(sent(server)) <= 2
+    assert publisher.errors.by_kind["NOPERM"] == len(server.calls(b"SCRIPT")) <= 3
+
+
+@pytest.mark.parametrize("kind", ["OOM", "MISCONF", "NOPERM", "BUSY"])
+async def test_a_book_that_the_server_refuses_is_tried_until_it_takes_it(
+    server: RespServer, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    async with running(server) as publisher:
+        server.answer = failing(server, b"", f"{kind} not now")
+        publisher.submit(new(7))
+        await await_for(lambda: publisher.errors.by_kind[kind] >= 3)
+
+        server.answer = server.answer_by_fakeredis
+
+        assert await publisher.drain(5)
+    assert stored(server).update_id == 7
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{server.url} refuses {BTC}: {kind} not now",
+        f"{server.url} takes everything again (was: {kind})",
+    ]
+    assert server.connections == 1
+
+
+async def test_a_refused_book_waits_before_it_is_tried_again(server: RespServer) -> None:
+    async with running(server, retry_interval=60) as publisher:
+        server.answer = failing(server, b"", "OOM not now")
+        publisher.submit(new(7))
+
+        assert not await publisher.drain(0.05)
+
+    assert sent(server) == [("new", 7)]
+
+
+async def test_one_refused_book_does_not_hold_up_the_others(
+    server: RespServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.redis.set(BTC, "somebody else's")
+    async with running(server, retry_interval=60) as publisher:
+        for update_id in range(1, 4):
+            publisher.submit(new(update_id))
+            publisher.submit(new(update_id, "ETH-USDT"))
+            await accepted(publisher, update_id)
+
+    assert stored(server, NAMES.book("binance", "ETH-USDT")).update_id == 3
+    assert server.redis.get(BTC) == b"somebody else's"
+    assert publisher.errors.by_kind == {"WRONGTYPE": 3}
+    assert len(caplog.records) == 1
+
+
+async def test_a_refused_book_never_follows_a_newer_one(server: RespServer) -> None:
+    async with running(server, retry_interval=0.05) as publisher:
+        server.answer = failing(server, b"", "OOM not now")
+        publisher.submit(new(7, bids=((1.0, 1.0),)))
+        await await_for(lambda: publisher.counters.errors)
+        server.answer = server.answer_by_fakeredis
+
+        publisher.submit(new(7, bids=((2.0, 2.0),)))
+
+        assert await publisher.drain(5)
+        assert await publisher.drain(0.1)
+    assert stored(server).bids == ((2.0, 2.0),)
+    assert len(sent(server)) == 2
+
+
+async def test_levels_that_were_refused_are_not_just_confirmed_later(server: RespServer) -> None:
+    async with running(server, retry_interval=60) as publisher:
+        publisher.submit(new(7, bids=((1.0, 1.0),)))
+        assert await publisher.drain(5)
+        server.answer = failing(server, b"", "OOM not now")
+        publisher.submit(new(7, bids=((2.0, 2.0),)))
+        await await_for(lambda: publisher.counters.errors)
+        server.answer = server.answer_by_fakeredis
+
+        publisher.submit(again(7, bids=((2.0, 2.0),)))
+
+        assert await publisher.drain(5)
+    assert stored(server).bids == ((2.0, 2.0),)
+
+
+@pytest.mark.parametrize("kind", ["READONLY", "LOADING", "MASTERDOWN"])
+async def test_a_server_in_the_wrong_role_is_left_and_everything_sent_to_the_next(
+    server: RespServer, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    connected: list[bool] = []
+    async with running(server, on_connected=lambda: connected.append(True)) as publisher:
+        server.answer = failing(server, b"", f"{kind} wrong role")
+        publisher.submit(new(7))
+        publisher.submit_trade(trade(1))
+        await await_for(lambda: server.connections >= 3)
+
+        server.answer = server.answer_by_fakeredis
+
+        assert await publisher.drain(5)
+    assert stored(server).update_id == 7
+    assert len(connected) == server.connections
+    assert publisher.errors.by_kind[kind] == server.connections - 1
+    assert server.redis.xlen(NAMES.trades("binance", "BTC-USDT")) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{server.url}: {kind} wrong role; trying again until Redis answers (`make redis` starts one)",
+        f"{server.url} answers again",
+    ]
+
+
+async def test_what_is_discarded_is_never_sent(server: RespServer) -> None:
+    async with running(server, retry_interval=0.01) as publisher:
+        server.answer = failing(server, b"ETH", "OOM not now")
+        publisher.submit(new(1, "ETH-USDT"))
+        await await_for(lambda: publisher.counters.errors)
+        tries = publisher.counters.errors
+        publisher.submit(new(1))
+
+        publisher.discard()
+
+        await await_for(lambda: publisher._retry is None)
+        assert await publisher.drain(5)
+    assert sent(server) == []
+    assert publisher.counters.errors == tries
+
+
+async def test_what_stood_in_the_socket_when_books_became_old_is_given_up(server: RespServer) -> None:
+    async with running(server) as publisher:
+        server.answering.clear()
+        levels = tuple((float(price), 1.0) for price in range(100_000, 0, -1))
+        for turn in range(MAX_IN_FLIGHT):
+            publisher.submit(new(turn + 1, bids=levels))
+            await asyncio.sleep(0)
+
+        publisher.discard()
+        server.answering.set()
+
+        await await_for(lambda: server.connections == 2)
+        assert await publisher.drain(5)
+    assert publisher.counters.accepted == 0
+
+
+async def test_what_would_be_old_can_be_discarded_just_before_it_is_written(server: RespServer) -> None:
+    stood_still = False
+
+    def before_write() -> None:
+        if stood_still:
+            publisher.discard()
+
+    publisher = publisher_for(server, before_write=before_write)
+    async with in_background(publisher.run()):
+        publisher.submit(new(1))
+        await accepted(publisher, 1)
+
+        stood_still = True
+        publisher.submit(new(2))
+
+        assert await publisher.drain(5)
+    assert sent(server) == [("new", 1)]
+
+
+async def test_lossless_submissions_all_arrive_in_order(server: RespServer) -> None:
+    async with running(server) as publisher:
+        for update_id in range(1, 301):
+            await publisher.submit_lossless(new(update_id))
+            await publisher.submit_lossless(new(update_id, "ETH-USDT"))
+
+        assert await publisher.drain(5)
+    assert sent(server) == [("new", update_id) for update_id in range(1, 301)]
+    assert publisher.counters.conflated == 0
+    assert publisher.counters.accepted == 600
+
+
+async def test_trades_are_never_merged_and_a_twins_are_no_errors(
+    server: RespServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = NAMES.trades("binance", "BTC-USDT")
+    server.redis.xadd(stream, {"price": "1"}, id="2-0")
+    async with running(server) as publisher:
+        for trade_id in range(1, 6):
+            publisher.submit_trade(trade(trade_id))
+
+        assert await publisher.drain(5)
+
+    entries: Any = server.redis.xrange(stream)
+    assert [entry_id for entry_id, _ in entries] == [b"2-0", b"3-0", b"4-0", b"5-0"]
+    assert {key.decode(): value.decode() for key, value in entries[-1][1].items()} == trade(5).fields()
+    assert (publisher.counters.trades, publisher.counters.trade_duplicates) == (3, 2)
+    assert publisher.counters.errors == 0
+    assert caplog.records == []
+
+
+async def test_trades_that_the_server_refuses_are_dropped_and_counted(server: RespServer) -> None:
+    server.redis.set(NAMES.trades("binance", "BTC-USDT"), "somebody else's")
+    async with running(server) as publisher:
+        publisher.submit_trade(trade(1))
+        publisher.submit_trade(trade(1, "ETH-USDT"))
+
+        assert await publisher.drain(5)
+
+    assert publisher.errors.by_kind == {"WRONGTYPE": 1}
+    assert (publisher.counters.trades, publisher.counters.trades_dropped) == (1, 1)
+
+
+async def test_trades_wait_for_a_server_up_to_a_limit(tmp_path: Path) -> None:
+    publisher = Publisher(f"unix://{tmp_path}/none.sock", NAMES, "A")
+
+    for trade_id in range(TRADES_CAPACITY + 7):
+        publisher.submit_trade(trade(trade_id))
+
+    assert publisher.counters.trades_dropped == 7
+
+
+async def test_nothing_told_to_people_holds_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with resp_server(tmp_path, lambda _: redis.ResponseError("WRONGPASS invalid pair")) as server:
+        publisher = Publisher(f"unix://ada:s3cret@{server.path}", NAMES, "A")
+        async with in_background(publisher.run()):
+            await await_for(lambda: server.connections >= 2)
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"unix://ada:***@{server.path}: refused AUTH (WRONGPASS invalid pair)")
+    assert "s3cret" not in caplog.text
+
+
+async def test_a_cancelled_publisher_leaves_with_everything_written_sent(server: RespServer) -> None:
+    async with running(server) as publisher:
+        publisher.submit(new(7))
+        await asyncio.sleep(0)
+
+    await await_for(lambda: sent(server) == [("new", 7)])
