@@ -138,8 +138,9 @@ class RangeSync:
         self._id, self._buffer, self._ahead, self._window_left = reached, None, beyond, False
         deepen = self._ask(self._deep_limit, urgent=False) if limit < self._deep_limit else NOTHING
         if live and before == (self._book.bids.top, self._book.asks.top):
-            return [BookUnchanged(self._native, reached), *deepen]
-        return [self._updated(following[-1][0].exchange_us if following else None), *deepen]
+            return [BookUnchanged(self._native, reached), *deepen, *self._check_window()]
+        exchange_us = following[-1][0].exchange_us if following else None
+        return [self._updated(exchange_us), *deepen, *self._check_window()]
 
     def lose_line(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known; a line's end also ends waiting for what it lacked."""

@@ -477,6 +477,18 @@ def test_a_fresh_snapshot_ends_the_episode_and_the_next_one_is_told_again() -> N
     assert remove_bids(sync, *range(89, 80, -1)) == [SnapshotNeeded(NATIVE, 10, urgent=False), KnownWindowLeft(NATIVE)]
 
 
+def test_a_window_that_the_buffered_updates_left_is_told_with_the_snapshot() -> None:
+    sync = new_sync(depth=1, limit=2)
+    sync.start()
+    sync.receive_update(depth_update(101, bids=[(99.0, 0.0), (98.0, 0.0)]), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(100), 2) == [
+        BookUpdated(NATIVE, 101, None, (), tuple(ASKS[:1])),
+        KnownWindowLeft(NATIVE),
+        SnapshotNeeded(NATIVE, 2, urgent=False),
+    ]
+
+
 def test_a_side_that_is_whole_has_no_window_to_leave() -> None:
     sync = live_at(100, bids=falling(100.0, 99.0), depth=2, limit=10)
 
