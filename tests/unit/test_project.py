@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
+from feeders.__main__ import app
 from schemas.wire import encode, inspect
 from tests.support.builders import book
 
@@ -21,6 +23,23 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "docker-compose.yml").read_text())
+
+
+def commands() -> dict[str, set[tuple[str, str]]]:
+    """Every command with its options and their environment variables."""
+    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return {
+        f"feeders {name}": {
+            (option, parameter.envvar or "")
+            for parameter in command.params
+            for option in parameter.opts
+            if option.startswith("--") and option != "--help"
+        }
+        for name, command in listed.items()
+    }
+
+
+COMMANDS = commands()
 
 
 def pins() -> dict[str, str]:
@@ -113,6 +132,23 @@ def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
     named = re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
 
     assert set(named) <= TARGETS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"python -m (feeders|consumers) ([a-z]+)", page.read_text())
+
+    assert {f"{package} {command}" for package, command in named} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_and_its_variable_is_documented(command: str) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    name = command.split()[1]
+    rows = re.findall(r"^\| `(--[a-z-]+)` \| (?:`(BOOKBUS_\w+)`)? ?\| ([^|]*) \|", page, re.MULTILINE)
+    documented = {(option, variable) for option, variable, commands in rows if f"`{name}`" in commands}
+
+    assert documented == COMMANDS[command]
 
 
 def test_documented_format_has_the_keys_of_the_wire_in_their_order() -> None:
