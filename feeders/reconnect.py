@@ -27,7 +27,8 @@ class ReconnectPolicy:
 
     def delay(self, failures: int, chance: float) -> float:
         """Seconds to wait after this many failures in a row; `chance` in [0, 1) spreads it over 50 to 100 %."""
-        full = min(self.initial * self.multiplier ** (failures - 1), self.maximum)
+        # The exponent is bounded: after a night of failures the power would overflow.
+        full = min(self.initial * self.multiplier ** min(failures - 1, 64), self.maximum)
         return full * (0.5 + chance / 2)
 
 
