@@ -30,10 +30,14 @@ def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
     snapshot, age, trouble = observation.snapshot, observation.age, observation.trouble
     if snapshot is None:
         return BookStatus.MISSING, trouble or "no book was received yet"
-    if snapshot.state == "suspect":
-        return BookStatus.SUSPECT, "the feeder lost the exchange's book; these are its last known levels"
     if snapshot.state == "closed":
         return BookStatus.CLOSED, "the feeder was stopped; these are its last levels"
+    if snapshot.state == "suspect":
+        lost = "the feeder lost the exchange's book; these are its last known levels"
+        if observation.feeder_alive is False:
+            # Nobody works on it any more.
+            return BookStatus.FEEDER_DOWN, f"{lost}; {trouble or 'no feeder that serves it is alive'}"
+        return BookStatus.SUSPECT, f"{lost}; {trouble}" if trouble else lost
     if age is not None and age <= max_age:
         return BookStatus.LIVE, ""
     unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"

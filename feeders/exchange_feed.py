@@ -75,6 +75,12 @@ class ExchangeFeed:
         """Connections that are open."""
         return sum(keeper.line.is_connected for keeper in self.keepers)
 
+    @property
+    def trouble(self) -> str:
+        """What stands between the exchange and its books; empty while every connection is open."""
+        lost = [keeper.failure for keeper in self.keepers if not keeper.line.is_connected]
+        return (lost[0] or "connecting") if lost else self.snapshots.blocked
+
     def books(self) -> list[tuple[Topic, str]]:
         """Topic and native symbol of everything that was complete once."""
         return [key for keeper in self.keepers for key in keeper.line.feed.latest]

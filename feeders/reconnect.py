@@ -75,6 +75,8 @@ class Keeper(Generic[LineT]):
     chance: Callable[[], float] = random.random
     reconnects: int = 0
     handovers: int = 0
+    failure: str = ""
+    """Why the line was last lost, or could not be opened."""
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError if the policy has a limit and it is reached."""
@@ -85,6 +87,7 @@ class Keeper(Generic[LineT]):
                 await self.line.subscribe()
                 failures = await self._stay()
             except (WebSocketConnectionError, WebSocketTimeoutError) as error:
+                self.failure = str(error)
                 failures = 1 if self.line.has_valid_data else failures + 1
                 if self.policy.max_attempts is not None and failures > self.policy.max_attempts:
                     raise GaveUpError(f"gave up after {self.policy.max_attempts} attempts in a row: {error}") from error
