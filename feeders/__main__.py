@@ -2,11 +2,13 @@
 
 import typer
 
+from feeders.commands.demo import demo
 from feeders.commands.health import health
 from feeders.commands.record import record
 from feeders.commands.redis import redis
 from feeders.commands.replay import replay
 from feeders.commands.run import run
+from feeders.simulator.command import simulate
 
 app = typer.Typer(
     help="Exchange order books onto Redis.",
@@ -15,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, record, replay, redis, health):
+for command in (run, record, replay, simulate, redis, demo, health):
     app.command()(command)
 
 
