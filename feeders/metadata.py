@@ -50,7 +50,7 @@ class MetadataSource:
         if instruments:
             logger.warning("using the cached instruments of %s: %s", self.venue.exchange.id, error)
             return InstrumentRegistry(self.venue.exchange, instruments)
-        logger.warning("judging symbols by their spelling, since %s cannot be asked: %s", self.venue.exchange.id, error)
+        logger.info("judging symbols by their spelling, since %s cannot be asked: %s", self.venue.exchange.id, error)
         return InstrumentRegistry(self.venue.exchange, offline=True)
 
     def _keep(self, metadata: bytes) -> None:

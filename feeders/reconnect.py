@@ -93,7 +93,9 @@ class Keeper(Generic[LineT]):
                     raise GaveUpError(f"gave up after {self.policy.max_attempts} attempts in a row: {error}") from error
                 delay = self.policy.delay(failures, self.chance())
                 self.reconnects += 1
-                logger.warning("reconnecting in %.1f s: %s", delay, error)
+                # Once when it breaks; whoever watches a longer outage reads the heartbeat.
+                level = logging.WARNING if failures == 1 else logging.DEBUG
+                logger.log(level, "reconnecting in %.1f s and until it works: %s", delay, error)
                 await self.sleep(delay)
 
     async def _stay(self) -> int:
@@ -121,13 +123,17 @@ class Keeper(Generic[LineT]):
         except (WebSocketConnectionError, WebSocketTimeoutError) as error:
             return await self._hand_over_failed(reading, error)
         next_reading = asyncio.create_task(successor.receive_loop())
-        ready = asyncio.create_task(successor.ready.wait())
-        await asyncio.wait((next_reading, ready), return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        if next_reading.done():
-            return await self._hand_over_failed(reading, next_reading.exception())
-        # Both bring every update now. What the old one still has in flight arrives within the grace.
-        await asyncio.wait((reading,), timeout=HANDOVER_GRACE)
+        try:
+            ready = asyncio.create_task(successor.ready.wait())
+            await asyncio.wait((next_reading, ready), return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+            if next_reading.done():
+                return await self._hand_over_failed(reading, next_reading.exception())
+            # Both bring every update now. What the old one still has in flight arrives within the grace.
+            await asyncio.wait((reading,), timeout=HANDOVER_GRACE)
+        except asyncio.CancelledError:
+            await _stop(next_reading)
+            raise
         self.line, self.handovers = successor, self.handovers + 1
         await _stop(reading)
         logger.info("connection replaced without a gap")

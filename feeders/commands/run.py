@@ -50,8 +50,12 @@ def run(
     exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")] = "binance",
     symbols: Symbols = "BTC,ETH",
     mode: Annotated[
-        str, typer.Option(envvar="BOOKBUS_MODE", help="diff (exact, with snapshots) or partial (best 20).")
-    ] = "diff",
+        str | None,
+        typer.Option(
+            envvar="BOOKBUS_MODE",
+            help="diff (exact, with snapshots) or partial (whole books of few levels); the exchange's best by default.",
+        ),
+    ] = None,
     depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side.")] = 20,
     topics: Annotated[str, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades.")] = "book",
     redis: RedisUrl = REDIS_DEFAULT,
@@ -71,6 +75,7 @@ def run(
 ) -> None:
     """Live books of one exchange onto the bus."""
     start_logging(log_level)
+    venue = choose_venue(exchange)
     settings = FeederSettings(
         exchange=exchange,
         symbols=split_symbols(symbols),
@@ -79,24 +84,29 @@ def run(
         feeder_name=feeder_id,
         ws_url=ws_url,
         rest_url=rest_url,
-        options=feed_options(mode, depth, topics, snapshot_limit),
+        options=feed_options(venue, mode, depth, topics, snapshot_limit),
         record_to=record,
     )
-    run_until_signal(_run(settings))
+    run_until_signal(_run(settings, venue))
 
 
 run.__doc__ = EXAMPLES
 
 
-def feed_options(mode: str, depth: int, topics: str, snapshot_limit: int | None = None) -> FeedOptions:
-    """What is wanted of the exchange. Ends the program in one line if it makes no sense."""
-    if mode not in get_args(FeedMode):
-        fail(f"--mode {mode}: use one of {', '.join(get_args(FeedMode))}")
-    wanted = [topic.strip() for topic in topics.split(",") if topic.strip()]
-    unknown = [topic for topic in wanted if topic not in get_args(Topic)]
-    if unknown or not wanted:
-        fail(f"--topics {topics}: use any of {', '.join(get_args(Topic))}")
-    return FeedOptions(mode, depth, frozenset(wanted), snapshot_limit)  # type: ignore[arg-type]
+def feed_options(
+    venue: Venue | None, mode: str | None, depth: int, topics: str | None, snapshot_limit: int | None = None
+) -> FeedOptions:
+    """What is wanted of the exchange, None while that is not known. Ends the program in one line if it makes no sense.
+
+    No mode is the exchange's best, no topics all that it offers.
+    """
+    modes, offered = (venue.modes, venue.topics) if venue else (get_args(FeedMode), get_args(Topic))
+    if mode is not None and mode not in modes:
+        fail(f"--mode {mode}: use {' or '.join(modes)}")
+    wanted = [topic.strip() for topic in topics.split(",") if topic.strip()] if topics is not None else offered
+    if not wanted or not set(wanted) <= set(offered):
+        fail(f"--topics {topics}: use any of {', '.join(offered)}")
+    return FeedOptions(mode or modes[0], depth, frozenset(wanted), snapshot_limit)  # type: ignore[arg-type]
 
 
 def choose_venue(exchange: str) -> Venue:
@@ -116,8 +126,7 @@ async def load_registry(settings: FeederSettings, venue: Venue) -> InstrumentReg
         await rest.close()
 
 
-async def _run(settings: FeederSettings) -> None:
-    venue = choose_venue(settings.exchange)
+async def _run(settings: FeederSettings, venue: Venue) -> None:
     await require_redis(settings.redis_url)
     try:
         names = RedisNames(settings.prefix)
@@ -143,18 +152,15 @@ async def _run(settings: FeederSettings) -> None:
 async def _report(feeder: Feeder) -> None:
     """Progress until every book is live, then a status line now and then."""
     logger.info("feeder %s starts with %d symbols", feeder.id, len(feeder.feed.natives))
-    told_at, told_updates, hinted = time.monotonic(), 0, False
+    told_at, told_live, told_updates, warned = time.monotonic(), -1, 0, False
     while True:
         await asyncio.sleep(_PROGRESS_INTERVAL)
         states = list(feeder.feed.states().values())
-        live = states.count("live")
-        waiting = time.monotonic() - told_at
-        if live == 0 and not hinted and feeder.feed.connected == 0:
-            logger.warning("no connection to the exchange yet, still trying; `make demo` needs no exchange")
-            hinted = True
-        if live == len(states) and waiting < _STATUS_INTERVAL and told_updates:
-            continue
-        updates = feeder.feed.counters().updates
-        rate = (updates - told_updates) / waiting
-        logger.info("%d of %d books live, %.0f updates/s", live, len(states), rate)
-        told_at, told_updates = time.monotonic(), updates or 1
+        live, now, updates = states.count("live"), time.monotonic(), feeder.feed.counters().updates
+        if not updates and not feeder.feed.connected and not warned:
+            logger.warning("the exchange cannot be reached, still trying; `make demo` shows everything without it")
+            warned = True
+        if live != told_live or now - told_at >= _STATUS_INTERVAL:
+            rate = (updates - told_updates) / (now - told_at)
+            logger.info("%d of %d books live, %.0f updates/s", live, len(states), rate)
+            told_at, told_live, told_updates = now, live, updates
