@@ -14,6 +14,9 @@ from tests.support.witness import witness
 SECONDS = float(os.environ.get("BOOKBUS_CHAOS_SECONDS", "10"))
 """How long the faults go on; 60 in the figures of the documentation."""
 
+QUIET_SECONDS = float(os.environ.get("BOOKBUS_QUIET_SECONDS", "5"))
+"""How long nothing goes wrong; 600 in the figures of the documentation."""
+
 SYMBOL_FAULTS = (*FRAME_FAULTS, "stale_snapshot")
 BUDGET_PER_MINUTE = 3_000
 
@@ -51,3 +54,18 @@ async def test_faults_on_ten_of_fifty_symbols_harm_no_book(redis_url: str) -> No
                 assert seen.older_after_newer == 0
                 assert seen.never_left_live(healthy), feeder.log
                 assert status["weight_highest"] <= BUDGET_PER_MINUTE
+
+
+async def test_without_faults_no_book_is_ever_suspect(redis_url: str) -> None:
+    async with BinanceSimulator(symbols=50, seed=13, rate=10.0) as exchange:
+        symbols = [_standard(native) for native in exchange.symbols]
+        async with witness(redis_url, "binance", symbols, exchange.truth) as seen:
+            with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, exchange.symbols) as feeder:
+                await await_for(lambda: all(seen.seen[symbol] > 2 for symbol in symbols), 30, "all books")
+                wanted = seen.compared + QUIET_SECONDS * 10 * len(symbols) * 0.95
+                await await_for(lambda: seen.compared > wanted, QUIET_SECONDS * 2 + 30, "a long quiet run")
+
+                print(f"{seen.compared} live books compared, {len(seen.wrong)} wrong, {seen.gaps} missed")  # noqa: T201
+                assert seen.wrong == [], feeder.log
+                assert seen.unknown_ids == 0
+                assert seen.never_left_live(symbols), feeder.log
