@@ -128,11 +128,11 @@ class Feed:
         }
 
     def without_book(self) -> list[str]:
-        """Native symbols that never had a book and wait for no snapshot: the exchange sends nothing of them."""
+        """Native symbols that have no book to trust and wait for no snapshot: only the exchange can help them."""
         return [
             native
             for native in self.protocol.natives
-            if ("book", native) not in self.latest and not self.snapshots.is_pending(native)
+            if self.protocol.update_id(native) is None and not self.snapshots.is_pending(native)
         ]
 
     def forget(self) -> None:

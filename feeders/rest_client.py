@@ -29,20 +29,22 @@ class WeightBudget:
     """Request weight that all symbols of one address share, refilled evenly.
 
     `per_minute` is the exchange's limit; only `share` of it is used, since other programs on this address count
-    too. `clock` and `sleep` are parameters for tests.
+    too. What was left unused in the last `burst` seconds may be spent at once. `clock` and `sleep` are parameters
+    for tests.
     """
 
     def __init__(
         self,
         per_minute: int,
         share: float = 0.5,
+        burst: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.per_minute = per_minute
         self.spent = 0
         self._rate = per_minute * share / 60
-        self._capacity = per_minute * share / 2
+        self._capacity = self._rate * burst
         self._tokens = self._capacity
         self._clock = clock
         self._sleep = sleep

@@ -20,6 +20,9 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 PING_AFTER = 2.0
 """Seconds of silence after which the other side has to prove that it is there."""
 
+PING_EVERY = 20.0
+"""Seconds between two pings at most: an exchange may cut a connection on which only it has something to say."""
+
 PONG_LIMIT = 5.0
 CLOSE_TIMEOUT = 1.0
 
@@ -153,7 +156,7 @@ class BaseWebSocketClient(ABC):
             now = time.monotonic()
             if now - self.last_frame > 2 * self.heartbeat_interval:
                 self.replace_wanted.set()
-            if now - self.last_sign_of_life >= PING_AFTER:
+            if now - self.last_sign_of_life >= PING_AFTER or now - self.last_pong >= PING_EVERY:
                 await self._ping(socket)
             self.check(now)
 

@@ -11,9 +11,9 @@ from feeders.commands.options import LogLevel, Symbols, fail, run_until_signal, 
 from feeders.commands.run import choose_venue, feed_options, load_registry
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import Wiring
+from feeders.exchanges.venue import Venue
 from feeders.recorder import Recorder
 from feeders.settings import FeederSettings
-from schemas.instruments import SymbolError
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,11 @@ def record(
     out: Annotated[Path, typer.Option(envvar="BOOKBUS_OUT", help="New file; .gz compresses.")],
     exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")] = "binance",
     symbols: Symbols = "BTC,ETH",
-    mode: Annotated[str, typer.Option(envvar="BOOKBUS_MODE", help="diff or partial.")] = "diff",
+    mode: Annotated[str | None, typer.Option(envvar="BOOKBUS_MODE", help="diff or partial.")] = None,
     depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side.")] = 20,
-    topics: Annotated[str, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades.")] = "book,quote,trades",
+    topics: Annotated[
+        str | None, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades; all by default.")
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop by itself after so long.")] = None,
     ws_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="Another WebSocket base address.")] = None,
     rest_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="Another REST base address.")] = None,
@@ -42,12 +44,13 @@ def record(
 ) -> None:
     """Write everything an exchange sends of some symbols to a capture file."""
     start_logging(log_level)
+    venue = choose_venue(exchange)
     settings = FeederSettings(
         exchange=exchange,
         symbols=split_symbols(symbols),
         ws_url=ws_url,
         rest_url=rest_url,
-        options=feed_options(mode, depth, topics),
+        options=feed_options(venue, mode, depth, topics),
         record_to=out,
     )
     try:
@@ -55,7 +58,7 @@ def record(
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror}")
     try:
-        run_until_signal(_record(settings, recorder, seconds))
+        run_until_signal(_record(settings, venue, recorder, seconds))
     finally:
         recorder.close()
         typer.echo(f"{recorder.frames} frames in {out}", err=True)
@@ -64,13 +67,8 @@ def record(
 record.__doc__ = EXAMPLES
 
 
-async def _record(settings: FeederSettings, recorder: Recorder, seconds: float | None) -> None:
-    venue = choose_venue(settings.exchange)
+async def _record(settings: FeederSettings, venue: Venue, recorder: Recorder, seconds: float | None) -> None:
     registry = await load_registry(settings, venue)
-    try:
-        natives = [registry.resolve(symbol).native for symbol in settings.symbols]
-    except SymbolError as error:
-        fail(str(error))
     wiring = Wiring(
         ws_url=settings.ws_url,
         rest_url=settings.rest_url,
@@ -78,7 +76,11 @@ async def _record(settings: FeederSettings, recorder: Recorder, seconds: float |
         registry=registry,
         on_frame=recorder.on_frame,
     )
-    feed = ExchangeFeed(venue, natives, lambda _: None, wiring, settings.connection, recorder.on_answer)
+    try:
+        natives = [registry.resolve(symbol).native for symbol in settings.symbols]
+        feed = ExchangeFeed(venue, natives, lambda _: None, wiring, settings.connection, recorder.on_answer)
+    except ValueError as error:  # an unknown symbol, or options the exchange does not offer
+        fail(str(error))
     work = [asyncio.create_task(part) for part in (feed.run(), recorder.run(), _report(recorder))]
     try:
         done, _ = await asyncio.wait(work, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -57,7 +57,7 @@ def replay(
 ) -> None:
     """A recording through the same books as the live feed."""
     start_logging(log_level)
-    options = feed_options("diff", depth, topics)
+    options = feed_options(None, None, depth, topics)
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
     results: list[ReplayResult] = []
 

@@ -70,7 +70,7 @@ class FeedAdapter(BaseWebSocketClient):
         self._line = -1
         self._awaited: dict[int, float] = {}
         self._had_data = False
-        self._next_first_book_check = 0.0
+        self._next_book_check = 0.0
 
     @property
     def has_valid_data(self) -> bool:
@@ -94,7 +94,7 @@ class FeedAdapter(BaseWebSocketClient):
         requests = self.feed.protocol.subscribe(channels)
         limit = time.monotonic() + self.timeout + len(requests) * self.send_interval
         self._awaited.update({request.request_id: limit for request in requests if request.request_id is not None})
-        self._next_first_book_check = limit
+        self._next_book_check = limit
         self.send_soon([request.text for request in requests])
         if not self._awaited:
             self._become_ready()
@@ -154,17 +154,17 @@ class FeedAdapter(BaseWebSocketClient):
             raise WebSocketTimeoutError(f"no answer to {len(self._awaited)} subscriptions within {self.timeout:g} s")
         if self.venue.lifetime is not None and now - self.opened_at > self.venue.lifetime:
             self.replace_wanted.set()
-        if now > self._next_first_book_check:
-            self._next_first_book_check = now + self.timeout
-            self._ask_again_for_first_books()
+        if now > self._next_book_check:
+            self._next_book_check = now + self.timeout
+            self._ask_again_for_books()
 
-    def _ask_again_for_first_books(self) -> None:
+    def _ask_again_for_books(self) -> None:
         """An exchange may accept a subscription and then send nothing: report the symbol and ask again."""
         missing = self.feed.without_book()
         if not missing:
             return
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        logger.warning("%s: no first book of %s within %g s, asking again", self.venue.exchange.id, names, self.timeout)
+        logger.warning("%s: no book of %s, asking again", self.venue.exchange.id, names)
         self.send_soon([request.text for request in self.feed.protocol.subscribe(missing)])
 
     def _acknowledge(self, request_id: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from feeders.events import SnapshotNeeded
+from feeders.events import SnapshotNeeded, Topic
 from feeders.exchanges.adapter import FeedAdapter
 from feeders.exchanges.binance_protocol import BinanceProtocol
 from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueProtocol
@@ -59,6 +59,7 @@ class Binance:
     rest_url = REST_URL
     lifetime = LIFETIME
     modes: Sequence[FeedMode] = ("diff", "partial")
+    topics: Sequence[Topic] = ("book", "quote", "trades")
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
         """The pure core for these symbols, None for whatever a recording holds."""

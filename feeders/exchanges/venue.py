@@ -89,6 +89,10 @@ class Venue(Protocol):
     def modes(self) -> Sequence[FeedMode]:
         """Feed modes it offers, the default first."""
 
+    @property
+    def topics(self) -> Sequence[Topic]:
+        """Topics it offers."""
+
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection below a base address."""
 

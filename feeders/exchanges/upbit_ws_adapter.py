@@ -1,0 +1,132 @@
+"""Upbit Korea: sockets, requests and metadata. Its other regions are other markets, hence other exchange ids."""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from feeders.events import SnapshotNeeded, Topic
+from feeders.exchanges.adapter import FeedAdapter
+from feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
+from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueProtocol
+from feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
+from schemas.instruments import EXCHANGES, Instrument
+
+logger = logging.getLogger(__name__)
+
+EXCHANGE = EXCHANGES["upbit"]
+
+WS_URL = "wss://api.upbit.com"
+REST_URL = "https://api.upbit.com"
+
+REQUESTS_PER_MINUTE = 600
+"""Ten a second; what was not used in one second is lost."""
+
+_MARKETS_PATH = "/v1/market/all"
+_TICKS_PATH = "/v1/orderbook/instruments"
+
+_MARKETS_PER_REQUEST = 100
+"""Keeps the address of a request near a thousand characters."""
+
+
+class _Market(msgspec.Struct):
+    market: str
+
+
+class _Tick(msgspec.Struct):
+    market: str
+    tick_size: float | None = None
+
+
+class _Metadata(msgspec.Struct):
+    """What two kinds of answers said, as it is cached. A market without a tick is one nobody told us of."""
+
+    markets: list[_Market]
+    ticks: list[_Tick]
+
+
+_decode_markets = msgspec.json.Decoder(list[_Market]).decode
+_decode_ticks = msgspec.json.Decoder(list[_Tick], strict=False).decode
+_decode_metadata = msgspec.json.Decoder(_Metadata).decode
+_encode_metadata = msgspec.json.Encoder().encode
+
+
+class Upbit:
+    """Upbit Korea as shared code sees it."""
+
+    exchange = EXCHANGE
+    ws_url = WS_URL
+    rest_url = REST_URL
+    lifetime = None
+    modes: Sequence[FeedMode] = ("partial",)
+    topics: Sequence[Topic] = TOPICS
+
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
+        """The pure core for these symbols, None for whatever a recording holds."""
+        return UpbitProtocol(natives, options)
+
+    def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
+        """The whole exchange fits on one socket."""
+        return [natives] if natives else []
+
+    def stream_url(self, ws_url: str) -> str:
+        """The address of the public socket."""
+        return f"{ws_url.rstrip('/')}/websocket/v1"
+
+    @property
+    def adapter(self) -> type[FeedAdapter]:
+        """What opens a connection."""
+        return UpbitWebSocketAdapter
+
+    def rest(self, rest_url: str, timeout: float) -> RestClient:
+        """Requests within the exchange's limit for each second."""
+        return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE, burst=1.0), timeout)
+
+    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+        """Never needed: every frame is a whole book."""
+        raise RestRefusedError(f"{need.native}: every frame is a whole book, there is no snapshot to ask for")
+
+    async def fetch_metadata(self, rest: RestClient) -> bytes:
+        """The list of markets, with the ticks of those whose tick could be had."""
+        try:
+            markets = _decode_markets(await rest.get(_MARKETS_PATH, {}, 1))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RestError(f"{rest.url(_MARKETS_PATH, {})}: not a list of markets: {error}") from error
+        ticks: list[_Tick] = []
+        for start in range(0, len(markets), _MARKETS_PER_REQUEST):
+            names = ",".join(market.market for market in markets[start : start + _MARKETS_PER_REQUEST])
+            try:
+                ticks += _decode_ticks(await rest.get(_TICKS_PATH, {"markets": names}, 1))
+            except RestRefusedError as error:
+                logger.info("some markets without a tick size: %s", error)
+            except (RestError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+                # A limit or an outage: the books matter more than the rest of the ticks.
+                logger.info("markets without a tick size: %s", error)
+                break
+        return _encode_metadata(_Metadata(markets, ticks))
+
+    def instruments(self, metadata: bytes) -> list[Instrument]:
+        """The instruments in what `fetch_metadata` returned. Raises MetadataError if it is not that."""
+        try:
+            known = _decode_metadata(metadata)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise MetadataError(f"not a list of markets: {error}") from error
+        ticks = {tick.market: tick.tick_size for tick in known.ticks}
+        return [_instrument(market.market, ticks.get(market.market)) for market in known.markets]
+
+
+def _instrument(native: str, tick: float | None) -> Instrument:
+    """`status` stays unknown: the list names every market and says of none whether it trades now."""
+    quote, separator, base = native.partition("-")
+    if not (quote and separator and base):
+        raise MetadataError(f"not a market: {native!r}")
+    return Instrument(EXCHANGE.id, base, quote, native, tick=tick)
+
+
+VENUE = Upbit()
+
+
+class UpbitWebSocketAdapter(FeedAdapter):
+    """One connection. No subscription is acknowledged: that its first books come is what `check` waits for."""
+
+    venue = VENUE
