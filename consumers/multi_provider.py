@@ -1,0 +1,216 @@
+"""The books of several exchanges as one, in one quote currency."""
+
+import threading
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from consumers.change_feed import OnSnapshot
+from consumers.consolidated_asset import ConsolidatedAsset
+from consumers.consolidated_book import ConsolidatedBook
+from consumers.fees import taker_fees
+from consumers.freshness import MAX_AGE
+from consumers.fx import links
+from consumers.market_data_provider import MarketDataProvider
+from consumers.opportunity import Opportunity, find_opportunities
+from consumers.reading import ConnectionStatus, Counts, Observation, Update
+from consumers.venue import FxSource, Venue
+from schemas.instruments import Exchange, InstrumentRegistry, SymbolError, exchange_of, guess_instrument
+from schemas.snapshot import OrderBookSnapshot
+
+__all__ = ["EXCHANGE", "MAX_SKEW", "FxSource", "MultiExchangeProvider"]
+
+EXCHANGE = "multi"
+"""The exchange of a consolidated snapshot."""
+
+MAX_SKEW = 3.0
+"""Seconds between the confirmations of two books that are compared. A quiet book is confirmed every 2 s, and that is
+read each second: with a smaller limit quiet books drop out now and then."""
+
+DEFAULT_QUOTE = "USDT"
+
+
+class MultiExchangeProvider(MarketDataProvider):
+    """The books of `symbols`, given by base asset, on all of `providers`, given by exchange id.
+
+    Each exchange is read in its home quote; what is not `quote` is converted over the book of `fx`. `fees` are what a
+    taker pays, in bps by exchange. A book that is not live, or cannot be compared with the others, takes no part:
+    `consolidated(symbol).out` says why. Snapshots are of the exchange `multi`, numbered by this provider, and may be
+    crossed.
+
+    Starting and stopping it starts and stops its providers.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, MarketDataProvider],
+        symbols: Iterable[str],
+        fx: FxSource | None = None,
+        fees: Mapping[str, float] | None = None,
+        quote: str = DEFAULT_QUOTE,
+        max_skew: float = MAX_SKEW,
+        max_age: float = MAX_AGE,
+    ) -> None:
+        super().__init__(max_age)
+        if not providers:
+            raise ValueError("no exchange given")
+        if not max_skew > 0:
+            raise ValueError(f"max_skew must be above zero, got {max_skew}")
+        self.max_skew = max_skew
+        self._fx = fx and replace(fx, symbol=fx.provider.standard_symbol(fx.symbol))
+        self._venues = _venues(providers, taker_fees(providers, fees), quote, self._fx)
+        self._names = _registry(symbols, quote)
+        self._assets = {
+            instrument.symbol: ConsolidatedAsset(instrument, self._venues, self._fx, max_age, max_skew)
+            for instrument in self._names.all()
+        }
+        self._affected = _affected(self._assets.values(), self._venues, self._fx)
+        sources = [*providers.values(), *([self._fx.provider] if self._fx else [])]
+        self._sources = list({id(source): source for source in sources}.values())
+        self.blocking_reads = any(source.blocking_reads for source in self._sources)
+        self._lock = threading.Lock()
+        self._listening = False
+        self._running = False
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """Standard names: each base asset in the common quote currency."""
+        return list(self._assets)
+
+    def consolidated(self, symbol: str) -> ConsolidatedBook:
+        """Every exchange's book of a symbol, and those that may be compared as one. Raises SymbolError."""
+        return self._asset(symbol).consolidated()
+
+    def opportunities(self, symbol: str) -> list[Opportunity]:
+        """What each pair of exchanges offers at this moment, or why not. Raises SymbolError."""
+        book = self.consolidated(symbol)
+        return find_opportunities(book.symbol, book.venues, self.max_skew)
+
+    def start(self) -> None:
+        """Start every provider. Raises what one of them raises, with all stopped again."""
+        with self._lock:
+            self._running = True
+        self._changes.open()
+        try:
+            for source in self._sources:
+                if self._running:
+                    source.start()
+        except BaseException:
+            self.stop()
+            raise
+        if not self._running:
+            # Stopped meanwhile, perhaps before the last of them was started.
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop every provider, also while they start; the books stay readable and grow old."""
+        with self._lock:
+            self._running = False
+        for source in self._sources:
+            source.stop()
+        self._changes.close()
+
+    def standard_symbol(self, name: str) -> str:
+        """The standard name of a base asset (`BTC`) or of a pair in the common quote (`BTCUSDT`, `BTC-USDT`)."""
+        return self._names.resolve(name).symbol
+
+    def on_snapshot(self, callback: OnSnapshot) -> None:
+        """Call `callback` with the newest book of each symbol that changed on any exchange."""
+        self._listen()
+        super().on_snapshot(callback)
+
+    def updates(self, *symbols: str) -> AsyncIterator[Update]:
+        """The consolidated books as they are, then each newer one."""
+        self._listen()
+        return super().updates(*symbols)
+
+    def get_connection_status(self) -> ConnectionStatus:
+        """How the providers are connected together, and the status of every symbol."""
+        found = [source.get_connection_status() for source in self._sources]
+        return ConnectionStatus(
+            is_running=self._running,
+            connected=all(status.connected for status in found),
+            thread_alive=all(status.thread_alive for status in found),
+            reconnect_count=sum(status.reconnect_count for status in found),
+            trouble="; ".join(dict.fromkeys(status.trouble for status in found if status.trouble)),
+            symbols=self._statuses(),
+        )
+
+    def _observe(self, symbol: str) -> Observation:
+        asset = self._assets.get(symbol)
+        if asset is None:
+            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
+        return asset.observe()
+
+    def _counts(self, symbol: str) -> Counts:
+        asset = self._assets.get(symbol)
+        if asset is None:
+            return Counts()
+        found = [venue.provider.status(venue.symbol_of(asset.instrument.base)) for venue in self._venues]
+        return Counts(
+            received=sum(status.received for status in found),
+            conflated=sum(status.conflated for status in found),
+            missed=sum(status.missed for status in found),
+            resets=sum(status.resets for status in found),
+            skipped=sum(status.skipped for status in found),
+        )
+
+    def _asset(self, name: str) -> ConsolidatedAsset:
+        symbol = self.standard_symbol(name)
+        try:
+            return self._assets[symbol]
+        except KeyError:
+            raise SymbolError(f"{symbol} is not among the symbols this provider follows") from None
+
+    def _listen(self) -> None:
+        """Hear of every change, from the first time that somebody waits for one."""
+        with self._lock:
+            if not self._listening:
+                for source in self._sources:
+                    source.on_snapshot(self._on_snapshot)
+                self._listening = True
+
+    def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
+        for symbol in self._affected.get(snapshot.symbol, ()):
+            self._changes.publish(symbol)
+
+
+def _venues(
+    providers: Mapping[str, MarketDataProvider], fees: Mapping[str, float], quote: str, fx: FxSource | None
+) -> list[Venue]:
+    """Each exchange in its home quote. Raises ValueError for one that cannot be converted."""
+    venues = [
+        Venue(exchange, provider, exchange_of(exchange).home_quote, fees[exchange])
+        for exchange, provider in providers.items()
+    ]
+    for venue in venues:
+        if venue.quote == quote:
+            continue
+        if fx is None:
+            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: name the exchange rate to {quote}")
+        if not links(fx.symbol, venue.quote, quote):
+            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: {fx.symbol} is no rate from that to {quote}")
+    return venues
+
+
+def _registry(bases: Iterable[str], quote: str) -> InstrumentRegistry:
+    """The consolidated symbols by every name they have. Raises SymbolError for a base that can be none."""
+    exchange = Exchange(EXCHANGE, quote)
+    asked = [guess_instrument(exchange, name if "-" in name else f"{name.strip()}-{quote}") for name in bases]
+    if not asked:
+        raise ValueError("no symbols asked for")
+    if foreign := [instrument.symbol for instrument in asked if instrument.quote != quote]:
+        raise SymbolError(f"{', '.join(foreign)}: the common quote currency is {quote}; give the base asset alone")
+    return InstrumentRegistry(exchange, dict.fromkeys(asked), offline=True)
+
+
+def _affected(assets: Iterable[ConsolidatedAsset], venues: Iterable[Venue], fx: FxSource | None) -> dict[str, set[str]]:
+    """Which consolidated symbols change with a book of this symbol."""
+    affected: dict[str, set[str]] = {}
+    for asset in assets:
+        for venue in venues:
+            names = [venue.symbol_of(asset.instrument.base)]
+            if fx is not None and venue.quote != asset.instrument.quote:
+                names.append(fx.symbol)
+            for name in names:
+                affected.setdefault(name, set()).add(asset.instrument.symbol)
+    return affected

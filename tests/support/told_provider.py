@@ -1,0 +1,84 @@
+"""A provider whose books, ages and connection are what a test tells it."""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from consumers.market_data_provider import MarketDataProvider
+from consumers.reading import ConnectionStatus, Counts, Observation
+from schemas.instruments import InstrumentRegistry, exchange_of
+from schemas.snapshot import Levels, OrderBookSnapshot
+from tests.support.builders import book
+
+
+class ToldProvider(MarketDataProvider):
+    """Books of one exchange; ages stand still until told otherwise."""
+
+    def __init__(self, exchange: str, blocking_reads: bool = False) -> None:
+        super().__init__()
+        self.exchange = exchange
+        self.blocking_reads = blocking_reads
+        self.calls: list[str] = []
+        self.running = False
+        self.trouble = ""
+        self.observations: dict[str, Observation] = {}
+        self._names = InstrumentRegistry(exchange_of(exchange), offline=True)
+
+    def put(self, symbol: str, bids: Levels, asks: Levels, *, age: float = 0.0, depth: int = 20) -> OrderBookSnapshot:
+        """A new live book, confirmed `age` seconds ago."""
+        before = self.observations.get(symbol, Observation()).snapshot
+        snapshot = book(
+            symbol,
+            exchange=self.exchange,
+            bids=bids,
+            asks=asks,
+            depth=depth,
+            update_id=before.update_id + 1 if before else 1,
+        )
+        self.observations[symbol] = Observation(snapshot, age, age, True)
+        self._changes.publish(symbol)
+        return snapshot
+
+    def tell(self, symbol: str, **changes: object) -> None:
+        """Something else is known of a book: its `age`, that its feeder is not alive, its `snapshot`."""
+        self.observations[symbol] = replace(self.observations[symbol], **changes)
+
+    def lose(self, symbol: str) -> None:
+        """The book is suspect from now on."""
+        snapshot = self.observations[symbol].snapshot
+        assert snapshot is not None
+        self.tell(symbol, snapshot=replace(snapshot, state="suspect"))
+        self._changes.publish(symbol)
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        return list(self.observations)
+
+    def start(self) -> None:
+        self.calls.append("start")
+        self.running = True
+        self._changes.open()
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+        self.running = False
+        self._changes.close()
+
+    def standard_symbol(self, name: str) -> str:
+        return self._names.resolve(name).symbol
+
+    def get_connection_status(self) -> ConnectionStatus:
+        return ConnectionStatus(
+            is_running=self.running,
+            connected=self.running and not self.trouble,
+            thread_alive=self.running,
+            reconnect_count=1,
+            trouble=self.trouble,
+            symbols=self._statuses(),
+        )
+
+    def _observe(self, symbol: str) -> Observation:
+        return self.observations.get(symbol, Observation())
+
+    def _counts(self, symbol: str) -> Counts:
+        return Counts(received=2, conflated=1)
