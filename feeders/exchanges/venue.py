@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from feeders.events import Event, SnapshotNeeded, Topic
-from feeders.rest_client import RestClient
 from schemas.instruments import Exchange, Instrument, exchange_of
 
 if TYPE_CHECKING:
     from feeders.exchanges.adapter import FeedAdapter
+    from feeders.rest_client import RestClient
 
 FeedMode = Literal["diff", "partial"]
 
@@ -106,13 +106,13 @@ class Venue(Protocol):
     def adapter(self) -> "type[FeedAdapter]":
         """What opens a connection."""
 
-    def rest(self, rest_url: str, timeout: float) -> RestClient:
+    def rest(self, rest_url: str, timeout: float) -> "RestClient":
         """Requests within the exchange's limits."""
 
-    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+    async def fetch_snapshot(self, rest: "RestClient", need: SnapshotNeeded) -> tuple[str, bytes]:
         """Address and answer of a snapshot request. Raises RestError."""
 
-    async def fetch_metadata(self, rest: RestClient) -> bytes:
+    async def fetch_metadata(self, rest: "RestClient") -> bytes:
         """What the exchange says of its instruments. Raises RestError."""
 
     def instruments(self, metadata: bytes) -> list[Instrument]:

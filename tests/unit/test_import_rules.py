@@ -29,10 +29,20 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))}
 
 
-def imported(source: str, importer: str) -> set[str]:
+def for_types_alone(tree: ast.AST) -> set[ast.AST]:
+    """Everything under `if TYPE_CHECKING:`, which no run imports."""
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    return {node for guard in guards for statement in guard.body for node in ast.walk(statement)}
+
+
+def imported(source: str, importer: str, *, at_run_time: bool = False) -> set[str]:
     """Every dotted name that `source` imports, wherever in it, and the names it takes from it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    left_out = for_types_alone(tree) if at_run_time else set()
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -50,6 +60,8 @@ def touches(names: set[str], forbidden: set[str]) -> list[str]:
 
 IMPORTS = {name: imported(path.read_text(), name) for name, path in MODULES.items()}
 
+IMPORTS_AT_RUN_TIME = {name: imported(path.read_text(), name, at_run_time=True) for name, path in MODULES.items()}
+
 
 def is_pure(name: str) -> bool:
     last = name.rpartition(".")[2]
@@ -59,14 +71,14 @@ def is_pure(name: str) -> bool:
 
 
 def reached_from(name: str) -> Iterator[str]:
-    """The module and every module of ours that it imports, directly or not."""
+    """The module and every module of ours that it imports when it runs, directly or not."""
     seen: set[str] = set()
     waiting = [name]
     while waiting:
         module = waiting.pop()
         if module in MODULES and module not in seen:
             seen.add(module)
-            waiting.extend(IMPORTS[module])
+            waiting.extend(IMPORTS_AT_RUN_TIME[module])
             yield module
 
 
@@ -82,7 +94,10 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
 def may_name_an_exchange(name: str) -> bool:
     package, _, last = name.rpartition(".")
     of_one_venue = package == "feeders.exchanges" and last.partition("_")[0] in EXCHANGES
-    return of_one_venue or name.startswith("feeders.simulator") or name in ("feeders.__main__", "feeders.exchanges")
+    # A command line has defaults and examples, and the demo shows one exchange.
+    return of_one_venue or name.startswith(
+        ("feeders.simulator", "feeders.commands", "feeders.demo", "feeders.__main__")
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("schemas")])
@@ -105,7 +120,7 @@ def test_consumers_import_feeders_only_in_the_direct_provider(name: str) -> None
 
 @pytest.mark.parametrize("name", [name for name in MODULES if is_pure(name)])
 def test_pure_module_reaches_no_clock_thread_log_or_network(name: str) -> None:
-    impure = {module: touches(IMPORTS[module], IMPURE) for module in reached_from(name)}
+    impure = {module: touches(IMPORTS_AT_RUN_TIME[module], IMPURE) for module in reached_from(name)}
 
     assert {module: found for module, found in impure.items() if found} == {}
 
@@ -137,6 +152,13 @@ def test_shared_code_names_no_exchange(name: str) -> None:
 )
 def test_imports_are_found_wherever_they_stand(source: str, names: set[str]) -> None:
     assert imported(source, "feeders.events") == names
+
+
+def test_imports_for_types_alone_are_told_apart() -> None:
+    source = "if TYPE_CHECKING:\n    import asyncio\nimport time"
+
+    assert imported(source, "feeders.events") == {"asyncio", "time"}
+    assert imported(source, "feeders.events", at_run_time=True) == {"time"}
 
 
 def test_a_name_is_forbidden_with_all_that_is_inside_it() -> None:
