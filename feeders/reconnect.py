@@ -1,7 +1,6 @@
 """The only loop that opens exchange connections again, and the next one before the current one ends."""
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -152,5 +151,7 @@ class Keeper(Generic[LineT]):
 
 async def _stop(task: "asyncio.Task[None]") -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError, WebSocketError):
-        await task
+    # Awaiting the task itself would take a cancellation of ours for the task's own.
+    await asyncio.wait((task,))
+    if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, WebSocketError):
+        raise error
