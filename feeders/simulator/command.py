@@ -50,7 +50,9 @@ def simulate(
     ] = 0.0,
     clock_speed: Annotated[
         float,
-        typer.Option(envvar="BOOKBUS_CLOCK_SPEED", min=0.001, help="How fast time runs for limits, pings and the 24 h."),
+        typer.Option(
+            envvar="BOOKBUS_CLOCK_SPEED", min=0.001, help="How fast time runs for limits, pings and the 24 h."
+        ),
     ] = 1.0,
     snapshot_mode: Annotated[
         str,

@@ -1,0 +1,170 @@
+"""The local Binance exchange over real sockets: REST answers, weights and errors."""
+
+import asyncio
+import time
+from urllib.parse import quote
+
+import pytest
+
+from feeders.simulator.faults import Fault
+from feeders.simulator.settings import BinanceRules
+from tests.support.simulated_exchange import LIMIT, exchange, get, levels
+
+
+@pytest.mark.parametrize(
+    ("path", "weight"),
+    [
+        ("/api/v3/depth?symbol=BTCUSDT", 5),
+        ("/api/v3/depth?symbol=BTCUSDT&limit=100", 5),
+        ("/api/v3/depth?symbol=BTCUSDT&limit=101", 25),
+        ("/api/v3/depth?symbol=BTCUSDT&limit=1000", 50),
+        ("/api/v3/depth?symbol=BTCUSDT&limit=1001", 250),
+        ("/api/v3/depth?symbol=BTCUSDT&limit=9999", 250),
+        ("/api/v3/exchangeInfo", 20),
+        ("/api/v3/time", 1),
+        ("/api/v3/ping", 1),
+        ("/api/v3/ticker/bookTicker", 4),
+        ("/api/v3/ticker/bookTicker?symbol=BTCUSDT", 2),
+    ],
+)
+async def test_each_request_costs_its_weight(path: str, weight: int) -> None:
+    async with exchange() as simulator:
+        answer = await get(simulator, path)
+
+        assert answer.status == 200
+        assert answer.headers["x-mbx-used-weight-1m"] == str(weight)
+        assert simulator.status()["weight_used"] == weight
+
+
+async def test_depth_has_as_many_levels_as_asked_up_to_5000() -> None:
+    async with exchange("BTCUSDT", levels=5200) as simulator:
+        counts = []
+        for limit in ("", "&limit=1", "&limit=700", "&limit=5000", "&limit=20000"):
+            body = (await get(simulator, f"/api/v3/depth?symbol=BTCUSDT{limit}")).body
+            assert list(body) == ["lastUpdateId", "bids", "asks"]
+            assert levels(body["bids"]) == tuple(sorted(levels(body["bids"]), reverse=True))
+            counts.append((len(body["bids"]), len(body["asks"])))
+
+    assert counts == [(100, 100), (1, 1), (700, 700), (5000, 5000), (5000, 5000)]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/api/v3/depth?symbol=NOPE", -1121),
+        ("/api/v3/depth?symbol=btcusdt", -1121),
+        ("/api/v3/depth", -1102),
+        ("/api/v3/depth?symbol=BTCUSDT&limit=many", -1100),
+        ("/api/v3/depth?symbol=BTCUSDT&limit=0", -1130),
+        ("/api/v3/depth?symbol=BTCUSDT&symbolStatus=HALT", -1220),
+        ("/api/v3/exchangeInfo?symbol=NOPE", -1121),
+        ("/api/v3/exchangeInfo?symbols=BTCUSDT", -1100),
+    ],
+)
+async def test_a_wrong_request_is_answered_400_with_a_code(path: str, code: int) -> None:
+    async with exchange() as simulator:
+        answer = await get(simulator, path)
+
+    assert (answer.status, answer.body["code"]) == (400, code)
+    assert answer.body["msg"]
+
+
+async def test_exchange_info_describes_every_market() -> None:
+    async with exchange("BTCUSDT", "ETHBTC") as simulator:
+        info = (await get(simulator, "/api/v3/exchangeInfo")).body
+        one = (await get(simulator, "/api/v3/exchangeInfo?symbol=ETHBTC")).body
+        two = (await get(simulator, "/api/v3/exchangeInfo?symbols=" + quote('["BTCUSDT","ETHBTC"]'))).body
+        depth = (await get(simulator, "/api/v3/depth?symbol=ETHBTC&limit=500")).body
+
+    assert [symbol["symbol"] for symbol in one["symbols"]] == ["ETHBTC"]
+    assert [symbol["symbol"] for symbol in two["symbols"]] == ["BTCUSDT", "ETHBTC"]
+    assert {symbol["status"] for symbol in info["symbols"]} == {"TRADING", "BREAK"}
+    assert {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 6000} in info[
+        "rateLimits"
+    ]
+    symbol = one["symbols"][0]
+    assert (symbol["baseAsset"], symbol["quoteAsset"]) == ("ETH", "BTC")
+    filters = {each["filterType"]: each for each in symbol["filters"]}
+    tick, step = float(filters["PRICE_FILTER"]["tickSize"]), float(filters["LOT_SIZE"]["stepSize"])
+    assert float(filters["NOTIONAL"]["minNotional"]) > 0
+    for price, quantity in levels(depth["bids"]):
+        assert price / tick == pytest.approx(round(price / tick))
+        assert quantity / step == pytest.approx(round(quantity / step))
+
+
+async def test_time_and_ping_and_the_best_quotes_are_answered() -> None:
+    async with exchange() as simulator:
+        assert (await get(simulator, "/api/v3/ping")).body == {}
+        assert abs((await get(simulator, "/api/v3/time")).body["serverTime"] / 1000 - time.time()) < 60
+        one = (await get(simulator, "/api/v3/ticker/bookTicker?symbol=BTCUSDT")).body
+        everything = (await get(simulator, "/api/v3/ticker/bookTicker")).body
+        assert (await get(simulator, "/api/v1/depth")).status == 404
+
+    assert list(one) == ["symbol", "bidPrice", "bidQty", "askPrice", "askQty"]
+    assert [each["symbol"] for each in everything] == ["BTCUSDT", "ETHUSDT"]
+
+
+async def test_too_much_weight_is_refused_and_going_on_is_banned() -> None:
+    rules = BinanceRules(weight=12, weight_window=1000.0, requests_until_ban=2)
+    async with exchange(rules=rules) as simulator:
+        answers = [await get(simulator, "/api/v3/depth?symbol=BTCUSDT") for _ in range(5)]
+        status = simulator.status()
+
+    assert [answer.status for answer in answers] == [200, 200, 429, 429, 418]
+    assert answers[2].body["code"] == answers[4].body["code"] == -1003
+    assert 0 < int(answers[2].headers["Retry-After"]) <= 1000
+    assert answers[4].headers["Retry-After"] == "120"
+    assert status["rest_statuses"] == {"200": 2, "429": 2, "418": 1}
+    assert status["weight_highest"] == 25
+
+
+@pytest.mark.parametrize("status", [403, 418, 429, 451, 500, 503])
+async def test_a_status_can_be_asked_for(status: int) -> None:
+    async with exchange() as simulator:
+        simulator.inject(Fault(kind="rest_status", value=status, seconds=7))
+        answer = await get(simulator, "/api/v3/depth?symbol=BTCUSDT")
+        simulator.clear()
+        recovered = await get(simulator, "/api/v3/depth?symbol=BTCUSDT")
+
+    assert (answer.status, recovered.status) == (status, 200)
+    if status in (418, 429):
+        assert answer.headers["Retry-After"] == "7"
+    if status == 451:
+        assert answer.body["code"] == 0
+        assert answer.body["msg"].startswith("Service unavailable from a restricted location")
+
+
+async def test_rest_answers_can_hang_come_late_or_be_cut() -> None:
+    async with exchange() as simulator:
+        simulator.inject(Fault(kind="rest_timeout"))
+        with pytest.raises(TimeoutError):
+            await get(simulator, "/api/v3/ping", timeout=0.1)
+        simulator.inject(Fault(kind="rest_truncated"))
+        with pytest.raises((OSError, Exception), match="IncompleteRead"):
+            await get(simulator, "/api/v3/depth?symbol=BTCUSDT")
+        simulator.inject(Fault(kind="rest_delay", value=0.2))
+        began = time.monotonic()
+        await get(simulator, "/api/v3/ping")
+
+    assert time.monotonic() - began >= 0.2
+
+
+async def test_a_snapshot_can_lack_a_side() -> None:
+    async with exchange() as simulator:
+        simulator.inject(Fault(kind="empty_snapshot"))
+        bodies = [(await get(simulator, "/api/v3/depth?symbol=BTCUSDT")).body for _ in range(2)]
+
+    assert [len(body["bids"]) for body in bodies] == [0, 100]
+
+
+async def test_one_http_connection_serves_many_requests() -> None:
+    async with exchange() as simulator:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(simulator.rest_url.rpartition(":")[2]))
+        for _ in range(3):
+            writer.write(b"GET /api/v3/ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT)
+            assert head.startswith(b"HTTP/1.1 200 OK")
+            assert await reader.readexactly(2) == b"{}"
+        writer.write(b"nonsense\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), LIMIT) == b""
+        writer.close()
