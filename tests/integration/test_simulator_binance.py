@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from feeders.simulator.faults import Fault
-from tests.support.simulated_exchange import Book, ask, client, exchange, get, levels, receive
+from tests.support.simulated_exchange import Book, client, exchange, get, levels, receive
 
 
 async def test_a_raw_connection_gets_the_bare_payload() -> None:
