@@ -247,7 +247,6 @@ class _LineIds:
         if self._fallen <= _MAX_FALLEN:
             return False
         self._newest.clear()
-        self._fallen = 0
         return True
 
     def forget(self, line: int) -> None:
@@ -280,7 +279,7 @@ class ReplaceSync:
         bids, asks = tuple(update.bids[: self._depth]), tuple(update.asks[: self._depth])
         if bids and asks and bids[0][0] >= asks[0][0]:
             return self._lose("bids and asks cross")
-        unchanged = self._top == (bids, asks) and self._id is not None
+        unchanged = self._top == (bids, asks)
         self._id, self._top = update.last_id, (bids, asks)
         if unchanged:
             return [BookUnchanged(self._native, update.last_id, self._topic)]

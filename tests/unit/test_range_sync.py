@@ -71,6 +71,7 @@ def test_an_update_before_the_acknowledgement_asks_and_the_acknowledgement_asks_
     assert sync.receive_update(depth_update(100), LINE) == [FIRST_SNAPSHOT_NEEDED]
     assert list(sync.start()) == []
     assert list(sync.receive_update(depth_update(101), LINE)) == []
+    assert sync.receive_snapshot(depth_snapshot(99), LIMIT) == [updated(101)]
 
 
 def test_a_quiet_symbol_is_live_by_its_snapshot_alone() -> None:
@@ -307,7 +308,26 @@ def test_ids_that_stay_low_on_their_own_line_lose_the_book() -> None:
 
     assert events == [BookLost(NATIVE, "update ids fell to 21"), FIRST_SNAPSHOT_NEEDED]
     assert sync.receive_snapshot(depth_snapshot(21), LIMIT) == [updated(21)]
-    assert sync.receive_update(depth_update(22), LINE) == [BookUnchanged(NATIVE, 22)]
+    for update_id in range(22, 80):
+        assert sync.receive_update(depth_update(update_id), LINE) == [BookUnchanged(NATIVE, update_id)]
+
+
+def test_the_same_update_many_times_over_is_no_restart() -> None:
+    sync = live_at(110)
+    sync.receive_update(depth_update(111), LINE)
+
+    assert [event for _ in range(30) for event in sync.receive_update(depth_update(111), LINE)] == []
+
+
+def test_a_new_connection_may_start_with_lower_ids() -> None:
+    sync = live_at(1_000)
+    sync.receive_update(depth_update(1_001), LINE)
+    lose_line(sync, LINE)
+
+    sync._lines.add(LINE)
+    assert sync.start() == [FIRST_SNAPSHOT_NEEDED]
+    assert [event for new in range(1, 31) for event in sync.receive_update(depth_update(new), LINE)] == []
+    assert sync.receive_snapshot(depth_snapshot(30), LIMIT) == [updated(30)]
 
 
 def test_ids_that_start_again_while_a_snapshot_is_awaited_do_not_block_it() -> None:
@@ -424,6 +444,20 @@ def test_deepening_goes_on_while_one_line_waits_for_what_it_lacks() -> None:
     assert sync.book.bids.levels()[1] == (98.5, 1.0)
 
 
+def test_what_waits_since_before_the_question_is_not_forgotten() -> None:
+    sync = live_with_window(LINE, OTHER_LINE)
+    sync.receive_update(depth_update(104, bids=[(50.0, 1.0)]), LINE)
+    near_the_edge = depth_update(101, bids=falling_to_zero(100, 99, 98, 97, 96, 95, 94, 93))
+    assert SnapshotNeeded(NATIVE, 10, urgent=False) in sync.receive_update(near_the_edge, OTHER_LINE)
+
+    sync.receive_snapshot(depth_snapshot(102, bids=falling(92, 91)), 10)
+
+    assert sync.receive_update(depth_update(103), OTHER_LINE) == [
+        BookUnchanged(NATIVE, 103),
+        BookUnchanged(NATIVE, 104),
+    ]
+
+
 # The known window: how far from the touch the snapshot reached.
 
 
@@ -431,10 +465,13 @@ def falling(*prices: float) -> list[DepthChange]:
     return [(price, 1.0) for price in prices]
 
 
-def live_with_window() -> RangeSync:
+def falling_to_zero(*prices: float) -> list[DepthChange]:
+    return [(price, 0.0) for price in prices]
+
+
+def live_with_window(*lines: int) -> RangeSync:
     """The best bid alone is published; nine more are known, the last at 91. The asks are whole."""
-    bids = falling(*[float(price) for price in range(100, 90, -1)])
-    return live_at(100, bids=bids, asks=[(101.0, 1.0)], depth=1, limit=10)
+    return live_at(100, *lines, bids=falling(*range(100, 90, -1)), asks=[(101.0, 1.0)], depth=1, limit=10)
 
 
 def remove_bids(sync: RangeSync, *prices: float) -> list[Event]:
@@ -470,8 +507,7 @@ def test_a_fresh_snapshot_ends_the_episode_and_the_next_one_is_told_again() -> N
     sync = live_with_window()
     remove_bids(sync, *range(100, 90, -1))
 
-    bids = falling(*[float(price) for price in range(90, 80, -1)])
-    sync.receive_snapshot(depth_snapshot(110, bids=bids, asks=[(101.0, 1.0)]), 10)
+    sync.receive_snapshot(depth_snapshot(110, bids=falling(*range(90, 80, -1)), asks=[(101.0, 1.0)]), 10)
 
     assert remove_bids(sync, 90.0) == []
     assert remove_bids(sync, *range(89, 80, -1)) == [SnapshotNeeded(NATIVE, 10, urgent=False), KnownWindowLeft(NATIVE)]
@@ -538,6 +574,28 @@ def test_two_losses_on_one_line_are_both_made_good_by_the_other() -> None:
         BookUnchanged(NATIVE, 104),
         BookUnchanged(NATIVE, 105),
     ]
+
+
+def test_what_the_lines_brought_out_of_order_bridges_in_order() -> None:
+    sync = new_sync(LINE, OTHER_LINE)
+    sync.receive_update(depth_update(103, bids=[(99.0, 3.0)]), LINE)
+    sync.receive_update(depth_update(101, bids=[(99.0, 1.0)]), OTHER_LINE)
+    sync.receive_update(depth_update(102, bids=[(99.0, 2.0)]), OTHER_LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(100), LIMIT) == [updated(103, bids=[(99.0, 3.0), (98.0, 2.0)])]
+
+
+def test_a_book_that_crosses_while_catching_up_is_lost_and_stays_lost() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+    sync.receive_update(depth_update(102, bids=[(101.0, 1.0)]), LINE)
+    sync.receive_update(depth_update(103, bids=[(101.0, 0.0)]), LINE)
+
+    assert sync.receive_update(depth_update(101), OTHER_LINE) == [
+        BookUnchanged(NATIVE, 101),
+        BookLost(NATIVE, "bids and asks cross"),
+        FIRST_SNAPSHOT_NEEDED,
+    ]
+    assert sync.update_id is None
 
 
 def test_an_update_that_every_line_is_past_is_lost() -> None:
@@ -612,6 +670,17 @@ def test_nothing_from_a_lost_connection_is_kept_for_the_next() -> None:
     assert sync.start() == [FIRST_SNAPSHOT_NEEDED]
     assert list(sync.receive_update(depth_update(205), OTHER_LINE)) == []
     assert sync.receive_snapshot(depth_snapshot(204), LIMIT) == [updated(205)]
+
+
+def test_what_waited_for_a_line_is_gone_with_the_last_connection() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+    sync.receive_update(depth_update(105), LINE)
+    for line in (LINE, OTHER_LINE):
+        lose_line(sync, line)
+
+    sync._lines.add(THIRD_LINE)
+    sync.start()
+    assert sync.receive_snapshot(depth_snapshot(101), LIMIT) == [updated(101)]
 
 
 def test_a_second_subscription_to_a_live_book_asks_nothing() -> None:

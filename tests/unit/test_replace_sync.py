@@ -140,6 +140,16 @@ def test_a_new_connection_may_start_with_lower_ids() -> None:
     ]
 
 
+def test_connections_come_and_go_and_leave_nothing_behind() -> None:
+    sync = live_at(100)
+
+    for line in range(1, 50):
+        sync.lose_line(line - 1, "reset")
+        sync.receive_update(depth_snapshot(100 + line), line)
+
+    assert list(sync._ids._newest) == [49]
+
+
 def test_a_quote_names_its_topic_in_every_event() -> None:
     sync = ReplaceSync(NATIVE, 1, {LINE}, "quote")
 
