@@ -142,9 +142,9 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_every_command_of_the_feeders_is_documented() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    section, _, _ = (ROOT / "docs" / "operations.md").read_text().partition("## Settings")
 
-    assert {f"feeders {name}" for name in re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)} == set(COMMANDS)
+    assert {f"feeders {name}" for name in re.findall(r"^\| `([a-z]+)` \|", section, re.MULTILINE)} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", ["run", "record", "replay", "redis", "health"])
