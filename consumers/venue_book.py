@@ -65,7 +65,7 @@ def why_unlike(one: VenueBook, other: VenueBook) -> str:
     apart = mids_apart(one, other)
     if apart <= MAX_MIDS_APART:
         return ""
-    return f"mids of {one.exchange} and {other.exchange} are {apart:.0%} apart: different asset?"
+    return f"mids of {one.exchange} and {other.exchange} are {apart:.1%} apart: different asset?"
 
 
 def why_not_comparable(one: VenueBook, other: VenueBook, max_skew: float) -> str:
