@@ -80,6 +80,12 @@ class ClosingSoon(Event, frozen=True):
     reason: str
 
 
+class ResubscribeNeeded(Event, frozen=True):
+    """The book cannot go on until the exchange sends it anew, which it does on a new subscription."""
+
+    native: str
+
+
 class KnownWindowLeft(Event, frozen=True):
     """Published levels lie beyond what the last snapshot covered: there may be levels nobody told us of."""
 

@@ -18,6 +18,7 @@ from feeders.events import (
     KnownWindowLeft,
     PrecisionLost,
     Refused,
+    ResubscribeNeeded,
     SnapshotNeeded,
     Topic,
     TradeHappened,
@@ -159,7 +160,7 @@ class Feed:
                     logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
                 case PrecisionLost():
                     logger.warning("%s: %s has more digits than float64 keeps", event.native, event.text)
-                case Acknowledged() | Refused() | ClosingSoon():
+                case Acknowledged() | Refused() | ClosingSoon() | ResubscribeNeeded():
                     rest.append(event)
         return rest
 

@@ -37,6 +37,11 @@ class BaseWebSocketClient(ABC):
     send_interval = 0.3
     """Seconds between two messages of ours; our pings and the library's pongs come on top."""
 
+    keepalive_text: str | None = None
+    """What the exchange wants to hear now and then, where a WebSocket ping is not enough."""
+
+    keepalive_interval = 20.0
+
     def __init__(self, url: str, heartbeat_interval: float = 30.0, timeout: float = 10.0) -> None:
         self.url = url
         self.heartbeat_interval = heartbeat_interval
@@ -151,9 +156,13 @@ class BaseWebSocketClient(ABC):
             await self._outbox_filled.wait()
 
     async def _watch(self, socket: ClientConnection) -> None:
+        next_keepalive = time.monotonic() + self.keepalive_interval
         while True:
             await asyncio.sleep(0.5)
             now = time.monotonic()
+            if self.keepalive_text is not None and now >= next_keepalive:
+                next_keepalive = now + self.keepalive_interval
+                self.send_soon([self.keepalive_text])
             if now - self.last_frame > 2 * self.heartbeat_interval:
                 self.replace_wanted.set()
             if now - self.last_sign_of_life >= PING_AFTER or now - self.last_pong >= PING_EVERY:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import ClassVar, Self
 
 from feeders.errors import WebSocketTimeoutError
-from feeders.events import Acknowledged, ClosingSoon, Refused, Topic
+from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from feeders.exchanges.venue import FeedOptions, Venue
 from feeders.feed import Feed, OnTrade, SnapshotSource
 from feeders.rest_client import RestClient
@@ -141,6 +141,8 @@ class FeedAdapter(BaseWebSocketClient):
                 case Refused():
                     # Left unanswered in our list, it ends the connection when its time is up.
                     logger.error("%s refused a subscription: %s", self.venue.exchange.id, event.message)
+                case ResubscribeNeeded():
+                    self.send_soon([request.text for request in self.feed.protocol.subscribe([event.native])])
                 case ClosingSoon():
                     logger.info("%s: %s", self.venue.exchange.id, event.reason)
                     self.replace_wanted.set()
