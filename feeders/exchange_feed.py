@@ -54,6 +54,8 @@ class ExchangeFeed:
         for shard in venue.connections(self.natives, wiring.options):
             line = venue.adapter(shard, callback, settings.heartbeat_interval, settings.timeout, wiring)
             self._keepers |= dict.fromkeys(shard, Keeper(line, settings.policy))
+        self.keepers: Sequence[Keeper[FeedAdapter]] = tuple(dict.fromkeys(self._keepers.values()))
+        """One for each connection."""
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError if the reconnect policy has a limit and it is reached."""
@@ -64,11 +66,6 @@ class ExchangeFeed:
                     tasks.create_task(keeper.run())
         finally:
             await self.rest.close()
-
-    @property
-    def keepers(self) -> Sequence[Keeper[FeedAdapter]]:
-        """One for each connection."""
-        return tuple(dict.fromkeys(self._keepers.values()))
 
     @property
     def connected(self) -> int:

@@ -1,0 +1,223 @@
+"""Order books straight from an exchange, by the feeder's own protocol code in a thread of this process."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import ClassVar
+
+from consumers.adapter_line import AdapterLine, WebSocketAdapter
+from consumers.feed_session import Feed, FeedSession
+from consumers.freshness import MAX_AGE, elapsed
+from consumers.local_books import LocalBook
+from consumers.market_data_provider import MarketDataProvider
+from consumers.reading import ConnectionStatus, Counts, Observation
+from feeders.exchange_feed import ConnectionSettings, ExchangeFeed
+from feeders.exchanges.adapter import Wiring
+from feeders.exchanges.venue import FeedOptions, venue_of
+from feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
+from feeders.standstill import StandstillWatch
+from schemas.instruments import InstrumentRegistry, exchange_of
+from schemas.snapshot import OrderBookSnapshot
+
+logger = logging.getLogger(__name__)
+
+
+class DirectProvider(MarketDataProvider):
+    """The books of one exchange without a bus. Subclasses say which."""
+
+    exchange_id: ClassVar[str]
+
+    def __init__(
+        self,
+        symbols: str | Iterable[str],
+        ws_adapter: WebSocketAdapter | None = None,
+        heartbeat_interval: float = 30.0,
+        timeout: float = 10.0,
+        max_reconnect_attempts: int = 5,
+        reconnect_backoff: float = 2.0,
+        *,
+        reconnect_delay: float = 1.0,
+        ws_url: str | None = None,
+        rest_url: str | None = None,
+        options: FeedOptions | None = None,
+        max_age: float = MAX_AGE,
+    ) -> None:
+        """A lost connection is opened again after `reconnect_delay` seconds, after each failure in a row
+        `reconnect_backoff` times as long, at most 30; after `max_reconnect_attempts` failures the provider is down.
+        `ws_adapter` replaces the exchange's own connection. Raises SymbolError for what can be no symbol.
+        """
+        super().__init__(max_age)
+        self._instrument = lru_cache(10_000)(InstrumentRegistry(exchange_of(self.exchange_id), offline=True).resolve)
+        names = symbols.split(",") if isinstance(symbols, str) else symbols
+        self._natives = {instrument.symbol: instrument.native for instrument in map(self._instrument, names)}
+        if not self._natives:
+            raise ValueError("no symbols asked for")
+        self._books = {symbol: LocalBook() for symbol in self._natives}
+        policy = ReconnectPolicy(reconnect_delay, reconnect_backoff, max_attempts=max_reconnect_attempts)
+        self._settings = ConnectionSettings(heartbeat_interval, timeout, policy)
+        self._make_feed: Callable[[], Feed]
+        if ws_adapter is None:
+            venue = venue_of(self.exchange_id)
+            wiring = Wiring(ws_url=ws_url, rest_url=rest_url, options=options or FeedOptions(venue.modes[0]))
+            natives = tuple(self._natives.values())
+            self._make_feed = lambda: ExchangeFeed(
+                venue, natives, self._on_snapshot, wiring, self._settings, on_standstill=self._lose_all
+            )
+        else:
+            # Whatever callback it was made with: only this one brings its books here.
+            ws_adapter.callback = self._on_snapshot
+            self._make_feed = lambda: self._feed_of(ws_adapter)
+        self._lock = threading.Lock()
+        self._session: FeedSession | None = None
+        self._stopped = False
+        self._awaited: set[str] = set()
+        self._live_books = 0
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """Standard names of the symbols asked for."""
+        return list(self._books)
+
+    def standard_symbol(self, name: str) -> str:
+        """The standard name, by spelling."""
+        return self._instrument(name).symbol
+
+    def start(self) -> None:
+        """Begin to receive; returns once every book is there, at the latest after `timeout` seconds.
+
+        A provider that is down begins anew.
+        """
+        with self._lock:
+            session = self._session
+            if session is None or not session.alive:
+                if session is not None:
+                    session.stop()  # it ended by itself; its thread may still be about to
+                self._stopped, self._awaited = False, set(self._books)
+                session = self._session = FeedSession(
+                    f"bookbus-{self.exchange_id}", self._make_feed(), GaveUpError, self._confirm, self._end
+                )
+                self._changes.close()
+                self._changes.open()
+                session.start()
+        session.settled.wait(self._settings.timeout)
+
+    def stop(self) -> None:
+        """End the connection and the thread, also in the middle of connecting; the books stay and grow old."""
+        with self._lock:
+            session, self._session, self._stopped = self._session, None, True
+        if session is not None:
+            session.stop()
+        self._changes.close()
+
+    def get_connection_status(self) -> ConnectionStatus:
+        """How the provider is connected, and the status of every symbol. Down: not running, with the reason."""
+        session, trouble = self._session, self._trouble()
+        alive = session is not None and session.alive
+        return ConnectionStatus(
+            is_running=alive,
+            connected=alive and not trouble,
+            thread_alive=session is not None and session.thread_alive,
+            reconnect_count=session.reconnect_count if session is not None else 0,
+            trouble=trouble,
+            symbols=self._statuses(),
+        )
+
+    def _observe(self, symbol: str) -> Observation:
+        book, session, trouble = self._books.get(symbol), self._session, self._trouble()
+        if book is None:
+            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
+        return book.observe(elapsed(), session.alive if session is not None else None, trouble)
+
+    def _counts(self, symbol: str) -> Counts:
+        book = self._books.get(symbol)
+        return Counts() if book is None else book.counts()
+
+    def _trouble(self) -> str:
+        session = self._session
+        if session is None:
+            return "stopped" if self._stopped else "not started"
+        return session.trouble
+
+    def _feed_of(self, adapter: WebSocketAdapter) -> Feed:
+        # What it will bring, and when, is not known: nothing to wait for once it is subscribed.
+        line = AdapterLine(
+            adapter, list(self._natives.values()), lambda: self._live_books, self._settle, self._lose_all
+        )
+        return _AdapterFeed(line, self._settings.policy, self._lose_all)
+
+    def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
+        """What an adapter calls with every new book, and with the last one when its truth is lost."""
+        book = self._books.get(snapshot.symbol)
+        if book is None or self._stopped:
+            return  # what our own stopping does to the connection is no news of the book
+        self._live_books += snapshot.state == "live"
+        book.take(snapshot, elapsed())
+        self._changes.publish(snapshot.symbol)
+        if self._awaited:
+            self._awaited.discard(snapshot.symbol)
+            if not self._awaited:
+                self._settle()
+
+    def _settle(self) -> None:
+        session = self._session
+        if session is not None:
+            session.settled.set()
+
+    def _lose_all(self) -> None:
+        """Nobody can say any more that these are the exchange's books."""
+        if self._stopped:
+            return
+        now = elapsed()
+        for symbol, book in self._books.items():
+            if book.lose(now):
+                self._changes.publish(symbol)
+
+    def _confirm(self, feed: Feed) -> None:
+        """An unchanged book is right for as long as its connection shows that it lives."""
+        # Sockets are timed by a clock that stands still while the machine sleeps, ages by one that goes on.
+        offset = elapsed() - time.monotonic()
+        for symbol, native in self._natives.items():
+            if at := feed.last_sign_of_life(native):
+                self._books[symbol].confirm(at + offset)
+
+    def _end(self, reason: str) -> None:
+        """The feed ended by itself."""
+        logger.error("%s is down: %s", self.exchange_id, reason)
+        self._lose_all()
+        self._changes.close()
+
+
+class BinanceL2WebSocketProvider(DirectProvider):
+    """Binance spot, exact books by snapshot and updates."""
+
+    exchange_id = "binance"
+
+
+class UpbitL2WebSocketProvider(DirectProvider):
+    """Upbit Korea."""
+
+    exchange_id = "upbit"
+
+
+class _AdapterFeed:
+    """The connection of an adapter that the caller brought, kept open like any other."""
+
+    def __init__(self, line: AdapterLine, policy: ReconnectPolicy, on_standstill: Callable[[], None]) -> None:
+        self.standstill = StandstillWatch(lambda _: on_standstill())
+        self.keepers = (Keeper(line, policy),)
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection; empty while there is one."""
+        (keeper,) = self.keepers
+        return "" if keeper.line.is_connected else keeper.failure or "connecting"
+
+    async def run(self) -> None:
+        """Until cancelled. Raises GaveUpError."""
+        await self.keepers[0].run()
+
+    def last_sign_of_life(self, native: str) -> float:
+        """Monotonic time of the last frame or pong, 0.0 if that is unknown."""
+        return self.keepers[0].line.last_sign_of_life
