@@ -15,7 +15,7 @@ from schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState
 
 logger = logging.getLogger(__name__)
 
-_UNCONFIRMED = {BookStatus.STALE, BookStatus.FEEDER_DOWN, BookStatus.MISSING}
+_TOLD_BY_AGE = {BookStatus.STALE, BookStatus.MISSING}
 
 
 class _Read(NamedTuple):
@@ -139,8 +139,7 @@ def _state(last: OrderBookSnapshot, readings: Sequence[VenueReading]) -> StoredS
     statuses = {reading.book.status for reading in readings}
     if statuses == {BookStatus.CLOSED}:
         return "closed"
-    # Where nobody confirms, the age says it all.
-    return last.state if statuses <= _UNCONFIRMED else "suspect"
+    return last.state if statuses <= _TOLD_BY_AGE else "suspect"
 
 
 def _alive(readings: Sequence[VenueReading]) -> bool | None:

@@ -33,7 +33,7 @@ def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
     if snapshot.state == "closed":
         return BookStatus.CLOSED, "the feeder was stopped; these are its last levels"
     if snapshot.state == "suspect":
-        lost = "the feeder lost the exchange's book; these are its last known levels"
+        lost = "its truth is unknown; these are the last known levels"
         if observation.feeder_alive is False:
             # Nobody works on it any more.
             return BookStatus.FEEDER_DOWN, f"{lost}; {trouble or 'no feeder that serves it is alive'}"
