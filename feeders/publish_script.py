@@ -4,14 +4,19 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from feeders.conflator import Submission
 from feeders.resp import pack_argument, pack_command
-from schemas.snapshot import Levels
 from schemas.wire import encode_body
 
 REFUSED, ACCEPTED, CONFIRMED = 0, 1, 2
 
-_BEST_OF_NONE = ("", "")
+_NO_LEVEL = (None, None)
+# What ends one argument and starts the next, by the length of the next.
+_MARKS = [b"\r\n$%d\r\n" % length for length in range(32)]
+_STATES = {state: _MARKS[len(state)] + state.encode() for state in ("live", "suspect", "closed")}
+_to_json = msgspec.json.Encoder().encode
 
 
 @cache
@@ -40,7 +45,7 @@ class BookKey:
         self._feeder_id = feeder_id
         # All that stays the same from one submission to the next.
         self._prefixes = {
-            kind: b"*14\r\n" + b"".join(map(pack_argument, ("EVALSHA", sha, 1, name, kind, feeder_id)))
+            kind: b"*14\r\n" + b"".join(map(pack_argument, ("EVALSHA", sha, 1, name, kind, feeder_id)))[:-2]
             for kind in ("new", "again", "state")
         }
 
@@ -48,24 +53,23 @@ class BookKey:
         """The command for the server."""
         book = submission.book
         body = encode_body(book, self._feeder_id, published_us)
-        bid, bid_quantity = _best(book.bids)
-        ask, ask_quantity = _best(book.asks)
-        update_id, published, state = str(book.update_id), str(published_us), book.state
-        arguments = (
-            f"${len(update_id)}\r\n{update_id}\r\n${len(state)}\r\n{state}\r\n${len(published)}\r\n{published}\r\n"
-            f"${len(bid)}\r\n{bid}\r\n${len(bid_quantity)}\r\n{bid_quantity}\r\n"
-            f"${len(ask)}\r\n{ask}\r\n${len(ask_quantity)}\r\n{ask_quantity}\r\n${len(body)}\r\n"
+        bids, asks = book.bids, book.asks
+        # One pass of the JSON encoder writes six numbers in half the time of six times repr.
+        numbers = (book.update_id, published_us, *(bids[0] if bids else _NO_LEVEL), *(asks[0] if asks else _NO_LEVEL))
+        texts = _to_json(numbers)[1:-1]
+        if not bids or not asks:
+            texts = texts.replace(b"null", b"")
+        update_id, published, bid, bid_quantity, ask, ask_quantity = texts.split(b",")
+        return b"".join(
+            (
+                *(self._prefixes[submission.kind], _MARKS[len(update_id)], update_id, _STATES[book.state]),
+                *(_MARKS[len(published)], published, _MARKS[len(bid)], bid, _MARKS[len(bid_quantity)], bid_quantity),
+                *(_MARKS[len(ask)], ask, _MARKS[len(ask_quantity)], ask_quantity),
+                *(b"\r\n$%d\r\n" % len(body), body, b"\r\n"),
+            )
         )
-        return b"%b%b%b\r\n" % (self._prefixes[submission.kind], arguments.encode(), body)
 
 
 def load_command(*, sharded: bool = False) -> bytes:
     """The command that makes the server keep the script."""
     return pack_command("SCRIPT", "LOAD", script_text(sharded=sharded))
-
-
-def _best(levels: Levels) -> tuple[str, str]:
-    if not levels:
-        return _BEST_OF_NONE
-    price, quantity = levels[0]
-    return repr(price), repr(quantity)

@@ -12,6 +12,7 @@ from tests.support.publish_script_world import (
     REPEAT_AFTER,
     STANDSTILL_LIMIT,
     STEP,
+    Event,
     Fault,
     Line,
     Market,
@@ -103,14 +104,18 @@ def not_live_beside_a_healthy_line(world: World) -> list[str]:
 
 
 def blinded_by_a_twin(world: World) -> list[str]:
-    """A line that fails says so in vain while another has made itself heard."""
+    """A line that fails says so in vain while another has made itself heard since the server last lost its data."""
     samples = {round(sample.time / STEP): sample for sample in world.samples}
+
+    def heard_since(event: Event, healthy_since: float) -> float:
+        return max(healthy_since, *(loss for loss in [0.0, *world.data_losses] if loss <= event.time))
+
     return [
         f"{event.time:.2f} s: {event.state} beside a line healthy since {since:.2f}"
         for event in world.events
         if event.state != "live"
         and (since := samples[round(event.time / STEP)].healthy_since) is not None
-        and event.time - since > REACTION
+        and event.time - heard_since(event, since) > REACTION
     ]
 
 
