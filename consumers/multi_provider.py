@@ -14,7 +14,7 @@ from consumers.market_data_provider import MarketDataProvider
 from consumers.opportunity import Opportunity, find_opportunities
 from consumers.reading import ConnectionStatus, Counts, Observation, Update
 from consumers.venue import FxSource, Venue
-from schemas.instruments import Exchange, InstrumentRegistry, SymbolError, exchange_of, guess_instrument
+from schemas.instruments import Exchange, Instrument, InstrumentRegistry, SymbolError, exchange_of, guess_instrument
 from schemas.snapshot import OrderBookSnapshot
 
 __all__ = ["EXCHANGE", "MAX_SKEW", "FxSource", "MultiExchangeProvider"]
@@ -27,6 +27,14 @@ MAX_SKEW = 3.0
 read each second: with a smaller limit quiet books drop out now and then."""
 
 DEFAULT_QUOTE = "USDT"
+
+
+def base_assets(names: Iterable[str], quote: str) -> list[str]:
+    """The assets that are named, alone (`BTC`) or as a pair in the common quote currency. Raises SymbolError."""
+    bases = list(dict.fromkeys(_base_asset(name.strip().upper(), Exchange(EXCHANGE, quote)) for name in names))
+    if not bases:
+        raise ValueError("no symbols asked for")
+    return bases
 
 
 class MultiExchangeProvider(MarketDataProvider):
@@ -58,7 +66,7 @@ class MultiExchangeProvider(MarketDataProvider):
         self.max_skew = max_skew
         self._fx = fx and replace(fx, symbol=fx.provider.standard_symbol(fx.symbol))
         self._venues = _venues(providers, taker_fees(providers, fees), quote, self._fx)
-        self._names = _registry(symbols, quote)
+        self._names = _registry(base_assets(symbols, quote), quote)
         self._assets = {
             instrument.symbol: ConsolidatedAsset(instrument, self._venues, self._fx, max_age, max_skew)
             for instrument in self._names.all()
@@ -192,15 +200,19 @@ def _venues(
     return venues
 
 
+def _base_asset(name: str, exchange: Exchange) -> str:
+    instrument = guess_instrument(exchange, name)
+    if instrument.quote == exchange.home_quote:
+        return instrument.base
+    if "-" in name:
+        raise SymbolError(f"{name}: the common quote currency is {exchange.home_quote}; give the base asset alone")
+    return name  # an asset whose name ends like a pair: WBTC
+
+
 def _registry(bases: Iterable[str], quote: str) -> InstrumentRegistry:
-    """The consolidated symbols by every name they have. Raises SymbolError for a base that can be none."""
     exchange = Exchange(EXCHANGE, quote)
-    asked = [guess_instrument(exchange, name if "-" in name else f"{name.strip()}-{quote}") for name in bases]
-    if not asked:
-        raise ValueError("no symbols asked for")
-    if foreign := [instrument.symbol for instrument in asked if instrument.quote != quote]:
-        raise SymbolError(f"{', '.join(foreign)}: the common quote currency is {quote}; give the base asset alone")
-    return InstrumentRegistry(exchange, dict.fromkeys(asked), offline=True)
+    instruments = [Instrument(EXCHANGE, base, quote, exchange.native(base, quote)) for base in bases]
+    return InstrumentRegistry(exchange, instruments, offline=True)
 
 
 def _affected(assets: Iterable[ConsolidatedAsset], venues: Iterable[Venue], fx: FxSource | None) -> dict[str, set[str]]:

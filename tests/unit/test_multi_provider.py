@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from consumers.consolidated_book import VenueLevel
-from consumers.multi_provider import FxSource, MultiExchangeProvider
+from consumers.multi_provider import FxSource, MultiExchangeProvider, base_assets
 from schemas.instruments import SymbolError
 from schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.told_provider import ToldProvider
@@ -459,6 +459,16 @@ def test_the_common_quote_may_be_the_foreign_one() -> None:
     assert book.symbol == "BTC-KRW"
     assert book.best_bid() == VenueLevel(99_400.0 * 1400.0, 0.3, "binance")
     assert book.best_ask() == VenueLevel(138_600_000.0, 0.5, "upbit")
+
+
+def test_assets_are_named_alone_or_as_a_pair_in_the_common_quote() -> None:
+    assert base_assets(["btc", "ETH-USDT", "SOLUSDT", "WBTC", "BTC"], "USDT") == ["BTC", "ETH", "SOL", "WBTC"]
+
+
+@pytest.mark.parametrize("name", ["BTC-KRW", "USDT", "", "B C"])
+def test_what_is_no_asset_is_refused(name: str) -> None:
+    with pytest.raises(SymbolError):
+        base_assets([name], "USDT")
 
 
 def test_given_fees_replace_the_usual_ones() -> None:

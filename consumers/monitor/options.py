@@ -1,0 +1,56 @@
+"""What the commands share: options, logging, the end by a signal, errors in one line."""
+
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
+
+import typer
+
+from consumers.bus_address import DEFAULT_URL
+from schemas.redis_names import DEFAULT_PREFIX
+
+RedisUrl = Annotated[
+    str, typer.Option("--redis", envvar="BOOKBUS_REDIS_URL", help="redis://, rediss:// or unix:// address of the bus.")
+]
+Prefix = Annotated[str, typer.Option(envvar="BOOKBUS_PREFIX", help="First part of every key and channel.")]
+LogLevel = Annotated[
+    str, typer.Option(envvar="BOOKBUS_LOG_LEVEL", help="debug, info, warning or error; goes to standard error.")
+]
+
+REDIS_DEFAULT = DEFAULT_URL
+PREFIX_DEFAULT = DEFAULT_PREFIX
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line and exit code 1."""
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(1)
+
+
+def start_logging(level: str) -> None:
+    """Every log line to standard error."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        fail(f"unknown log level {level!r}: use debug, info, warning or error")
+    logging.basicConfig(level=number, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+
+
+def split_names(names: str, option: str) -> list[str]:
+    """The names between the commas. Ends the program when there is none."""
+    found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    return found or fail(f"{option} names nothing")
+
+
+@contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Ctrl-C ends the block with exit code 130, SIGTERM with 0, neither with a trace."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
