@@ -44,28 +44,51 @@ class ExchangeFeed:
         """`on_standstill` is told when this process stood still and everything held was discarded."""
         settings = settings or ConnectionSettings()
         self.venue = venue
-        self.natives = tuple(natives)
         self._on_standstill = on_standstill
         self.standstill = StandstillWatch(self._discard)
         self.rest: RestClient = venue.rest(wiring.rest_url or venue.rest_url, settings.timeout)
         self.snapshots = SnapshotFetcher(venue, self.rest, on_answer)
-        wiring = replace(wiring, snapshots=self.snapshots, standstill=self.standstill)
+        self._callback = callback
+        self._settings = settings
+        self._wiring = replace(wiring, snapshots=self.snapshots, standstill=self.standstill)
+        self._tasks: asyncio.TaskGroup | None = None
         self._keepers: dict[str, Keeper[FeedAdapter]] = {}
-        for shard in venue.connections(self.natives, wiring.options):
-            line = venue.adapter(shard, callback, settings.heartbeat_interval, settings.timeout, wiring)
-            self._keepers |= dict.fromkeys(shard, Keeper(line, settings.policy))
-        self.keepers: Sequence[Keeper[FeedAdapter]] = tuple(dict.fromkeys(self._keepers.values()))
+        self.keepers: list[Keeper[FeedAdapter]] = []
         """One for each connection."""
+        self.add(natives)
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError if the reconnect policy has a limit and it is reached."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 tasks.create_task(self.snapshots.run())
                 for keeper in self.keepers:
                     tasks.create_task(keeper.run())
         finally:
             await self.rest.close()
+
+    @property
+    def natives(self) -> Sequence[str]:
+        """The symbols it has or is getting books of."""
+        return tuple(self._keepers)
+
+    def add(self, natives: Sequence[str]) -> None:
+        """Get these symbols' books too, by further connections."""
+        settings = self._settings
+        for shard in self.venue.connections(natives, self._wiring.options):
+            line = self.venue.adapter(
+                shard, self._callback, settings.heartbeat_interval, settings.timeout, self._wiring
+            )
+            keeper = Keeper(line, settings.policy)
+            self.keepers.append(keeper)
+            self._keepers |= dict.fromkeys(shard, keeper)
+            if self._tasks is not None:
+                self._tasks.create_task(keeper.run())
+
+    def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
+        """Take no more of a symbol. Returns its books as they were."""
+        return self._keepers.pop(native).line.feed.drop(native)
 
     @property
     def connected(self) -> int:
@@ -88,7 +111,8 @@ class ExchangeFeed:
 
     def states(self) -> dict[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once."""
-        return {native: state for keeper in self.keepers for native, state in keeper.line.feed.states().items()}
+        states = {native: state for keeper in self.keepers for native, state in keeper.line.feed.states().items()}
+        return {native: states[native] for native in self._keepers}
 
     def last_sign_of_life(self, native: str) -> float:
         """Monotonic time at which the symbol's connection last delivered a frame or a pong."""

@@ -79,6 +79,7 @@ class Feed:
     counters: FeedCounters = field(default_factory=FeedCounters)
     latest: dict[tuple[Topic, str], OrderBookSnapshot] = field(default_factory=dict)
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
+    _dropped: set[str] = field(default_factory=set)
 
     def receive(self, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
         """Take one WebSocket message. Returns the events that concern the connection, not the books."""
@@ -128,6 +129,12 @@ class Feed:
             for native in self.protocol.natives
         }
 
+    def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
+        """Take no more of a symbol, whatever the exchange still sends. Returns its books as they were."""
+        self._dropped.add(native)
+        mine = [key for key in self.latest if key[1] == native]
+        return [(topic, self.latest.pop((topic, native))) for topic, _ in mine]
+
     def without_book(self) -> list[str]:
         """Native symbols that have no book to trust and wait for no snapshot: only the exchange can help them."""
         return [
@@ -165,6 +172,8 @@ class Feed:
         return rest
 
     def _update(self, event: BookUpdated, received_us: int) -> None:
+        if event.native in self._dropped:
+            return
         self.counters.updates += 1
         instrument = self.instrument_of(event.native)
         snapshot = OrderBookSnapshot(

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -17,7 +18,7 @@ from feeders.publisher import Publisher, Submission
 from feeders.settings import FeederSettings, unique_feeder_id
 from feeders.snapshot_fetcher import OnAnswer
 from schemas.heartbeat import FeederHeartbeat, FeedState
-from schemas.instruments import InstrumentRegistry
+from schemas.instruments import Instrument, InstrumentRegistry
 from schemas.redis_names import RedisNames
 from schemas.snapshot import OrderBookSnapshot
 from schemas.trade import Trade
@@ -39,14 +40,15 @@ class Feeder:
         settings: FeederSettings,
         venue: Venue,
         registry: InstrumentRegistry,
+        instruments: Iterable[Instrument],
         on_frame: OnFrame | None = None,
         on_answer: OnAnswer | None = None,
     ) -> None:
-        """Raises SymbolError for a symbol the exchange does not have."""
+        """`registry` may learn of further instruments later, which `add` then takes."""
         self.id = unique_feeder_id(settings.exchange, settings.feeder_name)
         self._settings = settings
         self._started_us = _now_us()
-        self._instruments = {instrument.native: instrument for instrument in map(registry.resolve, settings.symbols)}
+        self._instruments = {instrument.native: instrument for instrument in instruments}
         self._submitted: dict[tuple[Topic, str], float] = {}
         self._stopping = False
         names = RedisNames(settings.prefix)
@@ -97,6 +99,16 @@ class Feeder:
                     publishing.cancel()
         finally:
             await self._heartbeat.end()
+
+    def add(self, instruments: Sequence[Instrument]) -> None:
+        """Publish these too."""
+        self._instruments |= {instrument.native: instrument for instrument in instruments}
+        self.feed.add([instrument.native for instrument in instruments])
+
+    def drop(self, native: str) -> None:
+        """Publish no more of a symbol, and close its book."""
+        for topic, book in self.feed.drop(native):
+            self.publisher.submit(Submission("state", topic, replace(book, state="closed")))
 
     def _publish(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
         if self._stopping:

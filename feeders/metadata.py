@@ -32,12 +32,16 @@ class MetadataSource:
     async def registry(self) -> InstrumentRegistry:
         """The exchange's own list; else the cached one, with a warning; else names judged by their spelling."""
         try:
-            metadata = await self.venue.fetch_metadata(self.rest)
-            instruments = self.venue.instruments(metadata)
+            return InstrumentRegistry(self.venue.exchange, await self.instruments())
         except (RestError, MetadataError) as error:
             return self._without_exchange(error)
+
+    async def instruments(self) -> list[Instrument]:
+        """The exchange's own list. Raises RestError or MetadataError."""
+        metadata = await self.venue.fetch_metadata(self.rest)
+        instruments = self.venue.instruments(metadata)
         self._keep(metadata)
-        return InstrumentRegistry(self.venue.exchange, instruments)
+        return instruments
 
     @property
     def cache_file(self) -> Path:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from feeders.exchange_feed import ConnectionSettings
 from feeders.exchanges.venue import FeedOptions
 from feeders.metadata import default_cache_directory
+from feeders.symbol_selection import SymbolSelection
 from schemas.redis_names import DEFAULT_PREFIX
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
@@ -26,7 +27,7 @@ class FeederSettings:
     """One feeder's job. URLs that are None are the exchange's own."""
 
     exchange: str
-    symbols: tuple[str, ...]
+    selection: SymbolSelection
     redis_url: str = DEFAULT_REDIS_URL
     prefix: str = DEFAULT_PREFIX
     feeder_name: str | None = None

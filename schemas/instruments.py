@@ -107,11 +107,19 @@ class InstrumentRegistry:
     _by_symbol: dict[str, Instrument] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        for instrument in self.instruments:
-            self._add(instrument)
+        self.learn(self.instruments)
 
     def __len__(self) -> int:
         return len(self._by_symbol)
+
+    def learn(self, instruments: Iterable[Instrument]) -> None:
+        """List these too, in place of what was known of the same markets. Raises SymbolError for two of one name."""
+        for instrument in instruments:
+            known = self._by_native.get(instrument.native.upper())
+            if known is not None and known.symbol == instrument.symbol:
+                self._by_native[instrument.native.upper()] = self._by_symbol[instrument.symbol] = instrument
+            else:
+                self._add(instrument)
 
     def all(self) -> list[Instrument]:
         """Every listed instrument, by standard symbol."""

@@ -14,6 +14,8 @@ from redis.exceptions import RedisError
 from feeders.heartbeat import control_client
 from feeders.redis_address import mask
 from feeders.settings import DEFAULT_REDIS_URL
+from feeders.symbol_selection import SymbolSelection, parse_selection
+from schemas.instruments import SymbolError
 from schemas.redis_names import DEFAULT_PREFIX
 
 RedisUrl = Annotated[
@@ -25,9 +27,7 @@ LogLevel = Annotated[
 ]
 Symbols = Annotated[
     str,
-    typer.Option(
-        envvar="BOOKBUS_SYMBOLS", help="Comma-separated: a base (BTC), a pair (BTC-USDT) or the exchange's own name."
-    ),
+    typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated: BTC, BTC-USDT, BTCUSDT, all:USDT, top:50."),
 ]
 
 REDIS_DEFAULT = DEFAULT_REDIS_URL
@@ -50,9 +50,16 @@ def start_logging(level: str) -> None:
 
 
 def split_symbols(symbols: str) -> tuple[str, ...]:
-    """The names between the commas. Ends the program when there is none."""
-    names = tuple(dict.fromkeys(name.strip() for name in symbols.split(",") if name.strip()))
-    return names or fail("no symbol given: use --symbols BTC,ETH")
+    """The names between the commas."""
+    return tuple(dict.fromkeys(name.strip() for name in symbols.split(",") if name.strip()))
+
+
+def select_symbols(symbols: str) -> SymbolSelection:
+    """What the option selects. Ends the program in one line if that makes no sense or is nothing."""
+    try:
+        return parse_selection(split_symbols(symbols) or fail("no symbol given: use --symbols BTC,ETH"))
+    except SymbolError as error:
+        fail(str(error))
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:

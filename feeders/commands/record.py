@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from feeders.commands.options import LogLevel, Symbols, fail, run_until_signal, split_symbols, start_logging
-from feeders.commands.run import choose_venue, feed_options, load_registry
+from feeders.commands.options import LogLevel, Symbols, fail, run_until_signal, select_symbols, start_logging
+from feeders.commands.run import choose_venue, feed_options, open_markets
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import Wiring
 from feeders.exchanges.venue import Venue
@@ -47,7 +47,7 @@ def record(
     venue = choose_venue(exchange)
     settings = FeederSettings(
         exchange=exchange,
-        symbols=split_symbols(symbols),
+        selection=select_symbols(symbols),
         ws_url=ws_url,
         rest_url=rest_url,
         options=feed_options(venue, mode, depth, topics),
@@ -68,28 +68,25 @@ record.__doc__ = EXAMPLES
 
 
 async def _record(settings: FeederSettings, venue: Venue, recorder: Recorder, seconds: float | None) -> None:
-    registry = await load_registry(settings, venue)
-    wiring = Wiring(
-        ws_url=settings.ws_url,
-        rest_url=settings.rest_url,
-        options=settings.options,
-        registry=registry,
-        on_frame=recorder.on_frame,
-    )
-    try:
-        natives = [registry.resolve(symbol).native for symbol in settings.symbols]
+    async with open_markets(settings, venue) as markets:
+        wiring = Wiring(
+            ws_url=settings.ws_url,
+            rest_url=settings.rest_url,
+            options=settings.options,
+            registry=markets.registry,
+            on_frame=recorder.on_frame,
+        )
+        natives = [instrument.native for instrument in markets.chosen]
         feed = ExchangeFeed(venue, natives, lambda _: None, wiring, settings.connection, recorder.on_answer)
-    except ValueError as error:  # an unknown symbol, or options the exchange does not offer
-        fail(str(error))
-    work = [asyncio.create_task(part) for part in (feed.run(), recorder.run(), _report(recorder))]
-    try:
-        done, _ = await asyncio.wait(work, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            await task
-    finally:
-        for task in work:
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        work = [asyncio.create_task(part) for part in (feed.run(), recorder.run(), _report(recorder))]
+        try:
+            done, _ = await asyncio.wait(work, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await task
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
 
 
 async def _report(recorder: Recorder) -> None:

@@ -1,8 +1,11 @@
 """`run`: live books of one exchange onto the bus."""
 
 import asyncio
+import contextlib
 import logging
+import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -18,23 +21,27 @@ from feeders.commands.options import (
     fail,
     require_redis,
     run_until_signal,
-    split_symbols,
+    select_symbols,
     start_logging,
 )
 from feeders.events import Topic
-from feeders.exchanges.venue import FeedMode, FeedOptions, Venue, venue_of
+from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, Venue, venue_of
 from feeders.feeder import Feeder
 from feeders.heartbeat import PrefixTakenError, refuse_mixed_prefix
+from feeders.markets import Markets
 from feeders.metadata import MetadataSource
 from feeders.recorder import Recorder
+from feeders.rest_client import RestError
 from feeders.settings import FeederSettings
-from schemas.instruments import InstrumentRegistry, SymbolError
+from schemas.instruments import SymbolError
 from schemas.redis_names import RedisNames
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL = 2.0
 _STATUS_INTERVAL = 60.0
+_LISTINGS_INTERVAL = float(os.environ.get("BOOKBUS_LISTINGS_INTERVAL", "600"))
+"""Seconds between two looks at the exchange's list of markets."""
 
 EXAMPLES = """
 Live books of one exchange onto the bus, until Ctrl-C.
@@ -42,6 +49,8 @@ Live books of one exchange onto the bus, until Ctrl-C.
 \b
   python -m feeders run --exchange binance --symbols BTC,ETH
   python -m feeders run --symbols BTC-USDT,SOL-USDC --topics book,quote,trades
+  python -m feeders run --symbols all:USDT
+  python -m feeders run --exchange upbit --symbols top:50,USDT-KRW
   python -m feeders run --mode partial --depth 10 --redis redis://10.0.0.5:6379/0
 """
 
@@ -78,7 +87,7 @@ def run(
     venue = choose_venue(exchange)
     settings = FeederSettings(
         exchange=exchange,
-        symbols=split_symbols(symbols),
+        selection=select_symbols(symbols),
         redis_url=redis,
         prefix=prefix,
         feeder_name=feeder_id,
@@ -117,11 +126,14 @@ def choose_venue(exchange: str) -> Venue:
         fail(str(error))
 
 
-async def load_registry(settings: FeederSettings, venue: Venue) -> InstrumentRegistry:
-    """The exchange's instruments, by its own word if it can be asked."""
+@contextlib.asynccontextmanager
+async def open_markets(settings: FeederSettings, venue: Venue) -> AsyncIterator[Markets]:
+    """The exchange's instruments and those that are wanted. Ends the program in one line if there are none such."""
     rest = venue.rest(settings.rest_url or venue.rest_url, settings.connection.timeout)
     try:
-        return await MetadataSource(venue, rest, settings.cache_directory).registry()
+        yield await Markets.load(MetadataSource(venue, rest, settings.cache_directory), settings.selection)
+    except (SymbolError, RestError) as error:
+        fail(str(error))
     finally:
         await rest.close()
 
@@ -130,16 +142,18 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
     await require_redis(settings.redis_url)
     try:
         names = RedisNames(settings.prefix)
+        venue.protocol((), settings.options)
         endpoint = settings.ws_url or venue.ws_url
         await refuse_mixed_prefix(settings.redis_url, names, settings.exchange, endpoint)
-        registry = await load_registry(settings, venue)
         recorder = Recorder(settings.record_to, settings.exchange) if settings.record_to else None
-        on_frame, on_answer = (recorder.on_frame, recorder.on_answer) if recorder else (None, None)
-        feeder = Feeder(settings, venue, registry, on_frame, on_answer)
-    except (SymbolError, PrefixTakenError, ValueError, OSError) as error:
+    except (PrefixTakenError, ValueError, OSError) as error:
         fail(str(error))
-    async with asyncio.TaskGroup() as tasks:
+    on_frame, on_answer = (recorder.on_frame, recorder.on_answer) if recorder else (None, None)
+    async with open_markets(settings, venue) as markets, asyncio.TaskGroup() as tasks:
+        feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer)
         helpers = [tasks.create_task(_report(feeder))]
+        if settings.selection.follows_listings:
+            helpers.append(tasks.create_task(_follow_listings(feeder, markets)))
         if recorder is not None:
             helpers.append(tasks.create_task(recorder.run()))
         try:
@@ -147,6 +161,23 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
         finally:
             for helper in helpers:
                 helper.cancel()
+
+
+async def _follow_listings(feeder: Feeder, markets: Markets) -> None:
+    """Take in new markets and let go of those that ended, without a restart."""
+    while True:
+        await asyncio.sleep(_LISTINGS_INTERVAL)
+        try:
+            added, gone = await markets.refresh(feeder.feed.natives)
+        except (RestError, MetadataError, SymbolError) as error:
+            logger.warning("cannot ask for new listings, trying again later: %s", error)
+            continue
+        if added:
+            logger.info("new markets: %s", ", ".join(instrument.symbol for instrument in added))
+            feeder.add(added)
+        for native in gone:
+            logger.info("%s no longer trades", native)
+            feeder.drop(native)
 
 
 async def _report(feeder: Feeder) -> None:

@@ -1,7 +1,8 @@
 """Binance spot: frames and answers in, events out."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -20,13 +21,23 @@ _ENVELOPE_BYTES = 80
 """More than a SUBSCRIBE takes beside its streams."""
 
 MAX_STREAMS_PER_REQUEST = 150
+
+MAX_FRAME_BYTES = 1 << 20
+"""Many times what the busiest symbol sends in one message."""
+
 PARTIAL_DEPTHS = (5, 10, 20)
 FIRST_LIMIT = 100
 DEEP_LIMIT = 1_000
 MAX_LIMIT = 5_000
 
+_STREAM_TOPICS: dict[str, Topic] = {"depth": "book", "bookTicker": "quote", "trade": "trades"}
+_STREAM_START = b'{"stream":"'
+_NUMBER = re.compile(rb'"([0-9.]+)"')
+
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
-Receiver = Callable[[msgspec.Raw, int], Sequence[Event]]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+Receiver = Callable[[bytes, int], Sequence[Event]]
+Data = TypeVar("Data")
 
 
 class _Complaint(msgspec.Struct):
@@ -35,10 +46,9 @@ class _Complaint(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    """A combined-stream frame, a control reply (with `id`), or a bare notice (with `e`)."""
+    """What any message may say beside its data: a stream, a control reply (with `id`), or a bare notice (with `e`)."""
 
     stream: str = ""
-    data: msgspec.Raw = msgspec.Raw()
     id: int | str | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: _Complaint | None = None
@@ -47,9 +57,15 @@ class _Envelope(msgspec.Struct):
     e: str = ""
 
 
+class _Framed(msgspec.Struct, Generic[Data]):
+    """A combined-stream frame."""
+
+    data: Data
+
+
 class _Diff(msgspec.Struct):
     event: Literal["depthUpdate"] = msgspec.field(name="e")
-    event_time_ms: int = msgspec.field(name="E")
+    event_time_ms: Milliseconds = msgspec.field(name="E")
     first_id: UpdateId = msgspec.field(name="U")
     last_id: UpdateId = msgspec.field(name="u")
     bids: list[tuple[PositiveNumber, Quantity]] = msgspec.field(name="b")
@@ -74,13 +90,13 @@ class _Whole(msgspec.Struct):
 
 
 class _Ticker(msgspec.Struct):
-    """Best bid and offer: a whole book of one level, without a time."""
+    """Best bid and offer: a whole book of one level, without a time. Zeros stand for an empty side."""
 
     last_id: UpdateId = msgspec.field(name="u")
-    bid: PositiveNumber = msgspec.field(name="b")
-    bid_quantity: PositiveNumber = msgspec.field(name="B")
-    ask: PositiveNumber = msgspec.field(name="a")
-    ask_quantity: PositiveNumber = msgspec.field(name="A")
+    bid: Quantity = msgspec.field(name="b")
+    bid_quantity: Quantity = msgspec.field(name="B")
+    ask: Quantity = msgspec.field(name="a")
+    ask_quantity: Quantity = msgspec.field(name="A")
     exchange_us: None = None
 
     @property
@@ -89,45 +105,40 @@ class _Ticker(msgspec.Struct):
 
     @property
     def bids(self) -> Levels:
-        return ((self.bid, self.bid_quantity),)
+        return ((self.bid, self.bid_quantity),) if self.bid and self.bid_quantity else ()
 
     @property
     def asks(self) -> Levels:
-        return ((self.ask, self.ask_quantity),)
+        return ((self.ask, self.ask_quantity),) if self.ask and self.ask_quantity else ()
 
 
 class _Trade(msgspec.Struct):
     event: Literal["trade"] = msgspec.field(name="e")
-    trade_id: int = msgspec.field(name="t")
+    trade_id: UpdateId = msgspec.field(name="t")
     price: PositiveNumber = msgspec.field(name="p")
     quantity: PositiveNumber = msgspec.field(name="q")
-    trade_time_ms: int = msgspec.field(name="T")
+    trade_time_ms: Milliseconds = msgspec.field(name="T")
     buyer_is_maker: bool = msgspec.field(name="m")
 
 
-class _WholeText(msgspec.Struct):
-    bids: list[tuple[str, str]]
-    asks: list[tuple[str, str]]
-
-
-def _decoder(kind: type[Any]) -> Callable[[bytes | msgspec.Raw], Any]:
+def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
     decode = msgspec.json.Decoder(kind, strict=False).decode
 
-    def checked(data: bytes | msgspec.Raw) -> Any:
+    def checked(data: bytes) -> Any:
         try:
             return decode(data)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise WebSocketProtocolError(f"not a {kind.__name__.lstrip('_').lower()}: {error}") from error
+            raise WebSocketProtocolError(f"not a {name}: {error}") from error
 
     return checked
 
 
-_decode_envelope = _decoder(_Envelope)
-_decode_diff = _decoder(_Diff)
-_decode_whole = _decoder(_Whole)
-_decode_ticker = _decoder(_Ticker)
-_decode_trade = _decoder(_Trade)
-_decode_whole_text = _decoder(_WholeText)
+_decode_envelope = _decoder(_Envelope, "message")
+_decode_diff = _decoder(_Framed[_Diff], "diff depth frame")
+_decode_partial = _decoder(_Framed[_Whole], "partial depth frame")
+_decode_ticker = _decoder(_Framed[_Ticker], "book ticker frame")
+_decode_trade = _decoder(_Framed[_Trade], "trade frame")
+_decode_answer = _decoder(_Whole, "depth answer")
 
 
 class BinanceProtocol:
@@ -144,15 +155,19 @@ class BinanceProtocol:
         self._options = options
         self._lines: set[int] = set()
         self._syncs: dict[tuple[Topic, str], BookSync] = {}
-        self._receivers: dict[str, Receiver | None] = {}
+        self._receivers: dict[bytes, Receiver] = {}
+        self._sources: dict[tuple[Topic, str], str] = {}
         self._requests: dict[int, tuple[str, ...]] = {}
         self._request_id = 0
         self._checked: set[str] = set()
         self._takes_all = natives is None
-        self._natives = tuple(natives or ())
-        for native in self._natives:
-            for stream in self._streams(native):
-                self._receivers[stream] = self._receiver(stream)
+        self._natives = {native.lower(): native for native in natives or ()}
+        """By the name that streams use."""
+        for native in self._natives.values():
+            if "book" in options.topics:
+                _ = self._range_sync(native) if options.mode == "diff" else self._replace_sync("book", native)
+            if "quote" in options.topics:
+                self._replace_sync("quote", native)
 
     @property
     def natives(self) -> Sequence[str]:
@@ -165,7 +180,7 @@ class BinanceProtocol:
 
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """The control messages that ask for every stream, each small enough for the exchange to read."""
-        wanted = self._natives if natives is None else natives
+        wanted = self._natives.values() if natives is None else natives
         chunks: list[list[str]] = []
         size = MAX_SUBSCRIBE_BYTES
         for stream in [stream for native in wanted for stream in self._streams(native)]:
@@ -188,19 +203,14 @@ class BinanceProtocol:
 
     def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
-        envelope: _Envelope = _decode_envelope(frame)
-        stream = envelope.stream
-        try:
-            receiver = self._receivers[stream]
-        except KeyError:
-            receiver = self._receivers[stream] = self._receiver(stream)
-        if receiver is not None:
-            return receiver(envelope.data, line)
-        return NOTHING if stream and not stream.startswith("!") else self._control(envelope)
+        if len(frame) > MAX_FRAME_BYTES:
+            raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
+        receiver = self._receivers.get(_stream_name(frame))
+        return self._receive_other(frame, line) if receiver is None else receiver(frame, line)
 
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What a REST depth answer says."""
-        whole: _Whole = _decode_whole(body)
+        whole: _Whole = _decode_answer(body)
         sync = self._syncs.get(("book", native))
         if not isinstance(sync, RangeSync):
             return NOTHING
@@ -208,11 +218,15 @@ class BinanceProtocol:
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """What an HTTP answer of a recording says; only depth answers say anything."""
-        parts = urlsplit(url)
-        query = parse_qs(parts.query)
+        try:
+            parts = urlsplit(url)
+            query = parse_qs(parts.query)
+            limit = int(query.get("limit", ["100"])[0])
+        except ValueError as error:
+            raise WebSocketProtocolError(f"not the address of a request: {error}") from error
         if not parts.path.endswith("/depth") or "symbol" not in query:
             return NOTHING
-        return self.receive_answer(query["symbol"][0], int(query.get("limit", ["100"])[0]), body)
+        return self.receive_answer(query["symbol"][0], limit, body)
 
     def _streams(self, native: str) -> list[str]:
         topics, name = self._options.topics, native.lower()
@@ -223,40 +237,72 @@ class BinanceProtocol:
     def _partial_depth(self) -> int:
         return next(depth for depth in PARTIAL_DEPTHS if depth >= self._options.depth)
 
+    def _receive_other(self, frame: bytes, line: int) -> Sequence[Event]:
+        """A stream's first frame, one of a stream nobody asked for, or what is no stream's."""
+        envelope: _Envelope = _decode_envelope(frame)
+        if envelope.stream in ("", "!serverShutdown"):
+            return self._control(envelope)
+        receiver = self._receiver(envelope.stream)
+        if receiver is None:
+            return NOTHING
+        if name := _stream_name(frame):
+            self._receivers[name] = receiver
+        return receiver(frame, line)
+
     def _receiver(self, stream: str) -> Receiver | None:
-        """Who takes a stream's data; None for a stream nobody asked for."""
+        """Who takes a stream's frames; None if nobody asked for it or another stream brings the same already."""
         name, _, kind = stream.partition("@")
-        native, kind = name.upper(), kind.partition("@")[0]
-        if not (self._takes_all or native in self._natives):
+        native = self._natives.get(name) or (name.upper() if self._takes_all else None)
+        kind = kind.partition("@")[0]
+        topic = _STREAM_TOPICS.get(kind.rstrip("0123456789"))
+        if native is None or topic not in self._options.topics:
             return None
-        topics = self._options.topics
-        if kind == "depth" and "book" in topics:
+        if self._sources.setdefault((topic, native), stream) != stream:
+            return None
+        if topic == "trades":
+            return lambda frame, _: [_trade(native, _decode_trade(frame).data)]
+        if topic == "quote":
+            receive_quote = self._replace_sync("quote", native).receive_update
+            return lambda frame, line: receive_quote(_decode_ticker(frame).data, line)
+        if kind == "depth":
             return self._diff_receiver(native)
-        if kind.startswith("depth") and "book" in topics:
-            return self._replace_receiver("book", native, self._options.depth, _decode_whole)
-        if kind == "bookTicker" and "quote" in topics:
-            return self._replace_receiver("quote", native, 1, _decode_ticker)
-        if kind == "trade" and "trades" in topics:
-            return lambda data, _: [_trade(native, _decode_trade(data))]
-        return None
+        return self._partial_receiver(native)
 
     def _diff_receiver(self, native: str) -> Receiver:
-        depth = self._options.depth
-        first = min(max(FIRST_LIMIT, 2 * depth), MAX_LIMIT)
-        deep = min(max(self._options.snapshot_limit or DEEP_LIMIT, first), MAX_LIMIT)
-        sync = self._syncs["book", native] = RangeSync(native, depth, self._lines, first, deep)
+        receive_update = self._range_sync(native).receive_update
 
-        def receive(data: msgspec.Raw, line: int) -> Sequence[Event]:
-            diff: _Diff = _decode_diff(data)
+        def receive(frame: bytes, line: int) -> Sequence[Event]:
+            diff: _Diff = _decode_diff(frame).data
             if diff.first_id > diff.last_id:
                 raise WebSocketProtocolError(f"{native}: first id {diff.first_id} above last id {diff.last_id}")
-            return sync.receive_update(diff, line)
+            return receive_update(diff, line)
 
         return receive
 
-    def _replace_receiver(self, topic: Topic, native: str, depth: int, decode: Callable[..., Any]) -> Receiver:
-        sync = self._syncs[topic, native] = ReplaceSync(native, depth, self._lines, topic)
-        return lambda data, line: sync.receive_update(decode(data), line)
+    def _partial_receiver(self, native: str) -> Receiver:
+        receive_update = self._replace_sync("book", native).receive_update
+
+        def receive(frame: bytes, line: int) -> Sequence[Event]:
+            events = receive_update(_decode_partial(frame).data, line)
+            return events if native in self._checked else [*self._check_precision(native, frame), *events]
+
+        return receive
+
+    def _range_sync(self, native: str) -> RangeSync:
+        depth = self._options.depth
+        first = min(max(FIRST_LIMIT, 2 * depth), MAX_LIMIT)
+        deep = min(max(self._options.snapshot_limit or DEEP_LIMIT, first), MAX_LIMIT)
+        sync = self._syncs.get(("book", native))
+        if not isinstance(sync, RangeSync):
+            sync = self._syncs["book", native] = RangeSync(native, depth, self._lines, first, deep)
+        return sync
+
+    def _replace_sync(self, topic: Topic, native: str) -> ReplaceSync:
+        depth = self._options.depth if topic == "book" else 1
+        sync = self._syncs.get((topic, native))
+        if not isinstance(sync, ReplaceSync):
+            sync = self._syncs[topic, native] = ReplaceSync(native, depth, self._lines, topic)
+        return sync
 
     def _control(self, envelope: _Envelope) -> Sequence[Event]:
         if envelope.stream == "!serverShutdown" or envelope.e == "serverShutdown":
@@ -274,8 +320,8 @@ class BinanceProtocol:
 
     def _request(self, streams: Sequence[str]) -> Request:
         self._request_id += 1
-        natives = tuple(dict.fromkeys(stream.partition("@")[0].upper() for stream in streams))
-        self._requests[self._request_id] = natives
+        names = dict.fromkeys(stream.partition("@")[0] for stream in streams)
+        self._requests[self._request_id] = tuple(self._natives[name] for name in names)
         message = {"method": "SUBSCRIBE", "params": streams, "id": self._request_id}
         return Request(self._request_id, msgspec.json.encode(message).decode())
 
@@ -284,10 +330,15 @@ class BinanceProtocol:
         if native in self._checked:
             return NOTHING
         self._checked.add(native)
-        text: _WholeText = _decode_whole_text(body)
-        numbers = (number for level in (*text.bids, *text.asks) for number in level)
+        numbers = (number.decode() for number in _NUMBER.findall(body))
         lost = next((number for number in numbers if significant_digits(number) > EXACT_DIGITS), None)
         return NOTHING if lost is None else [PrecisionLost(native, lost)]
+
+
+def _stream_name(frame: bytes) -> bytes:
+    """The stream as it stands where the exchange writes it, first in the frame; anywhere else it is not looked for."""
+    start = len(_STREAM_START)
+    return frame[start : frame.find(b'"', start)] if frame.startswith(_STREAM_START) else b""
 
 
 def _trade(native: str, trade: _Trade) -> Event:

@@ -9,7 +9,7 @@ from feeders.events import SnapshotNeeded, Topic
 from feeders.exchanges.adapter import FeedAdapter
 from feeders.exchanges.binance_protocol import BinanceProtocol
 from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueProtocol
-from feeders.rest_client import RestClient, WeightBudget
+from feeders.rest_client import RestClient, RestError, WeightBudget
 from schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]
@@ -44,11 +44,17 @@ class _Symbol(msgspec.Struct):
     filters: list[_Filter] = []
 
 
+class _Day(msgspec.Struct):
+    symbol: str
+    turnover: float = msgspec.field(name="quoteVolume")
+
+
 class _ExchangeInfo(msgspec.Struct):
     symbols: list[_Symbol]
 
 
 _decode_info = msgspec.json.Decoder(_ExchangeInfo, strict=False).decode
+_decode_days = msgspec.json.Decoder(list[_Day], strict=False).decode
 
 
 class Binance:
@@ -92,6 +98,14 @@ class Binance:
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """What the exchange says of its instruments."""
         return await rest.get("/api/v3/exchangeInfo", {}, 20)
+
+    async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
+        """`quoteVolume` of the last 24 hours of every symbol."""
+        body = await rest.get("/api/v3/ticker/24hr", {"type": "MINI"}, 80)
+        try:
+            return {day.symbol: day.turnover for day in _decode_days(body)}
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RestError(f"not a list of 24-hour figures: {error}") from error
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in an `exchangeInfo` answer. Raises MetadataError if it is none."""

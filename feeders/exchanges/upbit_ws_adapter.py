@@ -38,6 +38,11 @@ class _Tick(msgspec.Struct):
     tick_size: float | None = None
 
 
+class _Day(msgspec.Struct):
+    market: str
+    turnover: float = msgspec.field(name="acc_trade_price_24h")
+
+
 class _Metadata(msgspec.Struct):
     """What two kinds of answers said, as it is cached. A market without a tick is one nobody told us of."""
 
@@ -47,6 +52,7 @@ class _Metadata(msgspec.Struct):
 
 _decode_markets = msgspec.json.Decoder(list[_Market]).decode
 _decode_ticks = msgspec.json.Decoder(list[_Tick], strict=False).decode
+_decode_days = msgspec.json.Decoder(list[_Day]).decode
 _decode_metadata = msgspec.json.Decoder(_Metadata).decode
 _encode_metadata = msgspec.json.Encoder().encode
 
@@ -104,6 +110,14 @@ class Upbit:
                 logger.info("markets without a tick size: %s", error)
                 break
         return _encode_metadata(_Metadata(markets, ticks))
+
+    async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
+        """`acc_trade_price_24h` of every market."""
+        body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
+        try:
+            return {day.market: day.turnover for day in _decode_days(body)}
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RestError(f"not a list of 24-hour figures: {error}") from error
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in what `fetch_metadata` returned. Raises MetadataError if it is not that."""

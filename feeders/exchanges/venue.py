@@ -115,6 +115,9 @@ class Venue(Protocol):
     async def fetch_metadata(self, rest: "RestClient") -> bytes:
         """What the exchange says of its instruments. Raises RestError."""
 
+    async def fetch_turnover(self, rest: "RestClient") -> dict[str, float]:
+        """Turnover of the last 24 hours in the quote asset, by native symbol. Raises RestError."""
+
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in a metadata answer. Raises MetadataError if it is none."""
 

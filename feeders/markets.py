@@ -1,0 +1,40 @@
+"""The exchange's list of markets, and those of them that are wanted now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feeders.metadata import MetadataSource
+from feeders.symbol_selection import SymbolSelection
+from schemas.instruments import Instrument, InstrumentRegistry
+
+
+@dataclass(slots=True)
+class Markets:
+    """`chosen` is what the selection stood for at the start."""
+
+    source: MetadataSource
+    selection: SymbolSelection
+    registry: InstrumentRegistry
+    chosen: list[Instrument]
+
+    @classmethod
+    async def load(cls, source: MetadataSource, selection: SymbolSelection) -> "Markets":
+        """Ask the exchange. Raises SymbolError for a name it does not know, RestError if it has to be asked in vain."""
+        registry = await source.registry()
+        return cls(source, selection, registry, selection.choose(registry, await _turnover(source, selection)))
+
+    async def refresh(self, natives: Sequence[str]) -> tuple[list[Instrument], list[str]]:
+        """Ask again: what is wanted and not among `natives`, and which of those no longer trade.
+
+        Raises RestError, MetadataError or SymbolError, and then nothing has changed.
+        """
+        listed = InstrumentRegistry(self.registry.exchange, await self.source.instruments())
+        chosen = self.selection.choose(listed, await _turnover(self.source, self.selection))
+        self.registry.learn(listed.all())
+        known = set(natives)
+        added = [instrument for instrument in chosen if instrument.native not in known]
+        return added, self.selection.gone(natives, listed)
+
+
+async def _turnover(source: MetadataSource, selection: SymbolSelection) -> dict[str, float]:
+    return await source.venue.fetch_turnover(source.rest) if selection.needs_turnover else {}
