@@ -13,16 +13,20 @@ Close = Callable[[Subscriber, int, str], None]
 
 _GOING_AWAY = 1001
 _NO_CLOSING_FRAME = 1006
+_SLOW = 2000.0
+"""Bytes a second, unless the fault says how many."""
 
 
 def strike(subscriber: Subscriber, fault: Fault, background: Background, close: Close) -> None:
-    """Play `fault` on this connection; with `seconds`, silence ends by itself."""
+    """Play `fault` on this connection; with `seconds`, silence and slowness end by themselves."""
     connection = subscriber.connection
     match fault.kind:
         case "silence":
             connection.fall_silent(answers_pings=fault.value != "no pongs")
         case "half_open":
             connection.become_half_open()
+        case "slow_drip":
+            connection.slow_down(fault.number(_SLOW))
         case "reset":
             connection.reset()
         case "close" if fault.number(1000) == _NO_CLOSING_FRAME:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 
-from feeders.simulator.instruments import SimulatedInstrument, decimal_text
+from feeders.simulator.instruments import DECIMALS, SimulatedInstrument, decimal_text
+from feeders.simulator.market import Quote
 from feeders.simulator.settings import BinanceRules
 
 _DELISTED = (
     SimulatedInstrument("BCCBTC", "BCC", "BTC", 6, 3, 61_000, 100),
     SimulatedInstrument("HNTUSDT", "HNT", "USDT", 4, 3, 61_000, 100),
 )
+_GREATEST_TURNOVER = 2_000_000_000
 _ORDER_TYPES = (
     *("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"),
 )
@@ -33,6 +35,27 @@ def exchange_info(
         ],
         "exchangeFilters": [],
         "symbols": symbols,
+    }
+
+
+def day_statistics(instrument: SimulatedInstrument, quote: Quote, rank: int, time: int) -> dict[str, object]:
+    """A day of one market in the short form. The greatest turnover has `rank` 0."""
+    price, (last, _) = instrument.price_text(instrument.start_ticks), quote.bid
+    volume = round(_GREATEST_TURNOVER / (rank + 1) / instrument.price(last) * 10**instrument.step_decimals)
+    traded = round(instrument.price(last) * instrument.quantity(volume) * 10**DECIMALS)
+    return {
+        "symbol": instrument.native,
+        "openPrice": price,
+        "highPrice": instrument.price_text(max(instrument.start_ticks, last)),
+        "lowPrice": instrument.price_text(min(instrument.start_ticks, last)),
+        "lastPrice": instrument.price_text(last),
+        "volume": instrument.quantity_text(volume),
+        "quoteVolume": decimal_text(traded, DECIMALS),
+        "openTime": time - 86_400_000,
+        "closeTime": time,
+        "firstId": 1,
+        "lastId": volume,
+        "count": volume,
     }
 
 

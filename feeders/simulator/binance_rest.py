@@ -1,4 +1,4 @@
-"""Binance spot's public REST answers: depth, exchangeInfo, time, ping, bookTicker; weights and errors."""
+"""Binance spot's public REST answers: depth, exchangeInfo, time, ping, tickers; weights and errors."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from dataclasses import replace
 import msgspec
 
 from feeders.simulator import binance_messages as messages
-from feeders.simulator.binance_metadata import exchange_info
+from feeders.simulator.binance_metadata import day_statistics, exchange_info
 from feeders.simulator.faults import Fault, FaultBoard
 from feeders.simulator.feed import Feed
 from feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
@@ -56,6 +56,7 @@ class BinanceRest:
             "/api/v3/exchangeInfo": self._exchange_info,
             "/api/v3/depth": self._depth,
             "/api/v3/ticker/bookTicker": self._book_ticker,
+            "/api/v3/ticker/24hr": self._day,
         }
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
@@ -151,6 +152,13 @@ class BinanceRest:
             return _book_ticker(self._feed(request))
         return [_book_ticker(feed) for feed in self._feeds.values()]
 
+    def _day(self, request: HttpRequest) -> object:
+        if request.query.get("type") != "MINI":
+            raise _BadRequestError(-1130, "Data sent for parameter 'type' is not valid.")  # the long form is not played
+        feeds = list(self._feeds.values())
+        days = [day_statistics(feed.instrument, feed.quote(), rank, _milliseconds()) for rank, feed in enumerate(feeds)]
+        return days[feeds.index(self._feed(request))] if "symbol" in request.query else days
+
     def _feed(self, request: HttpRequest) -> Feed:
         symbol = request.query.get("symbol")
         if not symbol:
@@ -176,6 +184,8 @@ def _weight(request: HttpRequest) -> int:
             return 20
         case "/api/v3/ticker/bookTicker":
             return 2 if "symbol" in request.query else 4
+        case "/api/v3/ticker/24hr":
+            return 2 if "symbol" in request.query else 80
         case "/api/v3/depth":
             text = request.query.get("limit", str(_DEFAULT_LIMIT))
             limit = int(text) if text.isascii() and text.isdigit() else _DEFAULT_LIMIT

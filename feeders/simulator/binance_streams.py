@@ -63,7 +63,9 @@ class StreamHub:
         instrument = feed.instrument
         for event in happened:
             if isinstance(event, Quote):
-                self._send(feed, "bookTicker", partial(_book_ticker, instrument, event), time)
+                if self._wants(feed, "bookTicker"):
+                    feed.remember(event)
+                    self._send(feed, "bookTicker", partial(_book_ticker, instrument, event), time)
                 continue
             if self._wants(feed, "trade"):
                 for write in messages.trades(instrument, event):

@@ -74,7 +74,9 @@ def simulate(
     if exchange != "binance":
         fail(f"no simulator for {exchange!r}: use binance")
     values = {
-        "symbols": int(symbols) if symbols.isdigit() else split_symbols(symbols),
+        "symbols": int(symbols)
+        if symbols.isdigit()
+        else split_symbols(symbols) or fail("no symbol given: use --symbols BTCUSDT"),
         "host": host,
         "port": port,
         "rest_port": rest_port,
@@ -102,9 +104,11 @@ simulate.__doc__ = EXAMPLES
 
 
 def _fault(text: str) -> Fault:
-    if text.lstrip().startswith("{"):
-        return msgspec.json.decode(text, type=Fault)
-    return Fault(kind=text)
+    """What one `--fault` means. Ends the program in one line if that is nothing."""
+    try:
+        return msgspec.json.decode(text, type=Fault) if text.lstrip().startswith("{") else Fault(kind=text)
+    except (ValueError, msgspec.MsgspecError) as error:
+        fail(f"--fault {text}: {error}")
 
 
 async def _serve(settings: SimulatorSettings, faults: list[Fault]) -> None:

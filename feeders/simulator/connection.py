@@ -9,6 +9,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 
+from feeders.simulator.slow_writer import SlowWriter
+
 _OBSERVED = (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG)
 _MAXIMUM_BACKLOG = 64 * 1024 * 1024
 """A client that lets this much pile up is cut off."""
@@ -38,6 +40,7 @@ class VenueConnection(ServerConnection):
         """Nothing at all goes out."""
         self.sent = 0
         self._queued: list[bytes] = []
+        self._slow: SlowWriter | None = None
 
     def queue(self, frame: bytes) -> None:
         """Put an encoded frame behind those that wait for `send_queued`."""
@@ -50,8 +53,9 @@ class VenueConnection(ServerConnection):
             return
         if self.protocol.state is OPEN and not self.is_mute:
             self.sent += len(self._queued)
-            self.transport.write(b"".join(self._queued))
-            if self.transport.get_write_buffer_size() > _MAXIMUM_BACKLOG:
+            (self._slow or self.transport).write(b"".join(self._queued))
+            waiting = self.transport.get_write_buffer_size() + (self._slow.backlog if self._slow else 0)
+            if waiting > _MAXIMUM_BACKLOG:
                 self.transport.abort()
         self._queued.clear()
 
@@ -59,6 +63,10 @@ class VenueConnection(ServerConnection):
         """Send no more messages; without `answers_pings`, send nothing at all."""
         self.is_silent = True
         self.is_mute = not answers_pings
+
+    def slow_down(self, bytes_a_second: float) -> None:
+        """Send slowly from now on, cutting messages anywhere."""
+        self._slow = self._slow or SlowWriter(self.transport, bytes_a_second)
 
     def become_half_open(self) -> None:
         """Behave like a peer that lost power: nothing is sent, nothing is read, nothing is closed."""
@@ -70,6 +78,9 @@ class VenueConnection(ServerConnection):
         if self.protocol.state is OPEN:
             self.is_silent = self.is_mute = False
             self.transport.resume_reading()
+            if self._slow is not None:
+                self._slow.flush()
+                self._slow = None
 
     def reset(self) -> None:
         """Drop the connection with a TCP reset."""
@@ -88,8 +99,14 @@ class VenueConnection(ServerConnection):
         super().process_event(event)
 
     def send_data(self) -> None:
-        """Send what the library has to say, unless the connection is mute."""
+        """Send what the library has to say: unless the connection is mute, and behind what goes out slowly."""
         if self.is_mute:
             self.protocol.data_to_send()
-        else:
+        elif self._slow is None:
             super().send_data()
+        else:
+            for data in self.protocol.data_to_send():
+                if data:
+                    self._slow.write(data)
+                else:
+                    self._slow.write_eof()

@@ -14,7 +14,7 @@ ControlFaultKind = Literal["ack_lost", "ack_delayed", "ack_error", "subscribe_ig
 RestFaultKind = Literal[
     "rest_timeout", "rest_status", "rest_truncated", "rest_delay", "stale_snapshot", "empty_snapshot"
 ]
-ConnectionFaultKind = Literal["silence", "half_open", "reset", "close", "server_shutdown"]
+ConnectionFaultKind = Literal["silence", "half_open", "slow_drip", "reset", "close", "server_shutdown"]
 VenueFaultKind = Literal["refuse_connections", "cold_restart"]
 
 IMMEDIATE = (*get_args(ConnectionFaultKind), *get_args(VenueFaultKind))

@@ -47,6 +47,9 @@ class Feed(Protocol):
     def truth(self, update_id: int) -> BookAt | None:
         """The true book at this id, as deep as it is remembered."""
 
+    def remember(self, quote: Quote) -> None:
+        """Make the truth known at the id of a quote that goes out."""
+
     def truth_ids(self, since: int) -> list[int]:
         """Every id from this one on whose truth is remembered."""
 
@@ -135,6 +138,9 @@ class LiveFeed:
 
     def truth(self, update_id: int) -> BookAt | None:
         return self._history.at(update_id)
+
+    def remember(self, quote: Quote) -> None:
+        self._history.record_quote(quote)
 
     def truth_ids(self, since: int) -> list[int]:
         return self._history.ids_since(since)

@@ -85,6 +85,9 @@ class PreparedFeed:
         book = self._live.truth(self._first_live_id + self._used[self._position(slot)])
         return book and BookAt(update_id, book.bids, book.asks)
 
+    def remember(self, quote: Quote) -> None:
+        """Its quotes are those of the books it knows."""
+
     def truth_ids(self, since: int) -> list[int]:
         played = range(max(0, self._played - self._truth_flushes), self._played + 1)
         return list(dict.fromkeys(known for slot in played if (known := self._id_before(slot)) >= since))

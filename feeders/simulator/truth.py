@@ -4,6 +4,7 @@ from collections import deque
 from typing import NamedTuple
 
 from feeders.simulator.ladder import Ladder, RawLevel, unpack
+from feeders.simulator.market import Quote
 
 
 class BookAt(NamedTuple):
@@ -15,13 +16,15 @@ class BookAt(NamedTuple):
 
 
 class TruthHistory:
-    """The best `depth` levels at each of the last `limit` recorded ids; older ones are forgotten."""
+    """The best `depth` levels at each of the last `limit` recorded ids, and as many quotes; no older ones."""
 
     def __init__(self, depth: int, limit: int) -> None:
         self._depth = depth
         self._limit = limit
         self._books: dict[int, tuple[bytes, bytes]] = {}
         self._ids: deque[int] = deque()
+        self._quotes: dict[int, Quote] = {}
+        self._quote_ids: deque[int] = deque()
 
     def record(self, update_id: int, bids: Ladder, asks: Ladder) -> None:
         """Remember the book as it is now."""
@@ -31,11 +34,22 @@ class TruthHistory:
         if len(self._ids) > self._limit:
             del self._books[self._ids.popleft()]
 
+    def record_quote(self, quote: Quote) -> None:
+        """Remember the best levels between two records."""
+        if quote.update_id not in self._quotes:
+            self._quote_ids.append(quote.update_id)
+        self._quotes[quote.update_id] = quote
+        if len(self._quote_ids) > self._limit:
+            del self._quotes[self._quote_ids.popleft()]
+
     def at(self, update_id: int) -> BookAt | None:
-        """The book at this id; None if it was never recorded or is forgotten."""
-        packed = self._books.get(update_id)
-        return None if packed is None else BookAt(update_id, unpack(1, packed[0]), unpack(-1, packed[1]))
+        """The book at this id, one level of it if only a quote was recorded; None if nothing was or it is forgotten."""
+        if packed := self._books.get(update_id):
+            return BookAt(update_id, unpack(1, packed[0]), unpack(-1, packed[1]))
+        if quote := self._quotes.get(update_id):
+            return BookAt(update_id, [quote.bid], [quote.ask])
+        return None
 
     def ids_since(self, update_id: int) -> list[int]:
-        """Every id still known from this one on, in the order recorded."""
+        """Every id whose book is still known from this one on, in the order recorded."""
         return [known for known in self._ids if known >= update_id]

@@ -200,3 +200,11 @@ async def test_a_stale_snapshot_is_older_than_the_stream_for_so_many_requests() 
 
     assert ids[0] == ids[1] < first - 1
     assert ids[2] > first
+
+
+async def test_the_truth_is_known_at_the_id_of_every_quote() -> None:
+    async with exchange() as simulator, client(simulator, "/ws/btcusdt@bookTicker") as connection:
+        for _ in range(20):
+            quote = await receive(connection)
+            truth = simulator.truth("BTCUSDT", quote["u"], depth=1)
+            assert truth == (levels([[quote["b"], quote["B"]]]), levels([[quote["a"], quote["A"]]]))

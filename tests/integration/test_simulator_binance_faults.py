@@ -70,6 +70,26 @@ async def test_a_dead_connection_answers_nothing(fault: Fault) -> None:
         assert (await receive(connection))["e"] == "depthUpdate"
 
 
+async def test_a_slow_connection_delivers_everything_late_and_whole() -> None:
+    async with exchange() as simulator, client(simulator, "/ws/btcusdt@depth@100ms") as connection:
+        simulator.inject(Fault(kind="slow_drip", value=4000))
+        events = [await receive(connection) for _ in range(5)]
+        assert await asyncio.wait_for(await connection.ping(), LIMIT) >= 0
+        simulator.clear()
+        events += [await receive(connection) for _ in range(5)]
+
+    assert [later["U"] - earlier["u"] for earlier, later in pairwise(events)] == [1] * 9
+
+
+async def test_a_slow_connection_can_be_closed() -> None:
+    async with exchange() as simulator, client(simulator, "/ws/btcusdt@depth@100ms") as connection:
+        simulator.inject(Fault(kind="slow_drip", value=20_000))
+        await receive(connection)
+        simulator.inject(Fault(kind="close", value=1011))
+
+        assert (await closing(connection))[0] == 1011
+
+
 @pytest.mark.parametrize(("way", "error"), [("tcp", OSError), ("http", InvalidStatus)])
 async def test_connections_are_refused_for_a_while(way: str, error: type[Exception]) -> None:
     async with exchange() as simulator, client(simulator, "/ws/btcusdt@depth@100ms") as connected:

@@ -25,6 +25,8 @@ from tests.support.simulated_exchange import LIMIT, exchange, get, levels
         ("/api/v3/ping", 1),
         ("/api/v3/ticker/bookTicker", 4),
         ("/api/v3/ticker/bookTicker?symbol=BTCUSDT", 2),
+        ("/api/v3/ticker/24hr?type=MINI", 80),
+        ("/api/v3/ticker/24hr?type=MINI&symbol=ETHUSDT", 2),
     ],
 )
 async def test_each_request_costs_its_weight(path: str, weight: int) -> None:
@@ -102,6 +104,17 @@ async def test_time_and_ping_and_the_best_quotes_are_answered() -> None:
 
     assert list(one) == ["symbol", "bidPrice", "bidQty", "askPrice", "askQty"]
     assert [each["symbol"] for each in everything] == ["BTCUSDT", "ETHUSDT"]
+
+
+async def test_the_day_of_a_market_says_more_was_traded_where_it_is_listed_earlier() -> None:
+    async with exchange("BTCUSDT", "ETHUSDT", "SOLUSDT") as simulator:
+        days = (await get(simulator, "/api/v3/ticker/24hr?type=MINI")).body
+        one = (await get(simulator, "/api/v3/ticker/24hr?type=MINI&symbol=ETHUSDT")).body
+
+    assert [day["symbol"] for day in days] == ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+    assert (one["symbol"], list(one)) == ("ETHUSDT", list(days[1]))
+    turnover = [float(day["quoteVolume"]) for day in days]
+    assert turnover == sorted(turnover, reverse=True)
 
 
 async def test_too_much_weight_is_refused_and_going_on_is_banned() -> None:
