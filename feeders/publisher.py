@@ -111,14 +111,19 @@ class Publisher:
         """Send it without replacing an unsent one: wait until that one is on its way."""
         key = self._key_of(submission)
         while key in self._unsent:
-            self._taken.clear()
-            await self._taken.wait()
+            await self._next_write()
         self.submit(submission)
 
     def submit_trade(self, trade: Trade) -> None:
         """Add one trade to its stream."""
         self._trades.put(trade)
         self._schedule()
+
+    async def submit_trade_lossless(self, trade: Trade) -> None:
+        """Add one trade to its stream; wait for room instead of dropping the oldest that waits."""
+        while self._trades.full:
+            await self._next_write()
+        self.submit_trade(trade)
 
     async def drain(self, timeout: float) -> bool:
         """Wait until everything submitted has been answered; whether that happened in time."""
@@ -166,6 +171,10 @@ class Publisher:
                 self._put_back(key, submission)
         self._trades.put_back([trade for batch in self._in_flight for trade in batch.trades])
         self._in_flight.clear()
+
+    async def _next_write(self) -> None:
+        self._taken.clear()
+        await self._taken.wait()
 
     def _key_of(self, submission: Submission) -> BookKey:
         book = submission.book

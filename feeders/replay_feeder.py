@@ -83,7 +83,7 @@ class ReplayFeeder:
         self._unsent.clear()
         for trade in self._unsent_trades:
             await self._clear(self._names.trades(trade.exchange, trade.symbol))
-            self.publisher.submit_trade(trade)
+            await self.publisher.submit_trade_lossless(trade)
         self._unsent_trades.clear()
 
     async def _clear(self, name: str) -> None:

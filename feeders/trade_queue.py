@@ -28,9 +28,14 @@ class TradeQueue:
     def __len__(self) -> int:
         return len(self._unsent)
 
+    @property
+    def full(self) -> bool:
+        """Whether the next trade pushes out the oldest."""
+        return len(self._unsent) >= self._capacity
+
     def put(self, trade: Trade) -> None:
         """Add the newest trade."""
-        if len(self._unsent) == self._capacity:
+        if self.full:
             self._unsent.popleft()
             self._counters.trades_dropped += 1
         self._unsent.append(trade)

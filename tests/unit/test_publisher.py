@@ -472,6 +472,19 @@ async def test_trades_that_the_server_refuses_are_dropped_and_counted(server: Re
     assert (publisher.counters.trades, publisher.counters.trades_dropped) == (1, 1)
 
 
+async def test_lossless_trades_wait_for_room(server: RespServer) -> None:
+    async with running(server) as publisher:
+        for trade_id in range(1, TRADES_CAPACITY + 1):
+            publisher.submit_trade(trade(trade_id))
+
+        await publisher.submit_trade_lossless(trade(TRADES_CAPACITY + 1))
+
+        assert publisher.counters.trades_dropped == 0
+        server.answer = lambda _: b"0-0"
+        assert await publisher.drain(10)
+    assert publisher.counters.trades == TRADES_CAPACITY + 1
+
+
 async def test_trades_wait_for_a_server_up_to_a_limit(tmp_path: Path) -> None:
     publisher = Publisher(f"unix://{tmp_path}/none.sock", NAMES, "A")
 

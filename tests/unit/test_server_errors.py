@@ -1,0 +1,39 @@
+"""Error replies by kind, told once."""
+
+import hiredis
+import pytest
+
+from feeders.server_errors import ErrorLog, error_kind
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'. script: abc, on @user_script:71.", "OOM"),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value script: abc", "WRONGTYPE"),
+        ("ERR Error running script (call to f_abc): @user_script:71: -OOM command not allowed", "OOM"),
+        ("ERR Error running script (call to f_abc): @user_script:14: WRONG -WRONGTYPE Operation against", "WRONGTYPE"),
+        ("ERR unknown command 'EVALSHA'", "ERR"),
+        ("odd words without a kind", "ERR"),
+    ],
+)
+def test_an_error_is_known_by_its_first_word_wherever_the_server_puts_it(text: str, kind: str) -> None:
+    assert error_kind(hiredis.ReplyError(text)) == kind
+
+
+def test_each_kind_is_told_once_until_all_is_well(caplog: pytest.LogCaptureFixture) -> None:
+    log = ErrorLog("redis://h")
+    for _ in range(2):
+        log.add("a", hiredis.ReplyError("OOM full"))
+        log.add("b", hiredis.ReplyError("WRONGTYPE other"))
+    log.well()
+    log.well()
+    log.add("b", hiredis.ReplyError("OOM full"))
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "redis://h refuses a: OOM full",
+        "redis://h refuses b: WRONGTYPE other",
+        "redis://h takes everything again (was: OOM, WRONGTYPE)",
+        "redis://h refuses b: OOM full",
+    ]
+    assert log.by_kind == {"OOM": 3, "WRONGTYPE": 2}

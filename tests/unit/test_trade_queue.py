@@ -1,0 +1,84 @@
+"""Trades that wait: all of them, in order, up to a limit."""
+
+import hiredis
+
+from feeders.publish_counters import PublisherCounters
+from feeders.trade_queue import TradeQueue
+from schemas.redis_names import RedisNames
+from schemas.trade import Trade
+
+
+def trades(*ids: int) -> list[Trade]:
+    return [Trade("binance", "BTC-USDT", "BTCUSDT", trade_id, 100.5, 0.25, "sell", 1, 2) for trade_id in ids]
+
+
+def queue_of(*ids: int, capacity: int = 5) -> tuple[TradeQueue, PublisherCounters]:
+    counters = PublisherCounters()
+    queue = TradeQueue(RedisNames(), capacity, counters)
+    for trade in trades(*ids):
+        queue.put(trade)
+    return queue, counters
+
+
+def test_the_oldest_are_taken_first() -> None:
+    queue, _ = queue_of(1, 2, 3)
+
+    assert queue.take(2) == trades(1, 2)
+    assert queue.take(2) == trades(3)
+    assert len(queue) == 0
+
+
+def test_what_does_not_fit_pushes_out_the_oldest() -> None:
+    queue, counters = queue_of(1, 2, 3, 4, 5, 6, 7)
+
+    assert queue.take(9) == trades(3, 4, 5, 6, 7)
+    assert counters.trades_dropped == 2
+
+
+def test_what_is_put_back_comes_before_what_came_since_and_gives_way_to_it() -> None:
+    queue, counters = queue_of(1, 2, 3)
+    taken = queue.take(3)
+    for trade in trades(4, 5, 6):
+        queue.put(trade)
+
+    queue.put_back(taken)
+
+    assert queue.take(9) == trades(2, 3, 4, 5, 6)
+    assert counters.trades_dropped == 1
+
+
+def test_nothing_is_put_back_into_a_full_queue() -> None:
+    queue, counters = queue_of(1)
+    taken = queue.take(1)
+    for trade in trades(2, 3, 4, 5, 6):
+        queue.put(trade)
+
+    queue.put_back(taken)
+
+    assert queue.take(9) == trades(2, 3, 4, 5, 6)
+    assert counters.trades_dropped == 1
+
+
+def test_a_trade_is_one_entry_with_its_own_id() -> None:
+    queue, _ = queue_of()
+    reader = hiredis.Reader()
+    (trade,) = trades(7)
+
+    reader.feed(queue.pack(trade))
+
+    assert reader.gets() == [
+        *(b"XADD", b"md:trades:binance:BTC-USDT", b"MAXLEN", b"~", b"10000", b"7-0"),
+        *(b"price", b"100.5", b"quantity", b"0.25", b"aggressor", b"sell"),
+        *(b"exchange_us", b"1", b"received_us", b"2"),
+    ]
+
+
+def test_replies_are_counted_by_what_became_of_the_trade() -> None:
+    queue, counters = queue_of()
+    known = hiredis.ReplyError("ERR The ID specified in XADD is equal or smaller than the target stream top item")
+    full = hiredis.ReplyError("OOM full")
+
+    errors = list(queue.settle(trades(1, 2, 3), [b"1-0", known, full]))
+
+    assert errors == [("md:trades:binance:BTC-USDT", full)]
+    assert (counters.trades, counters.trade_duplicates, counters.trades_dropped) == (1, 1, 1)
