@@ -213,7 +213,7 @@ class BinanceClients:
         connection, loop = subscriber.connection, asyncio.get_running_loop()
 
         def check(answered: asyncio.Future[float]) -> None:
-            if not answered.done():
+            if not answered.done() and not connection.is_mute:
                 self._close(subscriber, _POLICY_VIOLATION, "Pong timeout")
 
         with suppress(ConnectionClosed):

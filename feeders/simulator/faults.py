@@ -1,14 +1,15 @@
 """Faults asked for, which of them strikes next, and how often each has been played."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import msgspec
 
 from feeders.simulator.feed import Feed
-from feeders.simulator.frame_faults import FRAME_FAULTS, FrameInHand
+from feeders.simulator.frame_faults import FRAME_FAULTS, FrameFault, FrameInHand
+from feeders.simulator.upbit_frame_faults import UPBIT_FRAME_FAULTS
 
 ControlFaultKind = Literal["ack_lost", "ack_delayed", "ack_error", "subscribe_ignored"]
 RestFaultKind = Literal[
@@ -20,7 +21,8 @@ VenueFaultKind = Literal["refuse_connections", "cold_restart"]
 IMMEDIATE = (*get_args(ConnectionFaultKind), *get_args(VenueFaultKind))
 """Kinds that act once, when they are asked for; the others wait for something to strike."""
 _EACH_SYMBOL = ("stale_snapshot", "empty_snapshot")
-KINDS = (*FRAME_FAULTS, *get_args(ControlFaultKind), *get_args(RestFaultKind), *IMMEDIATE)
+_FRAME_KINDS = FRAME_FAULTS.keys() | UPBIT_FRAME_FAULTS.keys()
+KINDS = (*sorted(_FRAME_KINDS), *get_args(ControlFaultKind), *get_args(RestFaultKind), *IMMEDIATE)
 
 
 class FaultError(ValueError):
@@ -83,17 +85,27 @@ class _Waiting:
 
 
 class FaultBoard:
-    """The waiting faults. `clock` is monotonic."""
+    """The waiting faults of one venue. `clock` is monotonic; `binary` says what its messages are."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        frame_faults: Mapping[str, FrameFault] = FRAME_FAULTS,
+        *,
+        binary: bool = False,
+    ) -> None:
         self._clock = clock
+        self._frame_faults = frame_faults
+        self._binary = binary
         self._waiting: list[_Waiting] = []
         self.played: Counter[str] = Counter()
         self.alters_frames = False
         """Whether a fault may strike market data: the fast path ends here."""
 
     def add(self, fault: Fault) -> None:
-        """Let a waiting fault strike from now on."""
+        """Let a waiting fault strike from now on. Raises FaultError for one that no message of the venue can have."""
+        if fault.kind in _FRAME_KINDS - self._frame_faults.keys():
+            raise FaultError(f"this exchange knows no {fault.kind!r}")
         deadline = None if fault.seconds is None else self._clock() + fault.seconds
         self._waiting = [each for each in self._waiting if each.fault != fault]
         self._waiting.append(_Waiting(fault, deadline))
@@ -136,18 +148,19 @@ class FaultBoard:
         target = connection, symbol
         for each in self._live():
             fault = each.fault
-            play = FRAME_FAULTS.get(fault.kind)
+            play = self._frame_faults.get(fault.kind)
             if play is None or not _concerns(fault.stream, stream) or not each.addresses(connection, symbol):
                 continue
             if each.is_used_up(target):
                 continue
-            in_hand = FrameInHand(text, feed, fault.value, each.memory.setdefault(target, []), each.snapshots[symbol])
+            memory = each.memory.setdefault(target, [])
+            in_hand = FrameInHand(text, feed, fault.value, memory, each.snapshots[symbol], binary=self._binary)
             frames = play(in_hand)
             if in_hand.played:
                 each.struck[target] += 1
                 self.played[fault.kind] += 1
             return frames
-        return [FrameInHand(text, feed).as_is()]
+        return [FrameInHand(text, feed, binary=self._binary).as_is()]
 
     def _live(self) -> list[_Waiting]:
         now = self._clock()
@@ -157,7 +170,7 @@ class FaultBoard:
         return self._waiting
 
     def _refresh(self) -> None:
-        self.alters_frames = any(each.fault.kind in FRAME_FAULTS for each in self._waiting)
+        self.alters_frames = any(each.fault.kind in _FRAME_KINDS for each in self._waiting)
 
 
 def _concerns(wanted: str, stream: str) -> bool:

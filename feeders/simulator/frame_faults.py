@@ -25,21 +25,27 @@ class FrameInHand:
     snapshots: int = 0
     """Snapshots of the symbol served since the fault was asked for."""
     played: bool = False
+    binary: bool = False
+    """Whether the venue sends binary messages."""
 
     def as_is(self) -> bytes:
-        return encode_frame(self.text.encode())
+        return self.encoded(self.text.encode())
+
+    def encoded(self, payload: bytes) -> bytes:
+        """Any message as the venue sends it."""
+        return encode_frame(payload, binary=self.binary)
 
     def edited(self, change: Callable[[dict[str, Any]], None]) -> list[bytes]:
         """The message with its payload changed, in a wrapper or not."""
         self.played = True
         message = msgspec.json.decode(self.text)
         change(message.get("data", message))
-        return [encode_frame(msgspec.json.encode(message))]
+        return [self.encoded(msgspec.json.encode(message))]
 
     def with_extra(self, extra: bytes) -> list[bytes]:
         """The message unharmed, after one that nobody asked for."""
         self.played = True
-        return [encode_frame(extra), self.as_is()]
+        return [self.encoded(extra), self.as_is()]
 
 
 def drop(frame: FrameInHand) -> list[bytes]:
@@ -60,7 +66,7 @@ def reorder(frame: FrameInHand) -> list[bytes]:
         frame.memory.append(frame.text)
         return []
     frame.played = True
-    return [frame.as_is(), encode_frame(frame.memory.pop().encode())]
+    return [frame.as_is(), frame.encoded(frame.memory.pop().encode())]
 
 
 def replay_old(frame: FrameInHand) -> list[bytes]:
@@ -71,7 +77,7 @@ def replay_old(frame: FrameInHand) -> list[bytes]:
     old = frame.memory[0]
     frame.memory.clear()
     frame.played = True
-    return [frame.as_is(), encode_frame(old.encode())]
+    return [frame.as_is(), frame.encoded(old.encode())]
 
 
 def gap_at_bridge(frame: FrameInHand) -> list[bytes]:
@@ -86,13 +92,13 @@ def gap_at_bridge(frame: FrameInHand) -> list[bytes]:
 def malformed_json(frame: FrameInHand) -> list[bytes]:
     """It ends in the middle."""
     frame.played = True
-    return [encode_frame(frame.text[: len(frame.text) // 2].encode())]
+    return [frame.encoded(frame.text[: len(frame.text) // 2].encode())]
 
 
 def invalid_utf8(frame: FrameInHand) -> list[bytes]:
     """Its text is no text."""
     frame.played = True
-    return [encode_frame(frame.text.encode()[:-1] + b"\xff}")]
+    return [frame.encoded(frame.text.encode()[:-1] + b"\xff}")]
 
 
 def binary(frame: FrameInHand) -> list[bytes]:
@@ -191,7 +197,9 @@ def clock_skew(frame: FrameInHand) -> list[bytes]:
     return frame.edited(shift)
 
 
-FRAME_FAULTS: dict[str, Callable[[FrameInHand], list[bytes]]] = {
+FrameFault = Callable[[FrameInHand], list[bytes]]
+
+FRAME_FAULTS: dict[str, FrameFault] = {
     play.__name__: play
     for play in (
         *(drop, duplicate, reorder, replay_old, gap_at_bridge),

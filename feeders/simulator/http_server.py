@@ -19,6 +19,8 @@ class HttpRequest:
     query: dict[str, str]
     body: bytes
     client: str
+    headers: dict[str, str] = field(default_factory=dict)
+    """By name in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class HttpServer:
         body = await reader.readexactly(length)
         url = urlsplit(target)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
-        response = await self._handler(HttpRequest(method, url.path, query, body, client))
+        response = await self._handler(HttpRequest(method, url.path, query, body, client, headers))
         keep = headers.get("connection", "").lower() != "close" and response.hang is None and not response.cut
         if response.hang is not None:
             await asyncio.sleep(response.hang)

@@ -8,6 +8,10 @@ import sys
 import urllib.request
 
 import pytest
+import typer
+from typer.testing import CliRunner
+
+from feeders.simulator.command import simulate as simulate_command
 
 LIMIT = 20.0
 
@@ -22,31 +26,22 @@ def simulate(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_it_prints_its_addresses_serves_and_ends_on_ctrl_c() -> None:
-    with simulate("--levels", "100", BOOKBUS_SYMBOLS="3") as process:
+def test_it_prints_its_addresses_serves_plays_its_faults_and_ends_on_ctrl_c() -> None:
+    faults = ("--fault", '{"kind":"drop","count":9}', "--fault", "ack_lost")
+    with simulate("--levels", "100", *faults, BOOKBUS_SYMBOLS="3") as process:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         with urllib.request.urlopen(f"{ready['rest_url']}/api/v3/depth?symbol=BNBUSDT", timeout=LIMIT) as answer:  # noqa: S310
             depth = json.load(answer)
+        with urllib.request.urlopen(f"{ready['rest_url']}/control/status", timeout=LIMIT) as answer:  # noqa: S310
+            waiting = json.load(answer)["faults_waiting"]
         process.send_signal(signal.SIGINT)
         code = process.wait(LIMIT)
 
     assert ready["symbols"] == ["BTCUSDT", "ETHUSDT", "BNBUSDT"]
     assert len(depth["bids"]) == 100
-    assert code == 130
-
-
-def test_a_fault_given_at_the_start_waits_for_what_it_strikes() -> None:
-    with simulate("--levels", "100", "--fault", '{"kind":"drop","count":9}', "--fault", "ack_lost") as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        with urllib.request.urlopen(f"{ready['rest_url']}/control/status", timeout=LIMIT) as answer:  # noqa: S310
-            waiting = json.load(answer)["faults_waiting"]
-        process.terminate()
-        code = process.wait(LIMIT)
-
     assert waiting == ["drop", "ack_lost"]
-    assert code == 0
+    assert code == 130
 
 
 @pytest.mark.parametrize(
@@ -61,10 +56,12 @@ def test_a_fault_given_at_the_start_waits_for_what_it_strikes() -> None:
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(arguments: list[str], hint: str) -> None:
-    with simulate(*arguments) as process:
-        output, errors = process.communicate(timeout=LIMIT)
+    command = typer.Typer()
+    command.command()(simulate_command)
 
-    assert process.returncode == 1
-    assert output == ""
-    assert hint in errors
-    assert errors.count("\n") == 1
+    result = CliRunner().invoke(command, arguments)
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert hint in result.stderr
+    assert result.stderr.count("\n") == 1
