@@ -33,7 +33,7 @@ class BookSide:
     __slots__ = ("_bound", "_depth", "_edge", "_keys", "_levels", "_near", "_sign", "top")
 
     def __init__(self, sign: int, depth: int) -> None:
-        self._sign = sign
+        self._sign = float(sign)
         self._depth = depth
         self._keys: list[float] = []
         self._levels: dict[float, DepthChange] = {}

@@ -2,17 +2,30 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Literal
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from feeders.errors import WebSocketProtocolError
 from feeders.events import Acknowledged, ClosingSoon, Event, PrecisionLost, Refused, Topic, TradeHappened
+from feeders.exchanges.binance_messages import (
+    Complaint,
+    Diff,
+    Envelope,
+    Trade,
+    Whole,
+    decode_answer,
+    decode_diff,
+    decode_envelope,
+    decode_partial,
+    decode_ticker,
+    decode_trade,
+    stream_name,
+)
 from feeders.exchanges.venue import FeedOptions, Request
 from feeders.sync import NOTHING, BookSync, RangeSync, ReplaceSync
 from schemas.instruments import EXACT_DIGITS, significant_digits
-from schemas.snapshot import Levels, PositiveNumber, UpdateId
 
 MAX_SUBSCRIBE_BYTES = 4_000
 """A SUBSCRIBE of about 4,096 bytes or more is ignored by the exchange without a word."""
@@ -31,114 +44,9 @@ DEEP_LIMIT = 1_000
 MAX_LIMIT = 5_000
 
 _STREAM_TOPICS: dict[str, Topic] = {"depth": "book", "bookTicker": "quote", "trade": "trades"}
-_STREAM_START = b'{"stream":"'
 _NUMBER = re.compile(rb'"([0-9.]+)"')
 
-Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
-Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Receiver = Callable[[bytes, int], Sequence[Event]]
-Data = TypeVar("Data")
-
-
-class _Complaint(msgspec.Struct):
-    code: int | None = None
-    msg: str = ""
-
-
-class _Envelope(msgspec.Struct):
-    """What any message may say beside its data: a stream, a control reply (with `id`), or a bare notice (with `e`)."""
-
-    stream: str = ""
-    id: int | str | None = None
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: _Complaint | None = None
-    code: int | None = None
-    msg: str = ""
-    e: str = ""
-
-
-class _Framed(msgspec.Struct, Generic[Data]):
-    """A combined-stream frame."""
-
-    data: Data
-
-
-class _Diff(msgspec.Struct):
-    event: Literal["depthUpdate"] = msgspec.field(name="e")
-    event_time_ms: Milliseconds = msgspec.field(name="E")
-    first_id: UpdateId = msgspec.field(name="U")
-    last_id: UpdateId = msgspec.field(name="u")
-    bids: list[tuple[PositiveNumber, Quantity]] = msgspec.field(name="b")
-    asks: list[tuple[PositiveNumber, Quantity]] = msgspec.field(name="a")
-
-    @property
-    def exchange_us(self) -> int:
-        return self.event_time_ms * 1000
-
-
-class _Whole(msgspec.Struct):
-    """Partial depth frame and REST depth answer: no symbol and no time in either."""
-
-    last_id: UpdateId = msgspec.field(name="lastUpdateId")
-    bids: list[tuple[PositiveNumber, PositiveNumber]]
-    asks: list[tuple[PositiveNumber, PositiveNumber]]
-    exchange_us: None = None
-
-    @property
-    def first_id(self) -> int:
-        return self.last_id
-
-
-class _Ticker(msgspec.Struct):
-    """Best bid and offer: a whole book of one level, without a time. Zeros stand for an empty side."""
-
-    last_id: UpdateId = msgspec.field(name="u")
-    bid: Quantity = msgspec.field(name="b")
-    bid_quantity: Quantity = msgspec.field(name="B")
-    ask: Quantity = msgspec.field(name="a")
-    ask_quantity: Quantity = msgspec.field(name="A")
-    exchange_us: None = None
-
-    @property
-    def first_id(self) -> int:
-        return self.last_id
-
-    @property
-    def bids(self) -> Levels:
-        return ((self.bid, self.bid_quantity),) if self.bid and self.bid_quantity else ()
-
-    @property
-    def asks(self) -> Levels:
-        return ((self.ask, self.ask_quantity),) if self.ask and self.ask_quantity else ()
-
-
-class _Trade(msgspec.Struct):
-    event: Literal["trade"] = msgspec.field(name="e")
-    trade_id: UpdateId = msgspec.field(name="t")
-    price: PositiveNumber = msgspec.field(name="p")
-    quantity: PositiveNumber = msgspec.field(name="q")
-    trade_time_ms: Milliseconds = msgspec.field(name="T")
-    buyer_is_maker: bool = msgspec.field(name="m")
-
-
-def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
-    decode = msgspec.json.Decoder(kind, strict=False).decode
-
-    def checked(data: bytes) -> Any:
-        try:
-            return decode(data)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-            raise WebSocketProtocolError(f"not a {name}: {error}") from error
-
-    return checked
-
-
-_decode_envelope = _decoder(_Envelope, "message")
-_decode_diff = _decoder(_Framed[_Diff], "diff depth frame")
-_decode_partial = _decoder(_Framed[_Whole], "partial depth frame")
-_decode_ticker = _decoder(_Framed[_Ticker], "book ticker frame")
-_decode_trade = _decoder(_Framed[_Trade], "trade frame")
-_decode_answer = _decoder(_Whole, "depth answer")
 
 
 class BinanceProtocol:
@@ -205,12 +113,12 @@ class BinanceProtocol:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         if len(frame) > MAX_FRAME_BYTES:
             raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
-        receiver = self._receivers.get(_stream_name(frame))
+        receiver = self._receivers.get(stream_name(frame))
         return self._receive_other(frame, line) if receiver is None else receiver(frame, line)
 
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What a REST depth answer says."""
-        whole: _Whole = _decode_answer(body)
+        whole: Whole = decode_answer(body)
         sync = self._syncs.get(("book", native))
         if not isinstance(sync, RangeSync):
             return NOTHING
@@ -239,13 +147,13 @@ class BinanceProtocol:
 
     def _receive_other(self, frame: bytes, line: int) -> Sequence[Event]:
         """A stream's first frame, one of a stream nobody asked for, or what is no stream's."""
-        envelope: _Envelope = _decode_envelope(frame)
+        envelope: Envelope = decode_envelope(frame)
         if envelope.stream in ("", "!serverShutdown"):
             return self._control(envelope)
         receiver = self._receiver(envelope.stream)
         if receiver is None:
             return NOTHING
-        if name := _stream_name(frame):
+        if name := stream_name(frame):
             self._receivers[name] = receiver
         return receiver(frame, line)
 
@@ -260,10 +168,10 @@ class BinanceProtocol:
         if self._sources.setdefault((topic, native), stream) != stream:
             return None
         if topic == "trades":
-            return lambda frame, _: [_trade(native, _decode_trade(frame).data)]
+            return lambda frame, _: [_trade(native, decode_trade(frame).data)]
         if topic == "quote":
             receive_quote = self._replace_sync("quote", native).receive_update
-            return lambda frame, line: receive_quote(_decode_ticker(frame).data, line)
+            return lambda frame, line: receive_quote(decode_ticker(frame).data, line)
         if kind == "depth":
             return self._diff_receiver(native)
         return self._partial_receiver(native)
@@ -272,7 +180,7 @@ class BinanceProtocol:
         receive_update = self._range_sync(native).receive_update
 
         def receive(frame: bytes, line: int) -> Sequence[Event]:
-            diff: _Diff = _decode_diff(frame).data
+            diff: Diff = decode_diff(frame).data
             if diff.first_id > diff.last_id:
                 raise WebSocketProtocolError(f"{native}: first id {diff.first_id} above last id {diff.last_id}")
             return receive_update(diff, line)
@@ -283,7 +191,7 @@ class BinanceProtocol:
         receive_update = self._replace_sync("book", native).receive_update
 
         def receive(frame: bytes, line: int) -> Sequence[Event]:
-            events = receive_update(_decode_partial(frame).data, line)
+            events = receive_update(decode_partial(frame).data, line)
             return events if native in self._checked else [*self._check_precision(native, frame), *events]
 
         return receive
@@ -304,10 +212,10 @@ class BinanceProtocol:
             sync = self._syncs[topic, native] = ReplaceSync(native, depth, self._lines, topic)
         return sync
 
-    def _control(self, envelope: _Envelope) -> Sequence[Event]:
+    def _control(self, envelope: Envelope) -> Sequence[Event]:
         if envelope.stream == "!serverShutdown" or envelope.e == "serverShutdown":
             return [ClosingSoon("the exchange announced a shutdown of this connection")]
-        complaint = envelope.error or (_Complaint(envelope.code, envelope.msg) if envelope.code is not None else None)
+        complaint = envelope.error or (Complaint(envelope.code, envelope.msg) if envelope.code is not None else None)
         request_id = envelope.id if isinstance(envelope.id, int) else None
         if complaint is not None:
             return [Refused(request_id, f"{complaint.msg} (code {complaint.code})")]
@@ -335,12 +243,6 @@ class BinanceProtocol:
         return NOTHING if lost is None else [PrecisionLost(native, lost)]
 
 
-def _stream_name(frame: bytes) -> bytes:
-    """The stream as it stands where the exchange writes it, first in the frame; anywhere else it is not looked for."""
-    start = len(_STREAM_START)
-    return frame[start : frame.find(b'"', start)] if frame.startswith(_STREAM_START) else b""
-
-
-def _trade(native: str, trade: _Trade) -> Event:
+def _trade(native: str, trade: Trade) -> Event:
     aggressor: Literal["buy", "sell"] = "sell" if trade.buyer_is_maker else "buy"
     return TradeHappened(native, trade.trade_id, trade.price, trade.quantity, aggressor, trade.trade_time_ms * 1000)
