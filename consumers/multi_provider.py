@@ -63,6 +63,8 @@ class MultiExchangeProvider(MarketDataProvider):
             raise ValueError("no exchange given")
         if not max_skew > 0:
             raise ValueError(f"max_skew must be above zero, got {max_skew}")
+        if fx is not None and not fx.max_age > 0:
+            raise ValueError(f"the max_age of the exchange rate must be above zero, got {fx.max_age}")
         self.max_skew = max_skew
         self._fx = fx and replace(fx, symbol=fx.provider.standard_symbol(fx.symbol))
         self._venues = _venues(providers, taker_fees(providers, fees), quote, self._fx)
