@@ -3,8 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import ClassVar
 
 from consumers.adapter_line import AdapterLine, WebSocketAdapter
@@ -199,6 +200,11 @@ class UpbitL2WebSocketProvider(DirectProvider):
     """Upbit Korea."""
 
     exchange_id = "upbit"
+
+
+DIRECT_PROVIDERS: Mapping[str, type[DirectProvider]] = MappingProxyType(
+    {provider.exchange_id: provider for provider in (BinanceL2WebSocketProvider, UpbitL2WebSocketProvider)}
+)
 
 
 class _AdapterFeed:
