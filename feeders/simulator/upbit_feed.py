@@ -52,7 +52,7 @@ class UpbitFeed:
 
     def __init__(self, source: _Source, now_ms: int, truth_flushes: int) -> None:
         self.instrument: SimulatedInstrument = source.live.instrument
-        self.last_fill: tuple[Fill, int, int] | None = None
+        self.last_trade: tuple[Fill, int, int] | None = None
         """The last trade with its time and its id."""
         self._source = source
         self._truth_flushes = truth_flushes
@@ -87,7 +87,7 @@ class UpbitFeed:
         at = time_ms - self._set_back
         fills = [(fill, at, at * 10_000 + number) for number, fill in enumerate(self._source.step())]
         if fills:
-            self.last_fill = fills[-1]
+            self.last_trade = fills[-1]
         return fills
 
     def flush(self, time_ms: int) -> bool:

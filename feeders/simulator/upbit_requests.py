@@ -26,6 +26,9 @@ class Form(NamedTuple):
     listed: bool
 
 
+DEFAULT_FORM = Form(short=False, listed=False)
+
+
 class Wish(msgspec.Struct, frozen=True):
     """Data of one type. `codes` are as the client wrote them, `.n` included."""
 
