@@ -16,6 +16,7 @@ RedisUrl = Annotated[
     str, typer.Option("--redis", envvar="BOOKBUS_REDIS_URL", help="redis://, rediss:// or unix:// address of the bus.")
 ]
 Prefix = Annotated[str, typer.Option(envvar="BOOKBUS_PREFIX", help="First part of every key and channel.")]
+Exchange = Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")]
 LogLevel = Annotated[
     str, typer.Option(envvar="BOOKBUS_LOG_LEVEL", help="debug, info, warning or error; goes to standard error.")
 ]
@@ -42,6 +43,11 @@ def split_names(names: str, option: str) -> list[str]:
     """The names between the commas. Ends the program when there is none."""
     found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     return found or fail(f"{option} names nothing")
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A duration for people; `-` where it is not known."""
+    return "-" if seconds is None else f"{seconds * 1e3:.1f} ms" if seconds < 10 else f"{seconds:.0f} s"
 
 
 @contextmanager

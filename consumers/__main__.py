@@ -1,0 +1,26 @@
+"""The readers' command line: `python -m consumers`."""
+
+import typer
+
+from consumers.monitor.arbitrage import arbitrage
+from consumers.monitor.show import show
+from consumers.monitor.tail import tail
+
+app = typer.Typer(
+    help="Order books from Redis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (show, tail, arbitrage):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of `bookbus`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""`show`: one book as it stands on the bus, also one that does not fit the type."""
+
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from consumers.bus_address import BusConnectionError
+from consumers.monitor.options import (
+    PREFIX_DEFAULT,
+    REDIS_DEFAULT,
+    Exchange,
+    Prefix,
+    RedisUrl,
+    fail,
+    milliseconds,
+    start_logging,
+)
+from consumers.reading import Reading, SymbolStatus
+from consumers.redis_provider import RedisMarketDataProvider
+from schemas.instruments import SymbolError
+from schemas.snapshot import BookStatus, OrderBookSnapshot
+
+EXAMPLES = """
+One book as it stands on the bus: levels, age, state, feeder. Exit code 1 unless it is live.
+
+\b
+  python -m consumers show BTC
+  python -m consumers show --exchange upbit KRW-BTC --levels 5
+  python -m consumers show ETH-USDT --json
+"""
+
+
+def show(
+    symbol: Annotated[str, typer.Argument(help="A base (BTC), a pair (BTC-USDT) or the exchange's own name.")],
+    exchange: Exchange = "binance",
+    levels: Annotated[int, typer.Option(envvar="BOOKBUS_LEVELS", min=1, help="Levels a side to print.")] = 10,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object, all levels.")] = False,
+    redis: RedisUrl = REDIS_DEFAULT,
+    prefix: Prefix = PREFIX_DEFAULT,
+) -> None:
+    """One book as it stands on the bus."""
+    start_logging("error")
+    try:
+        with RedisMarketDataProvider(redis, exchange, [symbol], mode="pull", prefix=prefix) as provider:
+            reading, status = provider.read(symbol), provider.status(symbol)
+    except (BusConnectionError, SymbolError, ValueError) as error:
+        fail(str(error))
+    if reading.snapshot is None:
+        fail(f"{reading.reason} (exchange {exchange}, prefix {prefix})")
+    if json:
+        typer.echo(msgspec.json.encode(as_fields(reading.snapshot, reading.status, status)))
+    else:
+        _print(Console(), reading, reading.snapshot, status, levels)
+    if reading.status is not BookStatus.LIVE:
+        raise typer.Exit(1)
+
+
+show.__doc__ = EXAMPLES
+
+
+def as_fields(book: OrderBookSnapshot, state: BookStatus, status: SymbolStatus) -> dict[str, Any]:
+    """Every field of the book, and what the reader knows of it."""
+    known = {"status": state, "age": status.age, "update_age": status.update_age, "missed": status.missed}
+    return msgspec.structs.asdict(book) | known
+
+
+def _print(console: Console, reading: Reading, book: OrderBookSnapshot, status: SymbolStatus, levels: int) -> None:
+    mark = "" if reading.status is BookStatus.LIVE else f": {reading.reason}"
+    console.print(f"{book.exchange} {book.symbol} ({book.native}) is {reading.status}{mark}")
+    table = Table("quantity", "bid", "ask", "quantity")
+    for column in table.columns:
+        column.justify = "right"
+    for number in range(min(levels, max(len(book.bids), len(book.asks)))):
+        bid, ask = (side[number] if number < len(side) else None for side in (book.bids, book.asks))
+        table.add_row(
+            *(("", "") if bid is None else (f"{bid[1]:.10g}", f"{bid[0]:.10g}")),
+            *(("", "") if ask is None else (f"{ask[0]:.10g}", f"{ask[1]:.10g}")),
+        )
+    console.print(table)
+    spread = book.spread_bps()
+    console.print(
+        f"spread {'-' if spread is None else f'{spread:.2f} bps'}, seq {book.seq}, update {book.update_id}, "
+        f"confirmed {milliseconds(status.age)} ago, changed {milliseconds(status.update_age)} ago, feeder {book.feeder}"
+    )
