@@ -25,6 +25,8 @@ was wrong.
 """
 
 _PLAIN_INTERVAL = 5.0
+_PLAIN_WIDTH = 130
+_LAST_LOOK = 0.5
 
 
 def demo(
@@ -33,6 +35,8 @@ def demo(
 ) -> None:
     """The whole system on one machine, with a verdict."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
     verdicts: list[tuple[Demo, Verdict]] = []
 
     async def work(url: str) -> None:
@@ -46,8 +50,6 @@ def demo(
                 verdict = await shown.run(seconds, _plain(console, shown))
         except DemoError as error:
             fail(str(error))
-        if not console.is_terminal:
-            console.print(_table(shown, 0.0))
         verdicts.append((shown, verdict))
 
     try:
@@ -99,6 +101,9 @@ def _plain(console: Console, shown: Demo) -> Callable[[float], None]:
             told.append(left)
             rate = sum(shown.readers[0].rate(symbol) for symbol in shown.readers[0].newest)
             console.print(f"{left:3.0f} s left: {len(shown.readers[0].newest)} symbols, {rate:.0f} books/s a reader")
+        if left < _LAST_LOOK and told[-1] > 0:
+            told.append(0.0)
+            console.print(_table(shown, left))
 
     return tick
 
