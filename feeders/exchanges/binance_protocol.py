@@ -165,6 +165,9 @@ class BinanceProtocol:
         topic = _STREAM_TOPICS.get(kind.rstrip("0123456789"))
         if native is None or topic not in self._options.topics:
             return None
+        # What was not asked for comes in recordings only, which are not subscribed to.
+        if self._request_id and stream not in self._streams(native):
+            return None
         if self._sources.setdefault((topic, native), stream) != stream:
             return None
         if topic == "trades":
