@@ -27,73 +27,69 @@ class BookCursor:
     """
 
     __slots__ = (
-        "_awaited",
+        "_fence",
         "_floor",
         "_seen",
         "_skipped",
-        "fence",
         "missed",
         "newest",
         "previous",
         "received",
         "resets",
+        "steady",
     )
 
     def __init__(self) -> None:
         self.newest: Entry | None = None
         self.previous: Entry | None = None
         """What `newest` replaced, in case that cannot be decoded."""
-        self.fence: int | None = None
-        """While set, messages go through `offer`."""
+        self.steady = True
+        """Whether the order of messages is all there is to know: no hash is awaited, none was just read."""
         self.received = 0
         self.missed = 0
         self.resets = 0
-        self._awaited = False
+        self._fence: int | None = None
         self._seen = False
         self._floor = 0
         self._skipped = 0
 
-    @property
-    def steady(self) -> bool:
-        """Whether messages alone decide: no hash is awaited, none was just read."""
-        return self.fence is None and not self._awaited
-
     def await_hash(self) -> None:
         """The hash is about to be read; messages published from now on will come."""
         self.settle()
-        self._awaited, self._seen = True, False
+        self.steady = self._seen = False
 
     def take(self, data: bytes, seq: int, count: int, now: float, at: float) -> None:
-        """`data`, published at `at`, is the last of `count` messages that came together. Not while `fence` is set."""
+        """`data`, published at `at`, is the last of `count` messages that came together."""
         newest = self.newest
         if newest is not None and seq != newest.seq + count:
             self._account(seq, newest, count, now)
         self.previous, self.newest = newest, Entry(data, seq, now, at, at)
         self.received += count
-        self._seen = True
 
     def offer(self, data: bytes, seq: int, now: float, at: float) -> bool:
-        """One message while `fence` is set: taken if it is newer than the hash."""
-        if self.fence is None or seq > self.fence:
+        """One message while not steady: taken unless the hash has told it. It must be known to be a book."""
+        fence = self._fence
+        if fence is None or seq > fence:
             self.take(data, seq, 1, now, at)
+            self._seen = True
             return True
-        if self._floor < seq < self.fence:
+        if self._floor < seq < fence:
             # It came after all, only later than the hash that it led to.
             self.received += 1
             self._skipped -= 1
         return False
 
     def hash_read(self, entry: Entry | None) -> bool:
-        """What the hash holds; None if nothing usable. True if that is another book than the one held."""
-        self._awaited = False
+        """What the hash holds; None if nothing usable. True if it replaces what was held; steady after `settle`."""
         newest = self.newest
         if entry is None or (newest is not None and self._seen and newest.seq > entry.seq):
+            self.steady = True
             return False
         if newest is not None and newest.data == entry.data:
             self.confirm(entry.confirmed_at)
-            self.fence = self._floor = entry.seq
+            self.steady = True
             return False
-        self.fence, self._floor = entry.seq, entry.seq
+        self._fence = self._floor = entry.seq
         if newest is not None:
             missed = self.missed
             self._account(entry.seq, newest, 1, entry.received_at)
@@ -105,9 +101,10 @@ class BookCursor:
 
     def settle(self) -> None:
         """Everything published before the hash was read has come."""
-        self.missed += max(self._skipped, 0)
+        self.missed += self._skipped
         self._skipped = 0
-        self.fence = None
+        self._fence = None
+        self.steady = True
 
     def confirm(self, at: float) -> None:
         """Somebody vouched for the newest book at `at`."""

@@ -68,6 +68,13 @@ class BusBook(BookCursor):
         conflated = max(self.received - self._reads - unread, 0)
         return Counts(self.received, conflated, self.missed, self.resets, self.skipped + self._undecodable)
 
+    def decode(self, data: bytes) -> OrderBookSnapshot:
+        """The book in these bytes. Raises WireError unless it is one of this symbol."""
+        snapshot = wire.decode(data)
+        if (snapshot.exchange, snapshot.symbol) != (self.exchange, self.symbol):
+            raise wire.WireError(f"a book of {snapshot.exchange} {snapshot.symbol} under the name {self.key.decode()}")
+        return snapshot
+
     def _decode_newest(self, newest: Entry) -> _View:
         with self._lock:
             view = self._view
@@ -75,7 +82,7 @@ class BusBook(BookCursor):
                 return view
             previous = self.previous
             try:
-                view = _View(newest.data, newest, self._decode(newest.data))
+                view = _View(newest.data, newest, self.decode(newest.data))
             except wire.WireError:
                 self._undecodable += 1
                 self.spoiled = True
@@ -88,15 +95,9 @@ class BusBook(BookCursor):
         if previous is None:
             return None
         try:
-            return _View(newest.data, previous, self._decode(previous.data))
+            return _View(newest.data, previous, self.decode(previous.data))
         except wire.WireError:
             return None
-
-    def _decode(self, data: bytes) -> OrderBookSnapshot:
-        snapshot = wire.decode(data)
-        if (snapshot.exchange, snapshot.symbol) != (self.exchange, self.symbol):
-            raise wire.WireError(f"a book of {snapshot.exchange} {snapshot.symbol} under the name {self.key.decode()}")
-        return snapshot
 
 
 class BusTable:

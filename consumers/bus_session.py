@@ -105,7 +105,7 @@ class BusSession:
 
     def _on_hash(self, book: BusBook, reply: Any, _asked: float, now: float) -> None:
         changed = book.hash_read(entry_of(book, reply, self._table.clock, now))
-        if book.fence is not None:
+        if not book.steady:
             self.stream.settle_later(book)
         if changed:
             self._on_change(book.symbol, 1)

@@ -90,7 +90,7 @@ class BusStream:
             book = books.get(channel)
             if book is None:
                 self._receive_heartbeat(channel, data, now)
-            elif book.fence is not None:
+            elif not book.steady:
                 self._offer(book, data, now)
             elif (data.startswith(head) and len(data) > _HEAD_AND_SEQ) or self._is_book(book, data):
                 book.arriving = data
@@ -123,8 +123,14 @@ class BusStream:
         return max(self.lag, now - self._pings[0][1]) if self._pings else self.lag
 
     def _offer(self, book: BusBook, data: bytes, now: float) -> None:
-        if self._is_book(book, data) and book.offer(data, wire.seq_of(data), now, now - self._behind(now)):
-            self._on_change(book.symbol, 1)
+        # Decoded at once: what is no book must not be weighed against the hash.
+        try:
+            seq = book.decode(data).seq
+        except wire.WireError:
+            book.skipped += 1
+        else:
+            if book.offer(data, seq, now, now - self._behind(now)):
+                self._on_change(book.symbol, 1)
 
     def _is_book(self, book: BusBook, data: bytes) -> bool:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 
 from consumers.background_loop import BackgroundThread
 from consumers.reading import Update
@@ -60,7 +60,7 @@ class ChangeFeed:
             if self._open and self._dispatcher is None:
                 self._start_dispatcher()
 
-    async def updates(self, symbols: Collection[str]) -> AsyncIterator[Update]:
+    async def updates(self, symbols: Collection[str]) -> AsyncGenerator[Update, None]:
         """The books of `symbols` as they are, then each change, until the feed closes."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()

@@ -19,9 +19,7 @@ Kind = Literal["new", "again", "state"]
 class BusWriter:
     """One feeder that says what a test tells it to say, when it tells it."""
 
-    def __init__(
-        self, client: "redis.Redis[bytes] | redis.Redis", feeder: str = "A", prefix: str = DEFAULT_PREFIX
-    ) -> None:
+    def __init__(self, client: redis.Redis, feeder: str = "A", prefix: str = DEFAULT_PREFIX) -> None:
         self.client = client
         self.feeder = feeder
         self.names = RedisNames(prefix)
@@ -57,7 +55,7 @@ class BusWriter:
             started_us=0,
             time_us=time.time_ns() // 1000 - round(late * 1e6),
         )
-        self.client.hset(self.names.feeder(self.feeder), mapping=heartbeat_fields(beat))
+        self.client.hset(self.names.feeder(self.feeder), mapping={**heartbeat_fields(beat)})
         self.client.expire(self.names.feeder(self.feeder), HEARTBEAT_TTL)
         self.client.publish(self.names.feeders, encode_heartbeat(beat))
 
