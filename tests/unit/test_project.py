@@ -14,7 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
-from feeders.__main__ import app
+from consumers.__main__ import app as consumers_app
+from feeders.__main__ import app as feeders_app
 from schemas.wire import encode, inspect
 from tests.support.builders import book
 
@@ -27,15 +28,15 @@ COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "docker-compo
 
 def commands() -> dict[str, set[tuple[str, str]]]:
     """Every command with its options and their environment variables."""
-    listed = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     return {
-        f"feeders {name}": {
+        f"{package} {name}": {
             (option, parameter.envvar or "")
             for parameter in command.params
             for option in parameter.opts
             if option.startswith("--") and option != "--help"
         }
-        for name, command in listed.items()
+        for package, app in (("feeders", feeders_app), ("consumers", consumers_app))
+        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
     }
 
 
@@ -141,10 +142,16 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
     assert {f"{package} {command}" for package, command in named} <= set(COMMANDS)
 
 
-def test_every_command_of_the_feeders_is_documented() -> None:
+def test_every_command_is_documented() -> None:
     section, _, _ = (ROOT / "docs" / "operations.md").read_text().partition("## Settings")
+    feeders, _, consumers = section.partition("Consumers:")
+    listed = {
+        f"{package} {name}"
+        for package, part in (("feeders", feeders), ("consumers", consumers))
+        for name in re.findall(r"^\| `([a-z]+)` \|", part, re.MULTILINE)
+    }
 
-    assert {f"feeders {name}" for name in re.findall(r"^\| `([a-z]+)` \|", section, re.MULTILINE)} == set(COMMANDS)
+    assert listed == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", ["run", "record", "replay", "redis", "health"])
