@@ -29,7 +29,7 @@ redis-stop: $(READY) ## stop the shared server
 	@$(RUN) -m feeders redis --stop
 
 test: check ## everything that proves it: the checks, then unit, contract, integration and chaos tests
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n 4
 
 check: $(READY) ## lint, format, types, and the compose file against its schema
 	@$(RUN) -m ruff check
