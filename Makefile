@@ -10,7 +10,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo feeder redis redis-stop test check
+.PHONY: help demo feeder redis redis-stop test bench check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,10 @@ redis-stop: $(READY) ## stop the shared server
 
 test: check ## everything that proves it: the checks, then unit, contract, integration and chaos tests
 	@$(RUN) -m pytest -n 4
+
+bench: $(READY) ## measure the hot paths, each beside the plain way in the same run
+	@for file in tests/bench/bench_*.py; do \
+		echo "$$file"; $(RUN) -m tests.bench.$$(basename $$file .py) || exit 1; done
 
 check: $(READY) ## lint, format, types, and the compose file against its schema
 	@$(RUN) -m ruff check
