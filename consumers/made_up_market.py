@@ -59,7 +59,6 @@ class MadeUpMarket:
             self._move()
         elif self._asks[0][0] - self._bids[0][0] > 1 and chance() < _CLOSES:
             self._asks.insert(0, (self._bids[0][0] + 1, self._best_size()))
-        self._fill()
         for side in (self._bids, self._asks):
             if chance() < _BEST_CHANGES:
                 side[0] = (side[0][0], self._best_size())

