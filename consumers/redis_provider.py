@@ -8,11 +8,13 @@ from consumers.bus_address import DEFAULT_URL, BusAddress, BusConnectionError
 from consumers.bus_books import BusTable
 from consumers.bus_poller import BusPoller
 from consumers.bus_reader import BusReader
+from consumers.bus_trades import BusTradeTail
 from consumers.change_feed import OnSnapshot
 from consumers.freshness import MAX_AGE, elapsed
 from consumers.market_data_provider import MarketDataProvider
 from consumers.reading import ConnectionStatus, Counts, Observation, Update
 from consumers.symbol_names import SymbolNames
+from schemas.instruments import exchange_of
 from schemas.redis_names import DEFAULT_PREFIX, RedisNames
 
 Mode = Literal["push", "pull"]
@@ -43,6 +45,8 @@ class RedisMarketDataProvider(MarketDataProvider):
             raise ValueError(f"mode is 'push' or 'pull', not {mode!r}")
         self.blocking_reads = mode == "pull"
         self._address = BusAddress.parse(url)
+        self._url = url
+        self._exchange = exchange_of(exchange)
         self._names = SymbolNames(exchange)
         self._wanted = None if symbols == ALL else _wanted(symbols, self._names)
         self._table = BusTable(exchange, RedisNames(prefix))
@@ -116,6 +120,15 @@ class RedisMarketDataProvider(MarketDataProvider):
         """The books as they are, then each newer one; with `mode="push"` only."""
         self._need_push()
         return super().updates(*symbols)
+
+    def trades(self, symbol: str) -> BusTradeTail:
+        """The trades of a symbol from now on, if a feeder publishes them: `feeders run --topics book,trades`.
+
+        Each call makes a tail of its own, to be closed by the caller; its `take()` asks the server.
+        """
+        standard = self.standard_symbol(symbol)
+        native = self._exchange.native(*standard.split("-", 1))
+        return BusTradeTail(self._url, self._table.names, self._exchange.id, standard, native)
 
     def _observe(self, symbol: str) -> Observation:
         if self._polling:

@@ -1,0 +1,70 @@
+"""Trades from the bus, read from their streams."""
+
+import logging
+from typing import Any
+
+import redis
+
+from schemas.redis_names import RedisNames
+from schemas.trade import Trade, TradeError, trade_of
+
+logger = logging.getLogger(__name__)
+
+_LIMIT = 2.0
+_BATCH = 1000
+
+
+class BusTradeTail:
+    """What one stream got since this was made, asked for on each call.
+
+    Opens its connection at the first call, and again when it was lost. Without a server it has no trades, and says so
+    in `trouble`; what the stream still holds of the missed ones comes when the server is back.
+    """
+
+    def __init__(self, url: str, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
+        self.trouble = ""
+        self.skipped = 0
+        """Entries that were no trade."""
+        self._stream = names.trades(exchange, symbol)
+        self._of = (exchange, symbol, native)
+        # Its replies are typed for every protocol at once.
+        self._client: Any = redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=_LIMIT, socket_connect_timeout=_LIMIT
+        )
+        self._last = ""
+
+    def take(self) -> list[Trade]:
+        """The trades since the last call; the first call finds where the stream ends and returns none."""
+        try:
+            trades = self._take()
+        except redis.RedisError as error:
+            if not self.trouble:
+                logger.warning("no trades of %s: %s", self._stream, error)
+            self.trouble = str(error)
+            return []
+        if self.trouble:
+            logger.info("trades of %s are read again", self._stream)
+            self.trouble = ""
+        return trades
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _take(self) -> list[Trade]:
+        if not self._last:
+            newest = self._client.xrevrange(self._stream, count=1)
+            self._last = newest[0][0] if newest else "0-0"
+            return []
+        trades: list[Trade] = []
+        while True:
+            entries = [entry for _, found in self._client.xread({self._stream: self._last}, _BATCH) for entry in found]
+            for entry_id, fields in entries:
+                self._last = entry_id
+                try:
+                    trades.append(trade_of(*self._of, entry_id, fields))
+                except TradeError as error:
+                    self.skipped += 1
+                    logger.debug("skipped: %s", error)
+            if len(entries) < _BATCH:
+                return trades

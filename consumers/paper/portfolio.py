@@ -1,0 +1,107 @@
+"""What each exchange's account holds, and what came of it."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from schemas.snapshot import Side
+
+_ZERO = Decimal()
+
+
+def _exact(number: float) -> Decimal:
+    # By its shortest spelling, so that selling what was bought leaves nothing.
+    return Decimal(repr(number))
+
+
+@dataclass(slots=True)
+class Account:
+    """Cash in the run's quote currency, and quantities by symbol."""
+
+    cash: Decimal
+    holdings: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+
+
+class Portfolio:
+    """One account for each exchange; money never moves between them, and nothing is sold that is not there.
+
+    Prices and fees are in one quote currency, into which a foreign leg is converted the moment it trades.
+    """
+
+    def __init__(self, exchanges: Mapping[str, float]) -> None:
+        """The exchanges with the cash they begin with."""
+        self._accounts = {exchange: Account(_exact(cash)) for exchange, cash in exchanges.items()}
+        self._granted: defaultdict[str, Decimal] = defaultdict(Decimal)
+        self._cash_before = sum((account.cash for account in self._accounts.values()), _ZERO)
+        self._fees = _ZERO
+
+    @property
+    def fees(self) -> float:
+        """Fees paid so far."""
+        return float(self._fees)
+
+    def grant(self, exchange: str, symbol: str, quantity: float) -> None:
+        """Put `quantity` there to begin with; its own changes of value are no profit."""
+        self._accounts[exchange].holdings[symbol] += _exact(quantity)
+        self._granted[symbol] += _exact(quantity)
+
+    def cash(self, exchange: str) -> float:
+        """What can be spent there."""
+        return float(self._accounts[exchange].cash)
+
+    def holding(self, exchange: str, symbol: str) -> float:
+        """How much of a symbol's base asset can be sold there."""
+        return float(self._accounts[exchange].holdings[symbol])
+
+    def why_not(self, side: Side, exchange: str, symbol: str, quantity: float, cost: float) -> str:
+        """Why this account cannot trade that; empty if it can. `cost` includes the fee."""
+        account = self._accounts[exchange]
+        if side == "buy" and account.cash < _exact(cost):
+            return f"{exchange} holds {account.cash:.2f} and {cost:.2f} are needed"
+        if side == "sell" and account.holdings[symbol] < _exact(quantity):
+            return f"{exchange} holds {account.holdings[symbol]:f} of {symbol} and {quantity:g} are asked for"
+        return ""
+
+    def trade(self, side: Side, exchange: str, symbol: str, quantity: float, price: float, fee: float) -> None:
+        """Book a fill. Raises ValueError for a sale of what is not there."""
+        account, amount = self._accounts[exchange], _exact(quantity)
+        if side == "buy":
+            account.cash -= amount * _exact(price)
+            account.holdings[symbol] += amount
+        else:
+            if account.holdings[symbol] < amount:
+                raise ValueError(self.why_not("sell", exchange, symbol, quantity, 0.0))
+            account.cash += amount * _exact(price)
+            account.holdings[symbol] -= amount
+        account.cash -= _exact(fee)
+        self._fees += _exact(fee)
+
+    def position(self, symbol: str) -> float:
+        """What is held of a symbol on all exchanges beyond what was granted."""
+        return float(self._position(symbol))
+
+    def pnl(self, marks: Mapping[str, float]) -> float:
+        """Cash gained plus positions at these prices, after fees. Raises KeyError for a position without a price."""
+        worth = self._cash_gained()
+        for symbol in {symbol for account in self._accounts.values() for symbol in account.holdings}:
+            if position := self._position(symbol):
+                worth += position * _exact(marks[symbol])
+        return float(worth)
+
+    def balances(self) -> dict[str, dict[str, float]]:
+        """Everything held, by exchange: `cash` and each symbol."""
+        return {
+            exchange: {
+                "cash": float(account.cash),
+                **{symbol: float(quantity) for symbol, quantity in sorted(account.holdings.items())},
+            }
+            for exchange, account in self._accounts.items()
+        }
+
+    def _cash_gained(self) -> Decimal:
+        return sum((account.cash for account in self._accounts.values()), _ZERO) - self._cash_before
+
+    def _position(self, symbol: str) -> Decimal:
+        held = sum((account.holdings[symbol] for account in self._accounts.values()), _ZERO)
+        return held - self._granted[symbol]

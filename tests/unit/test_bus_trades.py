@@ -1,0 +1,103 @@
+"""Trades from the bus: each once, in order, and none made up."""
+
+import fakeredis
+import pytest
+import redis
+
+from consumers import bus_trades
+from consumers.bus_trades import BusTradeTail
+from consumers.redis_provider import RedisMarketDataProvider
+from consumers.trade_tail import TradeSource
+from schemas.redis_names import RedisNames
+from schemas.trade import Trade
+
+NAMES = RedisNames()
+STREAM = NAMES.trades("binance", "BTC-USDT")
+
+
+def trade(trade_id: int, price: float = 100.0) -> Trade:
+    return Trade("binance", "BTC-USDT", "BTCUSDT", trade_id, price, 0.5, "buy", 1_000_000, 1_100_000)
+
+
+@pytest.fixture
+def server() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+def writer(server: fakeredis.FakeServer) -> redis.Redis:
+    return fakeredis.FakeRedis(server=server)
+
+
+@pytest.fixture
+def tail(server: fakeredis.FakeServer) -> BusTradeTail:
+    made = BusTradeTail("redis://127.0.0.1:1/0", NAMES, "binance", "BTC-USDT", "BTCUSDT")
+    made._client = fakeredis.FakeRedis(server=server, decode_responses=True)
+    return made
+
+
+def add(writer: redis.Redis, *trades: Trade) -> None:
+    for one in trades:
+        writer.xadd(STREAM, {**one.fields()}, id=f"{one.trade_id}-0")
+
+
+def test_only_trades_after_the_first_look_come_and_each_comes_once(writer: redis.Redis, tail: BusTradeTail) -> None:
+    add(writer, trade(1))
+    assert tail.take() == []
+
+    add(writer, trade(2), trade(3, 101.5))
+
+    assert tail.take() == [trade(2), trade(3, 101.5)]
+    assert tail.take() == []
+
+
+def test_a_stream_that_does_not_exist_yet_is_read_from_its_first_trade(writer: redis.Redis, tail: BusTradeTail) -> None:
+    assert tail.take() == []
+
+    add(writer, trade(7))
+
+    assert tail.take() == [trade(7)]
+
+
+def test_more_trades_than_one_answer_holds_all_come(
+    writer: redis.Redis, tail: BusTradeTail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_trades, "_BATCH", 3)
+    tail.take()
+
+    add(writer, *(trade(number) for number in range(1, 11)))
+
+    assert [one.trade_id for one in tail.take()] == list(range(1, 11))
+
+
+def test_what_is_no_trade_is_skipped_and_counted(writer: redis.Redis, tail: BusTradeTail) -> None:
+    tail.take()
+    writer.xadd(STREAM, {"price": "nonsense"}, id="1-0")
+    add(writer, trade(2))
+
+    assert tail.take() == [trade(2)]
+    assert tail.skipped == 1
+
+
+def test_without_a_server_there_are_no_trades_and_a_reason_until_it_is_back(
+    server: fakeredis.FakeServer, writer: redis.Redis, tail: BusTradeTail
+) -> None:
+    tail.take()
+    server.connected = False
+    assert tail.take() == []
+    assert tail.trouble
+
+    server.connected = True
+    add(writer, trade(1))
+
+    assert tail.take() == [trade(1)]
+    assert tail.trouble == ""
+
+
+def test_the_redis_provider_is_a_source_of_trades_and_takes_any_spelling_of_a_symbol() -> None:
+    provider = RedisMarketDataProvider("redis://127.0.0.1:1/0", "upbit", ["BTC"])
+
+    tail = provider.trades("KRW-BTC")
+
+    assert isinstance(provider, TradeSource)
+    assert (tail._stream, tail._of) == ("md:trades:upbit:BTC-KRW", ("upbit", "BTC-KRW", "KRW-BTC"))
