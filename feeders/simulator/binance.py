@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from feeders.simulator.background import Background
 from feeders.simulator.binance_clients import BinanceClients
 from feeders.simulator.binance_messages import depth_body
@@ -69,11 +67,6 @@ class BinanceSimulator:
     def symbols(self) -> list[str]:
         """Native names of all markets."""
         return list(self._feeds)
-
-    def ready_line(self) -> str:
-        """Addresses and symbols as one line of JSON."""
-        ready = {"ws_url": self.ws_url, "rest_url": self.rest_url, "symbols": self.symbols}
-        return msgspec.json.encode(ready).decode()
 
     async def __aenter__(self) -> "BinanceSimulator":
         await self._clients.listen()
@@ -205,3 +198,6 @@ class BinanceSimulator:
 
 def _levels(instrument: SimulatedInstrument, levels: list[RawLevel]) -> Levels:
     return tuple((instrument.price(ticks), instrument.quantity(steps)) for ticks, steps in levels)
+
+
+SIMULATOR, SETTINGS = BinanceSimulator, SimulatorSettings

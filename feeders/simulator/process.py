@@ -13,8 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from feeders.simulator.binance import BinanceSimulator
-from feeders.simulator.settings import SimulatorSettings, simulator_settings
+from feeders.simulator.exchanges import Ready, create, ready_line, settings_of, symbols_from
 from schemas.snapshot import Levels
 
 _STOP_LIMIT = 10.0
@@ -25,14 +24,26 @@ class SimulatorError(RuntimeError):
     """The simulator did not start, or refused what it was asked for."""
 
 
+class _Job(msgspec.Struct):
+    """What the process is to serve; the settings are the exchange's own."""
+
+    exchange: str
+    settings: msgspec.Raw
+
+
 class SimulatorProcess:
-    """`with SimulatorProcess(symbols=["BTCUSDT"], seed=1) as exchange:` — options as in SimulatorSettings.
+    """`with SimulatorProcess(symbols=["BTCUSDT"], seed=1) as exchange:` — options as in the exchange's settings.
 
     Its calls block; from a coroutine use `asyncio.to_thread`.
     """
 
-    def __init__(self, symbols: Iterable[str] | int = ("BTCUSDT", "ETHUSDT"), **options: Any) -> None:
-        self._settings = simulator_settings(symbols, **options)
+    def __init__(
+        self, symbols: Iterable[str] | int | None = None, *, exchange: str = "binance", **options: Any
+    ) -> None:
+        """Raises ValueError for options that the exchange does not have."""
+        if symbols is not None:
+            options["symbols"] = symbols_from(symbols)
+        self._job = _Job(exchange, msgspec.Raw(msgspec.json.encode(settings_of(exchange, options))))
         self._process: subprocess.Popen[bytes] | None = None
         self.ws_url = ""
         self.rest_url = ""
@@ -52,13 +63,13 @@ class SimulatorProcess:
         )
         self._process = process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
-        process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+        process.stdin.write(msgspec.json.encode(self._job) + b"\n")
         process.stdin.flush()
         line = process.stdout.readline()
         if not line:
             raise SimulatorError(f"the simulator ended with code {process.wait(_STOP_LIMIT)}")
-        ready = json.loads(line)
-        self.ws_url, self.rest_url, self.symbols = ready["ws_url"], ready["rest_url"], ready["symbols"]
+        ready = msgspec.json.decode(line, type=Ready)
+        self.ws_url, self.rest_url, self.symbols = ready.ws_url, ready.rest_url, ready.symbols
 
     def stop(self) -> None:
         """End the process; also one that is stopped by a signal."""
@@ -131,12 +142,12 @@ def _levels(book: dict[str, Any]) -> tuple[Levels, Levels]:
     return bids, asks
 
 
-async def _serve(settings: SimulatorSettings, reader: asyncio.StreamReader) -> None:
-    exchange = BinanceSimulator(settings=settings)
+async def _serve(job: _Job, reader: asyncio.StreamReader) -> None:
+    exchange = create(job.exchange, settings_of(job.exchange, msgspec.json.decode(job.settings)))
     # What is there now stays: no need to look through it again and again.
     gc.freeze()
     async with exchange:
-        sys.stdout.write(exchange.ready_line() + "\n")
+        sys.stdout.write(ready_line(job.exchange, exchange) + "\n")
         sys.stdout.flush()
         await reader.read()
 
@@ -145,8 +156,7 @@ async def main() -> None:
     """Serve what the first line on standard input asks for, until that closes."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    settings = msgspec.json.decode(await reader.readline(), type=SimulatorSettings)
-    await _serve(settings, reader)
+    await _serve(msgspec.json.decode(await reader.readline(), type=_Job), reader)
 
 
 if __name__ == "__main__":

@@ -102,3 +102,6 @@ def _create_feed(instrument: SimulatedInstrument, settings: UpbitSettings) -> Up
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+SIMULATOR, SETTINGS = UpbitSimulator, UpbitSettings

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Generic, Protocol, Self, TypeVar
 
-import msgspec
-
 from feeders.simulator.background import Background
 from feeders.simulator.control import answer_control
 from feeders.simulator.faults import IMMEDIATE, Fault, FaultBoard, FaultError
@@ -113,11 +111,6 @@ class VenueSimulator(ABC, Generic[FeedT]):
     def symbols(self) -> list[str]:
         """Native names of all markets."""
         return list(self._feeds)
-
-    def ready_line(self) -> str:
-        """Addresses and symbols as one line of JSON."""
-        ready = {"ws_url": self.ws_url, "rest_url": self.rest_url, "symbols": self.symbols}
-        return msgspec.json.encode(ready).decode()
 
     async def __aenter__(self) -> Self:
         await self._clients.listen()

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from feeders.simulator.faults import Fault, FaultError
+from feeders.simulator.process import SimulatorError, SimulatorProcess
 from feeders.simulator.upbit_settings import UpbitRules
 from tests.support.simulated_upbit import (
     LIMIT,
@@ -403,3 +407,43 @@ async def test_ids_fall_when_the_exchange_starts_anew() -> None:
 
         assert after["timestamp"] < before["timestamp"]
         assert sides(after) == upbit.truth("KRW-BTC", after["timestamp"], 30)
+
+
+def test_it_runs_in_a_process_of_its_own() -> None:
+    with SimulatorProcess(["KRW-BTC"], exchange="upbit", seed=2, levels=120) as upbit:
+        assert upbit.symbols == ["KRW-BTC"]
+        (update_id, truth), *_ = upbit.truths("KRW-BTC").items()
+        assert upbit.truth("KRW-BTC", update_id) == truth
+        with pytest.raises(SimulatorError, match="this exchange knows no 'ack_lost'"):
+            upbit.inject(kind="ack_lost")
+
+
+@pytest.mark.parametrize(
+    ("exchange_id", "options", "message"),
+    [
+        ("upbit", {"error_shape": "flat"}, "upbit has no option error_shape"),
+        ("upbit", {"rate": 11.0}, "rate must be between 0 and 10"),
+        ("upbit", {"levels": "many"}, "Expected `int`"),
+        ("nowhere", {}, "no simulator for 'nowhere': use binance or"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(exchange_id: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SimulatorProcess(exchange=exchange_id, **options)
+
+
+def test_the_command_serves_both_exchanges() -> None:
+    arguments = ("--exchange", "both", "--symbols", "BTC,ETH", "--levels", "120")
+    with subprocess.Popen(
+        [sys.executable, "-m", "feeders", "simulate", *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        ready = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(LIMIT)
+
+    assert {line["exchange"]: line["symbols"] for line in ready} == {
+        "binance": ["BTCUSDT", "ETHUSDT"],
+        "upbit": ["KRW-BTC", "KRW-ETH"],
+    }
+    assert code == 0
