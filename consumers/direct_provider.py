@@ -1,12 +1,13 @@
-"""Order books straight from an exchange, by the feeder's own protocol code in a thread of this process."""
+"""Order books straight from an exchange or a recording of it, by the feeder's own protocol code."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from types import MappingProxyType
-from typing import ClassVar
+from pathlib import Path
+from types import MappingProxyType, coroutine
+from typing import ClassVar, NamedTuple
 
 from consumers.adapter_line import AdapterLine, WebSocketAdapter
 from consumers.feed_session import Feed, FeedSession
@@ -18,9 +19,12 @@ from feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from feeders.exchanges.adapter import Wiring
 from feeders.exchanges.venue import FeedOptions, venue_of
 from feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
+from feeders.replay import ReplayError, replay
 from feeders.standstill import StandstillWatch
+from schemas.capture import CaptureError, CaptureFrame
 from schemas.instruments import InstrumentRegistry, exchange_of
 from schemas.snapshot import OrderBookSnapshot
+from schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +209,43 @@ class UpbitL2WebSocketProvider(DirectProvider):
 DIRECT_PROVIDERS: Mapping[str, type[DirectProvider]] = MappingProxyType(
     {provider.exchange_id: provider for provider in (BinanceL2WebSocketProvider, UpbitL2WebSocketProvider)}
 )
+
+
+class TapeFrame(NamedTuple):
+    """One recorded frame: when it was received (seconds since 1970), and the books and trades it brought."""
+
+    time: float
+    events: tuple[OrderBookSnapshot | Trade, ...]
+
+
+def read_capture(path: Path, symbols: Iterable[str] = (), depth: int = 20) -> Iterator[TapeFrame]:
+    """Every frame of a recording in the order received; of all symbols unless some are named.
+
+    Raises OSError if it cannot be read, CaptureError if it is no recording, SymbolError for a name.
+    """
+    events: list[OrderBookSnapshot | Trade] = []
+    options = FeedOptions("diff", depth, frozenset({"book", "trades"}))
+    playing = replay(path, lambda book, _: events.append(book), events.append, _hand_over, options, tuple(symbols))
+    before: CaptureFrame | None = None
+    while True:
+        try:
+            frame = playing.send(None)
+        except StopIteration:
+            frame = None
+        except ReplayError as error:
+            raise CaptureError(str(error)) from error
+        if before is not None:
+            yield TapeFrame(before.t, tuple(events))
+            events.clear()
+        if frame is None:
+            return
+        before = frame
+
+
+@coroutine
+def _hand_over(frame: CaptureFrame) -> Generator[CaptureFrame, None, None]:
+    """Stop the replay before each frame, until it is asked to go on."""
+    yield frame
 
 
 class _AdapterFeed:

@@ -3,24 +3,24 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from fractions import Fraction
 
 from schemas.snapshot import Side
 
-_ZERO = Decimal()
+_ZERO = Fraction()
 
 
-def _exact(number: float) -> Decimal:
+def _exact(number: float) -> Fraction:
     # By its shortest spelling, so that selling what was bought leaves nothing.
-    return Decimal(repr(number))
+    return Fraction(repr(number))
 
 
 @dataclass(slots=True)
 class Account:
     """Cash in the run's quote currency, and quantities by symbol."""
 
-    cash: Decimal
-    holdings: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    cash: Fraction
+    holdings: defaultdict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
 
 
 class Portfolio:
@@ -32,7 +32,7 @@ class Portfolio:
     def __init__(self, exchanges: Mapping[str, float]) -> None:
         """The exchanges with the cash they begin with."""
         self._accounts = {exchange: Account(_exact(cash)) for exchange, cash in exchanges.items()}
-        self._granted: defaultdict[str, Decimal] = defaultdict(Decimal)
+        self._granted: defaultdict[str, Fraction] = defaultdict(Fraction)
         self._cash_before = sum((account.cash for account in self._accounts.values()), _ZERO)
         self._fees = _ZERO
 
@@ -58,9 +58,9 @@ class Portfolio:
         """Why this account cannot trade that; empty if it can. `cost` includes the fee."""
         account = self._accounts[exchange]
         if side == "buy" and account.cash < _exact(cost):
-            return f"{exchange} holds {account.cash:.2f} and {cost:.2f} are needed"
+            return f"{exchange} holds {float(account.cash):.2f} and {cost:.2f} are needed"
         if side == "sell" and account.holdings[symbol] < _exact(quantity):
-            return f"{exchange} holds {account.holdings[symbol]:f} of {symbol} and {quantity:g} are asked for"
+            return f"{exchange} holds {float(account.holdings[symbol]):g} of {symbol} and {quantity:g} are asked for"
         return ""
 
     def trade(self, side: Side, exchange: str, symbol: str, quantity: float, price: float, fee: float) -> None:
@@ -99,9 +99,9 @@ class Portfolio:
             for exchange, account in self._accounts.items()
         }
 
-    def _cash_gained(self) -> Decimal:
+    def _cash_gained(self) -> Fraction:
         return sum((account.cash for account in self._accounts.values()), _ZERO) - self._cash_before
 
-    def _position(self, symbol: str) -> Decimal:
+    def _position(self, symbol: str) -> Fraction:
         held = sum((account.holdings[symbol] for account in self._accounts.values()), _ZERO)
         return held - self._granted[symbol]

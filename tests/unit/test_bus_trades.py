@@ -1,8 +1,9 @@
 """Trades from the bus: each once, in order, and none made up."""
 
+from typing import Any
+
 import fakeredis
 import pytest
-import redis
 
 from consumers import bus_trades
 from consumers.bus_trades import BusTradeTail
@@ -25,7 +26,7 @@ def server() -> fakeredis.FakeServer:
 
 
 @pytest.fixture
-def writer(server: fakeredis.FakeServer) -> redis.Redis:
+def writer(server: fakeredis.FakeServer) -> Any:
     return fakeredis.FakeRedis(server=server)
 
 
@@ -36,12 +37,12 @@ def tail(server: fakeredis.FakeServer) -> BusTradeTail:
     return made
 
 
-def add(writer: redis.Redis, *trades: Trade) -> None:
+def add(writer: Any, *trades: Trade) -> None:
     for one in trades:
-        writer.xadd(STREAM, {**one.fields()}, id=f"{one.trade_id}-0")
+        writer.xadd(STREAM, one.fields(), id=f"{one.trade_id}-0")
 
 
-def test_only_trades_after_the_first_look_come_and_each_comes_once(writer: redis.Redis, tail: BusTradeTail) -> None:
+def test_only_trades_after_the_first_look_come_and_each_comes_once(writer: Any, tail: BusTradeTail) -> None:
     add(writer, trade(1))
     assert tail.take() == []
 
@@ -51,7 +52,7 @@ def test_only_trades_after_the_first_look_come_and_each_comes_once(writer: redis
     assert tail.take() == []
 
 
-def test_a_stream_that_does_not_exist_yet_is_read_from_its_first_trade(writer: redis.Redis, tail: BusTradeTail) -> None:
+def test_a_stream_that_does_not_exist_yet_is_read_from_its_first_trade(writer: Any, tail: BusTradeTail) -> None:
     assert tail.take() == []
 
     add(writer, trade(7))
@@ -60,7 +61,7 @@ def test_a_stream_that_does_not_exist_yet_is_read_from_its_first_trade(writer: r
 
 
 def test_more_trades_than_one_answer_holds_all_come(
-    writer: redis.Redis, tail: BusTradeTail, monkeypatch: pytest.MonkeyPatch
+    writer: Any, tail: BusTradeTail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bus_trades, "_BATCH", 3)
     tail.take()
@@ -70,7 +71,7 @@ def test_more_trades_than_one_answer_holds_all_come(
     assert [one.trade_id for one in tail.take()] == list(range(1, 11))
 
 
-def test_what_is_no_trade_is_skipped_and_counted(writer: redis.Redis, tail: BusTradeTail) -> None:
+def test_what_is_no_trade_is_skipped_and_counted(writer: Any, tail: BusTradeTail) -> None:
     tail.take()
     writer.xadd(STREAM, {"price": "nonsense"}, id="1-0")
     add(writer, trade(2))
@@ -80,7 +81,7 @@ def test_what_is_no_trade_is_skipped_and_counted(writer: redis.Redis, tail: BusT
 
 
 def test_without_a_server_there_are_no_trades_and_a_reason_until_it_is_back(
-    server: fakeredis.FakeServer, writer: redis.Redis, tail: BusTradeTail
+    server: fakeredis.FakeServer, writer: Any, tail: BusTradeTail
 ) -> None:
     tail.take()
     server.connected = False
