@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from feeders.events import Topic
-from feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring
+from feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring, adapter_of
 from feeders.exchanges.venue import Venue
 from feeders.feed import FeedCounters
 from feeders.reconnect import Keeper, ReconnectPolicy
@@ -44,6 +44,7 @@ class ExchangeFeed:
         """`on_standstill` is told when this process stood still and everything held was discarded."""
         settings = settings or ConnectionSettings()
         self.venue = venue
+        self._adapter = adapter_of(venue)
         self._on_standstill = on_standstill
         self.standstill = StandstillWatch(self._discard)
         self.rest: RestClient = venue.rest(wiring.rest_url or venue.rest_url, settings.timeout)
@@ -77,9 +78,7 @@ class ExchangeFeed:
         """Get these symbols' books too, by further connections."""
         settings = self._settings
         for shard in self.venue.connections(natives, self._wiring.options):
-            line = self.venue.adapter(
-                shard, self._callback, settings.heartbeat_interval, settings.timeout, self._wiring
-            )
+            line = self._adapter(shard, self._callback, settings.heartbeat_interval, settings.timeout, self._wiring)
             keeper = Keeper(line, settings.policy)
             self.keepers.append(keeper)
             self._keepers |= dict.fromkeys(shard, keeper)

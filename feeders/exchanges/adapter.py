@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 
 from feeders.errors import WebSocketTimeoutError
 from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
-from feeders.exchanges.venue import FeedOptions, Venue
+from feeders.exchanges.venue import FeedOptions, Venue, adapter_module
 from feeders.feed import Feed, OnTrade, SnapshotSource
 from feeders.rest_client import RestClient
 from feeders.snapshot_fetcher import SnapshotFetcher
@@ -209,3 +209,9 @@ def _ignore(_: object) -> None:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+def adapter_of(venue: Venue) -> type[FeedAdapter]:
+    """What opens connections to the venue."""
+    adapter: type[FeedAdapter] = adapter_module(venue.exchange.id).ADAPTER
+    return adapter

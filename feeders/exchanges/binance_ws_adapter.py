@@ -80,11 +80,6 @@ class Binance:
         """The address of a combined-stream connection."""
         return f"{ws_url.rstrip('/')}/stream"
 
-    @property
-    def adapter(self) -> type[FeedAdapter]:
-        """What opens a connection."""
-        return BinanceWebSocketAdapter
-
     def rest(self, rest_url: str, timeout: float) -> RestClient:
         """Requests within the exchange's weight limit."""
         return RestClient(rest_url, WeightBudget(WEIGHT_PER_MINUTE), timeout, "X-MBX-USED-WEIGHT-1M")
@@ -142,3 +137,6 @@ class BinanceWebSocketAdapter(FeedAdapter):
     """One combined-stream connection."""
 
     venue = VENUE
+
+
+ADAPTER = BinanceWebSocketAdapter

@@ -79,11 +79,6 @@ class Upbit:
         """The address of the public socket."""
         return f"{ws_url.rstrip('/')}/websocket/v1"
 
-    @property
-    def adapter(self) -> type[FeedAdapter]:
-        """What opens a connection."""
-        return UpbitWebSocketAdapter
-
     def rest(self, rest_url: str, timeout: float) -> RestClient:
         """Requests within the exchange's limit for each second."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE, burst=1.0), timeout)
@@ -144,3 +139,6 @@ class UpbitWebSocketAdapter(FeedAdapter):
     """One connection. No subscription is acknowledged: that its first books come is what `check` waits for."""
 
     venue = VENUE
+
+
+ADAPTER = UpbitWebSocketAdapter

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from feeders.events import Event, SnapshotNeeded, Topic
 from schemas.instruments import Exchange, Instrument, exchange_of
 
 if TYPE_CHECKING:
-    from feeders.exchanges.adapter import FeedAdapter
     from feeders.rest_client import RestClient
 
 FeedMode = Literal["diff", "partial"]
@@ -102,10 +102,6 @@ class Venue(Protocol):
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         """The symbols of each connection that the exchange's limits ask for."""
 
-    @property
-    def adapter(self) -> "type[FeedAdapter]":
-        """What opens a connection."""
-
     def rest(self, rest_url: str, timeout: float) -> "RestClient":
         """Requests within the exchange's limits."""
 
@@ -124,6 +120,10 @@ class Venue(Protocol):
 
 def venue_of(exchange_id: str) -> Venue:
     """The venue with this id, found by the name of its module. Raises SymbolError for an unknown one."""
-    module = import_module(f"feeders.exchanges.{exchange_of(exchange_id).id}_ws_adapter")
-    venue: Venue = module.VENUE
+    venue: Venue = adapter_module(exchange_of(exchange_id).id).VENUE
     return venue
+
+
+def adapter_module(exchange_id: str) -> ModuleType:
+    """Where a venue's sockets, requests and metadata are: it holds `VENUE` and `ADAPTER`."""
+    return import_module(f"feeders.exchanges.{exchange_id}_ws_adapter")
