@@ -1,0 +1,140 @@
+"""What an order, a fill and a fill model are."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from schemas.snapshot import Levels, OrderBookSnapshot, Side
+from schemas.trade import Trade
+
+Liquidity = Literal["maker", "taker"]
+
+TapeEvent = OrderBookSnapshot | Trade
+"""What happens in a market after an order was placed, in order."""
+
+
+class FillReason(StrEnum):
+    """Why a fill is what it is; only the first two come with a quantity."""
+
+    FILLED = "filled"
+    PARTIAL = "partial"
+    EMPTY_SIDE = "empty_side"
+    CONSUMED = "consumed"
+    BOOK_NOT_LIVE = "book_not_live"
+    NOT_MARKETABLE = "not_marketable"
+    NOT_PASSIVE = "not_passive"
+    WOULD_TAKE = "would_take"
+    NOT_REACHED = "not_reached"
+    ZONE_UNKNOWN = "zone_unknown"
+    ZONE_UNUSABLE = "zone_unusable"
+    ZONE_MISS = "zone_miss"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """`price` is the limit, None a market order; times are microseconds since 1970.
+
+    `target_price` is the price the decision was made at, the touch where None. `entry_bps` and `tp_bps` are
+    what the decision aimed at, for models that tell zones apart.
+    """
+
+    exchange: str
+    symbol: str
+    side: Side
+    quantity: float
+    placed_us: int
+    price: float | None = None
+    target_price: float | None = None
+    entry_bps: float | None = None
+    tp_bps: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("quantity", "price", "target_price"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"the {name} of an order must be finite and above zero, got {value}")
+
+    def reaches(self, price: float) -> bool:
+        """Whether the limit allows to trade at `price`."""
+        if self.price is None:
+            return True
+        return price <= self.price if self.side == "buy" else price >= self.price
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """`price` is the average paid or got, `slippage_bps` its cost against the touch at decision (positive is worse).
+
+    Where nothing was filled there is no price, no slippage and no liquidity.
+    """
+
+    quantity: float
+    price: float | None
+    slippage_bps: float | None
+    reason: FillReason
+    liquidity: Liquidity | None
+
+
+class FillModel(Protocol):
+    """Says what an order would have got. A model may remember what it filled before."""
+
+    @property
+    def name(self) -> str:
+        """As the command line calls it."""
+
+    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
+        """The fill of `order`, decided on `book`; only a model of waiting orders looks at what came after."""
+
+
+def nothing(reason: FillReason) -> Fill:
+    """No fill, and why."""
+    return Fill(0.0, None, None, reason, None)
+
+
+def opposite(side: Side, book: OrderBookSnapshot) -> Levels:
+    """The levels that an order takes from: BUY consumes asks, SELL bids."""
+    return book.asks if side == "buy" else book.bids
+
+
+def own(side: Side, book: OrderBookSnapshot) -> Levels:
+    """The levels that an order waits among."""
+    return book.bids if side == "buy" else book.asks
+
+
+def slippage_bps(side: Side, price: float, touch: float) -> float:
+    """Cost of `price` against `touch`, in hundredths of a percent; positive is worse."""
+    return (price - touch if side == "buy" else touch - price) / touch * 1e4
+
+
+def obstacle(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+    """Why `order` cannot trade against `book` at once; None if it can. Raises ValueError for another market's book."""
+    require_same_market(order, book)
+    if book.state != "live":
+        return FillReason.BOOK_NOT_LIVE
+    levels = opposite(order.side, book)
+    if not levels:
+        return FillReason.EMPTY_SIDE
+    return None if order.reaches(levels[0][0]) else FillReason.NOT_MARKETABLE
+
+
+def require_same_market(order: Order, event: TapeEvent) -> None:
+    """Raises ValueError if the event is not of the order's market."""
+    if (order.exchange, order.symbol) != (event.exchange, event.symbol):
+        raise ValueError(
+            f"an order for {order.exchange}:{order.symbol} meets an event of {event.exchange}:{event.symbol}"
+        )
+
+
+def taken(order: Order, quantity: float, price: float, touch: float) -> Fill:
+    """A fill against resting orders, its price held between the touch and the order's limit."""
+    if order.side == "buy":
+        price = max(price, touch)
+        price = price if order.price is None else min(price, order.price)
+    else:
+        price = min(price, touch)
+        price = price if order.price is None else max(price, order.price)
+    quantity = min(quantity, order.quantity)
+    reason = FillReason.FILLED if quantity == order.quantity else FillReason.PARTIAL
+    return Fill(quantity, price, slippage_bps(order.side, price, touch), reason, "taker")

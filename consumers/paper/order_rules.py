@@ -1,0 +1,76 @@
+"""What an exchange does to an order before it trades: whole ticks and steps, minimum value, trading status."""
+
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from consumers.paper.fill_model import Order
+from schemas.instruments import Instrument
+from schemas.snapshot import OrderBookSnapshot, Side
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The exchange would not take the order; `code` is for counting, `detail` for people."""
+
+    code: str
+    detail: str
+
+
+def floor_to(value: float, unit: float | None) -> float:
+    """The largest multiple of `unit` not above `value`, in exact decimal arithmetic; None leaves it alone."""
+    return _to_multiple(value, unit, ROUND_FLOOR)
+
+
+def ceil_to(value: float, unit: float | None) -> float:
+    """The smallest multiple of `unit` not below `value`, in exact decimal arithmetic; None leaves it alone."""
+    return _to_multiple(value, unit, ROUND_CEILING)
+
+
+def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Refusal:
+    """The order as the exchange takes it, or why it does not.
+
+    Quantities round down, limits away from the market: a BUY down, a SELL up. What the exchange did not say, as in
+    recordings, holds nothing up. `touch` prices a market order for the minimum value.
+    """
+    if instrument.status == "halted":
+        return Refusal("not_trading", f"{instrument.symbol} is not trading on {instrument.exchange}")
+    quantity = floor_to(order.quantity, instrument.step)
+    if quantity <= 0:
+        return Refusal("below_step", f"{order.quantity:g} is less than one step of {instrument.step:g}")
+    price = order.price
+    if price is not None:
+        price = floor_to(price, instrument.tick) if order.side == "buy" else ceil_to(price, instrument.tick)
+        if price <= 0:
+            return Refusal("below_tick", f"a limit of {order.price:g} is less than one tick of {instrument.tick:g}")
+    value = quantity * (price or touch)
+    if instrument.minimum_notional is not None and value < instrument.minimum_notional:
+        return Refusal("below_minimum_notional", f"{value:g} is less than {instrument.minimum_notional:g}")
+    return replace(order, quantity=quantity, price=price)
+
+
+def entry_price(side: Side, book: OrderBookSnapshot, entry_bps: float, tick: float | None) -> float | None:
+    """Where a passive order waits: `entry_bps` behind the best price of its own side, 0 joins it.
+
+    None without such a price, or where so far behind there is none.
+    """
+    touch = book.best_bid() if side == "buy" else book.best_ask()
+    return None if touch is None else _away(side, touch, entry_bps, tick)
+
+
+def take_profit_price(entry_side: Side, entry: float, tp_bps: float, tick: float | None) -> float | None:
+    """Where the order waits that closes a position entered at `entry` with `tp_bps` of profit before fees."""
+    return _away("sell" if entry_side == "buy" else "buy", entry, tp_bps, tick)
+
+
+def _away(side: Side, price: float, bps: float, tick: float | None) -> float | None:
+    if side == "buy":
+        away = floor_to(price * (1 - bps / 1e4), tick)
+        return away if away > 0 else None
+    return ceil_to(price * (1 + bps / 1e4), tick)
+
+
+def _to_multiple(value: float, unit: float | None, rounding: str) -> float:
+    if unit is None:
+        return value
+    exact = Decimal(repr(unit))
+    return float((Decimal(repr(value)) / exact).to_integral_value(rounding) * exact)
