@@ -1,5 +1,6 @@
 """The fill model of passive orders: a place in the queue that trades and cancellations move forward."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,11 +11,13 @@ from consumers.paper.fill_model import (
     Order,
     TapeEvent,
     nothing,
+    obstacle,
     opposite,
     own,
     require_same_market,
     slippage_bps,
 )
+from consumers.paper.queue_position import QueuePosition
 from schemas.snapshot import OrderBookSnapshot
 from schemas.trade import Trade
 
@@ -65,9 +68,8 @@ class QueueFill:
 class QueuedOrder:
     """One passive order and what is ahead of it. Feed it every book and trade of its market, in order.
 
-    Trades at its price move it forward and then fill it; a print through its price fills it, up to what printed. A
-    level that shrank by more than was traded at it since the last book was cancelled for the rest, of which the
-    fitted share stood ahead. Where the books do not reach its price, all that is shown once they do is ahead.
+    Trades at its price move it forward and then fill it; a print through its price fills it, up to what printed.
+    Where the books do not reach its price, all that is shown once they do is ahead.
     """
 
     def __init__(self, order: Order, book: OrderBookSnapshot, model: QueueFill) -> None:
@@ -76,24 +78,12 @@ class QueuedOrder:
         self._model = model
         self._effective_us = order.placed_us + model.latency_us
         self._cancelled_us: int | None = None
-        self._reason: FillReason | None = None
-        self._touch: float | None = None
         self._book = book
-        self._active = False
-        self._displayed: float | None = None
-        self._ahead: float | None = None
         self._traded = 0.0
+        self._position: QueuePosition | None = None
+        self._reason = _not_waiting(order, book)
         levels = opposite(order.side, book)
-        if book.state != "live":
-            self._reason = FillReason.BOOK_NOT_LIVE
-        elif order.price is None:
-            self._reason = FillReason.NOT_PASSIVE
-        elif not levels:
-            self._reason = FillReason.EMPTY_SIDE
-        elif order.reaches(levels[0][0]):
-            self._reason = FillReason.WOULD_TAKE
-        else:
-            self._touch = levels[0][0]
+        self._touch = levels[0][0] if levels else math.nan
 
     @property
     def done(self) -> bool:
@@ -103,17 +93,17 @@ class QueuedOrder:
     @property
     def active(self) -> bool:
         """Whether the order reached the exchange and still stands there."""
-        return self._active and not self.done
+        return self._position is not None and not self.done
 
     @property
     def remaining(self) -> float:
         """What is not filled."""
-        return max(self.order.quantity - self.filled, 0.0)
+        return self.order.quantity - self.filled
 
     @property
     def ahead(self) -> float | None:
         """Quantity that is served before us; None while it is not known."""
-        return self._ahead
+        return None if self._position is None else self._position.ahead
 
     def cancel(self, sent_us: int) -> None:
         """Take the order back, which takes its time too; what trades until then still fills it."""
@@ -129,7 +119,7 @@ class QueuedOrder:
         if self._cancelled_us is not None and at_us >= self._cancelled_us:
             self._reason = FillReason.PARTIAL if self.filled else FillReason.NOT_REACHED
             return None
-        if not self._active and at_us >= self._effective_us:
+        if self._position is None and at_us >= self._effective_us:
             self._arrive()
         if isinstance(event, Trade):
             return self._see_trade(event)
@@ -144,80 +134,73 @@ class QueuedOrder:
 
     def _arrive(self) -> None:
         """The order joins the queue of the newest book, less what traded at its price since."""
-        levels = opposite(self.order.side, self._book)
-        if levels and self.order.reaches(levels[0][0]):
-            # Passive means that the exchange refuses it rather than let it take.
-            self._reason = FillReason.WOULD_TAKE
+        # Passive means that the exchange refuses it rather than let it take.
+        if (reason := _not_waiting(self.order, self._book)) is not None:
+            self._reason = reason
             return
-        self._active = True
-        self._displayed = self._shown(self._book)
-        self._ahead = None if self._displayed is None else max(self._displayed - self._traded, 0.0)
+        displayed = _shown(self.order, self._book)
+        self._position = QueuePosition(displayed, self._model.cancellation_share)
+        self._position.trade(self._traded, in_newest_book=False)
 
     def _see_trade(self, trade: Trade) -> Fill | None:
         if self.done or not self._meets(trade):
             return None
+        # Trades and books come on separate streams: a book may already lack what a trade received after it took.
+        in_newest_book = self._book.exchange_us is not None and trade.exchange_us <= self._book.exchange_us
         through = trade.price != self.order.price
+        position = self._position
+        if position is None:
+            self._traded += 0.0 if through or in_newest_book else trade.quantity
+            return None
         if not through:
-            self._traded += trade.quantity
-        if not self._active:
-            return None
-        if through:
-            self._ahead, left = 0.0, trade.quantity
-        elif self._ahead is None:
-            return None
+            left = position.trade(trade.quantity, in_newest_book)
+        elif in_newest_book and not position.joined_before_newest_book():
+            left = 0.0
         else:
-            left = trade.quantity - self._ahead
-            self._ahead = max(self._ahead - trade.quantity, 0.0)
+            left = trade.quantity
+            position.clear()
         quantity = min(self.remaining, left)
         if quantity <= 0:
             return None
-        self.filled = self.order.quantity if quantity == self.remaining else self.filled + quantity
-        if self.filled == self.order.quantity:
-            self._reason = FillReason.FILLED
+        if quantity == self.remaining:
+            self.filled, self._reason = self.order.quantity, FillReason.FILLED
+        else:
+            self.filled += quantity
         return self._fill_of(quantity, self._reason or FillReason.PARTIAL)
 
     def _see_book(self, book: OrderBookSnapshot) -> None:
-        if book.state == "live":
-            shown = self._shown(book)
-            if self._active and shown is not None:
-                self._ahead = self._moved_up(shown)
-            self._displayed = shown
-            self._book = book
-        else:
-            self._displayed = None
-        self._traded = 0.0
-
-    def _moved_up(self, shown: float) -> float:
-        """What is ahead after an interval that ended with `shown` at our price."""
-        if self._ahead is None:
-            return shown
-        if self._displayed is None:
-            return min(self._ahead, shown)
-        cancelled = max(self._displayed - shown - self._traded, 0.0)
-        return min(max(self._ahead - self._model.cancellation_share * cancelled, 0.0), shown)
+        live = book.state == "live"
+        if self._position is not None:
+            self._position.book(_shown(self.order, book) if live else None)
+        self._book, self._traded = book, 0.0
 
     def _meets(self, trade: Trade) -> bool:
         """Whether the trade is one that an order like ours takes part in, or would have."""
-        price, side = self.order.price, self.order.side
-        if trade.price == price:
-            return trade.aggressor != side
+        if trade.price == self.order.price:
+            return trade.aggressor != self.order.side
         return self.order.reaches(trade.price)
 
-    def _shown(self, book: OrderBookSnapshot) -> float | None:
-        """Quantity at our price; None where the book does not show so far."""
-        price, levels = self.order.price, own(self.order.side, book)
-        if price is None:
-            return None
-        for level, quantity in levels:
-            if level == price:
-                return quantity
-        reaches_us = len(levels) < book.depth or (
-            levels[-1][0] < price if self.order.side == "buy" else levels[-1][0] > price
-        )
-        return 0.0 if reaches_us else None
-
     def _fill_of(self, quantity: float, reason: FillReason) -> Fill:
-        price, touch = self.order.price, self._touch
-        if price is None or touch is None:
-            return nothing(reason)
-        return Fill(quantity, price, slippage_bps(self.order.side, price, touch), reason, "maker")
+        price = self.order.price or math.nan
+        return Fill(quantity, price, slippage_bps(self.order.side, price, self._touch), reason, "maker")
+
+
+def _not_waiting(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+    """Why `order` cannot wait in `book`; None if it can."""
+    if order.price is None:
+        return FillReason.NOT_PASSIVE
+    reason = obstacle(order, book)
+    if reason is None:
+        return FillReason.WOULD_TAKE
+    return None if reason is FillReason.NOT_MARKETABLE else reason
+
+
+def _shown(order: Order, book: OrderBookSnapshot) -> float | None:
+    """Quantity at the order's price; None where the book does not show so far."""
+    levels = own(order.side, book)
+    for price, quantity in levels:
+        if price == order.price:
+            return quantity
+    # Fewer levels than asked for means that the book ends there; else a deeper price is not shown.
+    covered = len(levels) < book.depth or order.reaches(levels[-1][0])
+    return 0.0 if covered else None
