@@ -129,7 +129,7 @@ class BinanceProtocol:
         try:
             parts = urlsplit(url)
             query = parse_qs(parts.query)
-            limit = int(query.get("limit", ["100"])[0])
+            limit = min(int(query.get("limit", ["100"])[0]), MAX_LIMIT)
         except ValueError as error:
             raise WebSocketProtocolError(f"not the address of a request: {error}") from error
         if not parts.path.endswith("/depth") or "symbol" not in query:
@@ -209,10 +209,9 @@ class BinanceProtocol:
         return sync
 
     def _replace_sync(self, topic: Topic, native: str) -> ReplaceSync:
-        depth = self._options.depth if topic == "book" else 1
         sync = self._syncs.get((topic, native))
         if not isinstance(sync, ReplaceSync):
-            sync = self._syncs[topic, native] = ReplaceSync(native, depth, self._lines, topic)
+            sync = self._syncs[topic, native] = ReplaceSync(native, self._options.depth, self._lines, topic)
         return sync
 
     def _control(self, envelope: Envelope) -> Sequence[Event]:

@@ -17,6 +17,7 @@ from feeders.events import (
     BookUpdated,
     ClosingSoon,
     Event,
+    KnownWindowLeft,
     PrecisionLost,
     Refused,
     SnapshotNeeded,
@@ -59,8 +60,8 @@ def acknowledge(protocol: BinanceProtocol) -> list[Event]:
     ]
 
 
-def quote_frame(update_id: int, bid: str = "99.0", bid_quantity: str = "1.0", **changes: Any) -> bytes:
-    data = {"u": update_id, "s": "BTCUSDT", "b": bid, "B": bid_quantity, "a": "101.0", "A": "2.0"}
+def quote_frame(update_id: int, **changes: Any) -> bytes:
+    data = {"u": update_id, "s": "BTCUSDT", "b": "99.0", "B": "1.0", "a": "101.0", "A": "2.0"}
     return combined_frame("btcusdt@bookTicker", data | changes)
 
 
@@ -284,6 +285,17 @@ def test_the_first_snapshot_is_small_and_the_next_one_deep(
     )
 
 
+def test_no_snapshot_is_smaller_than_the_first_whatever_limit_is_wanted() -> None:
+    protocol = BinanceProtocol(["BTCUSDT"], FeedOptions(snapshot_limit=5))
+    acknowledge(protocol)
+    bids = [(200.0 - index, 1.0) for index in range(100)]
+    protocol.receive_answer("BTCUSDT", 100, depth_answer(100, bids, [(201.0, 1.0)]))
+
+    events = protocol.receive(diff_frame(101, bids=[(price, 0.0) for price, _ in bids[:90]]))
+
+    assert SnapshotNeeded("BTCUSDT", 100, urgent=False) in events
+
+
 def test_a_gap_concerns_its_own_symbol_only() -> None:
     protocol = live_protocol("BTCUSDT", "ETHUSDT")
 
@@ -339,6 +351,7 @@ def test_a_frame_means_the_same_however_it_is_written(rewrite: Callable[[Any], s
         frame = rewrite(json.loads(diff_frame(update_id))).encode()
         assert protocol.receive(frame) == [BookUnchanged("BTCUSDT", update_id)]
     assert protocol.receive(diff_frame(103)) == [BookUnchanged("BTCUSDT", 103)]
+    assert protocol.receive(b'{"result":null,"id":77}') == [Acknowledged(77)]
 
 
 @pytest.mark.parametrize("native", ["币安人生USDT", "ÄÖÜUSDT", "İSTUSDT", "STRAßEUSDT"])
@@ -449,12 +462,17 @@ def test_a_quote_is_a_book_of_one_level() -> None:
     assert protocol.update_id("BTCUSDT") == 100
 
 
-def test_a_quote_of_zero_is_an_empty_side_and_never_a_price() -> None:
-    protocol = live_protocol()
+@pytest.mark.parametrize(
+    ("zeros", "bids", "asks"),
+    [
+        ({"b": "0.00000000", "B": "0.00000000"}, (), ((101.0, 2.0),)),
+        ({"a": "0.00000000", "A": "0.00000000"}, ((99.0, 1.0),), ()),
+    ],
+)
+def test_a_quote_of_zero_is_an_empty_side_and_never_a_price(zeros: dict[str, str], bids: Any, asks: Any) -> None:
+    (event,) = live_protocol().receive(quote_frame(1, **zeros))
 
-    (event,) = protocol.receive(quote_frame(1, bid="0.00000000", bid_quantity="0.00000000"))
-
-    assert event == BookUpdated("BTCUSDT", 1, None, (), ((101.0, 2.0),), "quote")
+    assert event == BookUpdated("BTCUSDT", 1, None, bids, asks, "quote")
 
 
 @pytest.mark.parametrize(("buyer_is_maker", "aggressor"), [(True, "sell"), (False, "buy")])
@@ -499,6 +517,17 @@ def test_a_recorded_answer_without_a_limit_has_the_exchanges_default() -> None:
     events = protocol.receive_recorded("https://x/api/v3/depth?symbol=BTCUSDT", depth_answer(100))
 
     assert events[-1] == SnapshotNeeded("BTCUSDT", 1_000, urgent=False)  # 100 levels are not deep enough
+
+
+def test_a_recorded_answer_has_at_most_5000_levels_whatever_was_asked_for() -> None:
+    protocol = recorded()
+    protocol.receive(diff_frame(101))
+    bids = [(9_000.0 - index, 1.0) for index in range(5_000)]
+
+    protocol.receive_recorded(DEPTH_URL.replace("1000", "10000"), depth_answer(101, bids, [(9_001.0, 1.0)]))
+    events = protocol.receive(diff_frame(102, bids=[(price, 0.0) for price, _ in bids[:4_999]]))
+
+    assert KnownWindowLeft("BTCUSDT") in events  # the side was not whole
 
 
 @pytest.mark.parametrize(
@@ -604,12 +633,17 @@ BAD_FRAMES = {
     "a quantity without end": with_bid("99.0", "inf"),
     "a good level before a bad one": with_data(b=[["99.0", "5.0"], ["98.0", "-1"]]),
     "good bids before bad asks": with_data(a=[["101.0", "x"]]),
+    "an ask price of zero": with_data(a=[["0", "5.0"]]),
+    "an ask quantity below zero": with_data(a=[["101.0", "-5.0"]]),
     "a trade with a price of zero": trade_frame(p="0"),
     "a trade with another event": trade_frame(e="aggTrade"),
     "a trade whose maker is a text": trade_frame(m="maybe"),
     "a trade with an id below zero": trade_frame(t=-1),
-    "a quote below zero": quote_frame(1, bid="-1"),
+    "a trade at a time below zero": trade_frame(T=-1),
+    "a quote below zero": quote_frame(1, b="-1"),
     "a quote without a side": quote_frame(1).replace(b'"a"', b'"z"'),
+    "a stream by another word": VALID.replace(b'"stream"', b'"streem"'),
+    "a reply without a result": b'{"id":1}',
     "a reply without an id": b'{"result":null}',
     "a reply with a fraction for an id": b'{"result":null,"id":1.5}',
     "a reply with a text for an id": b'{"result":null,"id":"x"}',
