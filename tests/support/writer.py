@@ -55,7 +55,9 @@ class BusWriter:
             started_us=0,
             time_us=time.time_ns() // 1000 - round(late * 1e6),
         )
-        self.client.hset(self.names.feeder(self.feeder), mapping={**heartbeat_fields(beat)})
+        self.client.hset(
+            self.names.feeder(self.feeder), items=[text for field in heartbeat_fields(beat).items() for text in field]
+        )
         self.client.expire(self.names.feeder(self.feeder), HEARTBEAT_TTL)
         self.client.publish(self.names.feeders, encode_heartbeat(beat))
 

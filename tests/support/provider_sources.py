@@ -1,0 +1,169 @@
+"""Every kind of provider with the means to bring it books: what the contract tests run over."""
+
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import redis
+
+from consumers.direct_provider import BinanceL2WebSocketProvider, UpbitL2WebSocketProvider
+from consumers.market_data_provider import MarketDataProvider
+from consumers.mock_provider import MockMarketDataProvider
+from consumers.multi_provider import MultiExchangeProvider
+from consumers.redis_provider import Mode, RedisMarketDataProvider
+from tests.support.builders import book
+from tests.support.fake_adapters import FakeBinanceWebSocketAdapter, FakeUpbitWebSocketAdapter, no_callback
+from tests.support.waiting import wait_for
+from tests.support.writer import BusWriter
+
+
+class ProviderSource(ABC):
+    """Makes providers that follow BTC and ETH, and books of BTC for them. Of ETH there never is one."""
+
+    names = ("BTC-USDT", "BTCUSDT", "BTC")
+    """Standard, native and alias."""
+    absent = "ETH"
+    pushes = True
+    """Whether its providers tell of changes."""
+
+    @abstractmethod
+    def provider(self, max_age: float = 5.0) -> MarketDataProvider:
+        """A provider that was not started."""
+
+    @abstractmethod
+    def bring(self, update_id: int) -> None:
+        """A newer book of BTC comes. Ids rise from one call to the next."""
+
+    def close(self) -> None:  # noqa: B027
+        """The test is over; most have nothing to close."""
+
+
+class RedisSource(ProviderSource):
+    """Books on a real server, written by the publish script."""
+
+    mode: Mode = "push"
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = redis.Redis.from_url(url)
+        self._writer = BusWriter(self._client)
+
+    def provider(self, max_age: float = 5.0) -> MarketDataProvider:
+        return RedisMarketDataProvider(self.url, "binance", ["BTC", "ETH"], self.mode, max_age=max_age)
+
+    def bring(self, update_id: int) -> None:
+        assert self._writer.update("BTC-USDT", update_id) == 1
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class PulledRedisSource(RedisSource):
+    """The same, asked instead of followed."""
+
+    mode = "pull"
+    pushes = False
+
+
+class MultiSource(RedisSource):
+    """One exchange's books on a real server, as a provider of several gives them."""
+
+    def provider(self, max_age: float = 5.0) -> MarketDataProvider:
+        return MultiExchangeProvider({"binance": super().provider(max_age)}, ["BTC", "ETH"], max_age=max_age)
+
+
+class MockSource(ProviderSource):
+    """Made-up books, which come by themselves."""
+
+    absent = "DOGE"
+
+    def __init__(self, url: str) -> None:
+        self._providers: list[MarketDataProvider] = []
+
+    def provider(self, max_age: float = 5.0) -> MarketDataProvider:
+        self._providers.append(MockMarketDataProvider(["BTC", "ETH"], max_age=max_age))
+        return self._providers[-1]
+
+    def bring(self, update_id: int) -> None:
+        for provider in self._providers:
+            if provider.get_connection_status().is_running:
+                before = provider.status("BTC").update_id or 0
+                wait_for(partial(_is_newer, provider, before))
+
+
+class BinanceSource(ProviderSource):
+    """Books that a fake connection to the exchange brings."""
+
+    def __init__(self, url: str) -> None:
+        self._adapters: list[FakeBinanceWebSocketAdapter] = []
+
+    def provider(self, max_age: float = 5.0) -> MarketDataProvider:
+        fake = FakeBinanceWebSocketAdapter(["BTCUSDT", "ETHUSDT"], no_callback)
+        self._adapters.append(fake)
+        return BinanceL2WebSocketProvider(["BTC", "ETH"], fake, max_age=max_age)
+
+    def bring(self, update_id: int) -> None:
+        for adapter in self._adapters:
+            adapter.inject_snapshot(book("BTC-USDT", update_id=update_id, feeder=""))
+
+
+class UpbitSource(ProviderSource):
+    """The same for an exchange that names its markets the other way round."""
+
+    names = ("BTC-KRW", "KRW-BTC", "BTC")
+
+    def __init__(self, url: str) -> None:
+        self._adapters: list[FakeUpbitWebSocketAdapter] = []
+
+    def provider(self, max_age: float = 5.0) -> MarketDataProvider:
+        fake = FakeUpbitWebSocketAdapter(["KRW-BTC", "KRW-ETH"], no_callback)
+        self._adapters.append(fake)
+        return UpbitL2WebSocketProvider(["BTC", "ETH"], fake, max_age=max_age)
+
+    def bring(self, update_id: int) -> None:
+        for adapter in self._adapters:
+            adapter.inject_snapshot(book("BTC-KRW", exchange="upbit", native="KRW-BTC", update_id=update_id, feeder=""))
+
+
+def _is_newer(provider: MarketDataProvider, update_id: int) -> bool:
+    return (provider.status("BTC").update_id or 0) > update_id
+
+
+SOURCES: dict[str, type[RedisSource] | type[MockSource] | type[BinanceSource] | type[UpbitSource]] = {
+    "redis-push": RedisSource,
+    "redis-pull": PulledRedisSource,
+    "mock": MockSource,
+    "binance": BinanceSource,
+    "upbit": UpbitSource,
+    "multi": MultiSource,
+}
+
+
+@contextmanager
+def silent_server() -> Iterator[tuple[str, threading.Event]]:
+    """A server that takes connections and never says a word: its URL, and whether somebody has connected."""
+    connected = threading.Event()
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    taken.append(server.accept()[0])
+                except OSError:
+                    return
+                connected.set()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"redis://127.0.0.1:{server.getsockname()[1]}/0", connected
+        finally:
+            # Closing alone does not wake the thread that accepts.
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in taken:
+                connection.close()
