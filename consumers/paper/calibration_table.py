@@ -134,8 +134,10 @@ class CalibrationTable(_Checked, frozen=True, kw_only=True):
         """What the table says of a decision."""
         zone = zone_of(self.zones, entry_bps, tp_bps)
         if zone is None:
-            return Expectation(None, None, None, f"no zone holds entry {entry_bps:g} and take-profit {tp_bps:g} bps")
-        return Expectation(zone.zone_id, zone.buy_fill_ratio, zone.sell_fill_ratio, zone.reason)
+            return Expectation(
+                None, None, None, False, f"no zone holds entry {entry_bps:g} and take-profit {tp_bps:g} bps"
+            )
+        return Expectation(zone.zone_id, zone.buy_fill_ratio, zone.sell_fill_ratio, zone.usable, zone.reason)
 
     def require_other_tape(self, tapes: Iterable[TapeInfo]) -> None:
         """Raises CalibrationError if the table comes from one of `tapes`, or from the same market at the same time."""
@@ -149,15 +151,21 @@ class CalibrationTable(_Checked, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """`buy` is P(entry filled), `sell` P(exit filled at take-profit | entry filled); None where not known, with why."""
+    """`buy` is P(entry filled), `sell` P(exit filled at take-profit | entry filled); None where not known.
+
+    Of an unusable zone one of them may be known; `reason` says why it is not usable.
+    """
 
     zone_id: str | None
     buy: float | None
     sell: float | None
+    usable: bool
     reason: str
 
     def ratio(self, side: Side) -> float | None:
-        """The ratio of an order of this side."""
+        """The ratio for an order of this side; None where the zone is not usable."""
+        if not self.usable:
+            return None
         return self.buy if side == "buy" else self.sell
 
 
