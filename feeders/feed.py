@@ -79,6 +79,8 @@ class Feed:
     counters: FeedCounters = field(default_factory=FeedCounters)
     latest: dict[tuple[Topic, str], OrderBookSnapshot] = field(default_factory=dict)
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
+    losses: int = 0
+    """How often a connection ended: what was asked for before says nothing of the books after."""
     _dropped: set[str] = field(default_factory=set)
 
     def receive(self, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
@@ -109,6 +111,7 @@ class Feed:
 
     def lose_line(self, line: int, reason: str, received_us: int) -> None:
         """This connection is gone."""
+        self.losses += 1
         lost = self.counters.lost
         self._handle(self.protocol.lose_line(line, reason), received_us)
         if self.counters.lost > lost:

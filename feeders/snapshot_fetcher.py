@@ -83,12 +83,15 @@ class SnapshotFetcher:
         return min(later, default=None)
 
     async def _answer(self, ask: _Ask) -> None:
-        need = ask.need
+        need, losses = ask.need, ask.feed.losses
         try:
             url, body = await self._venue.fetch_snapshot(self._rest, need)
             if self._on_answer is not None:
                 self._on_answer(url, body)
             del self._running[need.native]
+            if ask.feed.losses != losses:
+                self.ask(need, ask.feed)  # the answer may be older than the connection that now waits for it
+                return
             ask.feed.receive_answer(need.native, need.limit, body, time.time_ns() // 1000)
         except RestBlockedError as error:
             self.blocked = str(error)

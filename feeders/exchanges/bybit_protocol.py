@@ -1,0 +1,273 @@
+"""Bybit spot: frames in, events out. The snapshot comes in band, changes carry a counter."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from feeders.errors import WebSocketProtocolError
+from feeders.events import (
+    Acknowledged,
+    BookLost,
+    BookUnchanged,
+    BookUpdated,
+    Event,
+    Refused,
+    ResubscribeNeeded,
+    Topic,
+    TradeHappened,
+)
+from feeders.exchanges.venue import FeedOptions, Request
+from feeders.order_book import OrderBook
+from feeders.sync import NOTHING
+from schemas.snapshot import PositiveNumber, Side, UpdateId
+
+DEPTHS = (50, 200, 1000)
+TOPICS: tuple[Topic, ...] = ("book", "trades")
+MAX_ARGUMENTS = 10
+"""Topics a request may name on spot."""
+
+_MORE_THAN_ALL = DEPTHS[-1] + 1
+"""The exchange says of every level when it leaves the stream's depth: what is there is all that is meant."""
+
+MAX_FRAME_BYTES = 1 << 20
+RESTARTED = 1
+"""The `u` of the snapshot that a restarted service sends."""
+
+Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
+class _Changes(msgspec.Struct):
+    update_id: UpdateId = msgspec.field(name="u")
+    bids: list[tuple[PositiveNumber, Quantity]] = msgspec.field(name="b")
+    asks: list[tuple[PositiveNumber, Quantity]] = msgspec.field(name="a")
+
+
+class _BookMessage(msgspec.Struct):
+    type: Literal["snapshot", "delta"]
+    time_ms: Milliseconds = msgspec.field(name="ts")
+    data: _Changes
+
+
+class _Trade(msgspec.Struct):
+    trade_id: int = msgspec.field(name="i")
+    time_ms: Milliseconds = msgspec.field(name="T")
+    price: PositiveNumber = msgspec.field(name="p")
+    quantity: PositiveNumber = msgspec.field(name="v")
+    taker: Literal["Buy", "Sell"] = msgspec.field(name="S")
+
+
+class _TradeMessage(msgspec.Struct):
+    data: list[_Trade]
+
+
+class _Envelope(msgspec.Struct):
+    """A message of a topic, or the reply to a control message."""
+
+    topic: str = ""
+    op: str = ""
+    success: bool | None = None
+    message: str = msgspec.field(name="ret_msg", default="")
+    request_id: str = msgspec.field(name="req_id", default="")
+
+
+MessageT = TypeVar("MessageT")
+
+
+def _decode(decoder: "msgspec.json.Decoder[MessageT]", frame: bytes) -> MessageT:
+    try:
+        return decoder.decode(frame)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise WebSocketProtocolError(f"not a message of this exchange: {error}") from error
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_book_message = msgspec.json.Decoder(_BookMessage, strict=False)
+_trade_message = msgspec.json.Decoder(_TradeMessage, strict=False)
+
+
+class CounterSync:
+    """A snapshot in band at any time, then changes numbered without a hole (Bybit v5, orderbook stream).
+
+    With several lines, what one skipped another brings; only when every working line is past a hole is it lost.
+    """
+
+    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
+        self._native = native
+        self._book = OrderBook(depth)
+        self._lines = lines
+        self._id: int | None = None
+        self._past: set[int] = set()
+        self._started: set[int] = set()
+        """Lines that have sent changes after their snapshot."""
+
+    @property
+    def update_id(self) -> int | None:
+        """The id the book is at; None while there is none to trust."""
+        return self._id
+
+    def receive_snapshot(self, changes: _Changes, exchange_us: int, line: int) -> Sequence[Event]:
+        """The whole book. The first one of a further line may be older than the book already is."""
+        known = self._id
+        if known is not None and line not in self._started and RESTARTED < changes.update_id <= known:
+            self._started.add(line)
+            return NOTHING
+        self._started.add(line)
+        before = self._tops()
+        self._book.replace(changes.bids, changes.asks, _MORE_THAN_ALL)
+        self._id = changes.update_id
+        self._past.clear()
+        return self._tell(exchange_us, changed=known is None or before != self._tops())
+
+    def receive_changes(self, changes: _Changes, exchange_us: int, line: int) -> Sequence[Event]:
+        """Apply, ignore, leave to another line, or lose the book."""
+        known = self._id
+        if known is None or changes.update_id <= known:
+            return NOTHING  # the snapshot is on its way, or another line was faster
+        if changes.update_id > known + 1:
+            self._past.add(line)
+            if not self._lines <= self._past:
+                return NOTHING
+            return self._lose(f"expected update {known + 1}, received {changes.update_id}")
+        touched = self._book.apply(changes.bids, changes.asks)
+        self._id = changes.update_id
+        self._past.clear()
+        return self._tell(exchange_us, changed=touched)
+
+    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+        """Without another line nothing more is known; nor if all others are past what this one would have brought."""
+        self._started.discard(line)
+        self._past.discard(line)
+        if self._lines and not (self._past and self._lines <= self._past):
+            return NOTHING
+        lost = self._lose(reason)
+        return lost if self._lines else lost[:1]
+
+    def _tell(self, exchange_us: int, *, changed: bool) -> Sequence[Event]:
+        if self._book.crossed:
+            return self._lose("bids and asks cross")
+        update_id = self._id or 0
+        if not changed:
+            return [BookUnchanged(self._native, update_id)]
+        return [BookUpdated(self._native, update_id, exchange_us, *self._tops())]
+
+    def _tops(self) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
+        return self._book.bids.top, self._book.asks.top
+
+    def _lose(self, reason: str) -> Sequence[Event]:
+        if self._id is None:
+            return NOTHING
+        self._id = None
+        self._past.clear()
+        return [BookLost(self._native, reason), ResubscribeNeeded(self._native)]
+
+
+class BybitProtocol:
+    """Every symbol of one connection, or of several that carry the same symbols."""
+
+    def __init__(self, natives: Iterable[str] | None, options: FeedOptions) -> None:
+        """`natives` None takes whatever symbol arrives. Raises ValueError for a depth the exchange does not have."""
+        if options.depth > DEPTHS[-1]:
+            raise ValueError(f"at most {DEPTHS[-1]} levels can be had, not {options.depth}")
+        self._options = options
+        self._stream_depth = next(depth for depth in DEPTHS if depth >= options.depth)
+        self._takes_all = natives is None
+        self._lines: set[int] = set()
+        self._syncs: dict[str, CounterSync] = {}
+        self._last_request = 0
+        for native in natives or ():
+            self._sync(native)
+
+    @property
+    def natives(self) -> Sequence[str]:
+        """Symbols that have a book here, or will have."""
+        return tuple(self._syncs)
+
+    def update_id(self, native: str, topic: Topic = "book") -> int | None:
+        """Where the book is; None while there is none to trust."""
+        return self._syncs[native].update_id
+
+    def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
+        """Ask for everything; for named symbols anew, since only a new subscription brings a snapshot."""
+        topics = [topic for native in natives or self._syncs for topic in self._topics(native)]
+        operations = ("subscribe",) if natives is None else ("unsubscribe", "subscribe")
+        return [
+            self._request(operation, topics[start : start + MAX_ARGUMENTS])
+            for start in range(0, len(topics), MAX_ARGUMENTS)
+            for operation in operations
+        ]
+
+    def open_line(self, line: int) -> None:
+        """From now on this connection brings every update."""
+        self._lines.add(line)
+
+    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+        """The connection is gone."""
+        self._lines.discard(line)
+        return [event for sync in self._syncs.values() for event in sync.lose_line(line, reason)]
+
+    def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
+        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
+        if len(frame) > MAX_FRAME_BYTES:
+            raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
+        envelope = _decode(_envelope, frame)
+        if not envelope.topic:
+            return _control(envelope)
+        channel, _, native = envelope.topic.rpartition(".")
+        if native not in self._syncs and not self._takes_all:
+            return NOTHING
+        if channel == "publicTrade" and "trades" in self._options.topics:
+            return _trades(native, _decode(_trade_message, frame))
+        if channel.startswith("orderbook.") and "book" in self._options.topics:
+            return self._receive_book(native, _decode(_book_message, frame), line)
+        return NOTHING
+
+    def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
+        """Never asked for: snapshots come in band."""
+        return NOTHING
+
+    def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
+        """No HTTP answer says anything of a book."""
+        return NOTHING
+
+    def _receive_book(self, native: str, message: _BookMessage, line: int) -> Sequence[Event]:
+        sync, exchange_us = self._sync(native), message.time_ms * 1000
+        take = sync.receive_snapshot if message.type == "snapshot" else sync.receive_changes
+        return take(message.data, exchange_us, line)
+
+    def _sync(self, native: str) -> CounterSync:
+        sync = self._syncs.get(native)
+        if sync is None:
+            sync = self._syncs[native] = CounterSync(native, self._options.depth, self._lines)
+        return sync
+
+    def _topics(self, native: str) -> list[str]:
+        book, trades = f"orderbook.{self._stream_depth}.{native}", f"publicTrade.{native}"
+        wanted = self._options.topics
+        return [topic for topic, name in ((book, "book"), (trades, "trades")) if name in wanted]
+
+    def _request(self, operation: str, topics: Sequence[str]) -> Request:
+        self._last_request += 1
+        message = {"req_id": str(self._last_request), "op": operation, "args": topics}
+        return Request(self._last_request, msgspec.json.encode(message).decode())
+
+
+def _control(envelope: _Envelope) -> Sequence[Event]:
+    """The reply to a control message; the one to a keepalive says nothing."""
+    request_id = int(envelope.request_id) if envelope.request_id.isdecimal() else None
+    if envelope.op in ("ping", "pong") or envelope.message == "pong":
+        return NOTHING
+    if envelope.success is None:
+        raise WebSocketProtocolError("neither a topic nor a control reply")
+    if not envelope.success:
+        return [Refused(request_id, envelope.message)]
+    return NOTHING if request_id is None else [Acknowledged(request_id)]
+
+
+def _trades(native: str, message: _TradeMessage) -> Sequence[Event]:
+    sides: dict[str, Side] = {"Buy": "buy", "Sell": "sell"}
+    return [
+        TradeHappened(native, trade.trade_id, trade.price, trade.quantity, sides[trade.taker], trade.time_ms * 1000)
+        for trade in message.data
+    ]

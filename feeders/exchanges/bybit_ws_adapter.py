@@ -1,0 +1,145 @@
+"""Bybit spot: sockets and metadata. Its derivatives are other markets, hence other exchange ids."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from feeders.events import SnapshotNeeded, Topic
+from feeders.exchanges.adapter import FeedAdapter
+from feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
+from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueProtocol
+from feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
+from schemas.instruments import EXCHANGES, Instrument, TradingStatus
+
+EXCHANGE = EXCHANGES["bybit"]
+
+WS_URL = "wss://stream.bybit.com"
+REST_URL = "https://api.bybit.com"
+
+ARGUMENT_CHARACTERS = 21_000
+"""What all topics of a connection may have together."""
+
+REQUESTS_PER_MINUTE = 600
+
+_STATUS: dict[str, TradingStatus] = {"Trading": "trading", "PreLaunch": "halted", "Closed": "halted"}
+
+
+class _Lot(msgspec.Struct):
+    step: float | None = msgspec.field(name="basePrecision", default=None)
+    minimum_amount: float | None = msgspec.field(name="minOrderAmt", default=None)
+
+
+class _Price(msgspec.Struct):
+    tick: float | None = msgspec.field(name="tickSize", default=None)
+
+
+class _Market(msgspec.Struct):
+    symbol: str
+    base: str = msgspec.field(name="baseCoin")
+    quote: str = msgspec.field(name="quoteCoin")
+    status: str = ""
+    lot: _Lot = msgspec.field(name="lotSizeFilter", default_factory=_Lot)
+    price: _Price = msgspec.field(name="priceFilter", default_factory=_Price)
+
+
+class _Markets(msgspec.Struct):
+    list: list[_Market]
+
+
+class _MarketsAnswer(msgspec.Struct):
+    result: _Markets
+
+
+class _Day(msgspec.Struct):
+    symbol: str
+    turnover: float = msgspec.field(name="turnover24h")
+
+
+class _Days(msgspec.Struct):
+    list: list[_Day]
+
+
+class _DaysAnswer(msgspec.Struct):
+    result: _Days
+
+
+_decode_markets = msgspec.json.Decoder(_MarketsAnswer, strict=False).decode
+_decode_days = msgspec.json.Decoder(_DaysAnswer, strict=False).decode
+
+
+class Bybit:
+    """Bybit spot as shared code sees it."""
+
+    exchange = EXCHANGE
+    ws_url = WS_URL
+    rest_url = REST_URL
+    lifetime = None
+    modes: Sequence[FeedMode] = ("diff",)
+    topics: Sequence[Topic] = TOPICS
+
+    def stream_url(self, ws_url: str) -> str:
+        """The address of a connection."""
+        return f"{ws_url.rstrip('/')}/v5/public/spot"
+
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
+        """The pure core for these symbols, None for whatever a recording holds."""
+        return BybitProtocol(natives, options)
+
+    def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
+        """The symbols of each connection that the exchange's limit on topics asks for."""
+        longest = max((len(native) for native in natives), default=1) + len('"orderbook.1000.",')
+        size = max(1, ARGUMENT_CHARACTERS // (longest * len(options.topics)))
+        return [natives[start : start + size] for start in range(0, len(natives), size)]
+
+    def rest(self, rest_url: str, timeout: float) -> RestClient:
+        """Requests within the exchange's limit."""
+        return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE), timeout)
+
+    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+        """Never needed: snapshots come in band."""
+        raise RestRefusedError(f"{need.native}: snapshots come in band, there is none to ask for")
+
+    async def fetch_metadata(self, rest: RestClient) -> bytes:
+        """What the exchange says of its instruments."""
+        return await rest.get("/v5/market/instruments-info", {"category": "spot"}, 1)
+
+    async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
+        """`turnover24h` of every symbol."""
+        body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
+        try:
+            return {day.symbol: day.turnover for day in _decode_days(body).result.list}
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RestError(f"not a list of 24-hour figures: {error}") from error
+
+    def instruments(self, metadata: bytes) -> list[Instrument]:
+        """The instruments in an `instruments-info` answer. Raises MetadataError if it is none."""
+        try:
+            markets = _decode_markets(metadata).result.list
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise MetadataError(f"not an instruments-info answer: {error}") from error
+        return [
+            Instrument(
+                EXCHANGE.id,
+                market.base,
+                market.quote,
+                market.symbol,
+                tick=market.price.tick,
+                step=market.lot.step,
+                minimum_notional=market.lot.minimum_amount,
+                status=_STATUS.get(market.status, "unknown"),
+            )
+            for market in markets
+        ]
+
+
+VENUE = Bybit()
+
+
+class BybitWebSocketAdapter(FeedAdapter):
+    """One connection. The exchange wants to hear a ping of its own kind."""
+
+    venue = VENUE
+    keepalive_text = '{"op":"ping"}'
+
+
+ADAPTER = BybitWebSocketAdapter
