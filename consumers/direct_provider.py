@@ -216,6 +216,7 @@ class TapeFrame(NamedTuple):
 
     time: float
     events: tuple[OrderBookSnapshot | Trade, ...]
+    exchange: str
 
 
 def read_capture(path: Path, symbols: Iterable[str] = (), depth: int = 20) -> Iterator[TapeFrame]:
@@ -235,7 +236,7 @@ def read_capture(path: Path, symbols: Iterable[str] = (), depth: int = 20) -> It
         except ReplayError as error:
             raise CaptureError(str(error)) from error
         if before is not None:
-            yield TapeFrame(before.t, tuple(events))
+            yield TapeFrame(before.t, tuple(events), before.venue)
             events.clear()
         if frame is None:
             return

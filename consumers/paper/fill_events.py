@@ -7,10 +7,11 @@ from typing import IO, Literal
 
 import msgspec
 
+from consumers.paper.fill_model import Liquidity
 from schemas.snapshot import Side
 
 ExitReason = Literal["take_profit", "stop_loss", "time", "end"]
-Liquidity = Literal["maker", "taker"]
+Action = Literal["enter", "exit", "skip"]
 
 HORIZONS = (1, 5, 30)
 """Seconds after a fill at which the market is looked at again."""
@@ -71,7 +72,7 @@ class DecisionEvent(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     symbol: str
     decision: int
-    action: Literal["enter", "exit", "skip"]
+    action: Action
     reason: str
     detail: str
     trade_id: str | None

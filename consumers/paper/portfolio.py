@@ -10,9 +10,9 @@ from schemas.snapshot import Side
 _ZERO = Fraction()
 
 
-def _exact(number: float) -> Fraction:
-    # By its shortest spelling, so that selling what was bought leaves nothing.
-    return Fraction(repr(number))
+def exact(number: float | Fraction) -> Fraction:
+    """A number by its shortest spelling, so that what is bought in parts can be sold as a whole."""
+    return number if isinstance(number, Fraction) else Fraction(repr(number))
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Portfolio:
 
     def __init__(self, exchanges: Mapping[str, float]) -> None:
         """The exchanges with the cash they begin with."""
-        self._accounts = {exchange: Account(_exact(cash)) for exchange, cash in exchanges.items()}
+        self._accounts = {exchange: Account(exact(cash)) for exchange, cash in exchanges.items()}
         self._granted: defaultdict[str, Fraction] = defaultdict(Fraction)
         self._cash_before = sum((account.cash for account in self._accounts.values()), _ZERO)
         self._fees = _ZERO
@@ -43,8 +43,8 @@ class Portfolio:
 
     def grant(self, exchange: str, symbol: str, quantity: float) -> None:
         """Put `quantity` there to begin with; its own changes of value are no profit."""
-        self._accounts[exchange].holdings[symbol] += _exact(quantity)
-        self._granted[symbol] += _exact(quantity)
+        self._accounts[exchange].holdings[symbol] += exact(quantity)
+        self._granted[symbol] += exact(quantity)
 
     def cash(self, exchange: str) -> float:
         """What can be spent there."""
@@ -57,25 +57,27 @@ class Portfolio:
     def why_not(self, side: Side, exchange: str, symbol: str, quantity: float, cost: float) -> str:
         """Why this account cannot trade that; empty if it can. `cost` includes the fee."""
         account = self._accounts[exchange]
-        if side == "buy" and account.cash < _exact(cost):
+        if side == "buy" and account.cash < exact(cost):
             return f"{exchange} holds {float(account.cash):.2f} and {cost:.2f} are needed"
-        if side == "sell" and account.holdings[symbol] < _exact(quantity):
+        if side == "sell" and account.holdings[symbol] < exact(quantity):
             return f"{exchange} holds {float(account.holdings[symbol]):g} of {symbol} and {quantity:g} are asked for"
         return ""
 
-    def trade(self, side: Side, exchange: str, symbol: str, quantity: float, price: float, fee: float) -> None:
+    def trade(
+        self, side: Side, exchange: str, symbol: str, quantity: float | Fraction, price: float, fee: float
+    ) -> None:
         """Book a fill. Raises ValueError for a sale of what is not there."""
-        account, amount = self._accounts[exchange], _exact(quantity)
+        account, amount = self._accounts[exchange], exact(quantity)
         if side == "buy":
-            account.cash -= amount * _exact(price)
+            account.cash -= amount * exact(price)
             account.holdings[symbol] += amount
         else:
             if account.holdings[symbol] < amount:
-                raise ValueError(self.why_not("sell", exchange, symbol, quantity, 0.0))
-            account.cash += amount * _exact(price)
+                raise ValueError(self.why_not("sell", exchange, symbol, float(quantity), 0.0))
+            account.cash += amount * exact(price)
             account.holdings[symbol] -= amount
-        account.cash -= _exact(fee)
-        self._fees += _exact(fee)
+        account.cash -= exact(fee)
+        self._fees += exact(fee)
 
     def position(self, symbol: str) -> float:
         """What is held of a symbol on all exchanges beyond what was granted."""
@@ -86,7 +88,7 @@ class Portfolio:
         worth = self._cash_gained()
         for symbol in {symbol for account in self._accounts.values() for symbol in account.holdings}:
             if position := self._position(symbol):
-                worth += position * _exact(marks[symbol])
+                worth += position * exact(marks[symbol])
         return float(worth)
 
     def balances(self) -> dict[str, dict[str, float]]:

@@ -1,0 +1,246 @@
+"""One symbol's decisions, and its open trade from entry to exit."""
+
+from collections.abc import Mapping, Sequence
+
+from consumers.paper import order_flow
+from consumers.paper.decision import Entry, Skip, best_to_sell, decide
+from consumers.paper.entry_zones import EntryChooser
+from consumers.paper.fill_events import ExitReason
+from consumers.paper.fill_model import Order, TapeEvent
+from consumers.paper.market import VenueQuote
+from consumers.paper.open_trade import OpenTrade
+from consumers.paper.order_rules import Refusal, fit_order, take_profit_price
+from consumers.paper.portfolio import exact
+from consumers.paper.run_context import RunContext
+from schemas.instruments import Instrument
+
+
+class Desk:
+    """Feed it every step; ask it for a decision when one is due. At most one trade is open."""
+
+    def __init__(
+        self, symbol: str, context: RunContext, chooser: EntryChooser, instruments: Mapping[str, Instrument]
+    ) -> None:
+        """`instruments` has the symbol on each exchange."""
+        self.symbol = symbol
+        self._context = context
+        self._chooser = chooser
+        self._instruments = instruments
+        self._trade: OpenTrade | None = None
+
+    @property
+    def next_due(self) -> float:
+        """When the open trade has waited long enough; infinity while none waits."""
+        trade = self._trade
+        waits = trade is not None and trade.phase != "exiting" and not (trade.sent and trade.sent.cancelled_at)
+        return trade.deadline if trade is not None and waits else float("inf")
+
+    @property
+    def waits(self) -> bool:
+        """Whether an order waits on the exchange."""
+        return self._trade is not None and self._trade.sent is not None
+
+    def step(self, now: float, quotes: Sequence[VenueQuote], events: Sequence[TapeEvent]) -> None:
+        """What happened since the last step, and the books as they are now."""
+        for quote in quotes:
+            self._context.execution.observe(quote.book)
+        trade = self._trade
+        if trade is None:
+            return
+        for event in events:
+            order_flow.receive(self._context, now, trade, event)
+        self._go_on(now, trade, quotes)
+
+    def decide(self, now: float, quotes: Sequence[VenueQuote]) -> None:
+        """Enter, or say why not."""
+        context = self._context
+        context.record.decisions += 1
+        target = self._chooser.next()
+        advice = context.table.expect(*target) if context.table is not None else None
+        found: Entry | Skip
+        if self._trade is not None:
+            found = Skip("open_trade", f"{self._trade.trade_id} is open")
+        else:
+            found = decide(context, self.symbol, now, quotes, target, advice, self._instruments)
+        if isinstance(found, Skip):
+            context.record.skipped[found.reason] += 1
+            context.write_decision(
+                now,
+                self.symbol,
+                "skip",
+                quotes[0],
+                reason=found.reason,
+                detail=found.detail,
+                target=target,
+                advice=advice,
+            )
+            return
+        trade = self._trade = OpenTrade(
+            context.next_trade_id(), self.symbol, target, advice, now + context.settings.hold
+        )
+        context.open_trades += 1
+        context.record.entries += 1
+        context.write_decision(
+            now, self.symbol, "enter", found.quote, trade_id=trade.trade_id, target=target, advice=advice
+        )
+        if context.execution.passive:
+            order_flow.wait(context, trade, found)
+        else:
+            order_flow.take(context, now, trade, found)
+        self._go_on(now, trade, quotes)
+
+    def end(self, now: float, quotes: Sequence[VenueQuote]) -> None:
+        """The run is over: take back what waits, sell what is held if there is a book to sell on."""
+        trade = self._trade
+        if trade is None:
+            return
+        if trade.sent is not None:
+            order_flow.finish(self._context, now, trade, trade.sent)
+        if not trade.remaining:
+            self._close(trade)
+            return
+        if trade.phase != "exiting":
+            trade.phase, trade.exit_reason = "exiting", "end"
+        self._leave(now, trade, quotes)
+
+    def _go_on(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
+        if trade.phase == "entering":
+            self._enter(now, trade, quotes)
+        if trade.phase == "holding":
+            self._hold(now, trade, quotes)
+        if trade.phase == "exiting":
+            self._leave(now, trade, quotes)
+
+    def _enter(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
+        """Wait for the entry to be filled, for as long as it may take."""
+        context, sent = self._context, trade.sent
+        if sent is not None:
+            if now >= trade.deadline or (trade.bought and self._loses(trade, quotes)):
+                order_flow.cancel(now, sent)
+            if not order_flow.is_done(now, sent):
+                return
+            order_flow.finish(context, now, trade, sent)
+        if trade.expected is not None:
+            context.record.advised.append((trade.expected, bool(trade.bought)))
+        if not trade.bought:
+            self._close(trade)
+            return
+        trade.phase, trade.deadline = "holding", now + context.settings.hold
+        if context.execution.passive:
+            self._wait_for_profit(now, trade, quotes)
+
+    def _wait_for_profit(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
+        """Send the order that takes the profit. Without a book to send it by, the position is only watched."""
+        quote = self._seller(trade, quotes)
+        if quote is None:
+            return
+        instrument = self._instruments[quote.exchange]
+        price = take_profit_price("buy", trade.entry_price, trade.target.tp_bps, instrument.tick)
+        order = self._sale(now, trade, quote, price)
+        if order is not None:
+            order_flow.wait(self._context, trade, Entry(quote, order))
+
+    def _hold(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
+        """Wait for profit, loss or time."""
+        sent = trade.sent
+        if sent is not None and order_flow.is_done(now, sent):
+            order_flow.finish(self._context, now, trade, sent)
+            if not trade.remaining:
+                trade.exit_reason = "take_profit"
+                self._close(trade)
+                return
+            sent = None
+        reason = trade.exit_reason or self._why_leave(now, trade, quotes)
+        if reason is None:
+            return
+        trade.exit_reason = reason
+        if sent is None:
+            trade.phase = "exiting"
+        else:
+            order_flow.cancel(now, sent)
+
+    def _why_leave(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> ExitReason | None:
+        if self._loses(trade, quotes):
+            return "stop_loss"
+        bid = self._bid(trade, quotes)
+        if trade.sent is None and bid is not None and bid >= trade.entry_price * (1 + trade.target.tp_bps / 1e4):
+            return "take_profit"
+        return "time" if now >= trade.deadline else None
+
+    def _loses(self, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> bool:
+        bid = self._bid(trade, quotes)
+        return bid is not None and bid <= trade.entry_price * (1 - self._context.settings.sl_bps / 1e4)
+
+    def _bid(self, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> float | None:
+        quote = self._seller(trade, quotes)
+        return quote.book.best_bid() if quote is not None and quote.book is not None else None
+
+    def _seller(self, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> VenueQuote | None:
+        held, portfolio = float(trade.remaining), self._context.portfolio
+        holders = {quote.exchange: portfolio.holding(quote.exchange, self.symbol) >= held for quote in quotes}
+        return best_to_sell(quotes, holders)
+
+    def _leave(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
+        """Sell what is left, as often as it takes; each book is tried once."""
+        quote = self._seller(trade, quotes)
+        if quote is None or quote.book is None:
+            obstacle = next((one for one in quotes if one.obstacle), quotes[0])
+            self._blocked(now, trade, quotes, obstacle.obstacle or "no_inventory", obstacle.detail)
+            return
+        if trade.tried is quote.book:
+            return
+        trade.tried = quote.book
+        order = self._sale(now, trade, quote, None)
+        if order is None:
+            return
+        fill = order_flow.take(self._context, now, trade, Entry(quote, order))
+        if not trade.remaining:
+            self._close(trade)
+        elif not fill.quantity:
+            self._blocked(now, trade, quotes, fill.reason, "")
+
+    def _sale(self, now: float, trade: OpenTrade, quote: VenueQuote, price: float | None) -> Order | None:
+        """An order to sell what is left, None with the reason on record if the exchange would not take it."""
+        order = Order(
+            exchange=quote.exchange,
+            symbol=self.symbol,
+            side="sell",
+            quantity=float(trade.remaining),
+            placed_us=round(now * 1e6),
+            price=price,
+            entry_bps=trade.target.entry_bps,
+            tp_bps=trade.target.tp_bps,
+        )
+        bid = quote.book.best_bid() if quote.book is not None else None
+        fitted = fit_order(order, self._instruments[quote.exchange], bid or 0.0)
+        if isinstance(fitted, Refusal):
+            self._blocked(now, trade, [quote], fitted.code, fitted.detail)
+            return None
+        return fitted
+
+    def _blocked(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote], reason: str, detail: str) -> None:
+        """The position cannot be sold: once on record for each reason."""
+        if trade.blocked == reason:
+            return
+        trade.blocked = reason
+        self._context.record.blocked_exits[reason] += 1
+        self._context.write_decision(
+            now,
+            self.symbol,
+            "exit",
+            quotes[0],
+            reason=reason,
+            detail=detail,
+            trade_id=trade.trade_id,
+            target=trade.target,
+        )
+
+    def _close(self, trade: OpenTrade) -> None:
+        context = self._context
+        self._trade = None
+        context.open_trades -= 1
+        if not trade.bought:
+            return
+        context.record.closed += 1
+        context.record.wins += trade.pnl > exact(0.0)
+        context.record.exits[trade.exit_reason or "end"] += 1

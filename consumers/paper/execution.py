@@ -1,0 +1,124 @@
+"""How a run's orders are filled: at once against the book, or by waiting for the market to come."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from consumers.paper.advanced_fill import AdvancedFill
+from consumers.paper.book_walk import BookWalk
+from consumers.paper.calibrated_fill import CalibratedFill
+from consumers.paper.calibration_table import CalibrationTable
+from consumers.paper.fill_model import Fill, FillModel, FillReason, Order, TapeEvent, nothing
+from consumers.paper.queue_fill import Clock, QueueFill
+from consumers.paper.settings import RunSettings
+from consumers.paper.simple_fill import SimpleFill
+from schemas.snapshot import OrderBookSnapshot
+
+FILL_MODELS = ("simple", "advanced", "book_walk", "queue", "calibrated")
+
+
+class WaitingOrder(Protocol):
+    """A passive order on the exchange; fed every book and trade of its market, in order."""
+
+    @property
+    def order(self) -> Order:
+        """As it was placed."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more can be filled."""
+
+    def receive(self, event: TapeEvent) -> Fill | None:
+        """What this event filled, if anything."""
+
+    def cancel(self, sent_us: int) -> None:
+        """Take it back, which may take its time."""
+
+    def total(self) -> Fill:
+        """All that was filled so far, and why not more."""
+
+
+@dataclass(slots=True)
+class Execution:
+    """`taker` fills marketable orders; `name` is the model asked for, which a passive one shares with its waiting
+    orders while stops and time exits go to `taker`.
+    """
+
+    name: str
+    taker: FillModel
+    queue: QueueFill | None = None
+    calibrated: CalibratedFill | None = None
+
+    @property
+    def passive(self) -> bool:
+        """Whether entries and take-profits wait."""
+        return self.queue is not None or self.calibrated is not None
+
+    def observe(self, book: OrderBookSnapshot | None) -> None:
+        """Let a model that remembers what it took see which levels refreshed."""
+        if isinstance(self.taker, BookWalk) and book is not None:
+            self.taker.observe(book)
+
+    def wait(self, order: Order, book: OrderBookSnapshot) -> WaitingOrder:
+        """Send a passive order."""
+        if self.queue is not None:
+            return self.queue.place(order, book)
+        if self.calibrated is not None:
+            return DrawnOrder(order, self.calibrated.fill(order, book))
+        raise ValueError(f"{self.name} fills at once")
+
+
+def make_execution(settings: RunSettings, table: CalibrationTable | None, clock: Clock) -> Execution:
+    """As the settings ask. Raises ValueError."""
+    name = settings.fill_model
+    match name:
+        case "simple":
+            return Execution(name, SimpleFill())
+        case "advanced":
+            return Execution(name, AdvancedFill())
+        case "book_walk":
+            return Execution(name, BookWalk())
+        case "queue":
+            share = table.cancellation_share if table is not None else None
+            return Execution(name, BookWalk(), queue=QueueFill(share or 0.0, clock=clock))
+        case "calibrated" if table is not None:
+            # A base of its own: what it only imagines to take must not be missing for real exits.
+            wrapped = CalibratedFill(BookWalk(), table, settings.calibrated_mode, settings.entry.seed)
+            return Execution(name, BookWalk(), calibrated=wrapped)
+        case "calibrated":
+            raise ValueError("--fill-model calibrated goes by a table: give --calibration-path")
+    raise ValueError(f"unknown fill model {name!r}; known: {', '.join(FILL_MODELS)}")
+
+
+class DrawnOrder:
+    """An order whose fill was drawn when it was placed, and comes true once the market has come to its price.
+
+    Without waiting for that, it would buy below a market that is not there yet.
+    """
+
+    def __init__(self, order: Order, drawn: Fill) -> None:
+        self.order = order
+        self._drawn = drawn
+        self._total = nothing(FillReason.NOT_REACHED if drawn.quantity else drawn.reason)
+        self.done = drawn.quantity <= 0 and drawn.reason is not FillReason.ZONE_MISS
+
+    def receive(self, event: TapeEvent) -> Fill | None:
+        """Filled by a live book whose best price on the order's own side is no better than the order's."""
+        if self.done or not self._drawn.quantity or not isinstance(event, OrderBookSnapshot) or event.state != "live":
+            return None
+        if self.order.side == "buy":
+            come = (event.best_bid() or math.inf) <= (self.order.price or 0.0)
+        else:
+            come = (event.best_ask() or 0.0) >= (self.order.price or math.inf)
+        if not come:
+            return None
+        self.done, self._total = True, self._drawn
+        return self._drawn
+
+    def cancel(self, sent_us: int) -> None:
+        """Without delay: the table's horizon already counts everything."""
+        self.done = True
+
+    def total(self) -> Fill:
+        """What was drawn, once it came true."""
+        return self._total

@@ -1,0 +1,126 @@
+"""Drives a session: by the clock on the wall, or by the frames of a recording."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from consumers.paper.capture_market import CaptureMarket
+from consumers.paper.kpi import Kpi
+from consumers.paper.market import Market
+from consumers.paper.session import TradingSession, session_name
+from consumers.paper.settings import RunSettings
+
+logger = logging.getLogger(__name__)
+
+STEP = 0.1
+"""Seconds from one look at the books to the next."""
+
+PROGRESS_INTERVAL = 10.0
+
+Clock = Callable[[], float]
+ShowProgress = Callable[[str], None]
+
+
+class Stop:
+    """Asks a run to end, from a signal or another thread; the first reason counts."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._asked = threading.Event()
+
+    def ask(self, reason: str) -> None:
+        """End as soon as may be."""
+        self.reason = self.reason or reason
+        self._asked.set()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, unless it is asked to end."""
+        self._asked.wait(seconds)
+
+
+def steady_clock() -> Clock:
+    """The time of day as it is now, going on evenly whatever is done to the computer's clock."""
+    offset = time.time() - time.monotonic()
+    return lambda: offset + time.monotonic()
+
+
+def run_live(
+    settings: RunSettings,
+    market: Market,
+    directory: Path,
+    stop: Stop,
+    show: ShowProgress,
+    *,
+    clock: Clock | None = None,
+    wait: Callable[[float], None] | None = None,
+) -> Kpi:
+    """Trade until the time is over or `stop` asks; the figures are written in any case. Raises ValueError, OSError."""
+    clock, wait = clock or steady_clock(), wait or stop.wait
+    began = clock()
+    session_id = free_name(directory, session_name(began, settings, recorded=False))
+    session = TradingSession(settings, market, directory, session_id, began, "exchange")
+    shown, reason = began, ""
+    try:
+        while not reason:
+            now = clock()
+            session.step(now)
+            if now - shown >= PROGRESS_INTERVAL:
+                shown += PROGRESS_INTERVAL
+                show(session.progress(now))
+            reason = stop.reason or ("duration" if now >= session.ends else "")
+            if not reason:
+                wait(max(min(STEP, session.ends - now), 0.0))
+    except BaseException as error:
+        session.finish(clock(), "error", f"{type(error).__name__}: {error}")
+        raise
+    return session.finish(clock(), reason)
+
+
+def run_capture(settings: RunSettings, path: Path, directory: Path, stop: Stop, show: ShowProgress) -> Kpi:
+    """Trade through a recording as fast as it can be read. The same settings and recording give the same events.
+
+    The run begins when every symbol has a book. Raises CaptureError, SymbolError, ValueError, OSError.
+    """
+    market = CaptureMarket(path, settings.symbols, settings.fees, settings.depth, settings.max_age)
+    began = market.play_until_live()
+    session_id = session_name(began, settings, recorded=True)
+    session = TradingSession(settings, market, directory, session_id, began, "received")
+    shown, reason = time.monotonic(), ""
+    try:
+        session.step(began)
+        for frame in market.frames():
+            while (due := session.next_due) <= frame.time and due < session.ends:
+                market.wait_until(due)
+                session.step(due)
+            if frame.time >= session.ends:
+                market.wait_until(session.ends)
+                reason = "duration"
+                break
+            market.take(frame)
+            if concerned := {event.symbol: None for event in frame.events if session.follows(event)}:
+                session.step(market.now, list(concerned))
+            if time.monotonic() - shown >= PROGRESS_INTERVAL:
+                shown += PROGRESS_INTERVAL
+                show(session.progress(market.now))
+            if reason := stop.reason:
+                break
+        return session.finish(market.now, reason or "end_of_recording")
+    except BaseException as error:
+        session.finish(market.now, "error", f"{type(error).__name__}: {error}")
+        raise
+
+
+def free_name(directory: Path, name: str) -> str:
+    """The name, with a number behind it if another run has it; that other run may start in this very second."""
+    directory.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        found = name if number == 1 else f"{name}-{number}"
+        try:
+            (directory / f"fill_events_{found}.jsonl").touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            continue
+        return found

@@ -1,0 +1,206 @@
+"""One run: steps through time, a decision for each symbol at each interval, the figures at the end."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from consumers.paper.calibration_table import CalibrationTable, load_table
+from consumers.paper.desk import Desk
+from consumers.paper.entry_zones import EntryChooser
+from consumers.paper.execution import make_execution
+from consumers.paper.fill_events import EventFiles
+from consumers.paper.fill_model import TapeEvent
+from consumers.paper.kpi import Kpi, make_kpi
+from consumers.paper.market import Market, VenueQuote
+from consumers.paper.portfolio import Portfolio
+from consumers.paper.queue_fill import Clock
+from consumers.paper.risk import RiskGuard
+from consumers.paper.run_context import RunContext
+from consumers.paper.run_record import Gap
+from consumers.paper.settings import RunSettings
+from schemas.instruments import Exchange, Instrument, exchange_of, guess_instrument
+from schemas.snapshot import OrderBookSnapshot
+
+logger = logging.getLogger(__name__)
+
+
+class TradingSession:
+    """Call `step` whenever something may have happened, and in any case at `next_due`; `finish` writes the figures.
+
+    Times are seconds since 1970 of whatever clock the caller goes by, never falling.
+    """
+
+    def __init__(
+        self, settings: RunSettings, market: Market, directory: Path, session_id: str, began: float, clock: Clock
+    ) -> None:
+        """Raises ValueError for settings that do not fit together, OSError if the files cannot be written."""
+        quote = _one_quote(market.symbols)
+        table, version = _table(settings)
+        portfolio = Portfolio(dict.fromkeys(market.exchanges, settings.cash_in(quote)))
+        choosers = {
+            symbol: EntryChooser(settings.entry, symbol, table.zones if table is not None else ())
+            for symbol in market.symbols
+        }
+        self.quote = quote
+        self.context = RunContext(
+            settings,
+            session_id,
+            make_execution(settings, table, clock),
+            table,
+            version,
+            portfolio,
+            RiskGuard(settings.limits_in(quote)),
+            EventFiles(directory, session_id),
+        )
+        self._market = market
+        self._desks = {
+            symbol: Desk(symbol, self.context, choosers[symbol], _instruments(market.exchanges, symbol))
+            for symbol in market.symbols
+        }
+        self.context.record.gaps = {symbol: Gap() for symbol in market.symbols}
+        self._ungranted = {
+            (exchange, symbol)
+            for exchange in market.exchanges
+            for symbol in market.symbols
+            if settings.inventory_notional
+        }
+        self.began = began
+        self._decisions = 0
+        self._quotes: dict[str, list[VenueQuote]] = {}
+        self.context.guard.observe(began, 0.0)
+
+    @property
+    def ends(self) -> float:
+        """When the run is over."""
+        duration = self.context.settings.duration
+        return float("inf") if duration is None else self.began + duration
+
+    @property
+    def next_due(self) -> float:
+        """When something has to be done even if nothing happens."""
+        waiting = min(desk.next_due for desk in self._desks.values())
+        return min(self._next_decision, self.context.markouts.next_due, waiting, self.ends)
+
+    @property
+    def _next_decision(self) -> float:
+        return self.began + self._decisions * self.context.settings.trade_interval
+
+    def follows(self, event: TapeEvent) -> bool:
+        """Whether a step is due for this event: a new book, or a trade that a waiting order may be part of."""
+        return isinstance(event, OrderBookSnapshot) or self._desks[event.symbol].waits
+
+    def step(self, now: float, symbols: Sequence[str] | None = None) -> None:
+        """What there is to do now; for all symbols, unless only some have news."""
+        context = self.context
+        context.record.steps += 1
+        for symbol in self._market.symbols if symbols is None else symbols:
+            self._step(now, symbol)
+        if symbols is not None:
+            return
+        context.markouts.look(now, self._mid, context.files.write_markout)
+        if self._next_decision <= now < self.ends:
+            self._decide(now)
+
+    def finish(self, now: float, end_reason: str, error: str = "") -> Kpi:
+        """Close what is open, write the figures, close the files."""
+        context = self.context
+        for symbol, desk in self._desks.items():
+            if not error:
+                desk.end(now, self._market.quotes(symbol))
+        kpi = make_kpi(context, self._market, self.quote, self.began, now, end_reason, error)
+        context.files.write_kpi(kpi)
+        context.files.close()
+        return kpi
+
+    def progress(self, now: float) -> str:
+        """One line for people."""
+        record = self.context.record
+        skipped = record.skipped.total() - record.skipped["open_trade"]
+        states = " ".join(f"{symbol} {_state(quotes)}" for symbol, quotes in self._quotes.items())
+        return (
+            f"{now - self.began:6.0f} s  {record.decisions} decisions, {record.closed} trades, "
+            f"{self.context.files.fills} fill events, {skipped} skipped, "
+            f"pnl {self.context.pnl:+.4f} {self.quote}  {states}"
+        )
+
+    def _step(self, now: float, symbol: str) -> None:
+        events: list[TapeEvent] = self._market.events(symbol, now)
+        # Read once: whatever is decided in this step goes by one and the same book.
+        quotes = self._quotes[symbol] = self._market.quotes(symbol)
+        tradable = [quote for quote in quotes if not quote.obstacle]
+        self.context.record.gaps[symbol].observe(now, bool(tradable))
+        if tradable:
+            mids = [mid for quote in tradable if quote.book is not None and (mid := quote.book.mid()) is not None]
+            self.context.marks[symbol] = sum(mids) / len(mids)
+        if self._ungranted:
+            self._grant(symbol, tradable)
+        self._desks[symbol].step(now, quotes, events)
+
+    def _decide(self, now: float) -> None:
+        """The decision that is due; those before it that nobody was there to make are skipped."""
+        context = self.context
+        context.guard.observe(now, context.pnl)
+        due = int((now - self.began) / context.settings.trade_interval + 1e-9)
+        late = due - self._decisions
+        self._decisions = due + 1
+        for symbol, desk in self._desks.items():
+            if late > 0:
+                context.record.skipped["runner_late"] += late
+                context.record.decisions += late
+            desk.decide(now, self._quotes[symbol])
+
+    def _grant(self, symbol: str, tradable: Sequence[VenueQuote]) -> None:
+        """Give each exchange what it holds to begin with, once there is a price to tell how much that is."""
+        for quote in tradable:
+            key, mid = (quote.exchange, symbol), quote.book.mid() if quote.book is not None else None
+            if key in self._ungranted and mid is not None:
+                self._ungranted.discard(key)
+                self.context.portfolio.grant(*key, self.context.settings.inventory_notional / mid)
+
+    def _mid(self, symbol: str, exchange: str) -> float | None:
+        for quote in self._quotes[symbol]:
+            if quote.exchange == exchange and not quote.obstacle and quote.book is not None:
+                return quote.book.mid()
+        return None
+
+
+def session_name(began: float, settings: RunSettings, *, recorded: bool) -> str:
+    """The UTC time it began and its tag; a recording's also says by eight digits with which settings it ran."""
+    parts = [datetime.fromtimestamp(began, UTC).strftime("%Y%m%d_%H%M%S")]
+    if settings.session_tag:
+        parts.append(settings.session_tag)
+    if recorded:
+        parts.append(hashlib.sha256(msgspec.json.encode(settings)).hexdigest()[:8])
+    return "_".join(parts)
+
+
+def _one_quote(symbols: Sequence[str]) -> str:
+    quotes = sorted({symbol.rpartition("-")[2] for symbol in symbols})
+    if len(quotes) != 1:
+        raise ValueError(f"one run has one quote currency, these symbols have {' and '.join(quotes)}: run them apart")
+    return quotes[0]
+
+
+def _table(settings: RunSettings) -> tuple[CalibrationTable | None, str | None]:
+    """The calibration and its version: that of its format, and the beginning of the file's hash."""
+    if settings.calibration_path is None:
+        return None, None
+    path = Path(settings.calibration_path)
+    table = load_table(path)
+    return table, f"{table.version}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+def _instruments(exchanges: Sequence[str], symbol: str) -> dict[str, Instrument]:
+    return {exchange: guess_instrument(_exchange(exchange), symbol) for exchange in exchanges}
+
+
+def _exchange(exchange: str) -> Exchange:
+    return Exchange(exchange, "USDT") if exchange == "mock" else exchange_of(exchange)
+
+
+def _state(quotes: Sequence[VenueQuote]) -> str:
+    return "/".join(quote.obstacle or f"live {(quote.age or 0) * 1e3:.0f} ms" for quote in quotes)
