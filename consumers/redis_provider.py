@@ -69,6 +69,7 @@ class RedisMarketDataProvider(MarketDataProvider):
         """
         if self._poller is not None:
             self._poller.start()
+            self._poller.observe(self.symbols)
             self._polling = True
             return
         with self._lock:
