@@ -120,9 +120,9 @@ class UpbitClients:
         self._refuses_until = time.monotonic() + seconds
         if politely:
             return
-        while self._servers and self._servers[-1].is_serving():
+        for server in self._servers:
             # What is connected stays.
-            self._servers[-1].close(close_connections=False)
+            server.close(close_connections=False)
         self._background.call_later(seconds, lambda: self._background.start(self.listen()))
 
     def recover(self) -> None:

@@ -1,20 +1,32 @@
-"""BinanceL2WebSocketProvider against the local exchange: its books are the exchange's, or say that they may not be."""
+"""The in-process providers against the local exchanges: their books are the exchange's, or say that they may not be."""
 
 import socket
 import threading
-from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import feeders.websocket_client
-from consumers.direct_provider import BinanceL2WebSocketProvider
+from consumers.direct_provider import DIRECT_PROVIDERS, BinanceL2WebSocketProvider, DirectProvider
 from feeders.simulator.process import SimulatorProcess
 from schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for
 
-NATIVES = ("BTCUSDT", "ETHUSDT")
+
+class Names(NamedTuple):
+    """How an exchange calls two markets: its own name, the alias, the standard name."""
+
+    exchange: str
+    natives: tuple[str, str]
+    aliases: tuple[str, str]
+    symbols: tuple[str, str]
+
+
+BINANCE = Names("binance", ("BTCUSDT", "ETHUSDT"), ("BTC", "ETH"), ("BTC-USDT", "ETH-USDT"))
+UPBIT = Names("upbit", ("KRW-BTC", "KRW-ETH"), ("BTC", "ETH"), ("BTC-KRW", "ETH-KRW"))
+
+both_exchanges = pytest.mark.parametrize("names", [BINANCE, UPBIT], ids=lambda names: names.exchange)
 
 
 @pytest.fixture(autouse=True)
@@ -27,63 +39,81 @@ def _no_thread_is_left() -> Iterator[None]:
 class Seen:
     """Every book a provider told of, by native symbol."""
 
-    def __init__(self, provider: BinanceL2WebSocketProvider) -> None:
-        self.books: dict[str, list[OrderBookSnapshot]] = defaultdict(list)
+    def __init__(self, provider: DirectProvider, names: Names) -> None:
+        self.books: dict[str, list[OrderBookSnapshot]] = {native: [] for native in names.natives}
         provider.on_snapshot(lambda snapshot: self.books[snapshot.native].append(snapshot))
 
     def count(self) -> int:
         """Of the symbol with the fewest."""
-        return min(len(self.books[native]) for native in NATIVES)
+        return min(map(len, self.books.values()))
+
+    def all_suspect(self) -> bool:
+        """Whether the newest book of every symbol is."""
+        return all(books[-1].state == "suspect" for books in self.books.values())
 
     def wrong(self, exchange: SimulatorProcess) -> list[OrderBookSnapshot]:
         """Live books that differ from the truth at their update id, or whose truth nobody knows."""
-        truths = {native: exchange.truths(native) for native in NATIVES}
+        # Books go on coming: what is compared was there before its truth was asked for.
+        compared = {native: list(books) for native, books in self.books.items()}
+        truths = {native: exchange.truths(native) for native in compared}
         return [
             book
-            for native in NATIVES
-            for book in self.books[native]
+            for native, books in compared.items()
+            for book in books
             if book.state == "live" and truths[native].get(book.update_id) != (book.bids, book.asks)
         ]
 
+    def went_back(self) -> bool:
+        """Whether an older book ever came after a newer one."""
+        ids = [[book.update_id for book in books] for books in self.books.values()]
+        return ids != [sorted(each) for each in ids]
 
-def connect(exchange: SimulatorProcess, **options: Any) -> BinanceL2WebSocketProvider:
-    return BinanceL2WebSocketProvider(NATIVES, ws_url=exchange.ws_url, rest_url=exchange.rest_url, **options)
+
+def simulate(names: Names, **options: Any) -> SimulatorProcess:
+    return SimulatorProcess(names.natives, exchange=names.exchange, **options)
 
 
-def test_every_book_equals_the_truth_at_its_update_id() -> None:
-    with SimulatorProcess(NATIVES, seed=11) as exchange, connect(exchange) as provider:
+def connect(names: Names, exchange: SimulatorProcess, **options: Any) -> DirectProvider:
+    provider = DIRECT_PROVIDERS[names.exchange]
+    return provider(names.natives, ws_url=exchange.ws_url, rest_url=exchange.rest_url, **options)
+
+
+@both_exchanges
+def test_every_book_equals_the_truth_at_its_update_id(names: Names) -> None:
+    with simulate(names, seed=11) as exchange, connect(names, exchange) as provider:
         assert provider.get_latest_snapshot("BTC") is not None, "start() returned before the first books"
-        seen = Seen(provider)
+        seen = Seen(provider, names)
         wait_for(lambda: seen.count() >= 30, 20, "30 books of each symbol")
 
-        for names in (("BTC", "BTCUSDT", "BTC-USDT"), ("ETH", "ETHUSDT", "ETH-USDT")):
-            found = [provider.get_latest_snapshot(name) for name in names]
-            assert {book.symbol for book in found if book is not None} == {names[-1]}
+        for alias, native, symbol in zip(names.aliases, names.natives, names.symbols, strict=True):
+            found = [provider.get_latest_snapshot(name) for name in (alias, native, symbol)]
+            assert {(book.symbol, book.native) for book in found if book is not None} == {(symbol, native)}
         assert provider.read("BTC").status is BookStatus.LIVE
         assert provider.get_connection_status().connected
         assert seen.wrong(exchange) == []
-        assert [book.update_id for book in seen.books["BTCUSDT"]] == sorted(
-            book.update_id for book in seen.books["BTCUSDT"]
-        )
+        assert not seen.went_back()
 
 
-def test_a_cut_connection_is_opened_again_and_every_live_book_is_right() -> None:
-    with SimulatorProcess(NATIVES, seed=12) as exchange, connect(exchange, reconnect_delay=0.05) as provider:
-        seen = Seen(provider)
+@both_exchanges
+def test_a_cut_connection_is_opened_again_and_every_live_book_is_right(names: Names) -> None:
+    with simulate(names, seed=12) as exchange, connect(names, exchange, reconnect_delay=0.05) as provider:
+        seen = Seen(provider, names)
         wait_for(lambda: seen.count() >= 5, 20, "books of each symbol")
 
         exchange.inject(kind="reset")
-        wait_for(lambda: all(seen.books[native][-1].state == "suspect" for native in NATIVES), 5, "suspect books")
+        wait_for(seen.all_suspect, 5, "suspect books")
         provider.wait_until_live(timeout=10)
         count = seen.count()
         wait_for(lambda: seen.count() >= count + 5, 20, "more books")
 
         assert seen.wrong(exchange) == []
+        assert not seen.went_back()
         assert provider.get_connection_status().reconnect_count == 1
 
 
-def test_after_five_refused_attempts_it_is_down_and_says_so() -> None:
-    with SimulatorProcess(NATIVES, seed=13) as exchange, connect(exchange, reconnect_delay=0.01) as provider:
+@both_exchanges
+def test_after_five_refused_attempts_it_is_down_and_says_so(names: Names) -> None:
+    with simulate(names, seed=13) as exchange, connect(names, exchange, reconnect_delay=0.01) as provider:
         assert provider.read("BTC").status is BookStatus.LIVE
 
         exchange.inject(kind="refuse_connections", seconds=60.0)
@@ -100,7 +130,7 @@ def test_after_five_refused_attempts_it_is_down_and_says_so() -> None:
 
 def test_a_quiet_market_is_confirmed_by_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeders.websocket_client, "PING_AFTER", 0.1)
-    with SimulatorProcess(NATIVES, seed=14, rate=0.0) as exchange, connect(exchange, max_age=2.0) as provider:
+    with simulate(BINANCE, seed=14, rate=0.0) as exchange, connect(BINANCE, exchange, max_age=2.0) as provider:
 
         def beyond_the_limit() -> bool:
             status = provider.status("BTC")
@@ -113,7 +143,7 @@ def test_a_quiet_market_is_confirmed_by_its_connection(monkeypatch: pytest.Monke
 def test_a_connection_that_is_dead_without_a_word_makes_books_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeders.websocket_client, "PING_AFTER", 0.1)
     monkeypatch.setattr(feeders.websocket_client, "PONG_LIMIT", 0.5)
-    with SimulatorProcess(NATIVES, seed=15) as exchange, connect(exchange, reconnect_delay=60.0) as provider:
+    with simulate(BINANCE, seed=15) as exchange, connect(BINANCE, exchange, reconnect_delay=60.0) as provider:
         assert provider.read("BTC").status is BookStatus.LIVE
 
         exchange.inject(kind="half_open")
@@ -125,7 +155,9 @@ def test_a_connection_that_is_dead_without_a_word_makes_books_suspect(monkeypatc
 def test_stop_ends_a_handshake_that_nobody_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"127.0.0.1:{silent.getsockname()[1]}"
-        provider = BinanceL2WebSocketProvider(NATIVES, ws_url=f"ws://{url}", rest_url=f"http://{url}", timeout=60.0)
+        provider = BinanceL2WebSocketProvider(
+            BINANCE.natives, timeout=60.0, ws_url=f"ws://{url}", rest_url=f"http://{url}"
+        )
         starting = threading.Thread(target=provider.start)
         starting.start()
         accepted, _ = silent.accept()
@@ -147,7 +179,8 @@ def test_stop_does_not_wait_for_a_name_server(monkeypatch: pytest.MonkeyPatch) -
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    provider = BinanceL2WebSocketProvider(NATIVES, ws_url="ws://exchange.invalid", rest_url="http://exchange.invalid")
+    url = "exchange.invalid"
+    provider = BinanceL2WebSocketProvider(BINANCE.natives, ws_url=f"ws://{url}", rest_url=f"http://{url}")
     starting = threading.Thread(target=provider.start)
     starting.start()
     try:

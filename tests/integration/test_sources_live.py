@@ -1,0 +1,45 @@
+"""The sources that connect to exchanges themselves, against the local ones."""
+
+import pytest
+
+from consumers.multi_provider import MultiExchangeProvider
+from consumers.sources import Endpoint, SourceSettings, make_provider, open_source
+from feeders.simulator.process import SimulatorProcess
+from schemas.snapshot import BookStatus
+
+MARKETS = {"binance": ["BTCUSDT"], "upbit": ["KRW-BTC", "KRW-USDT"]}
+
+
+def endpoint(exchange: SimulatorProcess) -> Endpoint:
+    return Endpoint(exchange.ws_url, exchange.rest_url)
+
+
+@pytest.mark.parametrize(("source", "exchange"), [("binance", "binance"), ("upbit", "upbit"), ("real", "upbit")])
+def test_one_exchange_gives_live_books(source: str, exchange: str) -> None:
+    with SimulatorProcess(MARKETS[exchange], exchange=exchange) as simulated:
+        settings = SourceSettings(endpoints={exchange: endpoint(simulated)})
+
+        with open_source(source, ["BTC"], settings) as provider:
+            snapshot = provider.read("BTC").require_live()
+
+        assert snapshot.exchange == exchange
+        assert len(snapshot.bids) == len(snapshot.asks) > 0
+
+
+def test_multi_puts_both_exchanges_together_in_one_currency() -> None:
+    with (
+        SimulatorProcess(MARKETS["binance"], exchange="binance") as binance,
+        SimulatorProcess(MARKETS["upbit"], exchange="upbit") as upbit,
+    ):
+        settings = SourceSettings(endpoints={"binance": endpoint(binance), "upbit": endpoint(upbit)})
+
+        with make_provider("multi", ["BTC"], settings) as provider:
+            assert isinstance(provider, MultiExchangeProvider)
+            # The two local markets know nothing of each other: their prices do not meet.
+            venues = {venue.exchange: venue for venue in provider.consolidated("BTC").venues}
+
+        assert {exchange: venue.status for exchange, venue in venues.items()} == {
+            "binance": BookStatus.LIVE,
+            "upbit": BookStatus.LIVE,
+        }
+        assert venues["upbit"].conversion is not None
