@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 
 from schemas.capture import CaptureError, CaptureFrame, decode_frame, encode_frame
 
+texts = st.text('aZ0-_:/{}[]"\\ \n\r\t\0\x7f\x85\u2028é币\U0001f600')
 frames = st.builds(
     CaptureFrame,
     t=st.floats(min_value=0, max_value=1e11),
-    venue=st.text(),
+    venue=texts,
     kind=st.sampled_from(["ws", "http"]),
-    url=st.text(),
-    raw=st.text(),
+    url=texts,
+    raw=texts,
 )
 
 

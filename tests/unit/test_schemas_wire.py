@@ -63,7 +63,8 @@ def side(best: float, step: float, quantities: list[float]) -> Levels:
 
 
 quantities = st.lists(st.floats(min_value=1e-8, max_value=1e9), max_size=25)
-names = st.text(min_size=1, max_size=12)
+letters = "AZ09-_: \0\x7fé币\U0001f600"
+names = st.text(letters, min_size=1, max_size=12)
 
 
 @st.composite
@@ -79,7 +80,7 @@ def books(draw: st.DrawFn) -> OrderBookSnapshot:
         exchange_us=draw(st.none() | st.integers(0, 2**53)),
         received_us=draw(st.integers(0, 2**53)),
         published_us=draw(st.integers(0, 2**53)),
-        feeder=draw(st.text(max_size=20)),
+        feeder=draw(st.text(letters, max_size=20)),
         depth=draw(st.integers(1, 5_000)),
         bids=side(best_bid, -1.5, draw(quantities)),
         asks=side(best_bid + 0.5, 1.5, draw(quantities)),
