@@ -5,6 +5,7 @@ import typer
 from consumers.monitor.arbitrage import arbitrage
 from consumers.monitor.show import show
 from consumers.monitor.tail import tail
+from consumers.paper.calibrate_command import calibrate
 
 app = typer.Typer(
     help="Order books from Redis.",
@@ -13,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (show, tail, arbitrage):
+for command in (show, tail, arbitrage, calibrate):
     app.command()(command)
 
 

@@ -7,10 +7,10 @@ from consumers.paper.calibration_cancellations import share_ahead
 from consumers.paper.calibration_run import Part, TrialRun, ZoneOutcomes
 from consumers.paper.calibration_score import score
 from consumers.paper.calibration_statistics import Outcome, interval, share
-from consumers.paper.calibration_table import CalibrationTable, Method, Zone
+from consumers.paper.calibration_table import CalibrationTable, Method, Score, Zone
 from consumers.paper.calibration_tape import Tape, TapeSurvey, survey
 from consumers.paper.calibration_trial import TrialSettings
-from consumers.paper.calibration_zones import ZoneSpec, parse_zones
+from consumers.paper.calibration_zones import NamedZone, ZoneSpec, parse_zones
 from consumers.paper.queue_fill import QueueFill
 from schemas.snapshot import Side
 
@@ -39,41 +39,71 @@ class CalibrationSettings:
 def calibrate(tapes: Sequence[Tape], settings: CalibrationSettings, created_at: str) -> CalibrationTable:
     """The table of these tapes. Raises CalibrationError for a tape that cannot calibrate anything."""
     surveys = [survey(tape) for tape in tapes]
-    horizon_us = round(settings.horizon * 1e6)
     splits = [_split_us(seen, settings.fit_share) for seen in surveys]
     cancelled = [
-        one
-        for seen, split_us in zip(surveys, splits, strict=True)
-        for one in seen.cancellations
-        if one.at_us < split_us
+        one for seen, end_us in zip(surveys, splits, strict=True) for one in seen.cancellations if one.at_us < end_us
     ]
-    ahead = share_ahead(cancelled, horizon_us) if len(cancelled) >= _MINIMUM_CANCELLATIONS else None
-    trial_settings = TrialSettings(
-        horizon_us, settings.order_notional, QueueFill(ahead or 0.0, round(settings.latency * 1e6))
-    )
-    fitted, held_out = Part(), Part()
-    for number, (tape, seen, split_us) in enumerate(zip(tapes, surveys, splits, strict=True)):
-        first_slot = number * _SLOTS_PER_TAPE
-        TrialRun(settings.zones, trial_settings, settings.seed, seen, split_us, fitted, held_out, first_slot).play(tape)
+    enough = len(cancelled) >= _MINIMUM_CANCELLATIONS
+    ahead = share_ahead(cancelled, round(settings.horizon * 1e6)) if enough else None
+    method = _method(settings)
+    fitted, held_out = _play(tapes, surveys, splits, settings.zones, method, ahead)
     zones = tuple(
         _zone(spec, fitted.zones[spec.zone_id], held_out.zones[spec.zone_id], settings.minimum_samples)
         for spec in settings.zones
     )
+    buy_rate, sell_rate = _base_rate(fitted, "buy"), _base_rate(fitted, "sell")
     return CalibrationTable(
         created_at=created_at,
         source="tape",
         total_events=fitted.started + held_out.started,
         unmatched_events=fitted.void + held_out.void,
         zones=zones,
-        default_buy_fill_ratio=_base_rate(fitted, "buy"),
-        default_sell_fill_ratio=_base_rate(fitted, "sell"),
+        default_buy_fill_ratio=buy_rate,
+        default_sell_fill_ratio=sell_rate,
         cancellation_share=ahead,
         cancellation_samples=len(cancelled),
-        hold_out_buy=score(zones, held_out.zones, "buy", _base_rate(fitted, "buy")),
-        hold_out_sell=score(zones, held_out.zones, "sell", _base_rate(fitted, "sell")),
+        hold_out_buy=score(zones, held_out.zones, "buy", buy_rate),
+        hold_out_sell=score(zones, held_out.zones, "sell", sell_rate),
         tapes=tuple(seen.info for seen in surveys),
-        method=_method(settings),
+        method=method,
     )
+
+
+def validate(table: CalibrationTable, tapes: Sequence[Tape]) -> tuple[Score, Score]:
+    """Score a table on other tapes, entries and exits; orders are placed as they were when it was fitted.
+
+    Raises CalibrationError for a tape that the table comes from.
+    """
+    surveys = [survey(tape) for tape in tapes]
+    table.require_other_tape(seen.info for seen in surveys)
+    # Nothing is fitted: all of it is held out.
+    starts = [seen.info.first_us for seen in surveys]
+    _, held_out = _play(tapes, surveys, starts, table.zones, table.method, table.cancellation_share)
+    return (
+        score(table.zones, held_out.zones, "buy", table.default_buy_fill_ratio),
+        score(table.zones, held_out.zones, "sell", table.default_sell_fill_ratio),
+    )
+
+
+def _play(
+    tapes: Sequence[Tape],
+    surveys: Sequence[TapeSurvey],
+    splits: Sequence[int],
+    zones: Sequence[NamedZone],
+    method: Method,
+    ahead: float | None,
+) -> tuple[Part, Part]:
+    """What became of trials before and after the split of each tape."""
+    settings = TrialSettings(
+        round(method.horizon_seconds * 1e6),
+        method.order_notional,
+        QueueFill(ahead or 0.0, round(method.latency_ms * 1e3)),
+    )
+    fitted, held_out = Part(), Part()
+    for number, (tape, seen, split_us) in enumerate(zip(tapes, surveys, splits, strict=True)):
+        first_slot = number * _SLOTS_PER_TAPE
+        TrialRun(zones, settings, method.seed, seen, split_us, fitted, held_out, first_slot).play(tape)
+    return fitted, held_out
 
 
 def _split_us(seen: TapeSurvey, fit_share: float) -> int:

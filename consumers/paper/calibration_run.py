@@ -3,12 +3,13 @@
 import math
 import random
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from consumers.paper.calibration_statistics import Outcome
 from consumers.paper.calibration_tape import Tape, TapeSurvey
 from consumers.paper.calibration_trial import Trial, TrialSettings, begin
-from consumers.paper.calibration_zones import ZoneSpec
+from consumers.paper.calibration_zones import NamedZone
 from schemas.snapshot import OrderBookSnapshot
 
 _LATEST_START = 0.1
@@ -50,7 +51,7 @@ class TrialRun:
     Slots that end by `split_us` are for `fitted`, those that begin after it for `held_out`, any between for none.
     """
 
-    zones: tuple[ZoneSpec, ...]
+    zones: Sequence[NamedZone]
     settings: TrialSettings
     seed: int
     survey: TapeSurvey

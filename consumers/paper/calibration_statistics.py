@@ -1,15 +1,14 @@
 """Shares with intervals that know of dependence, and scores of forecasts."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _Z = 1.959963984540054
 """Two-sided 95 % of the normal distribution."""
 
-_BLOCK = 3
-"""Time slots that are counted as one, for what follows closely is alike."""
+_BLOCKS = 12
+"""Stretches of time that are compared: long enough to be apart from each other, enough to tell how much they differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +36,21 @@ def interval(outcomes: Sequence[Outcome]) -> tuple[float, float] | None:
 
 
 def design_effect(outcomes: Sequence[Outcome]) -> float:
-    """How many of these outcomes are worth one independent one: from 1, by how alike those of one block are."""
+    """How many of these outcomes are worth one independent one: from 1, by how alike those of one stretch are."""
     ratio = share(outcomes)
     if ratio is None:
         return 1.0
+    order = {slot: number for number, slot in enumerate(sorted({outcome.slot for outcome in outcomes}))}
     if ratio in (0.0, 1.0):
         # All alike: nothing tells how dependent they are, so that only what is apart in time counts.
-        return len(outcomes) / len({outcome.slot for outcome in outcomes})
-    blocks: defaultdict[int, float] = defaultdict(float)
-    for outcome in outcomes:
-        blocks[outcome.slot // _BLOCK] += outcome.happened - ratio
-    if len(blocks) < 2:
+        return len(outcomes) / len(order)
+    count = min(_BLOCKS, len(order))
+    if count < 2:
         return float(len(outcomes))
-    spread = math.fsum(deviation**2 for deviation in blocks.values()) * len(blocks) / (len(blocks) - 1)
+    blocks = [0.0] * count
+    for outcome in outcomes:
+        blocks[order[outcome.slot] * count // len(order)] += outcome.happened - ratio
+    spread = math.fsum(deviation**2 for deviation in blocks) * count / (count - 1)
     return max(spread / (len(outcomes) * ratio * (1 - ratio)), 1.0)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from consumers.direct_provider import read_capture
 from consumers.paper.calibration_cancellations import Cancellation, CancellationWatch
-from consumers.paper.calibration_table import CalibrationError, TapeInfo
+from consumers.paper.calibration_table import CalibrationError, CalibrationTable, TapeInfo
 from consumers.paper.fill_model import TapeEvent
 from schemas.capture import CaptureError
 from schemas.snapshot import OrderBookSnapshot
@@ -59,6 +59,12 @@ def tape_hash(path: Path) -> str:
     except (OSError, EOFError) as error:
         raise CalibrationError(f"cannot read {path}: {error}") from error
     return digest.hexdigest()
+
+
+def require_other_capture(table: CalibrationTable, path: Path) -> None:
+    """Raises CalibrationError if the table comes from this recording: it cannot be judged by it."""
+    if tape_hash(path) in {tape.sha256 for tape in table.tapes}:
+        raise CalibrationError(f"the table was fitted on {path.name}, which therefore cannot validate it")
 
 
 def survey(tape: Tape) -> TapeSurvey:

@@ -19,6 +19,13 @@ class ZoneRange(Protocol):
     def tp_max(self) -> float: ...
 
 
+class NamedZone(ZoneRange, Protocol):
+    """A zone with a name."""
+
+    @property
+    def zone_id(self) -> str: ...
+
+
 _Zone = TypeVar("_Zone", bound=ZoneRange)
 
 
