@@ -16,6 +16,9 @@ from ruamel.yaml import YAML
 
 from consumers.__main__ import app as consumers_app
 from feeders.__main__ import app as feeders_app
+from feeders.feed import FeedCounters
+from feeders.heartbeat import counters_of
+from feeders.publish_counters import PublisherCounters
 from schemas.wire import encode, inspect
 from tests.support.builders import book
 
@@ -161,6 +164,17 @@ def test_every_option_of_a_command_for_real_books_is_documented(name: str) -> No
     documented = {(option, variable) for option, variable, commands in rows if f"`{name}`" in commands}
 
     assert documented == COMMANDS[f"feeders {name}"]
+
+
+def test_every_counter_of_a_feeder_is_documented() -> None:
+    section = (ROOT / "docs" / "operations.md").read_text().partition("| counter |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`[a-z_` ]+`) \|", section, re.MULTILINE)
+    counted = counters_of(FeedCounters(), PublisherCounters()).keys()
+
+    assert {name for row in rows for name in re.findall(r"\w+", row)} == {
+        *counted,
+        *("reconnects", "handovers", "connected", "rest_weight"),
+    }
 
 
 def test_documented_format_has_the_keys_of_the_wire_in_their_order() -> None:
