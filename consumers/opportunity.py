@@ -54,14 +54,13 @@ def find_opportunities(symbol: str, venues: Sequence[VenueBook], max_skew: float
 
 def find_opportunity(symbol: str, buy: VenueBook, sell: VenueBook, max_skew: float) -> Opportunity:
     """What buying on `buy` and selling on `sell` brings."""
-    ages = [venue.fx_age for venue in (buy, sell) if venue.fx_age is not None]
     pair = Opportunity(
         symbol=symbol,
         buy=buy.exchange,
         sell=sell.exchange,
         buy_age=buy.age,
         sell_age=sell.age,
-        fx_age=max(ages, default=None),
+        fx_age=sell.fx_age if buy.fx_age is None else buy.fx_age,
         reason=why_not_comparable(buy, sell, max_skew),
     )
     return pair if pair.reason else _with_figures(pair, buy, sell)

@@ -1,5 +1,6 @@
 """Several exchanges as one over a real bus: a known cross, an old exchange rate, an exchange that dies."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -165,12 +166,12 @@ def test_a_suspect_book_is_out_with_the_message_that_says_so(provider: MultiExch
 
 
 async def test_updates_follow_the_bus(provider: MultiExchangeProvider, market: Market) -> None:
-    updates = provider.updates("BTC")
-    first = (await anext(updates)).snapshot
+    async with asyncio.timeout(10):
+        updates = provider.updates("BTC")
+        first = (await anext(updates)).snapshot
+        market.binance()
+        second = (await anext(updates)).snapshot
 
-    market.binance()
-
-    second = (await anext(updates)).snapshot
     assert (first.exchange, second.exchange) == ("multi", "multi")
     assert second.update_id > first.update_id
 

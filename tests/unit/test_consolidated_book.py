@@ -78,7 +78,24 @@ def test_a_book_of_an_earlier_moment_takes_no_part() -> None:
     late = venue_book("upbit", UPBIT.bids, UPBIT.asks, age=1.7)
 
     assert merged(BINANCE, late).out == {"upbit": "binance and upbit were confirmed 1.6 s apart (limit 1 s)"}
-    assert merged(BINANCE, late, max_skew=1.6).out == {}
+
+
+def test_the_limit_itself_is_near_enough() -> None:
+    late = venue_book("upbit", UPBIT.bids, UPBIT.asks, age=0.1 + 1.5)
+
+    assert merged(BINANCE, late, max_skew=1.5).out == {}
+
+
+def test_a_book_of_an_earlier_moment_has_no_say_in_what_the_asset_is_worth() -> None:
+    late = venue_book("upbit", ((1.0, 1.0),), ((1.1, 1.0),), age=1.7)
+
+    assert merged(BINANCE, late).out.keys() == {"upbit"}
+
+
+def test_of_four_that_disagree_evenly_all_stay_out() -> None:
+    others = [venue_book(name, ((7.0, 1.0),), ((7.1, 1.0),)) for name in ("bybit", "okx")]
+
+    assert merged(BINANCE, UPBIT, *others).out.keys() == {"binance", "upbit", "bybit", "okx"}
 
 
 def test_a_book_that_was_never_confirmed_is_of_no_moment() -> None:

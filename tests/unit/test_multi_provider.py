@@ -1,5 +1,6 @@
 """Several providers as one: what takes part, what is said of the rest, and what is numbered how."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 
 from consumers.consolidated_book import VenueLevel
 from consumers.multi_provider import FxSource, MultiExchangeProvider, base_assets
+from consumers.reading import Observation
 from schemas.instruments import SymbolError
 from schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.told_provider import ToldProvider
@@ -106,6 +108,13 @@ def test_half_an_exchange_rate_is_none() -> None:
     world.upbit.put("USDT-KRW", (), WON_RATE[1])
 
     assert world.out() == {"upbit": "FX USDT-KRW has no bids"}
+
+
+def test_half_a_book_takes_no_part() -> None:
+    world = World()
+    world.upbit.put("BTC-KRW", ((138_459_000.0, 1.0),), ())
+
+    assert world.out() == {"upbit": "upbit BTC-KRW has no asks"}
 
 
 def test_two_exchanges_in_the_common_quote_need_no_exchange_rate() -> None:
@@ -283,6 +292,13 @@ def test_the_last_book_is_live_no_longer_when_only_the_rate_is_old() -> None:
     reading = world.provider.read("BTC")
     assert reading.status is BookStatus.SUSPECT
     assert "FX USDT-KRW is stale" in reading.reason
+    assert reading.snapshot is not None
+
+    world.upbit.tell("USDT-KRW", age=0.1)
+
+    again = live(world.provider)
+    assert alone.update_id < reading.snapshot.update_id < again.update_id
+    assert (again.bids, again.asks) == (alone.bids, alone.asks)
 
 
 def test_an_exchange_that_leaves_is_logged_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
@@ -368,7 +384,7 @@ def test_stopping_while_it_starts_leaves_none_running() -> None:
 
 async def test_updates_come_for_a_change_on_any_exchange_and_of_the_rate() -> None:
     world = World()
-    with world.provider:
+    async with world.provider, asyncio.timeout(10):
         updates = world.provider.updates("BTC")
         first = (await anext(updates)).snapshot
         world.binance.put("BTC-USDT", ((99_410.0, 0.3),), ((99_411.0, 1.0),))
@@ -397,29 +413,35 @@ def test_a_callback_gets_each_new_book() -> None:
     assert seen[-1].best_bid() == 99_410.0
 
 
-def test_reading_never_goes_back_whoever_reads() -> None:
-    world, ids = World(), list[list[int]]()
-    enough = threading.Event()
+def test_a_slow_read_never_numbers_older_books_after_newer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, reading, go_on = World(), threading.Event(), threading.Event()
+    observe = world.upbit._observe
+
+    def slow(symbol: str) -> Observation:
+        if threading.current_thread().name == "slow" and symbol == "BTC-KRW":  # which is read after Binance's book
+            reading.set()
+            assert go_on.wait(5)
+        return observe(symbol)
+
+    monkeypatch.setattr(world.upbit, "_observe", slow)
+    books: dict[str, OrderBookSnapshot] = {}
 
     def read() -> None:
-        mine: list[int] = []
-        ids.append(mine)
-        while not enough.is_set():
-            book = world.provider.get_latest_snapshot("BTC")
-            assert book is not None
-            # The quantity of the best bid tells the order in which the books were put.
-            mine.append(int(book.bids[0][1] * 1024))
+        books[threading.current_thread().name] = live(world.provider)
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for number in range(1, 2000):
-        world.binance.put("BTC-USDT", ((99_400.0, number / 1024),), ((99_401.0, 1.0),))
-    enough.set()
+    threads = [threading.Thread(target=read, name=name) for name in ("slow", "quick")]
+    threads[0].start()
+    assert reading.wait(5)
+    world.binance.put("BTC-USDT", ((99_450.0, 1.0),), ((99_451.0, 1.0),))
+    threads[1].start()
+    threads[1].join(0.2)  # it may have to wait for the slow one, or not
+    go_on.set()
     for thread in threads:
         thread.join(5)
 
-    assert all(mine == sorted(mine) and mine for mine in ids)
+    oldest_first = sorted(books.values(), key=lambda book: book.update_id)
+    assert [book.best_bid() for book in oldest_first] == sorted(book.best_bid() or 0.0 for book in oldest_first)
+    assert live(world.provider).best_bid() == 99_450.0
 
 
 @pytest.mark.parametrize(
