@@ -6,6 +6,7 @@ from consumers.monitor.arbitrage import arbitrage
 from consumers.monitor.show import show
 from consumers.monitor.tail import tail
 from consumers.paper.calibrate_command import calibrate
+from consumers.paper.run_command import run
 
 app = typer.Typer(
     help="Order books from Redis.",
@@ -14,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (show, tail, arbitrage, calibrate):
+for command in (run, show, tail, arbitrage, calibrate):
     app.command()(command)
 
 

@@ -1,18 +1,14 @@
-"""Drives a session: by the clock on the wall, or by the frames of a recording."""
+"""Drives a session by the clock on the wall."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from consumers.paper.capture_market import CaptureMarket
 from consumers.paper.kpi import Kpi
 from consumers.paper.market import Market
 from consumers.paper.session import TradingSession, session_name
 from consumers.paper.settings import RunSettings
-
-logger = logging.getLogger(__name__)
 
 STEP = 0.1
 """Seconds from one look at the books to the next."""
@@ -20,6 +16,7 @@ STEP = 0.1
 PROGRESS_INTERVAL = 10.0
 
 Clock = Callable[[], float]
+Wait = Callable[[float], None]
 ShowProgress = Callable[[str], None]
 
 
@@ -54,62 +51,35 @@ def run_live(
     show: ShowProgress,
     *,
     clock: Clock | None = None,
-    wait: Callable[[float], None] | None = None,
+    wait: Wait | None = None,
 ) -> Kpi:
     """Trade until the time is over or `stop` asks; the figures are written in any case. Raises ValueError, OSError."""
     clock, wait = clock or steady_clock(), wait or stop.wait
     began = clock()
     session_id = free_name(directory, session_name(began, settings, recorded=False))
     session = TradingSession(settings, market, directory, session_id, began, "exchange")
-    shown, reason = began, ""
     try:
-        while not reason:
-            now = clock()
-            session.step(now)
-            if now - shown >= PROGRESS_INTERVAL:
-                shown += PROGRESS_INTERVAL
-                show(session.progress(now))
-            reason = stop.reason or ("duration" if now >= session.ends else "")
-            if not reason:
-                wait(max(min(STEP, session.ends - now), 0.0))
+        reason = _trade(session, clock, wait, stop, show)
     except BaseException as error:
         session.finish(clock(), "error", f"{type(error).__name__}: {error}")
         raise
     return session.finish(clock(), reason)
 
 
-def run_capture(settings: RunSettings, path: Path, directory: Path, stop: Stop, show: ShowProgress) -> Kpi:
-    """Trade through a recording as fast as it can be read. The same settings and recording give the same events.
-
-    The run begins when every symbol has a book. Raises CaptureError, SymbolError, ValueError, OSError.
-    """
-    market = CaptureMarket(path, settings.symbols, settings.fees, settings.depth, settings.max_age)
-    began = market.play_until_live()
-    session_id = session_name(began, settings, recorded=True)
-    session = TradingSession(settings, market, directory, session_id, began, "received")
-    shown, reason = time.monotonic(), ""
-    try:
-        session.step(began)
-        for frame in market.frames():
-            while (due := session.next_due) <= frame.time and due < session.ends:
-                market.wait_until(due)
-                session.step(due)
-            if frame.time >= session.ends:
-                market.wait_until(session.ends)
-                reason = "duration"
-                break
-            market.take(frame)
-            if concerned := {event.symbol: None for event in frame.events if session.follows(event)}:
-                session.step(market.now, list(concerned))
-            if time.monotonic() - shown >= PROGRESS_INTERVAL:
-                shown += PROGRESS_INTERVAL
-                show(session.progress(market.now))
-            if reason := stop.reason:
-                break
-        return session.finish(market.now, reason or "end_of_recording")
-    except BaseException as error:
-        session.finish(market.now, "error", f"{type(error).__name__}: {error}")
-        raise
+def _trade(session: TradingSession, clock: Clock, wait: Wait, stop: Stop, show: ShowProgress) -> str:
+    """Step until the run is over. Returns why it is."""
+    shown = session.began
+    while True:
+        now = clock()
+        session.step(now)
+        if now - shown >= PROGRESS_INTERVAL:
+            shown += PROGRESS_INTERVAL
+            show(session.progress(now))
+        if stop.reason:
+            return stop.reason
+        if now >= session.ends:
+            return "duration"
+        wait(max(min(STEP, session.ends - now), 0.0))
 
 
 def free_name(directory: Path, name: str) -> str:

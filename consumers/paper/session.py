@@ -25,8 +25,6 @@ from consumers.paper.settings import RunSettings
 from schemas.instruments import Exchange, Instrument, exchange_of, guess_instrument
 from schemas.snapshot import OrderBookSnapshot
 
-logger = logging.getLogger(__name__)
-
 
 class TradingSession:
     """Call `step` whenever something may have happened, and in any case at `next_due`; `finish` writes the figures.
@@ -72,6 +70,9 @@ class TradingSession:
         self._decisions = 0
         self._quotes: dict[str, list[VenueQuote]] = {}
         self.context.guard.observe(began, 0.0)
+        self._log = logging.FileHandler(directory / f"run_{session_id}.log", "w")
+        self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        logging.getLogger().addHandler(self._log)
 
     @property
     def ends(self) -> float:
@@ -114,6 +115,8 @@ class TradingSession:
         kpi = make_kpi(context, self._market, self.quote, self.began, now, end_reason, error)
         context.files.write_kpi(kpi)
         context.files.close()
+        logging.getLogger().removeHandler(self._log)
+        self._log.close()
         return kpi
 
     def progress(self, now: float) -> str:

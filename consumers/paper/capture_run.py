@@ -1,0 +1,121 @@
+"""Runs through a recording: a clock that is the recording's, the same events for the same inputs."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from consumers.direct_provider import TapeFrame, read_capture
+from consumers.paper.calibration_table import TapeInfo, load_table
+from consumers.paper.calibration_tape import tape_hash
+from consumers.paper.capture_market import CaptureMarket
+from consumers.paper.kpi import Kpi
+from consumers.paper.runner import PROGRESS_INTERVAL, ShowProgress, Stop
+from consumers.paper.session import TradingSession, session_name
+from consumers.paper.settings import RunSettings
+from schemas.capture import CaptureError
+
+
+def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop: Stop, show: ShowProgress) -> list[Kpi]:
+    """Trade through a recording as fast as it can be read, once for each of the settings; it is read only once.
+
+    Each run begins when all its symbols have a book. Raises CaptureError, CalibrationError, SymbolError, ValueError
+    or OSError.
+    """
+    # What the runs ask for is of one recording, so they have symbols and depth in common.
+    symbols, depth = runs[0].symbols, runs[0].depth
+    tapes: list[CaptureRun] = []
+    shown = time.monotonic()
+    try:
+        for frame in read_capture(path, symbols, depth):
+            if not tapes:
+                tapes = [CaptureRun(settings, frame.exchange, directory) for settings in runs]
+                _refuse_own_tape(runs, tapes[0], path, frame.time)
+            going = [tape for tape in tapes if tape.receive(frame)]
+            if not going or stop.reason:
+                break
+            if time.monotonic() - shown >= PROGRESS_INTERVAL:
+                shown += PROGRESS_INTERVAL
+                show(going[0].progress())
+        return [tape.finish(stop.reason or "end_of_recording") for tape in tapes]
+    except BaseException as error:
+        for tape in tapes:
+            tape.fail(f"{type(error).__name__}: {error}")
+        raise
+
+
+class CaptureRun:
+    """One session on one recording, whose frames it is given."""
+
+    def __init__(self, settings: RunSettings, exchange: str, directory: Path) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._market = CaptureMarket(exchange, settings.symbols, settings.fees, settings.max_age)
+        self._session: TradingSession | None = None
+        self._kpi: Kpi | None = None
+
+    def receive(self, frame: TapeFrame) -> bool:
+        """Let time pass until the frame, then let it happen. Whether the run goes on."""
+        if self._kpi is not None:
+            return False
+        market, session = self._market, self._session
+        if session is None:
+            market.take(frame)
+            if frame.events and not market.without_book:
+                self._begin()
+            return True
+        while (due := session.next_due) <= frame.time and due < session.ends:
+            market.wait_until(due)
+            session.step(due)
+        if frame.time >= session.ends:
+            market.wait_until(session.ends)
+            self._kpi = session.finish(market.now, "duration")
+            return False
+        market.take(frame)
+        if frame.events and (symbols := {event.symbol for event in frame.events if session.follows(event)}):
+            session.step(market.now, sorted(symbols))
+        return True
+
+    def tape(self, path: Path, began: float) -> TapeInfo:
+        """What it runs through, as far as its beginning tells."""
+        return TapeInfo(
+            name=path.name,
+            sha256=tape_hash(path),
+            exchange=self._market.exchanges[0],
+            symbols=self._market.symbols,
+            first_us=round(began * 1e6),
+            last_us=round(began * 1e6),
+        )
+
+    def progress(self) -> str:
+        """One line for people."""
+        return self._session.progress(self._market.now) if self._session is not None else "waiting for the first books"
+
+    def finish(self, reason: str) -> Kpi:
+        """The figures; the first time for this reason. Raises CaptureError if it never began."""
+        if self._session is None:
+            raise CaptureError(f"the recording never has a live book of {', '.join(self._market.without_book)}")
+        if self._kpi is None:
+            self._kpi = self._session.finish(self._market.now, reason)
+        return self._kpi
+
+    def fail(self, error: str) -> None:
+        """Leave the figures so far."""
+        if self._session is not None and self._kpi is None:
+            self._kpi = self._session.finish(self._market.now, "error", error)
+
+    def _begin(self) -> None:
+        market, settings = self._market, self._settings
+        for symbol in market.symbols:
+            market.events(symbol, market.now)  # what happened before is nobody's business
+        session_id = session_name(market.now, settings, recorded=True)
+        self._session = TradingSession(settings, market, self._directory, session_id, market.now, "received")
+        self._session.step(market.now)
+
+
+def _refuse_own_tape(runs: Sequence[RunSettings], first: CaptureRun, path: Path, began: float) -> None:
+    """Raises CalibrationError for a table that was fitted on this very recording: it would foretell the past."""
+    tables = dict.fromkeys(settings.calibration_path for settings in runs if settings.calibration_path is not None)
+    if tables:
+        tape = first.tape(path, began)
+        for table in tables:
+            load_table(Path(table)).require_other_tape([tape])
