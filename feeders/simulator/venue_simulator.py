@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from feeders.simulator.background import Background
 from feeders.simulator.control import answer_control
@@ -15,6 +15,7 @@ from feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer
 from feeders.simulator.instruments import SimulatedInstrument
 from feeders.simulator.ladder import RawLevel
 from feeders.simulator.truth import BookAt
+from feeders.simulator.venue_clients import VenueClients
 from schemas.snapshot import Levels
 
 STEP = 1.0 / (FLUSHES_PER_SECOND * STEPS_PER_FLUSH)
@@ -38,30 +39,6 @@ class VenueFeed(Protocol):
         """Every id from this one on whose truth is remembered."""
 
 
-class VenueClients(Protocol):
-    """The WebSocket side."""
-
-    port: int
-
-    async def listen(self) -> None:
-        """Accept connections."""
-
-    async def close(self) -> None:
-        """End every connection and stop listening."""
-
-    def play(self, fault: Fault) -> None:
-        """Play a fault that acts at once on connections. Raises FaultError."""
-
-    def refuse(self, seconds: float, *, politely: bool) -> None:
-        """Let nobody connect for a while."""
-
-    def drop_all(self) -> None:
-        """End every connection without a word."""
-
-    def recover(self) -> None:
-        """End silence of all kinds."""
-
-
 FeedT = TypeVar("FeedT", bound=VenueFeed)
 
 
@@ -74,7 +51,7 @@ class VenueSimulator(ABC, Generic[FeedT]):
         feeds: Mapping[str, FeedT],
         faults: FaultBoard,
         background: Background,
-        clients: VenueClients,
+        clients: VenueClients[Any],
     ) -> None:
         """`address`: host and port of the REST side; the clients know their own."""
         self._host, self._rest_port = address
