@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import feeders.standstill
 import feeders.websocket_client
 from consumers.direct_provider import DIRECT_PROVIDERS, BinanceL2WebSocketProvider, DirectProvider
 from feeders.simulator.process import SimulatorProcess
@@ -150,6 +151,19 @@ def test_a_connection_that_is_dead_without_a_word_makes_books_suspect(monkeypatc
 
         wait_for(lambda: provider.read("BTC").status is BookStatus.SUSPECT, 10, "a suspect book")
         assert provider.get_connection_status().trouble == "no frame and no pong for 0.5 s"
+
+
+def test_a_process_that_stood_still_believes_no_book_until_it_has_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with simulate(BINANCE, seed=16) as exchange, connect(BINANCE, exchange, reconnect_delay=0.05) as provider:
+        seen = Seen(provider, BINANCE)
+        wait_for(lambda: seen.count() >= 5, 20, "books of each symbol")
+
+        monkeypatch.setattr(feeders.standstill, "LIMIT", -1.0)
+        wait_for(seen.all_suspect, 5, "suspect books")
+        monkeypatch.undo()
+        provider.wait_until_live(timeout=10)
+
+        assert seen.wrong(exchange) == []
 
 
 def test_stop_ends_a_handshake_that_nobody_answers() -> None:
