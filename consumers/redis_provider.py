@@ -100,6 +100,10 @@ class RedisMarketDataProvider(MarketDataProvider):
         """The standard name: by the books that the bus lists, else by spelling."""
         return self._names.standard(name)
 
+    def near_symbols(self, name: str) -> list[str]:
+        """What the bus lists that is spelled most like `name`, for those who mistyped it."""
+        return self._names.near(name)
+
     def get_connection_status(self) -> ConnectionStatus:
         """How the provider is connected, and the status of every symbol."""
         statuses, trouble, reader = self._statuses(), self._trouble(), self._reader

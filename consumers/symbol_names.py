@@ -44,7 +44,6 @@ class SymbolNames:
                 cache[name] = symbol
         return symbol
 
-    def near(self, name: str) -> str:
-        """What to say of a name that has no book: the listed names most like it."""
-        near = get_close_matches(name.strip().upper(), sorted(self.listed), n=3)
-        return f"; did you mean {', '.join(near)}?" if near else ""
+    def near(self, name: str) -> list[str]:
+        """The listed symbols whose spelling is most like that of `name`."""
+        return get_close_matches(name.strip().upper(), sorted(self.listed), n=3)

@@ -1,9 +1,13 @@
 """`show`: one book as it stands on the bus, also one that does not fit the type."""
 
+from json import dumps
 from typing import Annotated, Any
 
 import msgspec
 import typer
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rich.console import Console
 from rich.table import Table
 
@@ -18,10 +22,12 @@ from consumers.monitor.options import (
     milliseconds,
     start_logging,
 )
-from consumers.reading import Reading, SymbolStatus
+from consumers.reading import SymbolStatus
 from consumers.redis_provider import RedisMarketDataProvider
 from schemas.instruments import SymbolError
+from schemas.redis_names import RedisNames
 from schemas.snapshot import BookStatus, OrderBookSnapshot
+from schemas.wire import WireError, inspect
 
 EXAMPLES = """
 One book as it stands on the bus: levels, age, state, feeder. Exit code 1 unless it is live.
@@ -46,14 +52,17 @@ def show(
     try:
         with RedisMarketDataProvider(redis, exchange, [symbol], mode="pull", prefix=prefix) as provider:
             reading, status = provider.read(symbol), provider.status(symbol)
+            near = provider.near_symbols(status.symbol)
     except (BusConnectionError, SymbolError, ValueError) as error:
         fail(str(error))
     if reading.snapshot is None:
-        fail(f"{reading.reason} (exchange {exchange}, prefix {prefix})")
+        _print_what_is_stored(redis, RedisNames(prefix).book(exchange, status.symbol))
+        hint = f"; did you mean {', '.join(near)}?" if near and status.symbol not in near else ""
+        fail(f"{reading.reason}{hint} (exchange {exchange}, prefix {prefix})")
     if json:
         typer.echo(msgspec.json.encode(as_fields(reading.snapshot, reading.status, status)))
     else:
-        _print(Console(), reading, reading.snapshot, status, levels)
+        _print(reading.snapshot, status, levels)
     if reading.status is not BookStatus.LIVE:
         raise typer.Exit(1)
 
@@ -67,9 +76,31 @@ def as_fields(book: OrderBookSnapshot, state: BookStatus, status: SymbolStatus) 
     return msgspec.structs.asdict(book) | known
 
 
-def _print(console: Console, reading: Reading, book: OrderBookSnapshot, status: SymbolStatus, levels: int) -> None:
-    mark = "" if reading.status is BookStatus.LIVE else f": {reading.reason}"
-    console.print(f"{book.exchange} {book.symbol} ({book.native}) is {reading.status}{mark}")
+def _print_what_is_stored(url: str, key: str) -> None:
+    """Whatever a hash holds that is no book to us: from another version, or another program."""
+    try:
+        with Redis.from_url(url, socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as client:
+            stored = client.hgetall(key)
+    except RedisError:
+        return  # That there is no hash is said anyway.
+    shown: dict[str, Any] = {}
+    for name, value in stored.items():
+        raw = value if isinstance(value, bytes) else value.encode()
+        try:
+            shown[_text(name)] = inspect(raw)
+        except WireError:
+            shown[_text(name)] = _text(raw)
+    if shown:
+        typer.echo(dumps(shown, indent=2, default=repr, skipkeys=True))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+def _print(book: OrderBookSnapshot, status: SymbolStatus, levels: int) -> None:
+    mark = f": {status.reason}" if status.reason else ""
+    typer.echo(f"{book.exchange} {book.symbol} ({book.native}) is {status.state}{mark}")
     table = Table("quantity", "bid", "ask", "quantity")
     for column in table.columns:
         column.justify = "right"
@@ -79,9 +110,9 @@ def _print(console: Console, reading: Reading, book: OrderBookSnapshot, status: 
             *(("", "") if bid is None else (f"{bid[1]:.10g}", f"{bid[0]:.10g}")),
             *(("", "") if ask is None else (f"{ask[0]:.10g}", f"{ask[1]:.10g}")),
         )
-    console.print(table)
+    Console().print(table)
     spread = book.spread_bps()
-    console.print(
+    typer.echo(
         f"spread {'-' if spread is None else f'{spread:.2f} bps'}, seq {book.seq}, update {book.update_id}, "
         f"confirmed {milliseconds(status.age)} ago, changed {milliseconds(status.update_age)} ago, feeder {book.feeder}"
     )
