@@ -133,7 +133,11 @@ def test_a_crossed_book_is_lost_and_the_next_frame_heals() -> None:
     assert upbit.receive(book_frame()) == [BookUpdated(BTC, TIME, TIME * 1000, BIDS, ASKS)]
 
 
-@pytest.mark.parametrize("sides", [(BIDS[::-1], ASKS), (BIDS, ASKS[::-1])], ids=["bids", "asks"])
+@pytest.mark.parametrize(
+    "sides",
+    [(BIDS[::-1], ASKS), (BIDS, ASKS[::-1]), ((BIDS[0], (BIDS[0][0], 1e-9)), ASKS)],
+    ids=["bids", "asks", "a price twice"],
+)
 def test_levels_out_of_order_are_refused(sides: tuple[Levels, Levels]) -> None:
     with pytest.raises(WebSocketProtocolError, match="KRW-BTC: levels out of order"):
         protocol().receive(book_frame(*sides))
@@ -288,8 +292,12 @@ def test_what_is_known_and_not_wanted_is_passed_over(frame: str) -> None:
         SIMPLE_FRAME.replace(b"0.02054761", b'"0.02054761"'),
         SIMPLE_FRAME.replace(b'"ap":116539000,', b""),
         trade_frame("MAYBE"),
+        trade_frame(sid=0),
+        trade_frame(sid=-1),
+        trade_frame(sid=2**63),
         trade_frame(tp=0),
         trade_frame(tv=-1),
+        b'{"ty":"ticker","x":"' + b"x" * 5_000_000 + b'"}',
     ],
 )
 def test_nonsense_is_refused_and_leaves_the_book(frame: bytes) -> None:
