@@ -1,0 +1,255 @@
+"""What the replies of a subscribed connection mean, and what answers are waited for."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+import pytest
+
+from consumers.bus_books import BusBook, BusTable
+from consumers.bus_session import BusSession
+from consumers.bus_stream import BusStream, SessionLostError
+from consumers.consumer_heartbeat import ConsumerIdentity, consumer_fields
+from consumers.symbol_names import SymbolNames
+from schemas.heartbeat import FeederHeartbeat, encode_heartbeat
+from schemas.redis_names import RedisNames
+from schemas.wire import encode
+from tests.support.builders import book
+
+NAMES = RedisNames()
+BTC = NAMES.book("binance", "BTC-USDT").encode()
+FEEDERS = NAMES.feeders.encode()
+
+
+def replies(*values: Any) -> Callable[[], Any]:
+    waiting = deque(values)
+    return lambda: waiting.popleft() if waiting else False
+
+
+def message(seq: int, channel: bytes = BTC) -> list[bytes]:
+    return [b"message", channel, encode(book(seq=seq))]
+
+
+class Stream:
+    """A stream that follows BTC, whose first ping is answered."""
+
+    def __init__(self, now: float = 10.0) -> None:
+        self.table = BusTable("binance", NAMES)
+        self.book = self.table.book("BTC-USDT")
+        self.table.add([self.book])
+        self.changes: list[tuple[str, int]] = []
+        self.subscribed: list[BusBook] = []
+        self.stream = BusStream(
+            self.table,
+            lambda symbol, count: self.changes.append((symbol, count)),
+            lambda book, _: self.subscribed.append(book),
+            now,
+        )
+        self.receive(now, [b"pong", b"1"])
+        self.stream.outgoing(now)
+
+    def receive(self, now: float, *values: Any) -> None:
+        self.stream.receive(replies(*values), now)
+        self.stream.apply(now)
+
+
+def test_it_subscribes_to_heartbeats_and_pings_first() -> None:
+    stream = BusStream(BusTable("binance", NAMES), lambda *_: None, lambda *_: None, 0.0)
+
+    assert stream.outgoing(0.0) == [("SUBSCRIBE", FEEDERS), ("PING", b"1")]
+    assert stream.outgoing(0.0) == []
+
+
+def test_many_books_are_subscribed_in_several_commands() -> None:
+    stream = Stream()
+    books = [stream.table.book(f"S{number}-USDT") for number in range(1001)]
+
+    stream.stream.subscribe(books, 10.0)
+
+    assert [len(command) for command in stream.stream.outgoing(10.0)] == [501, 501, 2]
+
+
+def test_messages_that_came_together_are_told_once_with_their_number() -> None:
+    stream = Stream()
+
+    stream.receive(11.0, message(1), message(2), message(3))
+
+    assert stream.changes == [("BTC-USDT", 3)]
+    assert stream.book.newest is not None
+    assert stream.book.newest.seq == 3
+
+
+def test_a_message_is_as_old_as_the_stream_may_be_behind() -> None:
+    stream = Stream()
+    stream.stream.keep_alive(11.0)
+
+    stream.receive(12.5, message(1), [b"pong", b"2"])
+    stream.receive(12.6, message(2))
+
+    assert stream.book.previous is not None
+    assert stream.book.newest is not None
+    assert stream.book.previous.confirmed_at == pytest.approx(11.0)
+    assert stream.book.newest.confirmed_at == pytest.approx(11.1)
+
+
+def test_a_slow_answer_is_asked_for_again_at_once() -> None:
+    stream = Stream()
+    stream.stream.keep_alive(11.0)
+    stream.stream.outgoing(11.0)
+
+    stream.receive(12.5, [b"pong", b"2"])
+
+    assert stream.stream.outgoing(12.5) == [("PING", b"3")]
+    stream.receive(12.51, [b"pong", b"3"])
+    assert stream.stream.lag == pytest.approx(0.01)
+    assert stream.stream.outgoing(12.51) == []
+
+
+def test_the_acknowledgement_of_a_channel_says_that_its_messages_come() -> None:
+    stream = Stream()
+    stream.stream.subscribe([stream.book], 11.0)
+    assert stream.stream.waiting_since(12.0) == 10.0  # for the heartbeats
+
+    stream.receive(12.0, [b"subscribe", FEEDERS, 1], [b"subscribe", BTC, 2])
+
+    assert stream.subscribed == [stream.book]
+    assert stream.stream.waiting_since(13.0) == 13.0
+
+
+def test_heartbeats_tell_who_lives() -> None:
+    stream = Stream()
+    beat = FeederHeartbeat(
+        feeder="A",
+        exchange="binance",
+        endpoint="",
+        states={"BTC-USDT": "live"},
+        host="",
+        pid=1,
+        started_us=0,
+        time_us=0,
+    )
+
+    stream.receive(
+        20.0,
+        [b"subscribe", FEEDERS, 1],
+        [b"message", FEEDERS, b"foreign"],
+        [b"message", FEEDERS, encode_heartbeat(beat)],
+    )
+
+    assert stream.table.feeders.alive("A", "binance", "BTC-USDT", 21.0) is True
+    assert stream.table.feeders.alive("A", "binance", "BTC-USDT", 24.0) is False
+
+
+def test_messages_of_channels_nobody_asked_for_are_left_alone() -> None:
+    stream = Stream()
+
+    stream.receive(11.0, [b"message", b"md:book:binance:XYZ", b"x"], [b"unsubscribe", b"x", 0])
+
+    assert stream.changes == []
+
+
+@pytest.mark.parametrize("reply", [hiredis.ReplyError("NOPERM no channel"), [b"pong", b"7"]])
+def test_a_refusal_and_a_pong_nobody_asked_for_end_the_session(reply: Any) -> None:
+    stream = Stream()
+
+    with pytest.raises(SessionLostError):
+        stream.receive(11.0, reply)
+
+
+def test_messages_before_the_end_of_a_session_are_not_lost() -> None:
+    stream = Stream()
+
+    with pytest.raises(SessionLostError):
+        stream.stream.receive(replies(message(1), hiredis.ReplyError("ERR")), 11.0)
+    stream.stream.apply(11.0)
+
+    assert stream.changes == [("BTC-USDT", 1)]
+    assert stream.book.arrived == 0
+
+
+def session(wanted: list[str] | None = None) -> BusSession:
+    return BusSession(BusTable("binance", NAMES), SymbolNames("binance"), wanted, lambda *_: None, 10.0)
+
+
+def test_an_answer_that_does_not_come_within_five_seconds_ends_the_session() -> None:
+    waiting = session()
+
+    waiting.tick(15.0)
+    with pytest.raises(SessionLostError, match="no answer for 5 s"):
+        waiting.tick(15.1)
+
+
+def test_an_answer_nobody_asked_for_ends_the_session() -> None:
+    answered = session()
+
+    with pytest.raises(SessionLostError, match="nobody asked"):
+        answered.receive(replies([b"1", b"0"], [], b"surprise"), 10.0)
+
+
+@pytest.mark.parametrize("error", ["NOPERM cannot", "WRONGTYPE Operation"])
+def test_every_book_cannot_be_followed_without_the_list(error: str) -> None:
+    with pytest.raises(SessionLostError, match=error):
+        session().receive(replies([b"1", b"0"], hiredis.ReplyError(error)), 10.0)
+
+
+def test_named_books_are_followed_without_the_list() -> None:
+    named = session(["BTC"])
+
+    named.receive(replies([b"1", b"0"], hiredis.ReplyError("WRONGTYPE Operation")), 10.0)
+
+    assert ("SUBSCRIBE", BTC) in named.stream.outgoing(10.0)
+    assert not named.ready
+
+
+def test_of_the_listed_names_only_those_of_the_exchange_are_books() -> None:
+    following = session()
+
+    following.receive(
+        replies(
+            [b"1", b"0"], [BTC, b"md:book:upbit:BTC-KRW", b"\xff\xfe", b"md:book:binance:", b"other:book:binance:X"]
+        ),
+        10.0,
+    )
+
+    assert [command for command in following.stream.outgoing(10.0) if BTC in command] == [("SUBSCRIBE", BTC)]
+
+
+def test_an_empty_bus_is_ready_at_once() -> None:
+    following = session()
+
+    following.receive(replies([b"1", b"0"], []), 10.0)
+
+    assert following.ready
+
+
+def test_a_reader_that_may_not_write_says_no_more_that_it_lives() -> None:
+    silent = session()
+    silent.receive(replies([b"1", b"0"], []), 10.0)
+    silent.outgoing()
+
+    silent.announce("md:consumer:x", [("a", "b")], 5, 11.0)
+    assert silent.outgoing() == [("HSET", "md:consumer:x", "a", "b"), ("EXPIRE", "md:consumer:x", 5)]
+    silent.receive(replies(hiredis.ReplyError("NOPERM"), hiredis.ReplyError("NOPERM")), 11.0)
+
+    silent.announce("md:consumer:x", [("a", "b")], 5, 12.0)
+    assert silent.outgoing() == []
+
+
+def test_a_reader_tells_its_figures_as_text() -> None:
+    stream = Stream()
+    stream.receive(11.0, message(1), message(4))
+    identity = ConsumerIdentity("host name", 7, "abc")
+
+    assert identity.id == "host_name-7-abc"
+    assert consumer_fields(identity, stream.table, 0.0123, 2) == {
+        "exchange": "binance",
+        "symbols": "BTC-USDT",
+        "lag_ms": "12.3",
+        "received": "2",
+        "conflated": "1",
+        "missed": "0",
+        "reconnects": "2",
+        "host": "host name",
+        "pid": "7",
+    }
