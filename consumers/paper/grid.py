@@ -1,6 +1,6 @@
 """Parameters to be varied, as they are written on the command line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import product
 
 import msgspec
@@ -20,41 +20,35 @@ _RUN = (
 )
 PARAMETERS = (*_ENTRY, *_RUN)
 
-_Change = Callable[[RunSettings], RunSettings]
 
-
-def grid(settings: RunSettings, text: str) -> list[RunSettings]:
-    """The settings of every combination in `tp-bps=8,12 sl-bps=6,12`. Raises ValueError."""
-    axes = [_axis(part) for part in text.split()]
-    found = []
-    for changes in product(*axes):
+def grid(settings: RunSettings, text: str) -> dict[str, RunSettings]:
+    """The settings of every combination in `tp-bps=8,12 sl-bps=6,12`, by how it is written. Raises ValueError."""
+    found: dict[str, RunSettings] = {}
+    for combination in product(*(_axis(part) for part in text.split())):
         changed = settings
-        for change in changes:
-            changed = change(changed)
-        found.append(changed)
-    if len(set(map(msgspec.json.encode, found))) < len(found):
+        for name, value in combination:
+            changed = _changed(changed, name, value)
+        found[" ".join(f"{name}={value}" for name, value in combination)] = changed
+    if len(set(map(msgspec.json.encode, found.values()))) < len(found):
         raise ValueError(f"--grid {text}: two combinations are the same run")
     return found
 
 
-def _axis(text: str) -> list[_Change]:
+def _axis(text: str) -> list[tuple[str, str]]:
     name, equals, values = text.partition("=")
     name = name.removeprefix("--")
     if not equals or name not in PARAMETERS:
         raise ValueError(f"--grid {text}: write parameter=value,value with any of {', '.join(PARAMETERS)}")
-    return [_change(name, value) for value in values.split(",")]
+    return [(name, value) for value in dict.fromkeys(values.split(","))]
 
 
-def _change(name: str, text: str) -> _Change:
-    def change(settings: RunSettings) -> RunSettings:
-        plain = msgspec.to_builtins(settings)
-        if name in _ENTRY:
-            plain["entry"][_ENTRY[name]] = text
-        else:
-            plain[name.replace("-", "_")] = text
-        try:
-            return msgspec.convert(plain, RunSettings, strict=False)
-        except msgspec.ValidationError as error:
-            raise ValueError(f"--grid {name}={text}: {error}") from None
-
-    return change
+def _changed(settings: RunSettings, name: str, value: str) -> RunSettings:
+    plain = msgspec.to_builtins(settings)
+    if name in _ENTRY:
+        plain["entry"][_ENTRY[name]] = value
+    else:
+        plain[name.replace("-", "_")] = value
+    try:
+        return msgspec.convert(plain, RunSettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"--grid {name}={value}: {error}") from None

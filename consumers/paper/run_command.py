@@ -240,15 +240,15 @@ def _recorded(settings: RunSettings, grid: str, directory: Path) -> int:
     path = Path(settings.source.removeprefix(run_options.CAPTURE))
     # Not where it lies: the same recording gives the same run wherever it is.
     named = run_options.renamed(settings, f"{run_options.CAPTURE}{path.name}")
-    runs = combinations(named, grid) if grid else [named]
-    for one in runs:
+    runs = combinations(named, grid) if grid else {"": named}
+    for one in runs.values():
         check(one)
     began = time.monotonic()
     with ended_by_signal(), _asked_by_signal() as stop:
-        kpis = run_captures(runs, path, directory, stop, logger.info)
+        kpis = run_captures(list(runs.values()), path, directory, stop, logger.info)
     took = time.monotonic() - began
-    for kpi in kpis:
-        typer.echo(_summary(kpi))
+    for combination, kpi in zip(runs, kpis, strict=True):
+        typer.echo(" ".join(filter(None, [combination, _summary(kpi)])))
     recorded = max(kpi.actual_duration_seconds for kpi in kpis)
     typer.echo(f"{recorded:.0f} s of the recording in {took:.1f} s: {recorded / took:.0f} times as fast")
     return _EXIT_CODES.get(kpis[0].end_reason, 0)

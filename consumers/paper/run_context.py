@@ -17,6 +17,8 @@ from consumers.paper.risk import RiskGuard
 from consumers.paper.run_record import RunRecord
 from consumers.paper.settings import RunSettings
 
+_ROUNDING = Fraction(1, 10**12)
+
 
 @dataclass(slots=True)
 class RunContext:
@@ -54,8 +56,10 @@ class RunContext:
         if fill.price is None or fill.quantity <= 0:
             return
         order, exchange = sent.order, sent.quote.exchange
-        whole = order.side == "sell" and fill.quantity == float(trade.remaining)
-        quantity: Fraction = trade.remaining if whole else exact(fill.quantity)
+        quantity: Fraction = exact(fill.quantity)
+        # What a fill in parts leaves over by rounding alone is sold with its last part.
+        if order.side == "sell" and abs(trade.remaining - quantity) <= trade.bought * _ROUNDING:
+            quantity = trade.remaining
         fee = fill.quantity * fill.price * sent.quote.fee_bps / 1e4
         self.portfolio.trade(order.side, exchange, trade.symbol, quantity, fill.price, fee)
         trade.book(order, fill, quantity, fee)

@@ -1,0 +1,78 @@
+"""A paper runner in a world where a test decides what the books are and how time passes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from consumers.paper.kpi import Kpi
+from consumers.paper.market import Market, ProviderMarket
+from consumers.paper.runner import Stop, run_live
+from consumers.paper.settings import RunSettings
+from tests.support.told_provider import ToldProvider
+
+BEGAN = 1_700_000_000.0
+SYMBOL = "BTC-USDT"
+
+
+class World:
+    """`at(seconds, action)` happens that long after the beginning; books are confirmed unless an action ages them."""
+
+    def __init__(self, directory: Path, exchange: str = "binance") -> None:
+        self.directory = directory
+        self.provider = ToldProvider(exchange)
+        self.stop = Stop()
+        self.elapsed = 0.0
+        self._plan: list[tuple[float, Callable[[], object]]] = []
+
+    def put(self, bid: float, ask: float, quantity: float = 1.0, symbol: str = SYMBOL) -> None:
+        """A book of three levels a side."""
+        self.provider.put(
+            symbol,
+            tuple((bid - step, quantity) for step in range(3)),
+            tuple((ask + step, quantity) for step in range(3)),
+        )
+
+    def at(self, seconds: float, action: Callable[[], object]) -> None:
+        """Plan something."""
+        self._plan.append((seconds, action))
+        self._plan.sort(key=lambda planned: planned[0])
+
+    def run(self, settings: RunSettings, market: Market | None = None) -> Kpi:
+        """The whole run."""
+        market = market or ProviderMarket(self.provider, self.provider.exchange, settings.fees)
+        return run_live(
+            settings,
+            market,
+            self.directory,
+            self.stop,
+            lambda _: None,
+            clock=lambda: BEGAN + self.elapsed,
+            wait=self._wait,
+        )
+
+    def fills(self) -> list[dict[str, Any]]:
+        """The fill events of the only run."""
+        return self._lines("fill_events")
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Its decisions."""
+        return self._lines("decisions")
+
+    def markouts(self) -> dict[str, dict[str, Any]]:
+        """Its mark-outs, by order."""
+        found: dict[str, dict[str, Any]] = {}
+        for line in self._lines("markouts"):
+            found.setdefault(line["order_id"], {}).update(line)
+        return found
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        (path,) = self.directory.glob(f"{name}_*.jsonl")
+        return [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+
+    def _wait(self, seconds: float) -> None:
+        # In whole milliseconds, so that steps fall on the times that tests name.
+        self.elapsed = round(self.elapsed + seconds, 3)
+        while self._plan and self._plan[0][0] <= self.elapsed:
+            self._plan.pop(0)[1]()
