@@ -12,6 +12,7 @@ import redis
 from consumers.direct_provider import BinanceL2WebSocketProvider, UpbitL2WebSocketProvider
 from consumers.market_data_provider import MarketDataProvider
 from consumers.mock_provider import MockMarketDataProvider
+from consumers.multi_assembly import assemble
 from consumers.multi_provider import MultiExchangeProvider
 from consumers.redis_provider import Mode, RedisMarketDataProvider
 from tests.support.builders import book
@@ -69,10 +70,34 @@ class PulledRedisSource(RedisSource):
 
 
 class MultiSource(RedisSource):
-    """One exchange's books on a real server, as a provider of several gives them."""
+    """The books of two exchanges on a real server, and the exchange rate between them, as one."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._providers: list[MultiExchangeProvider] = []
 
     def provider(self, max_age: float = 5.0) -> MarketDataProvider:
-        return MultiExchangeProvider({"binance": super().provider(max_age)}, ["BTC", "ETH"], max_age=max_age)
+        def make(exchange: str, names: list[str]) -> MarketDataProvider:
+            return RedisMarketDataProvider(self.url, exchange, names, self.mode, max_age=max_age)
+
+        made = assemble(make, ["binance", "upbit"], ["BTC", "ETH"], fx_max_age=60.0, max_age=max_age)
+        self._providers.append(made)
+        return made
+
+    def bring(self, update_id: int) -> None:
+        self._writer.update("USDT-KRW", update_id, exchange="upbit", bids=((1400.0, 1.0),), asks=((1400.0001, 1.0),))
+        self._writer.update("BTC-KRW", update_id, exchange="upbit", bids=((139_000.0, 1.0),), asks=((141_000.0, 1.0),))
+        super().bring(update_id)
+        for provider in self._providers:
+            if provider.get_connection_status().is_running:
+                wait_for(partial(_has_taken, provider, update_id))
+
+
+class PulledMultiSource(MultiSource):
+    """The same, asked instead of followed."""
+
+    mode = "pull"
+    pushes = False
 
 
 class MockSource(ProviderSource):
@@ -132,6 +157,11 @@ def _is_newer(provider: MarketDataProvider, update_id: int) -> bool:
     return (provider.status("BTC").update_id or 0) > update_id
 
 
+def _has_taken(provider: MultiExchangeProvider, update_id: int) -> bool:
+    snapshots = [venue.snapshot for venue in provider.consolidated("BTC").venues]
+    return all(snapshot is not None and snapshot.update_id == update_id for snapshot in snapshots)
+
+
 SOURCES: dict[str, type[RedisSource] | type[MockSource] | type[BinanceSource] | type[UpbitSource]] = {
     "redis-push": RedisSource,
     "redis-pull": PulledRedisSource,
@@ -139,6 +169,7 @@ SOURCES: dict[str, type[RedisSource] | type[MockSource] | type[BinanceSource] | 
     "binance": BinanceSource,
     "upbit": UpbitSource,
     "multi": MultiSource,
+    "multi-pull": PulledMultiSource,
 }
 
 

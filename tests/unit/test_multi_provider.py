@@ -360,16 +360,18 @@ def test_a_provider_that_cannot_start_leaves_none_running() -> None:
     assert not world.provider.get_connection_status().is_running
 
 
-def test_stopping_while_it_starts_leaves_none_running() -> None:
+@pytest.mark.parametrize("slow", ["binance", "upbit"])
+def test_stopping_while_it_starts_leaves_none_running(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world, reached, stopped = World(), threading.Event(), threading.Event()
-    start = world.binance.start
+    source: ToldProvider = getattr(world, slow)
+    start = source.start
 
-    def slow() -> None:
-        start()
+    def start_late() -> None:
         reached.set()
         assert stopped.wait(5)
+        start()
 
-    world.binance.start = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(source, "start", start_late)
     starting = threading.Thread(target=world.provider.start)
     starting.start()
     assert reached.wait(5)
@@ -380,6 +382,20 @@ def test_stopping_while_it_starts_leaves_none_running() -> None:
     assert not starting.is_alive()
     assert (world.binance.running, world.upbit.running) == (False, False)
     assert not world.provider.get_connection_status().is_running
+
+
+async def test_a_change_counts_once_however_many_listen() -> None:
+    world = World()
+    world.provider.on_snapshot(lambda _: None)
+    world.provider.updates("BTC")
+    async with world.provider, asyncio.timeout(10):
+        updates = world.provider.updates("BTC")
+        conflated = [(await anext(updates)).conflated]
+        for price in (99_410.0, 99_420.0, 99_430.0):
+            world.binance.put("BTC-USDT", ((price, 0.3),), ((price + 1, 1.0),))
+            conflated.append((await anext(updates)).conflated)
+
+    assert conflated == [0, 0, 0, 0]
 
 
 async def test_updates_come_for_a_change_on_any_exchange_and_of_the_rate() -> None:
