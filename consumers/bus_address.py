@@ -75,6 +75,11 @@ def refused(address: BusAddress, message: str) -> BusConnectionError:
     return BusConnectionError(f"{address.masked} answers: {message}")
 
 
+def foreign(address: BusAddress, error: Exception) -> BusConnectionError:
+    """What answers is no Redis."""
+    return BusConnectionError(f"what answers at {address.masked} is no Redis ({error})")
+
+
 def _mask(url: str) -> str:
     parts = urlsplit(url)
     credentials, at, place = parts.netloc.rpartition("@")

@@ -9,7 +9,7 @@ import hiredis
 import msgspec
 
 from consumers.book_hash import HASH_FIELDS, entry_of, local_time
-from consumers.bus_address import BusAddress, BusConnectionError, refused
+from consumers.bus_address import BusAddress, BusConnectionError, foreign, refused
 from consumers.bus_books import BusBook, BusTable
 from consumers.bus_link import BusLink
 from consumers.bus_stream import Command
@@ -115,9 +115,12 @@ class BusPoller:
             if self._link is None:
                 self._link = BusLink(self._address, "bookbus-poller", _LIMIT)
             return self._link.ask(commands, _LIMIT)
-        except (BusConnectionError, hiredis.ProtocolError) as error:
+        except BusConnectionError:
             self._close()
-            raise BusConnectionError(str(error)) from error
+            raise
+        except hiredis.ProtocolError as error:
+            self._close()
+            raise foreign(self._address, error) from error
 
     def _close(self) -> None:
         if self._link is not None:

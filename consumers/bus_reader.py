@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, suppress
 import hiredis
 
 from consumers.background_loop import BackgroundThread
-from consumers.bus_address import BusAddress, BusConnectionError, refused
+from consumers.bus_address import BusAddress, BusConnectionError, foreign, refused
 from consumers.bus_books import BusTable
 from consumers.bus_link import BusLink
 from consumers.bus_session import TICK, BusSession
@@ -98,8 +98,10 @@ class BusReader:
         while not self._stopping:
             try:
                 self._follow()
-            except (BusConnectionError, hiredis.ProtocolError) as error:
+            except BusConnectionError as error:
                 lost = str(error)
+            except hiredis.ProtocolError as error:
+                lost = str(foreign(self._address, error))
             except SessionLostError as error:
                 lost = str(refused(self._address, str(error)))
             else:
