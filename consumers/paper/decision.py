@@ -7,6 +7,7 @@ from consumers.paper.calibration_table import Expectation
 from consumers.paper.entry_zones import Target
 from consumers.paper.fill_model import Order
 from consumers.paper.market import VenueQuote
+from consumers.paper.open_trade import OpenTrade
 from consumers.paper.order_rules import Refusal, entry_price, fit_order
 from consumers.paper.run_context import RunContext
 from schemas.instruments import Instrument
@@ -34,11 +35,14 @@ def decide(
     target: Target,
     advice: Expectation | None,
     instruments: Mapping[str, Instrument],
+    open_trade: OpenTrade | None,
 ) -> Entry | Skip:
     """Buy where it costs least after fees, unless something stands against it."""
     quote = best_to_buy(quotes)
     if quote is None:
         return _no_book(quotes)
+    if open_trade is not None:
+        return Skip("open_trade", f"{open_trade.trade_id} is open")
     settings = context.settings
     if settings.fillmodel_mode == "strict" and (refused := _zone_refused(advice, settings.min_fill_probability)):
         return refused

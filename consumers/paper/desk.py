@@ -57,11 +57,7 @@ class Desk:
         context.record.decisions += 1
         target = self._chooser.next()
         advice = context.table.expect(*target) if context.table is not None else None
-        found: Entry | Skip
-        if self._trade is not None:
-            found = Skip("open_trade", f"{self._trade.trade_id} is open")
-        else:
-            found = decide(context, self.symbol, now, quotes, target, advice, self._instruments)
+        found = decide(context, self.symbol, now, quotes, target, advice, self._instruments, self._trade)
         if isinstance(found, Skip):
             context.record.skipped[found.reason] += 1
             context.write_decision(

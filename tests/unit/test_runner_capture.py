@@ -1,0 +1,346 @@
+"""Runs through recordings: the recording's clock, waiting orders, the same events for the same inputs."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from consumers.direct_provider import TapeFrame, read_capture
+from consumers.paper.calibration_table import (
+    CalibrationError,
+    CalibrationTable,
+    Method,
+    Score,
+    TapeInfo,
+    Zone,
+    save_table,
+)
+from consumers.paper.calibration_tape import tape_hash
+from consumers.paper.capture_run import CaptureRun, run_captures
+from consumers.paper.entry_zones import EntrySettings
+from consumers.paper.grid import grid
+from consumers.paper.kpi import Kpi
+from consumers.paper.runner import Stop
+from consumers.paper.settings import RunSettings
+from schemas.capture import CaptureError, CaptureFrame, encode_frame
+from schemas.snapshot import Side
+from schemas.trade import Trade
+from tests.support.builders import book
+from tests.support.captures import capture_path
+
+BEGAN = 1_700_000_000.0
+SETTINGS = RunSettings(
+    source="capture:tape",
+    duration=20.0,
+    trade_interval=10.0,
+    order_quantity=0.5,
+    fees={"binance": 10.0},
+    sl_bps=500.0,
+    entry=EntrySettings(minimum=0.0, maximum=0.0, tp_bps=100.0),
+)
+QUEUE = replace(SETTINGS, fill_model="queue")
+
+
+def books(at: float, bid: float = 100.0, ask: float = 101.0, quantity: float = 1.0) -> TapeFrame:
+    snapshot = book(
+        received_us=round((BEGAN + at) * 1e6),
+        update_id=round(at * 1000) + 1,
+        bids=((bid, quantity), (bid - 1, quantity)),
+        asks=((ask, quantity), (ask + 1, quantity)),
+    )
+    return TapeFrame(BEGAN + at, (snapshot,), "binance")
+
+
+def trade(at: float, price: float, quantity: float, aggressor: Side) -> TapeFrame:
+    at_us = round((BEGAN + at) * 1e6)
+    one = Trade("binance", "BTC-USDT", "BTCUSDT", round(at * 1000), price, quantity, aggressor, at_us, at_us)
+    return TapeFrame(BEGAN + at, (one,), "binance")
+
+
+def nothing(at: float) -> TapeFrame:
+    return TapeFrame(BEGAN + at, (), "binance")
+
+
+def run(directory: Path, settings: RunSettings, *frames: TapeFrame) -> tuple[Kpi, list[dict[str, Any]]]:
+    tape = CaptureRun(settings, "binance", directory)
+    for frame in frames:
+        if not tape.receive(frame):
+            break
+    kpi = tape.finish("end_of_recording")
+    return kpi, [msgspec.json.decode(line) for line in Path(kpi.fill_events_path).read_bytes().splitlines()]
+
+
+def test_decisions_and_exits_fall_on_the_recordings_own_time(tmp_path: Path) -> None:
+    quiet = [nothing(second) for second in range(1, 25)]
+
+    kpi, fills = run(tmp_path, SETTINGS, books(0.25), *quiet)
+
+    assert [(fill["side"], fill["timestamp"][17:23]) for fill in fills] == [
+        ("buy", "20.250"),
+        ("sell", "30.250"),
+        ("buy", "30.250"),
+        ("sell", "40.250"),
+    ]
+    assert (kpi.end_reason, kpi.actual_duration_seconds) == ("duration", 20.0)
+
+
+def test_a_hole_in_the_recording_is_a_stale_book(tmp_path: Path) -> None:
+    kpi, _ = run(tmp_path, replace(SETTINGS, trade_interval=4.0), books(0.0), nothing(1.0), nothing(19.0))
+
+    # Last heard at 1 s, so good until 6 s: decided on at 0 and 4, not at 8, 12 and 16.
+    assert (kpi.entry_trades, kpi.skipped_decisions) == (2, {"stale": 3})
+    assert kpi.blocked_exits == {"stale": 1}
+
+
+def test_a_waiting_entry_is_filled_by_trades_after_what_was_ahead(tmp_path: Path) -> None:
+    frames = [
+        books(0.0),
+        trade(1.0, 100.0, 0.9, "sell"),  # 0.1 of the 1.0 ahead of us is left
+        trade(2.0, 100.0, 0.3, "sell"),
+        trade(3.0, 100.0, 9.0, "sell"),
+        books(4.0),
+    ]
+
+    kpi, fills = run(tmp_path, QUEUE, *frames)
+
+    entry = fills[0]
+    assert (entry["filled_quantity"], entry["effective_price"], entry["liquidity"]) == (0.5, 100.0, "maker")
+    assert (entry["latency_ms"], entry["fill_model"], entry["fee"]) == (3000.0, "queue", pytest.approx(0.05))
+    # The recording ends before the profit is taken: sold at the bid, by the model of orders that take.
+    assert (fills[2]["exit_reason"], fills[2]["fill_model"], fills[2]["liquidity"]) == ("end", "book_walk", "taker")
+    assert kpi.total_pnl == pytest.approx(-kpi.fees)
+
+
+def test_a_waiting_exit_takes_its_profit_from_a_print_through_its_price(tmp_path: Path) -> None:
+    frames = [books(0.0), trade(1.0, 99.0, 2.0, "sell"), books(1.5), trade(3.0, 101.5, 2.0, "buy"), books(4.0)]
+
+    kpi, fills = run(tmp_path, QUEUE, *frames)
+
+    assert [(fill["side"], fill["effective_price"], fill["liquidity"]) for fill in fills] == [
+        ("buy", 100.0, "maker"),
+        ("sell", 101.0, "maker"),
+    ]
+    assert fills[1]["exit_reason"] == "take_profit"
+    assert kpi.total_pnl == pytest.approx(0.5 - kpi.fees)
+
+
+def test_an_entry_that_nobody_fills_is_an_event_of_nothing(tmp_path: Path) -> None:
+    kpi, fills = run(tmp_path, QUEUE, *(books(second) for second in range(12)))
+
+    assert (fills[0]["filled_quantity"], fills[0]["effective_price"], fills[0]["fill_reason"]) == (
+        0,
+        None,
+        "not_reached",
+    )
+    assert (kpi.closed_trades, kpi.total_pnl, kpi.unfilled_orders["not_reached"]) == (0, 0.0, len(fills))
+
+
+def test_a_stop_takes_the_waiting_exit_back_and_sells_at_the_bid(tmp_path: Path) -> None:
+    frames = [
+        books(0.0),
+        trade(1.0, 99.0, 2.0, "sell"),
+        books(1.5),
+        books(3.0, bid=94.0, ask=95.0),
+        books(3.2, bid=94.0, ask=95.0),
+    ]
+
+    _, fills = run(tmp_path, QUEUE, *frames)
+
+    assert [(fill["filled_quantity"], fill["exit_reason"], fill["effective_price"]) for fill in fills] == [
+        (0.5, None, 100.0),
+        (0.0, "take_profit", None),
+        (0.5, "stop_loss", 94.0),
+    ]
+
+
+def test_a_run_that_never_has_a_book_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match="never has a live book of BTC-USDT"):
+        run(tmp_path, SETTINGS, nothing(0.0))
+
+
+def zone(zone_id: str, low: float, high: float, ratio: float | None) -> Zone:
+    interval = None if ratio is None else (max(ratio - 0.1, 0.0), min(ratio + 0.1, 1.0))
+    return Zone(
+        zone_id=zone_id,
+        entry_min=low,
+        entry_max=high,
+        tp_min=0.0,
+        tp_max=200.0,
+        buy_fill_ratio=ratio,
+        sell_fill_ratio=ratio,
+        samples=100,
+        buy_samples=100,
+        sell_samples=100,
+        buy_interval=interval,
+        sell_interval=interval,
+        usable=ratio is not None,
+        reason="" if ratio is not None else "too few samples",
+        hold_out_buy_samples=0,
+        hold_out_buy_ratio=None,
+        hold_out_sell_samples=0,
+        hold_out_sell_ratio=None,
+    )
+
+
+def table_file(directory: Path, *zones: Zone, sha256: str = "0" * 64, at: float = 0.0) -> str:
+    score = Score(samples=0, brier=None, base_brier=None, skill=None, log_loss=None, base_log_loss=None)
+    tape = TapeInfo(
+        name="tape",
+        sha256=sha256,
+        exchange="binance",
+        symbols=("BTC-USDT",),
+        first_us=round(at * 1e6),
+        last_us=round(at * 1e6),
+    )
+    method = Method(
+        horizon_seconds=10.0, latency_ms=50.0, order_notional=100.0, depth=20, fit_share=0.7, minimum_samples=30, seed=1
+    )
+    table = CalibrationTable(
+        created_at="2025-01-01T00:00:00+00:00",
+        source="tape",
+        total_events=100,
+        unmatched_events=0,
+        zones=zones,
+        default_buy_fill_ratio=None,
+        default_sell_fill_ratio=None,
+        cancellation_share=None,
+        cancellation_samples=0,
+        hold_out_buy=score,
+        hold_out_sell=score,
+        tapes=(tape,),
+        method=method,
+    )
+    path = directory / "table.json"
+    save_table(table, path)
+    return str(path)
+
+
+def test_advice_is_on_every_decision_and_scored_at_the_end(tmp_path: Path) -> None:
+    path = table_file(tmp_path, zone("near", 0, 5, 0.8))
+
+    kpi, fills = run(
+        tmp_path,
+        replace(SETTINGS, calibration_path=path, fillmodel_mode="advisory"),
+        books(0.0),
+        *map(nothing, range(21)),
+    )
+
+    assert {fill["zone_id"] for fill in fills} == {"near"}
+    assert fills[0]["calibration_version"] == kpi.calibration_version
+    assert kpi.advice is not None
+    assert kpi.advice.entries == 2
+    assert kpi.advice.brier == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "reason"), [(0.2, 0, "zone_refused"), (None, 0, "zone_unusable"), (0.9, 5, "zone_unknown")]
+)
+def test_strict_mode_trades_no_zone_that_does_not_promise_enough(
+    tmp_path: Path, ratio: float | None, low: float, reason: str
+) -> None:
+    path = table_file(tmp_path, zone("Z", low, low + 5, ratio))
+
+    kpi, fills = run(
+        tmp_path,
+        replace(SETTINGS, calibration_path=path, fillmodel_mode="strict"),
+        books(0.0),
+        *map(nothing, range(21)),
+    )
+
+    assert (kpi.skipped_decisions, fills) == ({reason: 2}, [])
+
+
+def test_a_calibrated_fill_comes_true_only_when_the_market_has_come(tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS,
+        fill_model="calibrated",
+        calibration_path=table_file(tmp_path, zone("all", 0, 200, 1.0)),
+        entry=EntrySettings(minimum=100.0, maximum=100.0, tp_bps=100.0),
+    )
+
+    _, stayed = run(tmp_path, settings, *(books(second) for second in range(12)))
+    _, came = run(tmp_path, settings, books(0.0), books(2.0, bid=99.0, ask=99.5), books(3.0, bid=99.5, ask=100.0))
+
+    assert (stayed[0]["filled_quantity"], stayed[0]["fill_reason"]) == (0.0, "not_reached")
+    assert (came[0]["filled_quantity"], came[0]["effective_price"], came[0]["latency_ms"]) == (0.5, 99.0, 2000.0)
+    # One percent above 99 is 99.99: the best ask has come there.
+    assert (came[1]["exit_reason"], came[1]["effective_price"]) == ("take_profit", pytest.approx(99.99))
+
+
+def recording(path: Path) -> Path:
+    """Whole books every half second, as Upbit sends them."""
+    lines = []
+    for number in range(60):
+        message = {
+            "type": "orderbook",
+            "code": "KRW-BTC",
+            "timestamp": 1_700_000_000_000 + number * 500,
+            "total_ask_size": 2.0,
+            "total_bid_size": 2.0,
+            "orderbook_units": [
+                {
+                    "ask_price": 50_100_000.0 + number,
+                    "bid_price": 50_000_000.0 + number,
+                    "ask_size": 1.0,
+                    "bid_size": 1.0,
+                }
+            ],
+            "stream_type": "REALTIME",
+        }
+        frame = CaptureFrame(BEGAN + number / 2, "upbit", "ws", "", msgspec.json.encode(message).decode())
+        lines.append(encode_frame(frame))
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def through(path: Path, directory: Path, *runs: RunSettings) -> list[Kpi]:
+    return run_captures(runs, path, directory, Stop(), lambda _: None)
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    path, settings = recording(tmp_path / "tape.jsonl"), replace(SETTINGS, duration=None, order_quantity=0.01, fees={})
+
+    (first,), (second,) = (through(path, tmp_path / name, settings) for name in ("a", "b"))
+
+    assert first.fill_events_count == 6
+    assert Path(first.fill_events_path).read_bytes() == Path(second.fill_events_path).read_bytes()
+    assert (first.session_id, first.fill_events_sha256) == (second.session_id, second.fill_events_sha256)
+
+
+def test_a_grid_runs_every_combination_as_it_would_run_alone(tmp_path: Path) -> None:
+    path, settings = recording(tmp_path / "tape.jsonl"), replace(SETTINGS, duration=None, order_quantity=0.01, fees={})
+    runs = grid(settings, "trade-interval=5,10 fill-model=simple,book_walk")
+
+    together = through(path, tmp_path / "grid", *runs.values())
+
+    assert list(runs)[1] == "trade-interval=5 fill-model=book_walk"
+    assert len({kpi.session_id for kpi in together}) == 4
+    (alone,) = through(path, tmp_path / "alone", list(runs.values())[1])
+    assert together[1].fill_events_sha256 == alone.fill_events_sha256
+
+
+@pytest.mark.parametrize("text", ["tp-bps", "nonsense=1", "tp-bps=x", "entry-bps-mode=nonsense", "tp-bps=1,1.0"])
+def test_a_grid_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="--grid"):
+        grid(SETTINGS, text)
+
+
+def test_a_table_is_refused_on_the_recording_it_comes_from(tmp_path: Path) -> None:
+    path = recording(tmp_path / "tape.jsonl")
+    table = table_file(tmp_path, zone("Z", 0, 5, 0.5), sha256=tape_hash(path))
+
+    with pytest.raises(CalibrationError, match="cannot validate"):
+        through(path, tmp_path, replace(SETTINGS, fees={}, calibration_path=table))
+
+
+@pytest.mark.parametrize("model", ["book_walk", "queue"])
+def test_a_real_recording_gives_the_same_hash_twice(tmp_path: Path, model: str) -> None:
+    path = capture_path("binance_20210405_10sym")
+    symbol = next(event.symbol for frame in read_capture(path) for event in frame.events)
+    settings = replace(SETTINGS, symbols=(symbol,), order_quantity=0.01, duration=None, fill_model=model, cash=1e9)
+
+    hashes = {through(path, tmp_path / name, settings)[0].fill_events_sha256 for name in ("a", "b")}
+
+    assert len(hashes) == 1
