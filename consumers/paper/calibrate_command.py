@@ -10,7 +10,7 @@ from rich.table import Table
 
 from consumers.monitor.options import LogLevel, ended_by_signal, fail, start_logging
 from consumers.paper import calibration
-from consumers.paper.calibration_table import CalibrationError, CalibrationTable, Score, Zone, load_table, save_table
+from consumers.paper.calibration_table import CalibrationError, CalibrationTable, Score, load_table, save_table
 from consumers.paper.calibration_tape import Tape, capture_tape
 from consumers.paper.calibration_zones import parse_zones
 from schemas.instruments import SymbolError
@@ -90,20 +90,22 @@ def _tapes(captures: list[Path], symbols: tuple[str, ...], depth: int) -> list[T
 
 
 def _print_table(table: CalibrationTable) -> None:
-    shown = Table("zone", "entry bps", "tp bps", "buy filled", "of", "sell filled", "of", "held out", "usable")
+    shown = Table("zone", "entry/tp", "buy filled", "of", "sell filled", "of", "held out", "usable", box=None)
     for zone in table.zones:
         shown.add_row(
             zone.zone_id,
-            f"{zone.entry_min:g}-{zone.entry_max:g}",
-            f"{zone.tp_min:g}-{zone.tp_max:g}",
+            f"{zone.entry_min:g}-{zone.entry_max:g}/{zone.tp_min:g}-{zone.tp_max:g}",
             _ratio(zone.buy_fill_ratio, zone.buy_interval),
             str(zone.buy_samples),
             _ratio(zone.sell_fill_ratio, zone.sell_interval),
             str(zone.sell_samples),
-            _held_out(zone),
-            "yes" if zone.usable else f"no: {zone.reason}",
+            "-" if zone.hold_out_buy_ratio is None else f"{zone.hold_out_buy_ratio:.2f}",
+            "yes" if zone.usable else "no",
         )
     Console().print(shown)
+    for zone in table.zones:
+        if not zone.usable:
+            typer.echo(f"{zone.zone_id} is unusable: {zone.reason}")
     share = "unknown" if table.cancellation_share is None else f"{table.cancellation_share:.3f}"
     typer.echo(
         f"{table.total_events} entries, {table.unmatched_events} undecided; share of cancellations ahead {share} "
@@ -124,8 +126,4 @@ def _print_scores(buy: Score, sell: Score) -> None:
 
 
 def _ratio(ratio: float | None, interval: tuple[float, float] | None) -> str:
-    return "-" if ratio is None or interval is None else f"{ratio:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"
-
-
-def _held_out(zone: Zone) -> str:
-    return "-" if zone.hold_out_buy_ratio is None else f"{zone.hold_out_buy_ratio:.3f} of {zone.hold_out_buy_samples}"
+    return "-" if ratio is None or interval is None else f"{ratio:.2f} ({interval[0]:.2f}-{interval[1]:.2f})"

@@ -13,7 +13,7 @@ from consumers.paper.calibration_zones import NamedZone
 from schemas.snapshot import OrderBookSnapshot
 
 _LATEST_START = 0.1
-"""Share of the horizon within which a slot must bring a book to decide on."""
+"""Share of the horizon within which a slot must bring something, so that the tape is known to go on."""
 
 _SLOT = 2 + _LATEST_START
 """Horizons from one placement to the next: entry and exit are over before the next one of the zone begins."""
@@ -60,42 +60,63 @@ class TrialRun:
     held_out: Part
     first_slot: int = 0
     _placed: defaultdict[str, list[_Placed]] = field(default_factory=lambda: defaultdict(list))
-    _slots: dict[str, int] = field(default_factory=dict)
+    _books: dict[str, OrderBookSnapshot] = field(default_factory=dict)
+    _slot: int = -1
 
     def play(self, tape: Tape) -> None:
         """The whole tape."""
+        now_us = self.survey.info.first_us
         for event in tape.events():
+            now_us = max(now_us, event.received_us)
             placed = self._placed[event.symbol]
             for one in placed:
                 one.trial.receive(event)
             if any(one.trial.done for one in placed):
                 self._collect(event.symbol)
-            if isinstance(event, OrderBookSnapshot) and event.state == "live":
-                self._place(event)
+            if isinstance(event, OrderBookSnapshot):
+                self._books[event.symbol] = event
+            self._begin_slot(now_us)
+        self._expire(now_us)
         for symbol in list(self._placed):
             self._collect(symbol, at_end=True)
 
-    def _place(self, book: OrderBookSnapshot) -> None:
+    def _begin_slot(self, now_us: int) -> None:
+        """Place trials if a slot begins: on the newest book of every symbol, however long it has been unchanged."""
         length = round(self.settings.horizon_us * _SLOT)
-        slot, since_us = divmod(book.received_us - self.survey.info.first_us, length)
-        if slot <= self._slots.get(book.symbol, -1) or since_us > self.settings.horizon_us * _LATEST_START:
+        slot, since_us = divmod(now_us - self.survey.info.first_us, length)
+        late = since_us > self.settings.horizon_us * _LATEST_START
+        if slot <= self._slot or not (late or len(self._books) == len(self.survey.ticks)):
+            return  # a slot before the last symbol's first book waits for it, while there is time
+        self._slot = slot
+        self._expire(now_us)
+        if late:
             return
-        self._slots[book.symbol] = slot
-        starts_us = self.survey.info.first_us + slot * length
+        starts_us = now_us - since_us
         if starts_us + length <= self.split_us:
             part = self.fitted
         elif starts_us >= self.split_us:
             part = self.held_out
         else:
             return
+        for symbol, book in self._books.items():
+            if book.state == "live":
+                self._place(symbol, book, now_us, slot, part)
+
+    def _place(self, symbol: str, book: OrderBookSnapshot, now_us: int, slot: int, part: Part) -> None:
         for zone in self.zones:
-            draw = random.Random(f"{self.seed}:{book.symbol}:{zone.zone_id}:{slot}").random  # noqa: S311 - not a secret
+            draw = random.Random(f"{self.seed}:{symbol}:{zone.zone_id}:{slot}").random  # noqa: S311 - not a secret
             entry_bps = _within(zone.entry_min, zone.entry_max, draw())
             tp_bps = _within(zone.tp_min, zone.tp_max, draw())
-            trial = begin(book, entry_bps, tp_bps, self.survey.ticks.get(book.symbol), self.settings)
+            trial = begin(book, now_us, entry_bps, tp_bps, self.survey.ticks.get(symbol), self.settings)
             if trial is not None:
                 part.started += 1
-                self._placed[book.symbol].append(_Placed(zone.zone_id, self.first_slot + slot, trial, part))
+                self._placed[symbol].append(_Placed(zone.zone_id, self.first_slot + slot, trial, part))
+
+    def _expire(self, now_us: int) -> None:
+        for symbol, placed in self._placed.items():
+            for one in placed:
+                one.trial.expire(now_us)
+            self._collect(symbol)
 
     def _collect(self, symbol: str, at_end: bool = False) -> None:
         """Count what is done; at the end of the tape the rest stays undecided."""

@@ -43,8 +43,8 @@ class Trial:
                 self.void = True
                 return
             self._book = event
-        if event.received_us > self._waiting.order.placed_us + self._settings.horizon_us:
-            self._settle(False)
+        self.expire(event.received_us)
+        if self.done:
             return
         self._waiting.receive(event)
         if self._waiting.done:
@@ -54,6 +54,11 @@ class Trial:
             else:
                 # An entry that came too late to wait is none; an exit that finds the market beyond it is one.
                 self._settle(self.entered is True and reason is FillReason.WOULD_TAKE)
+
+    def expire(self, now_us: int) -> None:
+        """What has waited longer than the horizon is not filled any more."""
+        if not self.done and now_us > self._waiting.order.placed_us + self._settings.horizon_us:
+            self._settle(False)
 
     def _settle(self, filled: bool, at_us: int = 0) -> None:
         if self.entered:
@@ -79,9 +84,9 @@ class Trial:
 
 
 def begin(
-    book: OrderBookSnapshot, entry_bps: float, tp_bps: float, tick: float | None, settings: TrialSettings
+    book: OrderBookSnapshot, now_us: int, entry_bps: float, tp_bps: float, tick: float | None, settings: TrialSettings
 ) -> Trial | None:
-    """A trial that decides on `book`; None where no order can wait in it."""
+    """A trial that decides now on the newest book; None where no order can wait in it."""
     price = entry_price("buy", book, entry_bps, tick)
     exit_price = None if price is None else take_profit_price("buy", price, tp_bps, tick)
     if price is None or exit_price is None:
@@ -91,7 +96,7 @@ def begin(
         symbol=book.symbol,
         side="buy",
         quantity=settings.notional / price,
-        placed_us=book.received_us,
+        placed_us=now_us,
         price=price,
     )
     entry = settings.queue.place(order, book)
