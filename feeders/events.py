@@ -47,7 +47,7 @@ class SnapshotNeeded(Event, frozen=True):
     native: str
     limit: int
     urgent: bool
-    """Whether the book is unusable until then."""
+    """Whether it comes before all that are not: the book is unusable until then, or soon will be."""
 
 
 class TradeHappened(Event, frozen=True):

@@ -82,6 +82,7 @@ class Feed:
     losses: int = 0
     """How often a connection ended: what was asked for before says nothing of the books after."""
     _dropped: set[str] = field(default_factory=set)
+    _losing_line: bool = False
 
     def receive(self, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
         """Take one WebSocket message. Returns the events that concern the connection, not the books."""
@@ -113,9 +114,11 @@ class Feed:
         """This connection is gone."""
         self.losses += 1
         lost = self.counters.lost
+        self._losing_line = True
         self._handle(self.protocol.lose_line(line, reason), received_us)
+        self._losing_line = False
         if self.counters.lost > lost:
-            logger.warning("%s: %d books suspect: %s", self.exchange, self.counters.lost - lost, reason)
+            logger.info("%s: %d books lost: %s", self.exchange, self.counters.lost - lost, reason)
 
     def current(self, topic: Topic, native: str) -> OrderBookSnapshot:
         """The newest book, at the id the exchange's book has reached since with the same levels."""
@@ -196,7 +199,11 @@ class Feed:
 
     def _lose(self, event: BookLost, received_us: int) -> None:
         self.counters.lost += 1
-        logger.info("%s: %s lost: %s", event.native, event.topic, event.reason)
+        logger.log(
+            logging.DEBUG if self._losing_line else logging.INFO,
+            "%s: %s lost: %s",
+            *(event.native, event.topic, event.reason),
+        )
         known = self.latest.get((event.topic, event.native))
         if known is None:
             return

@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 OnAnswer = Callable[[str, bytes], None]
 """Gets the address and every raw answer, for a recording."""
 
-_CALM_AFTER = 30.0
+_CALM_AFTER = 3.0
 _FIRST_DELAY = 0.2
-_LONGEST_DELAY = 30.0
+_LONGEST_DELAY = 10.0
 
 
 @dataclass(slots=True)
@@ -110,9 +110,10 @@ class SnapshotFetcher:
             self._wake.set()
 
     def _delay(self, native: str) -> float:
-        """Nothing for the first request; more for each repetition soon after the last."""
+        """Nothing for the first request; more for each repetition soon after the last one was due."""
         now = time.monotonic()
-        count, last = self._repeats.get(native, (0, 0.0))
-        count = 0 if now - last > _CALM_AFTER else count
-        self._repeats[native] = (count + 1, now)
-        return 0.0 if count == 0 else min(_FIRST_DELAY * 2 ** (count - 1), _LONGEST_DELAY)
+        count, due = self._repeats.get(native, (0, 0.0))
+        count = 0 if now - due > _CALM_AFTER else count
+        delay = 0.0 if count == 0 else min(_FIRST_DELAY * 2 ** (count - 1), _LONGEST_DELAY)
+        self._repeats[native] = (count + 1, now + delay)
+        return delay

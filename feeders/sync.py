@@ -9,8 +9,11 @@ from feeders.order_book import DepthChange, OrderBook
 
 NOTHING: tuple[Event, ...] = ()
 
-_MAX_BUFFERED = 300
-"""Updates kept while a snapshot is awaited: 30 s of a 100 ms stream. Older ones only ask for a newer snapshot."""
+_MAX_BUFFERED = 100
+"""Updates kept while a snapshot is awaited: 10 s of a 100 ms stream, which no request outlasts.
+
+Without older ones the snapshot has to be a newer one, nothing else.
+"""
 
 _MAX_FALLEN = 20
 """Updates in a row below what their own line sent before, after which the exchange has started its ids again."""
@@ -86,7 +89,7 @@ class RangeSync:
         """What came since a snapshot was asked for; None while none is awaited."""
         self._ahead: list[Arrival] = []
         """What came before an update that another line may still bring."""
-        self._window_left = False
+        self._window_left = self._hurried = False
 
     @property
     def book(self) -> OrderBook:
@@ -135,7 +138,8 @@ class RangeSync:
             self._book.apply(update.bids, update.asks)
         if self._book.crossed:
             return self._lose("bids and asks cross", arrivals[-1:])
-        self._id, self._buffer, self._ahead, self._window_left = reached, None, beyond, False
+        self._id, self._buffer, self._ahead = reached, None, beyond
+        self._window_left = self._hurried = False
         deepen = self._ask(self._deep_limit, urgent=False) if limit < self._deep_limit else NOTHING
         if live and before == (self._book.bids.top, self._book.asks.top):
             return [BookUnchanged(self._native, reached), *deepen, *self._check_window()]
@@ -196,14 +200,21 @@ class RangeSync:
         return [*lost, SnapshotNeeded(self._native, self._first_limit, True)]
 
     def _check_window(self) -> Sequence[Event]:
+        """Near the edge of what the last snapshot covered, a small new one is wanted before the published levels
+        reach beyond it, where there may be levels nobody told us of.
+        """
         bids, asks = self._book.bids, self._book.asks
         if not (bids.nears_edge or asks.nears_edge):
             return NOTHING
-        needed = self._ask(self._deep_limit, urgent=False)
-        if self._window_left or not (bids.beyond_edge or asks.beyond_edge):
-            return needed
-        self._window_left = True
-        return [KnownWindowLeft(self._native), *needed]
+        events: list[Event] = []
+        if not self._window_left and (bids.beyond_edge or asks.beyond_edge):
+            self._window_left = True
+            events.append(KnownWindowLeft(self._native))
+        if not self._hurried:
+            self._hurried = True
+            self._buffer = deque(maxlen=_MAX_BUFFERED) if self._buffer is None else self._buffer
+            events.append(SnapshotNeeded(self._native, self._first_limit, True))
+        return events
 
 
 def _split(arrivals: Sequence[Arrival], book_id: int) -> tuple[list[Arrival], list[Arrival]]:

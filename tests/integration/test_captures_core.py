@@ -61,7 +61,7 @@ def test_the_long_capture_leaves_the_known_window_once_and_stays_live() -> None:
     ]
 
     assert [event for event in events if isinstance(event, KnownWindowLeft)] == [KnownWindowLeft("BTCUSDT")]
-    assert events.count(SnapshotNeeded("BTCUSDT", 1_000, urgent=False)) == 1
+    assert events.count(SnapshotNeeded("BTCUSDT", 100, urgent=True)) == 2  # the first one, and near the edge
 
 
 def test_a_capture_without_its_snapshots_ends_with_no_book() -> None:

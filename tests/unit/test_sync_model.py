@@ -273,7 +273,7 @@ class World:
         self._asked.extend(event for event in events if isinstance(event, SnapshotNeeded))
         assert self.sync.update_id == self.reader.update_id
         for event in events:
-            assert not isinstance(event, SnapshotNeeded) or event.urgent is (self.sync.update_id is None)
+            assert not isinstance(event, SnapshotNeeded) or event.urgent or self.sync.update_id is not None
         if self.reader.whole and self.sync.update_id is not None:
             levels = (self.sync.book.bids.levels(), self.sync.book.asks.levels())
             assert levels == self.exchange.truth[self.sync.update_id]
