@@ -1,9 +1,7 @@
 """Binance spot's public REST answers: depth, exchangeInfo, time, ping, tickers; weights and errors."""
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import msgspec
 
@@ -15,6 +13,7 @@ from feeders.simulator.http_server import HttpRequest, HttpResponse, json_respon
 from feeders.simulator.request_weight import RequestWeight
 from feeders.simulator.settings import SimulatorSettings
 from feeders.simulator.truth import BookAt
+from feeders.simulator.venue_rest import VenueRest
 
 _RESTRICTED = (
     "Service unavailable from a restricted location according to 'b. Eligibility' in "
@@ -31,7 +30,6 @@ _BANNED = (
 )
 _DEFAULT_LIMIT = 100
 _MAXIMUM_LIMIT = 5000
-_HANG = 60.0
 
 
 class _BadRequestError(Exception):
@@ -41,15 +39,14 @@ class _BadRequestError(Exception):
         self.message = message
 
 
-class BinanceRest:
+class BinanceRest(VenueRest):
     """Answers `/api/v3/…` from the feeds."""
 
     def __init__(self, feeds: Mapping[str, Feed], settings: SimulatorSettings, faults: FaultBoard) -> None:
+        super().__init__(faults, settings.rest_delay)
         self._feeds = feeds
         self._settings = settings
-        self._faults = faults
         self.weight = RequestWeight(settings.rules, time.monotonic)
-        self.statuses: dict[int, int] = {}
         self._routes: dict[str, Callable[[HttpRequest], object]] = {
             "/api/v3/ping": lambda _: {},
             "/api/v3/time": lambda _: {"serverTime": _milliseconds()},
@@ -58,28 +55,6 @@ class BinanceRest:
             "/api/v3/ticker/bookTicker": self._book_ticker,
             "/api/v3/ticker/24hr": self._day,
         }
-
-    async def answer(self, request: HttpRequest) -> HttpResponse:
-        """One request, faults included."""
-        response = await self._spoiled(request)
-        self.statuses[response.status] = self.statuses.get(response.status, 0) + 1
-        return response
-
-    async def _spoiled(self, request: HttpRequest) -> HttpResponse:
-        symbol = request.query.get("symbol", "")
-        if fault := self._faults.strike("rest_timeout", symbol=symbol):
-            return HttpResponse(0, hang=fault.number(_HANG))
-        if fault := self._faults.strike("rest_status", symbol=symbol):
-            return self._faulty_status(fault)
-        response = self._respond(request)
-        delay = self._settings.rest_delay
-        if fault := self._faults.strike("rest_delay", symbol=symbol):
-            delay += fault.number(1.0)
-        if delay:
-            await asyncio.sleep(delay)
-        if self._faults.strike("rest_truncated", symbol=symbol):
-            return replace(response, cut=True)
-        return response
 
     def _respond(self, request: HttpRequest) -> HttpResponse:
         route = self._routes.get(request.path)

@@ -81,6 +81,7 @@ class UpbitSimulator(VenueSimulator[UpbitFeed]):
         self._upbit_clients.send_queued()
 
     def _restart(self) -> None:
+        self._upbit_clients.drop_all()
         for feed in self._feeds.values():
             feed.restart(_now_ms())
 

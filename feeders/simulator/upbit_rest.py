@@ -1,9 +1,7 @@
 """Upbit's public REST answers: order books, markets, tick sizes, day figures; limits and errors."""
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import msgspec
 
@@ -14,8 +12,7 @@ from feeders.simulator.rate_limit import RateLimit
 from feeders.simulator.upbit_feed import DEPTH, UpbitFeed
 from feeders.simulator.upbit_settings import UpbitSettings
 from feeders.simulator.upbit_texts import error_text, grouping_factor, plain, rest_book, supported_levels
-
-_HANG = 60.0
+from feeders.simulator.venue_rest import VenueRest
 
 _CAUTIONS = (
     *("PRICE_FLUCTUATIONS", "TRADING_VOLUME_SOARING", "DEPOSIT_AMOUNT_SOARING", "GLOBAL_PRICE_DIFFERENCES"),
@@ -66,43 +63,21 @@ class _Group:
         raise _RefusedError(418, "temporarily_blocked", f"{seconds}초 동안 요청이 차단되었습니다.")
 
 
-class UpbitRest:
+class UpbitRest(VenueRest):
     """Answers `/v1/…` from the feeds."""
 
     def __init__(self, feeds: Mapping[str, UpbitFeed], settings: UpbitSettings, faults: FaultBoard) -> None:
+        super().__init__(faults, settings.rest_delay)
         self._feeds = feeds
         self._settings = settings
-        self._faults = faults
         self._groups: dict[tuple[str, str], _Group] = {}
         self._from_pages = RateLimit(1, settings.rules.origin_window)
-        self.statuses: dict[int, int] = {}
         self._routes: dict[str, tuple[str, Callable[[HttpRequest], str]]] = {
             "/v1/orderbook": ("orderbook", self._orderbook),
             "/v1/orderbook/instruments": ("orderbook", self._instruments),
             "/v1/market/all": ("market", self._markets),
             "/v1/ticker/all": ("ticker", self._tickers),
         }
-
-    async def answer(self, request: HttpRequest) -> HttpResponse:
-        """One request, faults included."""
-        response = await self._spoiled(request)
-        self.statuses[response.status] = self.statuses.get(response.status, 0) + 1
-        return response
-
-    async def _spoiled(self, request: HttpRequest) -> HttpResponse:
-        if fault := self._faults.strike("rest_timeout"):
-            return HttpResponse(0, hang=fault.number(_HANG))
-        if fault := self._faults.strike("rest_status"):
-            return _faulty_status(fault)
-        response = self._respond(request)
-        delay = self._settings.rest_delay
-        if fault := self._faults.strike("rest_delay"):
-            delay += fault.number(1.0)
-        if delay:
-            await asyncio.sleep(delay)
-        if self._faults.strike("rest_truncated"):
-            return replace(response, cut=True)
-        return response
 
     def _respond(self, request: HttpRequest) -> HttpResponse:
         if request.path not in self._routes or request.method != "GET":
@@ -116,6 +91,11 @@ class UpbitRest:
             return HttpResponse(200, route(request).encode(), group.headers)
         except _RefusedError as error:
             return _error(error.status, error.name, error.message, group.headers)
+
+    def _faulty_status(self, fault: Fault) -> HttpResponse:
+        status = int(fault.number(503))
+        names = {429: "too_many_requests", 418: "temporarily_blocked"}
+        return _error(status, names.get(status, status), "fault")
 
     def _orderbook(self, request: HttpRequest) -> str:
         feeds = self._asked(request)
@@ -186,12 +166,6 @@ def _day(feed: UpbitFeed) -> str:
         f'"acc_trade_price_24h":{turnover // 10**decimals}.{turnover % 10**decimals:0{decimals}d},'
         f'"timestamp":{feed.time_ms}}}'
     )
-
-
-def _faulty_status(fault: Fault) -> HttpResponse:
-    status = int(fault.number(503))
-    names = {429: "too_many_requests", 418: "temporarily_blocked"}
-    return _error(status, names.get(status, status), "fault")
 
 
 def _error(status: int, name: str | int, message: str, headers: dict[str, str] | None = None) -> HttpResponse:

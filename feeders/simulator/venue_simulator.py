@@ -72,7 +72,7 @@ class VenueSimulator(ABC, Generic[FeedT]):
 
     @abstractmethod
     def _restart(self) -> None:
-        """The exchange comes back with lower ids and other books."""
+        """The exchange comes back with lower ids and other books; whether connections survive is its own affair."""
 
     @property
     def ws_url(self) -> str:
@@ -148,7 +148,6 @@ class VenueSimulator(ABC, Generic[FeedT]):
                 self._clients.refuse(fault.seconds or _REFUSAL, politely=fault.value == "http")
             case "cold_restart":
                 self._faults.played[fault.kind] += 1
-                self._clients.drop_all()
                 self._restart()
             case kind if kind in IMMEDIATE:
                 self._clients.play(fault)
