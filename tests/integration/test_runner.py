@@ -1,0 +1,114 @@
+"""The runner as a user starts it: exchange, feeder, Redis, runner."""
+
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from feeders.simulator.binance import BinanceSimulator
+from tests.support.feeder_process import feeder_process
+from tests.support.runner_process import RunnerProcess, runner_process
+from tests.support.waiting import await_for
+
+MAX_AGE = 2.0
+LIMIT = 30
+
+
+def entered(runner: RunnerProcess) -> int:
+    return sum(decision["action"] == "enter" for decision in runner.lines("decisions"))
+
+
+def skipped(runner: RunnerProcess) -> set[str]:
+    return {decision["reason"] for decision in runner.lines("decisions") if decision["action"] == "skip"}
+
+
+async def test_a_runner_whose_feeder_dies_stops_says_why_and_goes_on_when_it_is_back(
+    redis_url: str, tmp_path: Path
+) -> None:
+    async with BinanceSimulator(symbols=["BTCUSDT"], seed=3, rate=10.0) as exchange:
+        addresses = (redis_url, exchange.ws_url, exchange.rest_url, ["BTCUSDT"])
+        options = ("--redis", redis_url, "--l2-source", "redis", "--trade-interval", "0.5", "--max-age", f"{MAX_AGE}")
+        with feeder_process(*addresses) as feeder:
+            # A runner asks for live books when it starts.
+            await await_for(lambda: "live" in feeder.log or feeder.process.poll() is not None, LIMIT, "a feeder")
+            with runner_process(tmp_path, *options) as runner:
+                await await_for(lambda: len(runner.lines("fill_events")) >= 4, LIMIT, "the first fills")
+                feeder.signal(signal.SIGKILL)
+                feeder.process.wait()
+                killed_at = datetime.now(UTC)
+                await await_for(lambda: bool(skipped(runner) & {"stale", "feeder_down"}), LIMIT, "a stale book")
+                fills = runner.lines("fill_events")
+
+                with feeder_process(*addresses):
+                    before = entered(runner)
+                    await await_for(lambda: entered(runner) >= before + 2, LIMIT, "trades after the restart")
+                runner.process.send_signal(signal.SIGINT)
+                code = runner.process.wait(LIMIT)
+
+                kpi = runner.kpi()
+                assert code == 130, runner.log
+                last = max(datetime.fromisoformat(fill["timestamp"]) for fill in fills)
+                # The last confirmation may be as old as the kill, and a step takes a tenth of a second.
+                assert (last - killed_at).total_seconds() <= MAX_AGE + 0.5
+                assert all(fill["book_age_ms"] <= MAX_AGE * 1e3 for fill in runner.lines("fill_events"))
+                assert kpi["end_reason"] == "interrupted"
+                assert set(kpi["orders_by_book_status"]) == {"live"}
+                assert set(kpi["skipped_decisions"]) & {"stale", "feeder_down"}
+                assert kpi["gaps"]["longest_seconds"] > 0
+
+
+async def test_waiting_orders_are_filled_by_trades_from_the_bus(redis_url: str, tmp_path: Path) -> None:
+    async with BinanceSimulator(symbols=["BTCUSDT"], seed=3, rate=10.0) as exchange:
+        with feeder_process(
+            redis_url, exchange.ws_url, exchange.rest_url, ["BTCUSDT"], "--topics", "book,trades"
+        ) as feeder:
+            await await_for(lambda: "live" in feeder.log or feeder.process.poll() is not None, LIMIT, "a feeder")
+            options = ("--redis", redis_url, "--l2-source", "redis", "--trade-interval", "2", "--fill-model", "queue")
+            with runner_process(tmp_path, *options, "--entry-bps-min", "0", "--sl-bps", "1000") as runner:
+                await await_for(
+                    lambda: any(
+                        fill["liquidity"] == "maker" and fill["filled_quantity"] > 0
+                        for fill in runner.lines("fill_events")
+                    ),
+                    LIMIT,
+                    "a waiting order to be filled",
+                )
+                maker = next(fill for fill in runner.lines("fill_events") if fill["liquidity"] == "maker")
+                assert maker["effective_price"] == maker["target_price"]
+                assert maker["book_seq"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--l2-source", "nonsense"), "--l2-source nonsense: use mock"),
+        (("--l2-source", "capture:missing.jsonl"), "missing.jsonl"),
+        (("--fill-model", "queue"), "no trades"),
+        (("--fill-model", "nonsense"), "unknown fill model 'nonsense'"),
+        (("--fill-model", "queue", "--l2-source", "multi"), "waits on one exchange"),
+        (("--grid", "tp-bps=1,2"), "--grid goes over a recording"),
+        (("--trade-interval", "0"), "--trade-interval"),
+        (("--entry-bps-mode", "zone_random"), "--calibration-path"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_line(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    with runner_process(tmp_path, "--log-level", "error", *arguments) as runner:
+        assert runner.process.wait(LIMIT) == 1
+        (line,) = runner.log.splitlines()
+
+    assert message in line
+    assert line.startswith("error: ")
+
+
+def test_options_have_twins_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = {"L2_SOURCE": "mock", "DURATION_SECONDS": "1", "TRADE_INTERVAL": "0.5", "SESSION_TAG": "twin"}
+    for name, value in twins.items():
+        monkeypatch.setenv(f"BOOKBUS_{name}", value)
+
+    with runner_process(tmp_path) as runner:
+        assert runner.process.wait(LIMIT) == 0, runner.log
+
+    kpi = runner.kpi()
+    assert kpi["session_id"].endswith("_twin")
+    assert (kpi["settings"]["trade_interval"], kpi["end_reason"]) == (0.5, "duration")
