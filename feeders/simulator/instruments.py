@@ -24,6 +24,8 @@ _MAJORS = {
     "DOT": (4.562, 3, 2),
     "AVAX": (22.84, 3, 2),
 }
+_DOLLARS = dict.fromkeys(("USDT", "USDC", "FDUSD"), (1.0, 4, 1))
+"""Worth a dollar, so that their markets are the exchange rates between the quotes of all others."""
 _QUOTE_PRICES = {"BTC": 61837.63, "ETH": 2683.80, "BNB": 571.20, "EUR": 1.09, "TRY": 0.03, "KRW": 0.00073}
 _MINIMUM_TICKS = 60_000
 """A price worth fewer ticks has no room for the depth of the books below it: such a market gets a finer tick."""
@@ -83,11 +85,12 @@ def _instrument(exchange: Exchange, name: str) -> SimulatedInstrument:
     guessed = guess_instrument(exchange, name)
     # One market looks the same in every run: the seed moves its prices, not its grid.
     dice = Random(guessed.native)  # noqa: S311
-    dollars, ticks, steps = _MAJORS.get(guessed.base, (round(dice.lognormvariate(0, 2.5), 6), 2, 2))
+    known = _MAJORS | _DOLLARS
+    dollars, ticks, steps = known.get(guessed.base, (round(dice.lognormvariate(0, 2.5), 6), 2, 2))
     price = dollars / _QUOTE_PRICES.get(guessed.quote, 1.0)
     while price * 10**ticks < _MINIMUM_TICKS and ticks < DECIMALS:
         ticks += 1
-    if guessed.base not in _MAJORS:
+    if guessed.base not in known:
         steps = max(0, min(5, ticks - 4))
     typical_steps = max(1, round(dice.uniform(300, 1500) / dollars * 10**steps))
     start = max(_MINIMUM_TICKS, round(price * 10**ticks))
