@@ -63,7 +63,8 @@ class Market:
         return json.dumps({"stream": f"{self.native.lower()}@depth@100ms", "data": data}, separators=(",", ":"))
 
     def _changes(self, sign: int) -> list[list[str]]:
-        side, changes = self._sides[sign], {}
+        side = self._sides[sign]
+        changes: dict[int, str] = {}
         while len(changes) < 10:
             spot = sign * min(2 * self._levels, 1 + int(self._random.expovariate(1 / 60)))
             if spot in side and self._random.random() < 0.35:
@@ -163,7 +164,7 @@ async def _main(symbols: int, frames: int, repeat: int) -> None:
     made = traffic(symbols, frames)
     fewer = (made[0], made[1][: frames // 5])
     with private_server() as server:
-        rows = {"bookbus": [], "plain": []}
+        rows: dict[str, list[tuple[float, float]]] = {"bookbus": [], "plain": []}
         for _ in range(repeat):
             rows["bookbus"].append(await _measure(bookbus, server.url, made))
             rows["plain"].append(await _measure(plain, server.url, fewer))

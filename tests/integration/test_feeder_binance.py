@@ -161,8 +161,10 @@ async def test_the_hash_is_readable_and_plain_msgpack(redis_url: str) -> None:
             await await_for(lambda: client.hget(key, "state") == b"live", 15, "a live book")
             fields = client.hgetall(key)
 
-            book = msgpack.unpackb(fields[b"book"])
-            assert wire.decode(fields[b"book"]).symbol == "BTC-USDT"
+            blob = fields[b"book"]
+            assert isinstance(blob, bytes)
+            book = msgpack.unpackb(blob)
+            assert wire.decode(blob).symbol == "BTC-USDT"
             assert book["seq"] == int(fields[b"seq"])
             assert float(fields[b"bid"]) == book["bids"][0][0]
             assert float(fields[b"ask"]) == book["asks"][0][0]

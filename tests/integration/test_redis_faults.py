@@ -22,7 +22,7 @@ def _stored(client: "redis.Redis") -> dict[str, OrderBookSnapshot]:
         blobs = {name: client.hget(name, "book") for name in NAMES}
     except (RedisError, OSError):
         return {}
-    return {name: wire.decode(blob) for name, blob in blobs.items() if blob}
+    return {name: wire.decode(blob) for name, blob in blobs.items() if isinstance(blob, bytes)}
 
 
 def _all_live(client: "redis.Redis") -> Callable[[], bool]:

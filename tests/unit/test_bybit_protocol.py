@@ -202,9 +202,11 @@ def test_a_book_that_is_not_lost_equals_the_truth(steps: list[tuple[list[Change]
         # Asks stand above every bid, so that the truth never crosses.
         for side, changes in zip(truth, (bids, asks), strict=True):
             side.update(changes)
-        texts = [[[str(price + lift), str(size)] for price, size in side] for side, lift in ((bids, 0), (asks, 100))]
+        bid_texts, ask_texts = (
+            [[str(price + lift), str(size)] for price, size in side] for side, lift in ((bids, 0), (asks, 100))
+        )
         for _ in range({"send": 1, "drop": 0, "twice": 2}[fate]):
-            _check(protocol.receive(_message("delta", update_id, *texts)), truth)
+            _check(protocol.receive(_message("delta", update_id, bid_texts, ask_texts)), truth)
 
 
 def _check(events: Any, truth: tuple[dict[int, int], dict[int, int]]) -> None:
@@ -217,7 +219,11 @@ def _check(events: Any, truth: tuple[dict[int, int], dict[int, int]]) -> None:
 
 def test_metadata_names_are_the_exchanges_own() -> None:
     market = {
-        "symbol": "BTCUSDT", "baseCoin": "BTC", "quoteCoin": "USDT", "status": "Trading", "innovation": "0",
+        "symbol": "BTCUSDT",
+        "baseCoin": "BTC",
+        "quoteCoin": "USDT",
+        "status": "Trading",
+        "innovation": "0",
         "lotSizeFilter": {"basePrecision": "0.000001", "minOrderAmt": "5"},
         "priceFilter": {"tickSize": "0.01"},
     }
