@@ -48,7 +48,8 @@ class _Placed:
 class TrialRun:
     """Places a trial of every zone in every slot of every symbol; slots are the same for all, so that they compare.
 
-    Slots that end by `split_us` are for `fitted`, those that begin after it for `held_out`, any between for none.
+    Slots that end by `split_us` are for `fitted`, those that begin after it for `held_out`; one between, or one that
+    the tape ends within, is for neither.
     """
 
     zones: Sequence[NamedZone]
@@ -76,9 +77,7 @@ class TrialRun:
             if isinstance(event, OrderBookSnapshot):
                 self._books[event.symbol] = event
             self._begin_slot(now_us)
-        self._expire(now_us)
-        for symbol in list(self._placed):
-            self._collect(symbol, at_end=True)
+        self._expire(now_us + 1)
 
     def _begin_slot(self, now_us: int) -> None:
         """Place trials if a slot begins: on the newest book of every symbol, however long it has been unchanged."""
@@ -94,7 +93,7 @@ class TrialRun:
         starts_us = now_us - since_us
         if starts_us + length <= self.split_us:
             part = self.fitted
-        elif starts_us >= self.split_us:
+        elif self.split_us <= starts_us <= self.survey.info.last_us - length:
             part = self.held_out
         else:
             return
@@ -113,24 +112,26 @@ class TrialRun:
                 self._placed[symbol].append(_Placed(zone.zone_id, self.first_slot + slot, trial, part))
 
     def _expire(self, now_us: int) -> None:
+        """Every horizon that ended before now is over, also where nothing happens."""
         for symbol, placed in self._placed.items():
             for one in placed:
                 one.trial.expire(now_us)
             self._collect(symbol)
 
-    def _collect(self, symbol: str, at_end: bool = False) -> None:
-        """Count what is done; at the end of the tape the rest stays undecided."""
+    def _collect(self, symbol: str) -> None:
+        """Count what is done."""
         left = []
         for one in self._placed[symbol]:
             trial, outcomes = one.trial, one.part.zones[one.zone_id]
-            if not trial.done and not at_end:
+            if not trial.done:
                 left.append(one)
-            elif trial.void or not trial.done:
-                one.part.void += 1
-            else:
-                outcomes.buy.append(Outcome(one.slot, trial.entered is True))
-                if trial.exited is not None:
-                    outcomes.sell.append(Outcome(one.slot, trial.exited))
+                continue
+            one.part.void += trial.void
+            # An entry that was decided counts, whatever the tape lost after it.
+            if trial.entered is not None:
+                outcomes.buy.append(Outcome(one.slot, trial.entered))
+            if trial.exited is not None:
+                outcomes.sell.append(Outcome(one.slot, trial.exited))
         self._placed[symbol] = left
 
 

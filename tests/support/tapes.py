@@ -45,6 +45,7 @@ class MadeUpTape:
     book_interval: float = 0.5
     calm: float = 1.0
     stretch: float = 60.0
+    start_us: int = START_US
 
     def tape(self) -> Tape:
         """For `calibrate`."""
@@ -60,7 +61,7 @@ class MadeUpTape:
             (number * self.book_interval, "", 0.0) for number in range(int(self.seconds / self.book_interval))
         )
         for number, (at, aggressor, price) in enumerate(heapq.merge(books, sorted(entries), sorted(exits))):
-            at_us = START_US + round(at * 1e6)
+            at_us = self.start_us + round(at * 1e6)
             if not aggressor:
                 yield made_up_book(at_us)
             else:

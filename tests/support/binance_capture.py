@@ -1,0 +1,62 @@
+"""A made-up tape as a recording of Binance's frames."""
+
+import gzip
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from consumers.paper.fill_model import TapeEvent
+from schemas.capture import CaptureFrame, encode_frame
+from schemas.snapshot import Levels, OrderBookSnapshot
+
+_WS_URL = "wss://stream.binance.com:9443/stream?streams=btcusdt@depth@100ms/btcusdt@trade"
+_REST_URL = "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=1000"
+
+
+def write_capture(path: Path, events: Iterable[TapeEvent]) -> None:
+    """Every book as an update of all its levels, the first one also as the answer to a request for it."""
+    with gzip.open(path, "wb") as lines:
+        update_id = 0
+        for event in events:
+            at = event.received_us / 1e6
+            if not isinstance(event, OrderBookSnapshot):
+                data = {
+                    "e": "trade",
+                    "E": event.received_us // 1000,
+                    "s": "BTCUSDT",
+                    "t": event.trade_id,
+                    "p": str(event.price),
+                    "q": str(event.quantity),
+                    "T": event.exchange_us // 1000,
+                    "m": event.aggressor == "sell",
+                    "M": True,
+                }
+                lines.write(_ws_frame(at, "btcusdt@trade", data))
+                continue
+            update_id += 1
+            data = {
+                "e": "depthUpdate",
+                "E": event.received_us // 1000,
+                "s": "BTCUSDT",
+                "U": update_id,
+                "u": update_id,
+                "b": _pairs(event.bids),
+                "a": _pairs(event.asks),
+            }
+            lines.write(_ws_frame(at, "btcusdt@depth@100ms", data))
+            if update_id == 1:
+                answer = {"lastUpdateId": update_id, "bids": data["b"], "asks": data["a"]}
+                lines.write(encode_frame(CaptureFrame(at, "binance", "http", _REST_URL, _text(answer))))
+
+
+def _ws_frame(at: float, stream: str, data: object) -> bytes:
+    return encode_frame(CaptureFrame(at, "binance", "ws", _WS_URL, _text({"stream": stream, "data": data})))
+
+
+def _pairs(levels: Levels) -> list[list[str]]:
+    return [[str(price), str(quantity)] for price, quantity in levels]
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
