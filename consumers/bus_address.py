@@ -55,7 +55,11 @@ class BusAddress:
 
 
 def unreachable(address: BusAddress, error: OSError) -> BusConnectionError:
-    """Nobody answers there."""
+    """Nobody answers there, or nobody to be trusted."""
+    if isinstance(error, ssl.SSLError):
+        return BusConnectionError(
+            f"no TLS with {address.masked}: {error.reason or error}; ?ssl_ca_certs=FILE names a CA"
+        )
     cause = error.strerror or str(error) or type(error).__name__
     return BusConnectionError(
         f"no Redis answers at {address.masked} ({cause.lower()}); "

@@ -4,6 +4,8 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Literal
 
+import msgspec
+
 from consumers.bus_address import DEFAULT_URL, BusAddress, BusConnectionError
 from consumers.bus_books import BusTable
 from consumers.bus_poller import BusPoller
@@ -74,7 +76,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             return
         with self._lock:
             reader = self._reader
-            if reader is None:
+            if reader is None or not reader.alive:
                 reader = self._reader = BusReader(
                     self._address, self._table, self._names, self._wanted, self._changes.publish
                 )
@@ -150,7 +152,12 @@ class RedisMarketDataProvider(MarketDataProvider):
 
     def _counts(self, symbol: str) -> Counts:
         book = self._table.by_symbol.get(symbol)
-        return Counts() if book is None else book.counts()
+        counts = Counts() if book is None else book.counts()
+        if self._poller is not None and counts.missed:
+            # Who asks now and then has lost nothing of what came between.
+            received, conflated = counts.received + counts.missed, counts.conflated + counts.missed
+            return msgspec.structs.replace(counts, received=received, conflated=conflated, missed=0)
+        return counts
 
     def _trouble(self) -> str:
         if self._poller is not None and self._polling:

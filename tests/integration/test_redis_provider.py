@@ -260,11 +260,53 @@ def test_a_subscriber_that_the_server_cuts_off_comes_back_and_knows_what_it_miss
         assert busy.failures == []
         wait_for(lambda: provider.status(HUNDRED[-1]).seq == stored_seq(own_client, HUNDRED[-1]))
 
-        for symbol, begin in first.items():
-            status = provider.status(symbol)
-            assert status.seq == stored_seq(own_client, symbol)
-            assert status.received + status.missed == status.seq - begin + 1
+        wait_for(partial(accounted, provider, first))
+        assert [provider.status(symbol).seq for symbol in HUNDRED] == [
+            stored_seq(own_client, symbol) for symbol in HUNDRED
+        ]
         assert total(provider, "resets") == 0
+
+
+def test_a_reader_that_stands_still_is_cut_off_and_comes_back_while_others_go_on(
+    own_redis_server: LocalServer, own_client: redis.Redis
+) -> None:
+    own_client.config_set("client-output-buffer-limit", "pubsub 1mb 512kb 1")
+    writer = BusWriter(own_client)
+    writer.submit_all(book(symbol, update_id=1) for symbol in HUNDRED)
+    slow, other = push(own_redis_server.url, *HUNDRED), push(own_redis_server.url, *HUNDRED)
+    go_on = threading.Event()
+    go_on.set()
+    publish = slow._changes.publish
+
+    def stand_still(symbol: str, count: int) -> None:
+        assert go_on.wait(60)
+        publish(symbol, count)
+
+    slow._changes.publish = stand_still  # type: ignore[method-assign, assignment]
+    with slow, other:
+        first = {symbol: slow.status(symbol).seq for symbol in HUNDRED}
+        go_on.clear()
+        last = 1
+        while len(own_client.client_list(_type="pubsub")) == 2:
+            last += 1
+            writer.submit_all(book(symbol, update_id=last) for symbol in HUNDRED)
+        go_on.set()
+
+        wait_for(lambda: all(update_id(slow, symbol) == last for symbol in HUNDRED))
+        wait_for(lambda: update_id(other, HUNDRED[-1]) == last)
+        assert slow.get_connection_status().reconnect_count == 1
+        wait_for(partial(accounted, slow, first))
+        assert total(slow, "missed") > 0
+        assert (other.get_connection_status().reconnect_count, total(other, "missed")) == (0, 0)
+
+
+def accounted(provider: RedisMarketDataProvider, first: dict[str, int]) -> bool:
+    """Whether every update since `first` was received or is known to be missed."""
+    statuses = provider.get_connection_status().symbols
+    return all(
+        statuses[symbol].received + statuses[symbol].missed == statuses[symbol].seq - begin + 1
+        for symbol, begin in first.items()
+    )
 
 
 def reconnected(provider: RedisMarketDataProvider, count: int) -> bool:

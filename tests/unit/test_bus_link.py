@@ -14,7 +14,7 @@ from consumers.bus_address import BusAddress, BusConnectionError
 from consumers.bus_link import BusLink
 from consumers.redis_provider import Mode, RedisMarketDataProvider
 
-PASSWORD = "open sesame"
+SESAME = "open sesame"
 WELCOME = b"-ERR unknown command 'CLIENT'\r\n+PONG\r\n"
 
 
@@ -53,9 +53,9 @@ class Ends:
 
 
 def test_it_logs_in_selects_and_names_itself(server: socket.socket) -> None:
-    with Ends(server, username="u", password=PASSWORD, database=3) as ends:
+    with Ends(server, username="u", password=SESAME, database=3) as ends:
         assert ends.sent() == [
-            [b"AUTH", b"u", PASSWORD.encode()],
+            [b"AUTH", b"u", SESAME.encode()],
             [b"SELECT", b"3"],
             [b"CLIENT", b"SETNAME", b"me"],
             [b"PING"],
@@ -78,7 +78,7 @@ def test_a_name_that_is_refused_does_not_matter(server: socket.socket) -> None:
 
 
 def test_a_login_that_is_refused_is_told(server: socket.socket) -> None:
-    with Ends(server, password=PASSWORD) as ends:
+    with Ends(server, password=SESAME) as ends:
         ends.answer(b"-WRONGPASS invalid\r\n")
 
         with pytest.raises(BusConnectionError, match="refuses this user name and password"):

@@ -68,6 +68,16 @@ def test_what_comes_later_is_read_too(url: str, writer: BusWriter, mode: Mode) -
     assert status.feeder == "A"
 
 
+def test_what_came_between_two_questions_is_conflated_not_missed(url: str, writer: BusWriter) -> None:
+    writer.update(update_id=1)
+    with RedisMarketDataProvider(url, "binance", ["BTC"], "pull") as provider:
+        for update_id in (2, 3, 4):
+            writer.update(update_id=update_id)
+        status = provider.status("BTC")
+
+    assert (status.update_id, status.received, status.conflated, status.missed) == (4, 4, 2, 0)
+
+
 def test_symbols_may_be_one_text(url: str) -> None:
     assert RedisMarketDataProvider(url, "upbit", "BTC, ETH").symbols == ["BTC-KRW", "ETH-KRW"]
 
