@@ -5,7 +5,7 @@ import pytest
 from consumers.multi_provider import MultiExchangeProvider
 from consumers.sources import Endpoint, SourceSettings, make_provider, open_source
 from feeders.simulator.process import SimulatorProcess
-from schemas.snapshot import BookStatus
+from tests.support.waiting import wait_for
 
 MARKETS = {"binance": ["BTCUSDT"], "upbit": ["KRW-BTC", "KRW-USDT"]}
 
@@ -35,11 +35,7 @@ def test_multi_puts_both_exchanges_together_in_one_currency() -> None:
 
         with make_provider("multi", ["BTC"], settings) as provider:
             assert isinstance(provider, MultiExchangeProvider)
-            # The two local markets know nothing of each other: their prices do not meet.
-            venues = {venue.exchange: venue for venue in provider.consolidated("BTC").venues}
+            wait_for(lambda: not provider.consolidated("BTC").out, what="both exchanges in one book")
+            snapshot = provider.read("BTC").require_live()
 
-        assert {exchange: venue.status for exchange, venue in venues.items()} == {
-            "binance": BookStatus.LIVE,
-            "upbit": BookStatus.LIVE,
-        }
-        assert venues["upbit"].conversion is not None
+        assert (snapshot.exchange, snapshot.symbol) == ("multi", "BTC-USDT")
