@@ -10,7 +10,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo feeder redis redis-stop test bench check
+.PHONY: help demo smoke feeder runner redis redis-stop test bench check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,13 @@ demo: $(READY) ## simulated exchange, feeder, server and two readers for half a 
 feeder: $(READY) ## feed live books to Redis: EXCHANGE=binance SYMBOLS=BTC,ETH
 	@test -n "$$BOOKBUS_REDIS_URL" || $(RUN) -m feeders redis --shared
 	@$(RUN) -m feeders run --exchange $(EXCHANGE) --symbols $(SYMBOLS)
+
+runner: $(READY) ## trade on paper what the feeder publishes: EXCHANGE=binance SYMBOLS=BTC,ETH
+	@test -n "$$BOOKBUS_REDIS_URL" || $(RUN) -m feeders redis --shared
+	@$(RUN) -m consumers run --l2-source redis --exchange $(EXCHANGE) --symbols $(SYMBOLS)
+
+smoke: $(READY) ## five minutes of paper trading through the real path, with a verdict; LIVE=1 at the exchange itself
+	@$(RUN) -m feeders smoke --exchange $(EXCHANGE) $(if $(LIVE),--live)
 
 redis: $(READY) ## start the shared server in the background, unless one answers already
 	@$(RUN) -m feeders redis --shared

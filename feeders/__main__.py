@@ -8,6 +8,7 @@ from feeders.commands.record import record
 from feeders.commands.redis import redis
 from feeders.commands.replay import replay
 from feeders.commands.run import run
+from feeders.commands.smoke import smoke
 from feeders.simulator.command import simulate
 
 app = typer.Typer(
@@ -17,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, record, replay, simulate, redis, demo, health):
+for command in (run, record, replay, simulate, redis, demo, smoke, health):
     app.command()(command)
 
 

@@ -144,7 +144,7 @@ def run(
         str, typer.Option(envvar="BOOKBUS_GRID", help="Vary options over a recording: 'tp-bps=8,12 sl-bps=6,12'.")
     ] = "",
     session_tag: Annotated[str, typer.Option(envvar="BOOKBUS_SESSION_TAG", help="Part of the session's name.")] = "",
-    output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("runs"),
+    output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/paper"),
     exchange: Annotated[
         str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books source redis reads.")
     ] = "binance",
