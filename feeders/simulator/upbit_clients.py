@@ -28,19 +28,23 @@ class UpbitClients(VenueClients[Subscriber]):
         super().__init__((settings.host, settings.port), connecting, faults, background)
         self._streams = streams
         self._from_pages = RateLimit(1, rules.origin_window)
+        self._with_origin = 0
         self._errors = 0
         self._idle_cuts = 0
 
     def status(self) -> dict[str, object]:
         """Connections, and how they ended."""
-        return {**super().status(), "errors": self._errors, "idle_cuts": self._idle_cuts}
+        ends = {"errors": self._errors, "idle_cuts": self._idle_cuts}
+        return {**super().status(), "connects_with_origin": self._with_origin, **ends}
 
     def _describe(self, client: Subscriber) -> dict[str, object]:
         return {"requests": client.requests, "streams": len(client.active)}
 
     def _refusal(self, request: Request) -> HTTPStatus | None:
-        if "Origin" in request.headers and self._from_pages.exceeded():
-            return HTTPStatus.TOO_MANY_REQUESTS
+        if "Origin" in request.headers:
+            self._with_origin += 1
+            if self._from_pages.exceeded():
+                return HTTPStatus.TOO_MANY_REQUESTS
         return None if request.path.partition("?")[0] == PATH else HTTPStatus.NOT_FOUND
 
     def _headers(self) -> Mapping[str, str]:

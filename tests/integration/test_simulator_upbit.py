@@ -267,7 +267,7 @@ async def test_a_web_page_may_connect_once_in_a_while() -> None:
                 pass
         assert refused.value.response.status_code == 429
         async with client(upbit):
-            pass
+            assert upbit.status()["connects_with_origin"] == 2
 
 
 @pytest.mark.parametrize("rules", [SLOW, UpbitRules(messages=1000, more_messages=5)], ids=["a second", "a minute"])

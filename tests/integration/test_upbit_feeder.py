@@ -155,7 +155,7 @@ async def test_an_error_ends_the_connection_and_it_comes_back_without_a_storm(re
     async with running(redis_url, faults=refusals) as (upbit, feeder, seen):
         assert feeder.log.count("upbit refused a subscription: NO_TICKET") == 2
         assert upbit.status()["connects"] == 3
-        assert upbit.status()["connects_refused"] == 0
+        assert (upbit.status()["connects_refused"], upbit.status()["connects_with_origin"]) == (0, 0)
         assert seen.wrong == []
 
 
