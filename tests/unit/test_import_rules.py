@@ -94,9 +94,9 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
 def may_name_an_exchange(name: str) -> bool:
     package, _, last = name.rpartition(".")
     of_one_venue = package == "feeders.exchanges" and last.partition("_")[0] in EXCHANGES
-    # A command line has defaults and examples, and the demo shows one exchange.
+    # A command line has defaults and examples, the demo shows one exchange, and the smoke run all that are simulated.
     return of_one_venue or name.startswith(
-        ("feeders.simulator", "feeders.commands", "feeders.demo", "feeders.__main__")
+        ("feeders.simulator", "feeders.commands", "feeders.demo", "feeders.smoke", "feeders.__main__")
     )
 
 
