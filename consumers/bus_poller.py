@@ -109,8 +109,9 @@ class BusPoller:
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         if self._pid != os.getpid():
-            # In the child of a fork, the connection is the parent's.
-            self._link, self._pid = None, os.getpid()
+            # In the child of a fork, the connection is the parent's, who keeps it open.
+            self._close()
+            self._pid = os.getpid()
         try:
             if self._link is None:
                 self._link = BusLink(self._address, "bookbus-poller", _LIMIT)

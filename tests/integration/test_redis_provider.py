@@ -574,3 +574,17 @@ def test_reading_in_pull_mode_never_raises_when_the_server_goes(
         BusWriter(own_client).update(update_id=3)
         assert update_id(provider) == 3
         assert provider.status("BTC").resets == 1
+
+
+def test_the_child_of_a_fork_asks_over_a_connection_of_its_own(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    BusWriter(client).update()
+    with RedisMarketDataProvider(redis_url, "binance", ["BTC"], "pull") as provider:
+        before = {entry["id"] for entry in client.client_list() if entry["name"] == "bookbus-poller"}
+
+        monkeypatch.setattr("os.getpid", lambda: -1)
+
+        assert update_id(provider) == 100
+        after = {entry["id"] for entry in client.client_list() if entry["name"] == "bookbus-poller"}
+        assert len(after - before) == 1
