@@ -26,10 +26,14 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 class Conflator(Generic[Key]):
-    """Holds at most one submission a key, the newest; who waits longest is taken first."""
+    """Holds one submission a key, the newest; who waits longest is taken first.
+
+    The loss of a book whose ids begin anew goes ahead of the next book, which would be refused without it.
+    """
 
     def __init__(self) -> None:
         self._unsent: dict[Key, Submission] = {}
+        self._losses: dict[Key, Submission] = {}
 
     def __len__(self) -> int:
         return len(self._unsent)
@@ -44,18 +48,22 @@ class Conflator(Generic[Key]):
             # What was never sent is no confirmation yet, however often it is repeated.
             submission = Submission("new", submission.topic, submission.book)
         self._unsent[key] = submission
+        if unsent is not None and unsent.kind == "state" and submission.book.update_id < unsent.book.update_id:
+            self._losses[key] = unsent
+            return submission, False
         return submission, unsent is not None
 
     def take(self, limit: int) -> list[tuple[Key, Submission]]:
-        """Remove and return up to `limit` submissions."""
+        """Remove and return the submissions of up to `limit` keys."""
         unsent = self._unsent
         if len(unsent) <= limit:
             self._unsent = {}
-            return list(unsent.items())
-        taken = list(islice(unsent.items(), limit))
-        for key, _ in taken:
-            del unsent[key]
-        return taken
+            taken = list(unsent.items())
+        else:
+            taken = list(islice(unsent.items(), limit))
+            for key, _ in taken:
+                del unsent[key]
+        return self._after_losses(taken) if self._losses else taken
 
     def drop_confirmations(self) -> int:
         """Forget every `again`: it spoke of a moment that has passed. Returns how many."""
@@ -67,3 +75,8 @@ class Conflator(Generic[Key]):
     def clear(self) -> None:
         """Forget everything."""
         self._unsent.clear()
+        self._losses.clear()
+
+    def _after_losses(self, taken: list[tuple[Key, Submission]]) -> list[tuple[Key, Submission]]:
+        losses = [(key, self._losses.pop(key)) for key, _ in taken if key in self._losses]
+        return losses + taken

@@ -108,6 +108,10 @@ class ExchangeFeed:
         """The newest book, at the id that the exchange's book has reached."""
         return self._keepers[native].line.feed.current(topic, native)
 
+    def is_current(self, topic: Topic, native: str) -> bool:
+        """Whether the newest book still is the exchange's, as far as its connection has said."""
+        return self._keepers[native].line.feed.is_current(topic, native)
+
     def states(self) -> dict[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once."""
         states = {native: state for keeper in self.keepers for native, state in keeper.line.feed.states().items()}

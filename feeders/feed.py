@@ -42,7 +42,10 @@ class SnapshotSource(Protocol):
         """Queue a request."""
 
     def is_pending(self, native: str) -> bool:
-        """Whether an answer for this symbol is still to come."""
+        """Whether an answer for this symbol may still come."""
+
+    def answers_soon(self, native: str) -> bool:
+        """Whether an answer for this symbol is on its way and nothing went wrong with it so far."""
 
 
 @dataclass(slots=True)
@@ -82,6 +85,8 @@ class Feed:
     losses: int = 0
     """How often a connection ended: what was asked for before says nothing of the books after."""
     _dropped: set[str] = field(default_factory=set)
+    _held: dict[str, BookUpdated | None] = field(default_factory=dict)
+    """Symbols whose published levels reach beyond what the exchange has told, with the book not published for that."""
     _losing_line: bool = False
 
     def receive(self, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
@@ -95,7 +100,11 @@ class Feed:
 
     def receive_answer(self, native: str, limit: int, body: bytes, received_us: int) -> None:
         """Take the answer to a snapshot request. Raises WebSocketProtocolError if it makes no sense."""
-        self._handle(self.protocol.receive_answer(native, limit, body), received_us)
+        events = self.protocol.receive_answer(native, limit, body)
+        held = self._held.pop(native, None)
+        self._handle(events, received_us)
+        if held is not None and any(isinstance(event, BookUnchanged) for event in events):
+            self._update(held, received_us)
 
     def receive_recorded(self, url: str, body: bytes, received_us: int) -> None:
         """Take an HTTP answer of a recording."""
@@ -127,6 +136,10 @@ class Feed:
         if update_id is None or update_id == book.update_id or book.state != "live":
             return book
         return replace(book, update_id=update_id)
+
+    def is_current(self, topic: Topic, native: str) -> bool:
+        """Whether the newest book still is the exchange's, as far as its connection has said."""
+        return self.protocol.update_id(native, topic) is not None and self._held.get(native) is None
 
     def states(self) -> Mapping[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once, else as stored."""
@@ -169,6 +182,7 @@ class Feed:
                     self.counters.snapshots_asked += 1
                     self.snapshots.ask(event, self)
                 case KnownWindowLeft():
+                    self._held[event.native] = None
                     self.counters.windows_left += 1
                     logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
                 case PrecisionLost():
@@ -178,7 +192,7 @@ class Feed:
         return rest
 
     def _update(self, event: BookUpdated, received_us: int) -> None:
-        if event.native in self._dropped:
+        if event.native in self._dropped or self._holds(event):
             return
         self.counters.updates += 1
         instrument = self.instrument_of(event.native)
@@ -197,8 +211,22 @@ class Feed:
         self.latest[event.topic, event.native] = snapshot
         self.on_snapshot(snapshot, event.topic)
 
+    def _holds(self, event: BookUpdated) -> bool:
+        """Whether this book is not published yet: levels may lack in it, and the exchange is about to tell.
+
+        Where it will not, as in a recording, a book that may lack levels far from the touch is better than none.
+        """
+        if not self._held or event.topic != "book" or event.native not in self._held:
+            return False
+        if not self.snapshots.answers_soon(event.native):
+            del self._held[event.native]
+            return False
+        self._held[event.native] = event
+        return True
+
     def _lose(self, event: BookLost, received_us: int) -> None:
         self.counters.lost += 1
+        self._held.pop(event.native, None)
         logger.log(
             logging.DEBUG if self._losing_line else logging.INFO,
             "%s: %s lost: %s",

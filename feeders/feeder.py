@@ -132,7 +132,8 @@ class Feeder:
     def _repeat(self, topic: Topic, native: str, now: float) -> None:
         book = self.feed.current(topic, native)
         if book.state == "live":
-            if self.feed.last_sign_of_life(native) <= self._submitted.get((topic, native), 0.0):
+            alive = self.feed.last_sign_of_life(native) > self._submitted.get((topic, native), 0.0)
+            if not alive or not self.feed.is_current(topic, native):
                 return  # nobody can say that this book is still the exchange's
             self.publisher.submit(Submission("again", topic, book))
         else:

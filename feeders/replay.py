@@ -56,6 +56,10 @@ class Unanswered:
         """An answer may still stand in the recording."""
         return True
 
+    def answers_soon(self, native: str) -> bool:
+        """Nobody knows."""
+        return False
+
 
 class Pace:
     """Holds each frame back until its time has come at `speed` times the recorded pace; None never waits."""

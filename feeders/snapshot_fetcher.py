@@ -41,6 +41,7 @@ class SnapshotFetcher:
         self._waiting: dict[str, _Ask] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._repeats: dict[str, tuple[int, float]] = {}
+        self._failing: set[str] = set()
         self._wake = asyncio.Event()
         self.blocked = ""
         """Why no request will ever be answered; empty while that is not so."""
@@ -59,6 +60,10 @@ class SnapshotFetcher:
     def is_pending(self, native: str) -> bool:
         """Whether an answer for this symbol is still to come."""
         return native in self._waiting or native in self._running
+
+    def answers_soon(self, native: str) -> bool:
+        """Whether an answer for this symbol is on its way and nothing went wrong with it so far."""
+        return self.is_pending(native) and native not in self._failing
 
     async def run(self) -> None:
         """Until cancelled. What is not an answer's fault ends it."""
@@ -89,6 +94,7 @@ class SnapshotFetcher:
             if self._on_answer is not None:
                 self._on_answer(url, body)
             del self._running[need.native]
+            self._failing.discard(need.native)
             if ask.feed.losses != losses:
                 self.ask(need, ask.feed)  # the answer may be older than the connection that now waits for it
                 return
@@ -102,6 +108,7 @@ class SnapshotFetcher:
             logger.error("%s will have no book: %s", need.native, error)
         except (RestError, WebSocketProtocolError) as error:
             self.failures += 1
+            self._failing.add(need.native)
             logger.warning("snapshot of %s failed, trying again: %s", need.native, error)
             self._running.pop(need.native, None)
             self.ask(need, ask.feed)

@@ -142,9 +142,9 @@ class RangeSync:
         self._window_left = self._hurried = False
         deepen = self._ask(self._deep_limit, urgent=False) if limit < self._deep_limit else NOTHING
         if live and before == (self._book.bids.top, self._book.asks.top):
-            return [BookUnchanged(self._native, reached), *deepen, *self._check_window()]
+            return [*self._check_window(), BookUnchanged(self._native, reached), *deepen]
         exchange_us = following[-1][0].exchange_us if following else None
-        return [self._updated(exchange_us), *deepen, *self._check_window()]
+        return [*self._check_window(), self._updated(exchange_us), *deepen]
 
     def lose_line(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known; a line's end also ends waiting for what it lacked."""
@@ -161,7 +161,7 @@ class RangeSync:
             return [BookUnchanged(self._native, update.last_id)]
         if self._book.crossed:
             return self._lose("bids and asks cross", [(update, line)])
-        return [self._updated(update.exchange_us), *self._check_window()]
+        return [*self._check_window(), self._updated(update.exchange_us)]
 
     def _updated(self, exchange_us: int | None) -> BookUpdated:
         book = self._book

@@ -114,11 +114,14 @@ class CounterSync:
             self._started.add(line)
             return NOTHING
         self._started.add(line)
+        fell = known is not None and changes.update_id < known
+        lost = [BookLost(self._native, f"update ids fell to {changes.update_id}")] if fell else []
         before = self._tops()
         self._book.replace(changes.bids, changes.asks, _MORE_THAN_ALL)
         self._id = changes.update_id
         self._past.clear()
-        return self._tell(exchange_us, changed=known is None or before != self._tops())
+        # Readers take lower ids only of a book that was lost before.
+        return [*lost, *self._tell(exchange_us, changed=known is None or fell or before != self._tops())]
 
     def receive_changes(self, changes: _Changes, exchange_us: int, line: int) -> Sequence[Event]:
         """Apply, ignore, leave to another line, or lose the book."""

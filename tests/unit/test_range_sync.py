@@ -519,9 +519,9 @@ def test_a_window_that_the_buffered_updates_left_is_told_with_the_snapshot() -> 
     sync.receive_update(depth_update(101, bids=[(99.0, 0.0), (98.0, 0.0)]), LINE)
 
     assert sync.receive_snapshot(depth_snapshot(100), 2) == [
-        BookUpdated(NATIVE, 101, None, (), tuple(ASKS[:1])),
         KnownWindowLeft(NATIVE),
         SnapshotNeeded(NATIVE, 2, urgent=True),
+        BookUpdated(NATIVE, 101, None, (), tuple(ASKS[:1])),
     ]
 
 

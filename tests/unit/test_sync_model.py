@@ -257,7 +257,7 @@ class World:
         need = self._asked.pop(0)
         snapshot = self.exchange.snapshot(update_id, need.limit)
         events = self.sync.receive_snapshot(snapshot, need.limit)
-        if events and isinstance(events[0], BookUpdated | BookUnchanged):
+        if any(isinstance(event, BookUpdated | BookUnchanged) for event in events):
             self.reader.window_left = False
             if self._knows_edges:
                 self.reader.edges = (
