@@ -78,12 +78,30 @@ def test_a_crossed_book_is_lost() -> None:
     assert events == [BookLost("BTCUSDT", "bids and asks cross"), ResubscribeNeeded("BTCUSDT")]
 
 
-def test_a_snapshot_at_any_time_replaces_the_book_also_with_lower_ids() -> None:
+def test_a_snapshot_at_any_time_replaces_the_book() -> None:
+    protocol = _live()
+
+    events = protocol.receive(_message("snapshot", 15, [["90", "1"]], [["91", "1"]]))
+
+    assert events == [BookUpdated("BTCUSDT", 15, TIME_MS * 1000, ((90.0, 1.0),), ((91.0, 1.0),))]
+
+
+def test_a_restarted_service_loses_the_book_and_brings_another_at_once() -> None:
     protocol = _live()
 
     events = protocol.receive(_message("snapshot", 1, [["90", "1"]], [["91", "1"]]))
 
-    assert events == [BookUpdated("BTCUSDT", 1, TIME_MS * 1000, ((90.0, 1.0),), ((91.0, 1.0),))]
+    assert events == [
+        BookLost("BTCUSDT", "update ids fell to 1"),
+        BookUpdated("BTCUSDT", 1, TIME_MS * 1000, ((90.0, 1.0),), ((91.0, 1.0),)),
+    ]
+
+
+def test_a_restarted_service_with_the_same_levels_still_brings_another_book() -> None:
+    lost, updated = _live().receive(_message("snapshot", 1, BIDS, ASKS))
+
+    assert isinstance(lost, BookLost)
+    assert isinstance(updated, BookUpdated)
 
 
 def test_the_same_book_again_is_unchanged() -> None:

@@ -56,6 +56,19 @@ def test_a_loss_replaces_the_book_and_the_next_book_replaces_the_loss() -> None:
     assert conflator.take(1) == [("a", submission("again", 2))]
 
 
+def test_a_loss_before_lower_ids_is_kept_and_goes_first() -> None:
+    conflator: Conflator[str] = Conflator()
+    conflator.put("b", submission("new", 9))
+    conflator.put("a", submission("state", 9))
+
+    assert conflator.put("a", submission("new", 1)) == (submission("new", 1), False)
+    assert conflator.put("a", submission("new", 2)) == (submission("new", 2), True)
+
+    assert conflator.take(1) == [("b", submission("new", 9))]
+    assert conflator.take(1) == [("a", submission("state", 9)), ("a", submission("new", 2))]
+    assert conflator.take(1) == []
+
+
 def test_confirmations_can_be_dropped_and_nothing_else_is() -> None:
     conflator: Conflator[str] = Conflator()
     conflator.put("a", submission("again", 1))
@@ -69,11 +82,14 @@ def test_confirmations_can_be_dropped_and_nothing_else_is() -> None:
 
 def test_a_cleared_conflator_is_empty() -> None:
     conflator: Conflator[str] = Conflator()
+    conflator.put("a", submission("state", 2))
     conflator.put("a", submission("new", 1))
 
     conflator.clear()
 
     assert conflator.take(10) == []
+    conflator.put("a", submission("new", 3))
+    assert conflator.take(10) == [("a", submission("new", 3))]
 
 
 @given(st.lists(st.one_of(st.sampled_from("abcd"), st.integers(0, 3))))
