@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from math import inf
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
 
 from consumers.venue_book import VenueBook, why_skewed, why_unlike
 from schemas.snapshot import Levels
+
+_price = itemgetter(0)
 
 
 class VenueLevel(NamedTuple):
@@ -108,18 +112,20 @@ def _outvoted(venues: Sequence[VenueBook]) -> dict[str, str]:
 def _side(
     parts: Sequence[VenueBook], levels_of: Callable[[VenueBook], Levels], sign: int
 ) -> tuple[tuple[VenueLevel, ...], int]:
-    """One side of all parts as far as it is known, and for how many prices that is; `sign` puts the best first."""
-    merged = sorted(
-        (VenueLevel(price, quantity, part.exchange) for part in parts for price, quantity in levels_of(part)),
-        key=lambda level: sign * level.price,
-    )
+    """One side of all parts as far as it is known, and for how many prices that is; `sign` is -1 for bids."""
+    sides = [(part, levels_of(part)) for part in parts]
     # A book with as many levels as were asked for goes on where it ends here.
-    ends = [sign * levels_of(part)[-1][0] for part in parts if len(levels_of(part)) >= part.depth]
-    if not ends:
-        return tuple(merged), sum(part.depth for part in parts)
-    known = tuple(level for level in merged if sign * level.price <= min(ends))
-    return known, len(_by_price(known))
+    ends = [sign * levels[-1][0] for part, levels in sides if len(levels) >= part.depth]
+    end = min(ends, default=inf)
+    known = [
+        VenueLevel(price, quantity, part.exchange)
+        for part, levels in sides
+        for price, quantity in levels
+        if sign * price <= end
+    ]
+    known.sort(key=_price, reverse=sign < 0)
+    return tuple(known), len(set(map(_price, known))) if ends else sum(part.depth for part in parts)
 
 
 def _by_price(levels: Iterable[VenueLevel]) -> Levels:
-    return tuple((price, sum(level.quantity for level in same)) for price, same in groupby(levels, lambda at: at.price))
+    return tuple((price, sum(level.quantity for level in same)) for price, same in groupby(levels, _price))
