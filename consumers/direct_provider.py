@@ -18,11 +18,12 @@ from consumers.reading import ConnectionStatus, Counts, Observation
 from feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from feeders.exchanges.adapter import Wiring
 from feeders.exchanges.venue import FeedOptions, venue_of
+from feeders.metadata import cached_instruments, default_cache_directory
 from feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
 from feeders.replay import ReplayError, replay
 from feeders.standstill import StandstillWatch
 from schemas.capture import CaptureError, CaptureFrame
-from schemas.instruments import InstrumentRegistry, exchange_of
+from schemas.instruments import Instrument, InstrumentRegistry, exchange_of
 from schemas.snapshot import OrderBookSnapshot
 from schemas.trade import Trade
 
@@ -209,6 +210,12 @@ class UpbitL2WebSocketProvider(DirectProvider):
 DIRECT_PROVIDERS: Mapping[str, type[DirectProvider]] = MappingProxyType(
     {provider.exchange_id: provider for provider in (BinanceL2WebSocketProvider, UpbitL2WebSocketProvider)}
 )
+
+
+def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instrument]:
+    """What the exchange said of its instruments to a feeder on this machine within the last day; else none."""
+    venue = venue_of(exchange)
+    return cached_instruments(venue, rest_url or venue.rest_url, default_cache_directory())
 
 
 class TapeFrame(NamedTuple):

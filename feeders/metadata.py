@@ -46,8 +46,7 @@ class MetadataSource:
     @property
     def cache_file(self) -> Path:
         """One file for each host, so that another host's markets are not taken for these."""
-        host = urlsplit(self.rest.base_url).netloc.replace(":", "_")
-        return self.cache_directory / f"{self.venue.exchange.id}-{host}.json"
+        return _cache_file(self.venue, self.rest.base_url, self.cache_directory)
 
     def _without_exchange(self, error: Exception) -> InstrumentRegistry:
         instruments = self._cached()
@@ -67,9 +66,20 @@ class MetadataSource:
             logger.warning("cannot cache the instruments in %s: %s", self.cache_file, error)
 
     def _cached(self) -> list[Instrument]:
-        try:
-            if time.time() - self.cache_file.stat().st_mtime > MAX_CACHE_AGE:
-                return []
-            return self.venue.instruments(self.cache_file.read_bytes())
-        except (OSError, MetadataError):
+        return cached_instruments(self.venue, self.rest.base_url, self.cache_directory)
+
+
+def cached_instruments(venue: Venue, rest_url: str, cache_directory: Path) -> list[Instrument]:
+    """What the exchange said of its instruments within the last day; none if nobody on this machine asked."""
+    file = _cache_file(venue, rest_url, cache_directory)
+    try:
+        if time.time() - file.stat().st_mtime > MAX_CACHE_AGE:
             return []
+        return venue.instruments(file.read_bytes())
+    except (OSError, MetadataError):
+        return []
+
+
+def _cache_file(venue: Venue, rest_url: str, cache_directory: Path) -> Path:
+    host = urlsplit(rest_url).netloc.replace(":", "_")
+    return cache_directory / f"{venue.exchange.id}-{host}.json"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from consumers.direct_provider import TapeFrame, read_capture
-from consumers.paper.calibration_table import TapeInfo, load_table
-from consumers.paper.calibration_tape import tape_hash
+from consumers.paper.calibration_table import load_table
+from consumers.paper.calibration_tape import require_other_capture
 from consumers.paper.capture_market import CaptureMarket
 from consumers.paper.kpi import Kpi
 from consumers.paper.runner import PROGRESS_INTERVAL, ShowProgress, Stop
@@ -25,11 +25,11 @@ def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop:
     symbols, depth = runs[0].symbols, runs[0].depth
     tapes: list[CaptureRun] = []
     shown = time.monotonic()
+    _refuse_own_tape(runs, path)
     try:
         for frame in read_capture(path, symbols, depth):
             if not tapes:
                 tapes = [CaptureRun(settings, frame.exchange, directory) for settings in runs]
-                _refuse_own_tape(runs, tapes[0], path, frame.time)
             going = [tape for tape in tapes if tape.receive(frame)]
             if not going or stop.reason:
                 break
@@ -75,17 +75,6 @@ class CaptureRun:
             session.step(market.now, sorted(symbols))
         return True
 
-    def tape(self, path: Path, began: float) -> TapeInfo:
-        """What it runs through, as far as its beginning tells."""
-        return TapeInfo(
-            name=path.name,
-            sha256=tape_hash(path),
-            exchange=self._market.exchanges[0],
-            symbols=self._market.symbols,
-            first_us=round(began * 1e6),
-            last_us=round(began * 1e6),
-        )
-
     def progress(self) -> str:
         """One line for people."""
         return self._session.progress(self._market.now) if self._session is not None else "waiting for the first books"
@@ -112,10 +101,8 @@ class CaptureRun:
         self._session.step(market.now)
 
 
-def _refuse_own_tape(runs: Sequence[RunSettings], first: CaptureRun, path: Path, began: float) -> None:
+def _refuse_own_tape(runs: Sequence[RunSettings], path: Path) -> None:
     """Raises CalibrationError for a table that was fitted on this very recording: it would foretell the past."""
-    tables = dict.fromkeys(settings.calibration_path for settings in runs if settings.calibration_path is not None)
-    if tables:
-        tape = first.tape(path, began)
-        for table in tables:
-            load_table(Path(table)).require_other_tape([tape])
+    for table in dict.fromkeys(settings.calibration_path for settings in runs):
+        if table is not None:
+            require_other_capture(load_table(Path(table)), path)

@@ -1,6 +1,6 @@
 """Whether to enter a trade now, where and for how much."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from consumers.paper.calibration_table import Expectation
@@ -34,7 +34,7 @@ def decide(
     quotes: Sequence[VenueQuote],
     target: Target,
     advice: Expectation | None,
-    instruments: Mapping[str, Instrument],
+    instrument_of: Callable[[str], Instrument],
     open_trade: OpenTrade | None,
 ) -> Entry | Skip:
     """Buy where it costs least after fees, unless something stands against it."""
@@ -46,7 +46,7 @@ def decide(
     settings = context.settings
     if settings.fillmodel_mode == "strict" and (refused := _zone_refused(advice, settings.min_fill_probability)):
         return refused
-    order = _order(context, symbol, now, quote, target, instruments[quote.exchange])
+    order = _order(context, symbol, now, quote, target, instrument_of(quote.exchange))
     return order if isinstance(order, Skip) else _affordable(context, Entry(quote, order))
 
 

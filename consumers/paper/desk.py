@@ -1,6 +1,7 @@
 """One symbol's decisions, and its open trade from entry to exit."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from consumers.paper import order_flow
 from consumers.paper.decision import Entry, Skip, best_to_sell, decide
@@ -11,6 +12,7 @@ from consumers.paper.market import VenueQuote
 from consumers.paper.open_trade import OpenTrade
 from consumers.paper.order_rules import Refusal, fit_order, take_profit_price
 from consumers.paper.portfolio import exact
+from consumers.paper.price_unit import PriceUnit
 from consumers.paper.run_context import RunContext
 from schemas.instruments import Instrument
 
@@ -25,7 +27,8 @@ class Desk:
         self.symbol = symbol
         self._context = context
         self._chooser = chooser
-        self._instruments = instruments
+        self._known = instruments
+        self._units = {exchange: PriceUnit() for exchange in instruments}
         self._trade: OpenTrade | None = None
 
     @property
@@ -43,7 +46,7 @@ class Desk:
     def step(self, now: float, quotes: Sequence[VenueQuote], events: Sequence[TapeEvent]) -> None:
         """What happened since the last step, and the books as they are now."""
         for quote in quotes:
-            self._context.execution.observe(quote.book)
+            self._observe(quote)
         trade = self._trade
         if trade is None:
             return
@@ -57,7 +60,7 @@ class Desk:
         context.record.decisions += 1
         target = self._chooser.next()
         advice = context.table.expect(*target) if context.table is not None else None
-        found = decide(context, self.symbol, now, quotes, target, advice, self._instruments, self._trade)
+        found = decide(context, self.symbol, now, quotes, target, advice, self._instrument, self._trade)
         if isinstance(found, Skip):
             context.record.skipped[found.reason] += 1
             context.write_decision(
@@ -99,6 +102,20 @@ class Desk:
             trade.phase, trade.exit_reason = "exiting", "end"
         self._leave(now, trade, quotes)
 
+    def _observe(self, quote: VenueQuote) -> None:
+        execution, book = self._context.execution, quote.book
+        if book is None:
+            return
+        execution.observe(book)
+        # Only waiting orders have to stand on a level of the book.
+        if execution.passive and self._known[quote.exchange].tick is None:
+            self._units[quote.exchange].observe(book)
+
+    def _instrument(self, exchange: str) -> Instrument:
+        """What the exchange said of the symbol; the tick that its prices show where it said nothing."""
+        known = self._known[exchange]
+        return known if known.tick is not None else replace(known, tick=self._units[exchange].tick)
+
     def _go_on(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
         if trade.phase == "entering":
             self._enter(now, trade, quotes)
@@ -130,7 +147,7 @@ class Desk:
         quote = self._seller(trade, quotes)
         if quote is None:
             return
-        instrument = self._instruments[quote.exchange]
+        instrument = self._instrument(quote.exchange)
         price = take_profit_price("buy", trade.entry_price, trade.target.tp_bps, instrument.tick)
         order = self._sale(now, trade, quote, price)
         if order is not None:
@@ -208,7 +225,7 @@ class Desk:
             tp_bps=trade.target.tp_bps,
         )
         bid = quote.book.best_bid() if quote.book is not None else None
-        fitted = fit_order(order, self._instruments[quote.exchange], bid or 0.0)
+        fitted = fit_order(order, self._instrument(quote.exchange), bid or 0.0)
         if isinstance(fitted, Refusal):
             self._blocked(now, trade, [quote], fitted.code, fitted.detail)
             return None

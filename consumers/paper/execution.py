@@ -54,9 +54,9 @@ class Execution:
         """Whether entries and take-profits wait."""
         return self.queue is not None or self.calibrated is not None
 
-    def observe(self, book: OrderBookSnapshot | None) -> None:
+    def observe(self, book: OrderBookSnapshot) -> None:
         """Let a model that remembers what it took see which levels refreshed."""
-        if isinstance(self.taker, BookWalk) and book is not None:
+        if isinstance(self.taker, BookWalk):
             self.taker.observe(book)
 
     def wait(self, order: Order, book: OrderBookSnapshot) -> WaitingOrder:

@@ -219,7 +219,9 @@ def _live(settings: RunSettings, sources: SourceSettings, directory: Path) -> in
         provider = open_source(settings.source, settings.symbols, sources)
         try:
             with _asked_by_signal() as stop:
-                kpi = run_live(settings, _market(settings, provider, sources), directory, stop, logger.info)
+                market = _market(settings, provider, sources)
+                listed = run_options.listed_instruments(market.exchanges, sources)
+                kpi = run_live(settings, market, directory, stop, logger.info, listed=listed)
         finally:
             provider.stop()
     typer.echo(_summary(kpi))

@@ -1,13 +1,17 @@
 """What the options of `run` mean together."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
 from consumers.monitor.arbitrage import parse_fees
 from consumers.paper.entry_zones import EntryMode, EntrySettings
 from consumers.paper.settings import DEFAULT_DURATION, SMOKE_DURATION, RunSettings
-from consumers.sources import SOURCES, Endpoint
+from consumers.sources import SOURCES, Endpoint, SourceSettings
+from schemas.instruments import EXCHANGES, InstrumentRegistry, exchange_of
+
+logger = logging.getLogger(__name__)
 
 CAPTURE = "capture:"
 
@@ -59,3 +63,24 @@ def why_not_passive(settings: RunSettings) -> str:
 def renamed(settings: RunSettings, source: str) -> RunSettings:
     """The same settings for another source."""
     return replace(settings, source=source)
+
+
+def listed_instruments(exchanges: Sequence[str], sources: SourceSettings) -> dict[str, InstrumentRegistry]:
+    """What a feeder on this machine learned of exchanges whose own books are read: tick, step, minimum value.
+
+    None with several exchanges, whose prices are converted and stand on no tick.
+    """
+    if len(exchanges) > 1 or exchanges[0] not in EXCHANGES:
+        return {}
+    (exchange,) = exchanges
+    try:
+        # What knows the exchanges is an extra that a reader of the bus need not have installed.
+        from consumers.direct_provider import known_instruments
+    except ImportError:
+        return {}
+    endpoint = sources.endpoints.get(exchange, Endpoint())
+    instruments = known_instruments(exchange, endpoint.rest_url)
+    if not instruments:
+        logger.info("%s told nobody here its ticks, steps and minimum values: orders are not held to them", exchange)
+        return {}
+    return {exchange: InstrumentRegistry(exchange_of(exchange), instruments, offline=True)}

@@ -2,13 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from consumers.paper.kpi import Kpi
 from consumers.paper.market import Market
 from consumers.paper.session import TradingSession, session_name
 from consumers.paper.settings import RunSettings
+from schemas.instruments import InstrumentRegistry
 
 STEP = 0.1
 """Seconds from one look at the books to the next."""
@@ -50,6 +52,7 @@ def run_live(
     stop: Stop,
     show: ShowProgress,
     *,
+    listed: Mapping[str, InstrumentRegistry] = MappingProxyType({}),
     clock: Clock | None = None,
     wait: Wait | None = None,
 ) -> Kpi:
@@ -57,7 +60,7 @@ def run_live(
     clock, wait = clock or steady_clock(), wait or stop.wait
     began = clock()
     session_id = free_name(directory, session_name(began, settings, recorded=False))
-    session = TradingSession(settings, market, directory, session_id, began, "exchange")
+    session = TradingSession(settings, market, directory, session_id, began, "exchange", listed)
     try:
         reason = _trade(session, clock, wait, stop, show)
     except BaseException as error:

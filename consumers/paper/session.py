@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -22,7 +23,7 @@ from consumers.paper.risk import RiskGuard
 from consumers.paper.run_context import RunContext
 from consumers.paper.run_record import Gap
 from consumers.paper.settings import RunSettings
-from schemas.instruments import Exchange, Instrument, exchange_of, guess_instrument
+from schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
 from schemas.snapshot import OrderBookSnapshot
 
 
@@ -33,9 +34,19 @@ class TradingSession:
     """
 
     def __init__(
-        self, settings: RunSettings, market: Market, directory: Path, session_id: str, began: float, clock: Clock
+        self,
+        settings: RunSettings,
+        market: Market,
+        directory: Path,
+        session_id: str,
+        began: float,
+        clock: Clock,
+        listed: Mapping[str, InstrumentRegistry] = MappingProxyType({}),
     ) -> None:
-        """Raises ValueError for settings that do not fit together, OSError if the files cannot be written."""
+        """`listed` is what exchanges said of their instruments, as far as it is known.
+
+        Raises ValueError for settings that do not fit together, OSError if the files cannot be written.
+        """
         quote = _one_quote(market.symbols)
         table, version = _table(settings)
         portfolio = Portfolio(dict.fromkeys(market.exchanges, settings.cash_in(quote)))
@@ -56,7 +67,7 @@ class TradingSession:
         )
         self._market = market
         self._desks = {
-            symbol: Desk(symbol, self.context, choosers[symbol], _instruments(market.exchanges, symbol))
+            symbol: Desk(symbol, self.context, choosers[symbol], _instruments(market.exchanges, symbol, listed))
             for symbol in market.symbols
         }
         self.context.record.gaps = {symbol: Gap() for symbol in market.symbols}
@@ -197,8 +208,16 @@ def _table(settings: RunSettings) -> tuple[CalibrationTable | None, str | None]:
     return table, f"{table.version}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-def _instruments(exchanges: Sequence[str], symbol: str) -> dict[str, Instrument]:
-    return {exchange: guess_instrument(_exchange(exchange), symbol) for exchange in exchanges}
+def _instruments(
+    exchanges: Sequence[str], symbol: str, listed: Mapping[str, InstrumentRegistry]
+) -> dict[str, Instrument]:
+    """The symbol on each exchange; nothing but its name where the exchange quotes it in another currency."""
+    return {
+        exchange: listed[exchange].resolve(symbol)
+        if exchange in listed
+        else guess_instrument(_exchange(exchange), symbol)
+        for exchange in exchanges
+    }
 
 
 def _exchange(exchange: str) -> Exchange:

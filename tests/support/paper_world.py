@@ -1,7 +1,8 @@
 """A paper runner in a world where a test decides what the books are and how time passes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from consumers.paper.kpi import Kpi
 from consumers.paper.market import Market, ProviderMarket
 from consumers.paper.runner import Stop, run_live
 from consumers.paper.settings import RunSettings
+from schemas.instruments import InstrumentRegistry
 from tests.support.told_provider import ToldProvider
 
 BEGAN = 1_700_000_000.0
@@ -39,7 +41,12 @@ class World:
         self._plan.append((seconds, action))
         self._plan.sort(key=lambda planned: planned[0])
 
-    def run(self, settings: RunSettings, market: Market | None = None) -> Kpi:
+    def run(
+        self,
+        settings: RunSettings,
+        market: Market | None = None,
+        listed: Mapping[str, InstrumentRegistry] = MappingProxyType({}),
+    ) -> Kpi:
         """The whole run."""
         market = market or ProviderMarket(self.provider, self.provider.exchange, settings.fees)
         return run_live(
@@ -48,6 +55,7 @@ class World:
             self.directory,
             self.stop,
             lambda _: None,
+            listed=listed,
             clock=lambda: BEGAN + self.elapsed,
             wait=self._wait,
         )

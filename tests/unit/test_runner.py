@@ -13,6 +13,7 @@ from consumers.paper.market import MultiMarket, ProviderMarket
 from consumers.paper.run_record import Gap, ages_of, brier
 from consumers.paper.runner import free_name
 from consumers.paper.settings import RunSettings, check
+from schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
 from tests.support.paper_world import SYMBOL, World
 from tests.support.told_provider import ToldProvider
 
@@ -179,6 +180,20 @@ def test_limits_and_balances_stop_a_trade_with_their_reason(world: World) -> Non
 
     assert world.run(replace(settings, max_notional=50.0)).skipped_decisions == {"risk_notional": 1}
     assert world.run(replace(settings, cash=50.0)).skipped_decisions == {"no_balance": 1}
+
+
+def test_what_the_exchange_said_of_its_orders_is_kept(world: World) -> None:
+    instrument = Instrument("binance", "BTC", "USDT", "BTCUSDT", tick=0.5, step=0.2, minimum_notional=30.0)
+    listed = {"binance": InstrumentRegistry(EXCHANGES["binance"], [instrument])}
+
+    kpi = world.run(replace(SETTINGS, duration=15.0), listed=listed)
+    refused = World(world.directory / "refused")
+    refused.put(100.0, 101.0)
+
+    assert {fill["order_quantity"] for fill in world.fills()} == {0.4}
+    assert kpi.balances["binance"][SYMBOL] == 0.0
+    small = refused.run(replace(SETTINGS, order_quantity=0.25), listed=listed)
+    assert small.skipped_decisions == {"below_minimum_notional": 1}
 
 
 def test_a_loss_limit_ends_trading_for_the_day(world: World) -> None:

@@ -265,8 +265,17 @@ def test_a_calibrated_fill_comes_true_only_when_the_market_has_come(tmp_path: Pa
 
     assert (stayed[0]["filled_quantity"], stayed[0]["fill_reason"]) == (0.0, "not_reached")
     assert (came[0]["filled_quantity"], came[0]["effective_price"], came[0]["latency_ms"]) == (0.5, 99.0, 2000.0)
-    # One percent above 99 is 99.99: the best ask has come there.
-    assert (came[1]["exit_reason"], came[1]["effective_price"]) == ("take_profit", pytest.approx(99.99))
+    # One percent above 99 is 99.99, on a tick 100: the best ask has come there.
+    assert (came[1]["exit_reason"], came[1]["effective_price"]) == ("take_profit", 100.0)
+
+
+def test_a_waiting_order_stands_on_a_tick_that_the_prices_show(tmp_path: Path) -> None:
+    settings = replace(QUEUE, entry=EntrySettings(minimum=30.0, maximum=30.0))
+
+    _, fills = run(tmp_path, settings, books(0.0, bid=100.0, ask=100.25), *(books(second) for second in range(1, 12)))
+
+    # 30 bps behind 100 is 99.7, between two ticks of 0.25.
+    assert fills[0]["target_price"] == 99.5
 
 
 def recording(path: Path) -> Path:
