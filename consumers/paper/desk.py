@@ -54,8 +54,8 @@ class Desk:
             order_flow.receive(self._context, now, trade, event)
         self._go_on(now, trade, quotes)
 
-    def decide(self, now: float, quotes: Sequence[VenueQuote]) -> None:
-        """Enter, or say why not."""
+    def decide(self, now: float, due: float, quotes: Sequence[VenueQuote]) -> None:
+        """Enter, or say why not. `due` is when the decision should have been made, a little before."""
         context = self._context
         context.record.decisions += 1
         target = self._chooser.next()
@@ -75,7 +75,7 @@ class Desk:
             )
             return
         trade = self._trade = OpenTrade(
-            context.next_trade_id(), self.symbol, target, advice, now + context.settings.hold
+            context.next_trade_id(), self.symbol, target, advice, due + context.settings.hold
         )
         context.open_trades += 1
         context.record.entries += 1
@@ -138,8 +138,9 @@ class Desk:
         if not trade.bought:
             self._close(trade)
             return
-        trade.phase, trade.deadline = "holding", now + context.settings.hold
+        trade.phase = "holding"
         if context.execution.passive:
+            trade.deadline = now + context.settings.hold
             self._wait_for_profit(now, trade, quotes)
 
     def _wait_for_profit(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:

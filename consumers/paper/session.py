@@ -165,7 +165,8 @@ class TradingSession:
             if late > 0:
                 context.record.skipped["runner_late"] += late
                 context.record.decisions += late
-            desk.decide(now, self._quotes[symbol])
+            # Counted from when it was due, a trade of one interval is over when the next decision is made.
+            desk.decide(now, self.began + due * context.settings.trade_interval, self._quotes[symbol])
 
     def _grant(self, symbol: str, tradable: Sequence[VenueQuote]) -> None:
         """Give each exchange what it holds to begin with, once there is a price to tell how much that is."""

@@ -77,6 +77,16 @@ def test_a_trade_and_the_one_before_it_meet_on_one_book(world: World) -> None:
     assert exit_of_first["book_update_id"] == entry_of_second["book_update_id"]
 
 
+def test_a_decision_made_late_does_not_cost_the_next_one(world: World) -> None:
+    # The second decision is made at 2.03 s, the third at 4.00 s.
+    world.at(0.1, lambda: setattr(world, "elapsed", 0.13))
+    world.at(2.5, lambda: setattr(world, "elapsed", 2.6))
+
+    kpi = world.run(replace(SETTINGS, trade_interval=2.0))
+
+    assert (kpi.entry_trades, kpi.skipped_decisions) == (5, {})
+
+
 def test_volumes_are_those_of_the_book_and_a_thin_one_fills_in_part(world: World) -> None:
     world.put(100.0, 101.0, quantity=0.1)
 
