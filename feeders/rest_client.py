@@ -28,9 +28,9 @@ class RestBlockedError(RestError):
 class WeightBudget:
     """Request weight that all symbols of one address share, refilled evenly.
 
-    `per_minute` is the exchange's limit; only `share` of it is used, since other programs on this address count
-    too. What was left unused in the last `burst` seconds may be spent at once. `clock` and `sleep` are parameters
-    for tests.
+    `per_minute` is the exchange's limit; no more than `share` of it is used in any minute, since other programs on
+    this address count too. What was left unused in the last `burst` seconds may be spent at once. `clock` and
+    `sleep` are parameters for tests.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class WeightBudget:
     ) -> None:
         self.per_minute = per_minute
         self.spent = 0
-        self._rate = per_minute * share / 60
+        self._rate = per_minute * share / (60 + burst)
         self._capacity = self._rate * burst
         self._tokens = self._capacity
         self._clock = clock
