@@ -73,7 +73,7 @@ class BookCursor:
             self.take(data, seq, 1, now, at)
             self._seen = True
             return True
-        if self._floor < seq < fence:
+        if self._skipped and self._floor < seq < fence:
             # It came after all, only later than the hash that it led to.
             self.received += 1
             self._skipped -= 1

@@ -91,8 +91,7 @@ class BusSession:
             book.spoiled = False
             self._read_hash(book, now)
         elif newest is None or now - max(newest.received_at, newest.confirmed_at) >= _QUIET:
-            data = newest.data if newest is not None else None
-            self._ask(("HMGET", book.key, "seq", "confirmed_us"), partial(self._on_confirmation, book, data), now)
+            self._ask(("HMGET", book.key, "seq", "confirmed_us"), partial(self._on_confirmation, book), now)
 
     def _ask(self, command: Command, handler: _Handler, now: float) -> None:
         self._commands.append(command)
@@ -112,10 +111,10 @@ class BusSession:
         self._unread.discard(book)
         self.ready = self.ready or not self._unread
 
-    def _on_confirmation(self, book: BusBook, data: bytes | None, reply: Any, _asked: float, now: float) -> None:
+    def _on_confirmation(self, book: BusBook, reply: Any, _asked: float, now: float) -> None:
         newest = book.newest
-        if not book.steady or (newest is not None and newest.data is not data):
-            return  # There was news meanwhile.
+        if not book.steady:
+            return  # The hash is being read anyway.
         if isinstance(reply, list) and newest is not None and reply[0] == b"%d" % newest.seq:
             book.trouble = ""
             try:

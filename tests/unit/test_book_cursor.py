@@ -133,3 +133,27 @@ def test_a_confirmation_never_makes_a_book_older() -> None:
 
     assert cursor.newest is not None
     assert cursor.newest.confirmed_at == 5.0
+
+
+def test_late_messages_of_a_new_beginning_were_never_counted_as_missed() -> None:
+    cursor = steady_at(1_700_000_000_000_000)
+    cursor.await_hash()
+    cursor.hash_read(entry(1_700_000_009_000_003, at=9.0))
+
+    message(cursor, 1_700_000_009_000_001, at=9.0)
+    message(cursor, 1_700_000_009_000_002, at=9.0)
+    cursor.settle()
+
+    assert (cursor.missed, cursor.resets, seq_of(cursor)) == (0, 1, 1_700_000_009_000_003)
+
+
+def test_what_was_jumped_over_is_not_missed_before_everything_has_come() -> None:
+    cursor = steady_at(10)
+    cursor.await_hash()
+    cursor.hash_read(entry(12))
+
+    assert cursor.missed == 0
+
+    cursor.settle()
+
+    assert cursor.missed == 1

@@ -172,6 +172,7 @@ class Reader:
         """What is read never goes back, and is always a book of the symbol."""
         snapshot, _ = held.read()
         if snapshot is None:
+            assert held.symbol not in self.read_seq
             return None
         assert snapshot.symbol == held.symbol
         assert snapshot.seq >= self.read_seq.get(held.symbol, 0)

@@ -7,6 +7,7 @@ from typing import Any
 import hiredis
 import pytest
 
+from consumers.book_cursor import Entry
 from consumers.bus_books import BusBook, BusTable
 from consumers.bus_session import BusSession
 from consumers.bus_stream import BusStream, SessionLostError
@@ -14,7 +15,7 @@ from consumers.consumer_heartbeat import ConsumerIdentity, consumer_fields
 from consumers.symbol_names import SymbolNames
 from schemas.heartbeat import FeederHeartbeat, encode_heartbeat
 from schemas.redis_names import RedisNames
-from schemas.wire import encode
+from schemas.wire import HEAD, encode
 from tests.support.builders import book
 
 NAMES = RedisNames()
@@ -91,6 +92,27 @@ def test_a_message_is_as_old_as_the_stream_may_be_behind() -> None:
     assert stream.book.newest is not None
     assert stream.book.previous.confirmed_at == pytest.approx(11.0)
     assert stream.book.newest.confirmed_at == pytest.approx(11.1)
+
+
+def test_a_message_that_comes_before_the_answer_may_be_as_old_as_the_question() -> None:
+    stream = Stream()
+    stream.stream.keep_alive(11.0)
+
+    stream.receive(12.5, message(1))
+
+    assert stream.book.newest is not None
+    assert stream.book.newest.confirmed_at == pytest.approx(11.0)
+
+
+def test_bytes_that_only_begin_like_a_book_are_not_weighed_against_the_hash() -> None:
+    stream = Stream()
+    stream.book.await_hash()
+    stream.receive(11.0, message(4), [b"message", BTC, HEAD + bytes(8) + b"spoiled"])
+
+    stream.book.hash_read(Entry(encode(book(seq=2)), 2, 11.0, 11.0, 11.0))
+
+    assert stream.book.newest is not None
+    assert (stream.book.newest.seq, stream.book.skipped) == (4, 1)
 
 
 def test_a_slow_answer_is_asked_for_again_at_once() -> None:
@@ -178,6 +200,22 @@ def test_an_answer_that_does_not_come_within_five_seconds_ends_the_session() -> 
     waiting.tick(15.0)
     with pytest.raises(SessionLostError, match="no answer for 5 s"):
         waiting.tick(15.1)
+
+
+def test_a_confirmation_that_comes_while_the_hash_is_read_asks_for_nothing_more() -> None:
+    following = session(["BTC"])
+    following.receive(replies([b"1", b"0"], []), 10.0)
+    following.stream.receive(replies([b"subscribe", FEEDERS, 1], [b"subscribe", BTC, 2]), 10.0)
+    following.receive(replies([encode(book(seq=1)), b"1", b"1"]), 10.0)
+    following.stream.outgoing(10.0)
+    following.stream.receive(replies([b"pong", b"1"], [b"pong", b"2"]), 10.0)
+    for now in (13.0, 14.0):
+        following.tick(now)
+    following.outgoing()
+
+    following.receive(replies([b"4", b"0"], [b"2", b"1"], [b"4", b"0"], [b"2", b"1"]), 14.0)
+
+    assert following.outgoing() == [("HMGET", BTC, "book", "confirmed_us", "published_us")]
 
 
 def test_an_answer_nobody_asked_for_ends_the_session() -> None:

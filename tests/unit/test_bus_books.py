@@ -1,0 +1,84 @@
+"""What reading one book gives while its messages come."""
+
+import pytest
+
+from consumers.bus_books import BusBook
+from schemas.wire import HEAD, WireError, encode
+from tests.support.builders import book
+
+SPOILED = HEAD + (9).to_bytes(8, "big") + b"spoiled"
+
+
+def bus_book(*messages: bytes) -> BusBook:
+    followed = BusBook("md:book:binance:BTC-USDT", "binance", "BTC-USDT")
+    for number, message in enumerate(messages):
+        followed.take(message, number + 1, 1, float(number), float(number))
+    return followed
+
+
+def test_a_book_without_messages_has_nothing_to_read() -> None:
+    assert bus_book().read() == (None, None)
+
+
+def test_the_same_bytes_are_decoded_once_also_after_a_confirmation() -> None:
+    followed = bus_book(encode(book(seq=1)))
+    first, _ = followed.read()
+
+    followed.confirm(5.0)
+    again, entry = followed.read()
+
+    assert again is first
+    assert entry is not None
+    assert entry.confirmed_at == 5.0
+
+
+def test_a_message_that_cannot_be_decoded_leaves_the_one_before_it() -> None:
+    followed = bus_book(encode(book(seq=1)), encode(book(seq=2)), SPOILED)
+
+    snapshot, entry = followed.read()
+
+    assert snapshot == book(seq=2)
+    assert entry is not None
+    assert (entry.confirmed_at, followed.spoiled, followed.counts().skipped) == (1.0, True, 1)
+
+
+def test_after_several_of_them_the_last_one_that_was_read_stays() -> None:
+    followed = bus_book(encode(book(seq=1)))
+    first, _ = followed.read()
+    followed.take(SPOILED, 2, 1, 1.0, 1.0)
+    followed.take(SPOILED[:-1], 3, 1, 2.0, 2.0)
+
+    snapshot, entry = followed.read()
+
+    assert snapshot is first
+    assert entry is not None
+    assert entry.confirmed_at == 0.0
+    followed.confirm(9.0)
+    assert followed.read()[1] is entry
+
+
+def test_a_book_that_cannot_be_read_is_counted_once() -> None:
+    followed = bus_book(SPOILED)
+
+    assert followed.read() == (None, None)
+    assert followed.read() == (None, None)
+    assert followed.counts().skipped == 1
+
+
+def test_the_book_of_another_symbol_or_exchange_is_none_of_ours() -> None:
+    followed = bus_book()
+
+    for other in (book("ETH-USDT"), book(exchange="upbit")):
+        with pytest.raises(WireError, match="under the name md:book:binance:BTC-USDT"):
+            followed.decode(encode(other))
+
+
+def test_updates_that_nobody_read_are_conflated_once_a_newer_one_came() -> None:
+    followed = bus_book(encode(book(seq=1)), encode(book(seq=2)))
+    assert followed.counts().conflated == 1
+
+    followed.read()
+    assert followed.counts().conflated == 1
+
+    followed.take(encode(book(seq=5)), 5, 3, 3.0, 3.0)
+    assert followed.counts().conflated == 3
