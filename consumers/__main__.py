@@ -2,6 +2,8 @@
 
 import typer
 
+from consumers.analysis.analyze_command import analyze
+from consumers.analysis.compare_command import compare
 from consumers.monitor.arbitrage import arbitrage
 from consumers.monitor.show import show
 from consumers.monitor.tail import tail
@@ -15,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, show, tail, arbitrage, calibrate):
+for command in (run, show, tail, arbitrage, calibrate, analyze, compare):
     app.command()(command)
 
 

@@ -1,0 +1,1 @@
+"""What paper runs left behind, judged and shown."""

@@ -1,0 +1,42 @@
+"""`compare`: how the fills of several paper runs differ."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consumers.analysis.analyze_command import read_or_fail, show, write_or_fail
+from consumers.analysis.report import COMPARISON_NOTE, comparison_page
+from consumers.analysis.tables import difference_table, side_table
+from consumers.monitor.options import fail
+
+EXAMPLES = """
+How the fills of several paper runs differ: the same figures beside each other, and tests against the first run.
+
+\b
+  python -m consumers compare runs/fill_events_A.jsonl runs/fill_events_B.jsonl
+  python -m consumers compare A.jsonl B.jsonl C.jsonl --report reports
+"""
+
+
+def compare(
+    events_files: Annotated[list[Path], typer.Argument(help="fill_events_SESSION.jsonl of two runs or more.")],
+    report: Annotated[
+        Path | None, typer.Option(envvar="BOOKBUS_REPORT", help="Directory for a page with plots.")
+    ] = None,
+) -> None:
+    if len(events_files) < 2:
+        fail("name the fill events of two runs or more")
+    runs = [(chr(ord("A") + place), read_or_fail(path)) for place, path in enumerate(events_files)]
+    for name, run in runs:
+        bad = f", {run.lines.bad} bad lines skipped" if run.lines.bad else ""
+        typer.echo(f"{name}: {run.path}{bad}")
+    show("By side", side_table(runs))
+    show("Differences", difference_table(runs))
+    typer.echo(COMPARISON_NOTE)
+    if report is not None:
+        named = [(f"{name} {run.session_id}", run) for name, run in runs]
+        write_or_fail(report, f"comparison_{runs[0][1].session_id}.html", lambda: comparison_page(named))
+
+
+compare.__doc__ = EXAMPLES

@@ -1,0 +1,176 @@
+"""Figures of a run's fill events."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from consumers.analysis.fill_event_file import RunFiles
+from consumers.paper.calibration_statistics import Outcome, interval, share
+from consumers.paper.fill_events import DecisionEvent, FillEvent
+from schemas.snapshot import Side
+
+SIDES: tuple[Side, ...] = ("buy", "sell")
+MEASURES = {
+    "available_volume": "available volume",
+    "fill_ratio": "fill ratio",
+    "slippage_bps": "slippage, bps",
+}
+NO_ZONE = "no zone"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`std` has n−1 below the line; what too few values do not tell is None."""
+
+    count: int
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    median: float | None = None
+    std: float | None = None
+
+
+class Market(NamedTuple):
+    """A symbol on one exchange."""
+
+    exchange: str
+    symbol: str
+
+    def __str__(self) -> str:
+        return f"{self.symbol} on {self.exchange}"
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneFigures:
+    """How often a zone's orders came true, with 95 % confidence, and how often the model said they would.
+
+    `buy`: entries of which anything was filled. `sell`: positions that left by take-profit.
+    """
+
+    zone_id: str
+    side: Side
+    count: int
+    ratio: float | None
+    interval: tuple[float, float] | None
+    expected: float | None
+    mean_fill_ratio: float | None
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Of the values together."""
+    if not values:
+        return Summary(0)
+    low, high = min(values), max(values)
+    # The mean of equal values may differ from them in the last digit.
+    mean = min(max(statistics.fmean(values), low), high)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Summary(len(values), low, high, mean, statistics.median(values), std)
+
+
+def measured(events: Iterable[FillEvent], measure: str, side: Side) -> list[float]:
+    """The known values of one side."""
+    values = (getattr(event, measure) for event in events if event.side == side)
+    return [value for value in values if value is not None]
+
+
+def volumes_by_market(events: Iterable[FillEvent], side: Side) -> dict[Market, list[float]]:
+    """The known available volumes of one side."""
+    found: dict[Market, list[float]] = defaultdict(list)
+    for event in events:
+        if event.side == side and event.available_volume is not None:
+            found[Market(event.exchange, event.symbol)].append(event.available_volume)
+    return dict(found)
+
+
+def relative_spread(groups: Iterable[Sequence[float]]) -> float | None:
+    """std/mean within groups; that the groups differ from each other does not count.
+
+    For one group this is its std/mean. None where no group has two values, or where a mean is zero.
+    """
+    squares, freedom = 0.0, 0
+    for values in groups:
+        mean = statistics.fmean(values)
+        if mean == 0:
+            return None
+        squares += math.fsum((value / mean - 1) ** 2 for value in values)
+        freedom += len(values) - 1
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """By the nearest rank; None without values."""
+    if not values:
+        return None
+    rank = max(-(-len(values) * percent // 100), 1)
+    return sorted(values)[rank - 1]
+
+
+def ages(events: Iterable[FillEvent]) -> list[float]:
+    """Milliseconds since the last confirmation of the books that orders were decided on, where known."""
+    return [event.book_age_ms for event in events if event.book_age_ms is not None]
+
+
+def by_zone(run: RunFiles) -> list[ZoneFigures]:
+    """Zones by name, each with its entries and its exits."""
+    trades: dict[str, list[FillEvent]] = defaultdict(list)
+    for event in run.events:
+        trades[event.trade_id].append(event)
+    decided = {one.trade_id: one for one in run.decisions or () if one.action == "enter"}
+    zones: dict[str, list[str]] = defaultdict(list)
+    for trade_id, events in trades.items():
+        zones[events[0].zone_id or NO_ZONE].append(trade_id)
+    return [
+        figures
+        for zone_id in sorted(zones)
+        for figures in _zone(
+            zone_id, [trades[trade_id] for trade_id in zones[zone_id]], [decided.get(one) for one in zones[zone_id]]
+        )
+    ]
+
+
+def _zone(
+    zone_id: str, trades: Sequence[list[FillEvent]], decisions: Sequence[DecisionEvent | None]
+) -> list[ZoneFigures]:
+    """A trade without its entry says nothing: its file is not whole."""
+    whole = [pair for pair in zip(trades, decisions, strict=True) if any(event.side == "buy" for event in pair[0])]
+    left = [(trade, decision) for trade, decision in whole if _entered(trade) and _left(trade)]
+    entries = [Outcome(_slot(trade), _entered(trade)) for trade, _ in whole]
+    exits = [Outcome(_slot(trade), _took_profit(trade)) for trade, _ in left]
+    expected_buy = _mean(one.expected_fill if one else None for _, one in whole)
+    expected_sell = _mean(one.expected_exit if one else None for _, one in left)
+    return [
+        ZoneFigures(zone_id, side, len(outcomes), share(outcomes), interval(outcomes), expected, _ratio(trades, side))
+        for side, outcomes, expected in zip(SIDES, (entries, exits), (expected_buy, expected_sell), strict=True)
+    ]
+
+
+def _slot(trade: Sequence[FillEvent]) -> int:
+    """Trades that began in one second are not independent of each other."""
+    return int(min(datetime.fromisoformat(event.timestamp).timestamp() for event in trade))
+
+
+def _entered(trade: Sequence[FillEvent]) -> bool:
+    return any(event.side == "buy" and event.filled_quantity > 0 for event in trade)
+
+
+def _left(trade: Sequence[FillEvent]) -> bool:
+    return any(event.side == "sell" and event.exit_reason not in (None, "end") for event in trade)
+
+
+def _took_profit(trade: Sequence[FillEvent]) -> bool:
+    return any(event.exit_reason == "take_profit" and event.filled_quantity > 0 for event in trade)
+
+
+def _ratio(trades: Iterable[Sequence[FillEvent]], side: Side) -> float | None:
+    return _mean(event.fill_ratio for trade in trades for event in trade if event.side == side)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None as well if any of them is not known: a mean of the others would be of other trades."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(found) else None
