@@ -4,7 +4,9 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
+
+from consumers.paper.calibration_zones import ZoneRange
 
 EntryMode = Literal["fixed", "cycle", "random", "zone_random"]
 
@@ -16,19 +18,6 @@ class Target(NamedTuple):
 
     entry_bps: float
     tp_bps: float
-
-
-class ZoneRange(Protocol):
-    """A zone of a calibration: both ranges are half-open, [min, max)."""
-
-    @property
-    def entry_min(self) -> float: ...
-    @property
-    def entry_max(self) -> float: ...
-    @property
-    def tp_min(self) -> float: ...
-    @property
-    def tp_max(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)

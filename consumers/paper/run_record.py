@@ -1,5 +1,6 @@
 """What a run counts while it goes, and the figures at its end."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -71,8 +72,8 @@ def ages_of(seconds: list[float]) -> Ages:
         return Ages(0, None, None, None)
     ordered = sorted(seconds)
 
-    def rank(share: float) -> float:
-        return round(ordered[max(-(-len(ordered) * share // 100), 1).__int__() - 1] * 1e3, 3)
+    def rank(share: int) -> float:
+        return round(ordered[max(math.ceil(len(ordered) * share / 100), 1) - 1] * 1e3, 3)
 
     return Ages(len(ordered), rank(50), rank(99), rank(100))
 
