@@ -28,7 +28,6 @@ class BookCursor:
 
     __slots__ = (
         "_fence",
-        "_floor",
         "_seen",
         "_skipped",
         "missed",
@@ -50,7 +49,6 @@ class BookCursor:
         self.resets = 0
         self._fence: int | None = None
         self._seen = False
-        self._floor = 0
         self._skipped = 0
 
     def await_hash(self) -> None:
@@ -73,7 +71,7 @@ class BookCursor:
             self.take(data, seq, 1, now, at)
             self._seen = True
             return True
-        if self._skipped and self._floor < seq < fence:
+        if self._skipped and seq < fence:
             # It came after all, only later than the hash that it led to.
             self.received += 1
             self._skipped -= 1
@@ -89,12 +87,11 @@ class BookCursor:
             self.confirm(entry.confirmed_at)
             self.steady = True
             return False
-        self._fence = self._floor = entry.seq
+        self._fence = entry.seq
         if newest is not None:
             missed = self.missed
             self._account(entry.seq, newest, 1, entry.received_at)
             self._skipped, self.missed = self.missed - missed, missed
-            self._floor = newest.seq
         self.previous, self.newest = newest, entry
         self.received += 1
         return True
