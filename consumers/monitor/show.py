@@ -43,7 +43,7 @@ def show(
     symbol: Annotated[str, typer.Argument(help="A base (BTC), a pair (BTC-USDT) or the exchange's own name.")],
     exchange: Exchange = "binance",
     levels: Annotated[int, typer.Option(envvar="BOOKBUS_LEVELS", min=1, help="Levels a side to print.")] = 10,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object, all levels.")] = False,
+    json: Annotated[bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object, all levels.")] = False,
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
 ) -> None:

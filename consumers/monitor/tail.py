@@ -39,7 +39,9 @@ One line for each book that changes, until Ctrl-C: the newest of each symbol, wh
 def tail(
     symbols: Annotated[list[str], typer.Argument(help="BTC, BTC-USDT or the exchange's own names; * is every book.")],
     exchange: Exchange = "binance",
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line, all levels.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object a line, all levels.")
+    ] = False,
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "warning",
