@@ -103,7 +103,8 @@ class Feed:
         events = self.protocol.receive_answer(native, limit, body)
         held = self._held.pop(native, None)
         self._handle(events, received_us)
-        if held is not None and any(isinstance(event, BookUnchanged) for event in events):
+        if held is not None and not any(isinstance(event, BookUpdated | BookLost) for event in events):
+            # Its levels are right, or the answer was too old to tell: it has waited long enough.
             self._update(held, received_us)
 
     def receive_recorded(self, url: str, body: bytes, received_us: int) -> None:
@@ -139,7 +140,8 @@ class Feed:
 
     def is_current(self, topic: Topic, native: str) -> bool:
         """Whether the newest book still is the exchange's, as far as its connection has said."""
-        return self.protocol.update_id(native, topic) is not None and self._held.get(native) is None
+        held = self._held.get(native) if topic == "book" else None
+        return self.protocol.update_id(native, topic) is not None and held is None
 
     def states(self) -> Mapping[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once, else as stored."""
@@ -159,7 +161,9 @@ class Feed:
         return [
             native
             for native in self.protocol.natives
-            if self.protocol.update_id(native) is None and not self.snapshots.is_pending(native)
+            if native not in self._dropped
+            and self.protocol.update_id(native) is None
+            and not self.snapshots.is_pending(native)
         ]
 
     def forget(self) -> None:
@@ -179,8 +183,7 @@ class Feed:
                 case BookLost():
                     self._lose(event, received_us)
                 case SnapshotNeeded():
-                    self.counters.snapshots_asked += 1
-                    self.snapshots.ask(event, self)
+                    self._ask(event)
                 case KnownWindowLeft():
                     self._held[event.native] = None
                     self.counters.windows_left += 1
@@ -210,6 +213,11 @@ class Feed:
         )
         self.latest[event.topic, event.native] = snapshot
         self.on_snapshot(snapshot, event.topic)
+
+    def _ask(self, need: SnapshotNeeded) -> None:
+        if need.native not in self._dropped:
+            self.counters.snapshots_asked += 1
+            self.snapshots.ask(need, self)
 
     def _holds(self, event: BookUpdated) -> bool:
         """Whether this book is not published yet: levels may lack in it, and the exchange is about to tell.

@@ -1,0 +1,389 @@
+"""What a protocol says, turned into snapshots, trades and requests."""
+
+import logging
+
+import pytest
+
+from feeders.errors import WebSocketProtocolError
+from feeders.events import (
+    Acknowledged,
+    BookLost,
+    BookUnchanged,
+    ClosingSoon,
+    KnownWindowLeft,
+    PrecisionLost,
+    Refused,
+    ResubscribeNeeded,
+    SnapshotNeeded,
+    TradeHappened,
+)
+from feeders.feed import FeedCounters
+from schemas.snapshot import OrderBookSnapshot
+from schemas.trade import Trade
+from tests.support.fake_venue import ASKS, BIDS, Collected, updated
+
+WINDOW_LEFT = (KnownWindowLeft("BTCUSDT"), SnapshotNeeded("BTCUSDT", 100, True))
+OTHER_BIDS = ((99.5, 3.0),)
+
+
+def _holding() -> Collected:
+    """Book 1 is published; book 2 reaches beyond the known window and waits for an answer under way."""
+    world = Collected()
+    world.receive(updated(update_id=1))
+    world.snapshots.soon.add("BTCUSDT")
+    world.receive(*WINDOW_LEFT, updated(update_id=2, bids=OTHER_BIDS))
+    assert world.published == [(1, "live")]
+    return world
+
+
+def test_an_update_becomes_a_snapshot_with_every_field() -> None:
+    world = Collected()
+
+    world.receive(updated(update_id=42), received_us=7_000_000)
+
+    expected = OrderBookSnapshot(
+        exchange="binance",
+        symbol="BTC-USDT",
+        native="BTCUSDT",
+        state="live",
+        update_id=42,
+        exchange_us=1_000_042,
+        received_us=7_000_000,
+        depth=20,
+        bids=BIDS,
+        asks=ASKS,
+    )
+    assert world.books == [("book", expected)]
+    assert world.feed.latest == {("book", "BTCUSDT"): expected}
+
+
+def test_a_quote_is_a_book_of_depth_one_beside_the_book() -> None:
+    world = Collected()
+
+    world.receive(updated(update_id=1), updated(update_id=2, topic="quote"))
+
+    assert [(topic, book.update_id, book.depth) for topic, book in world.books] == [("book", 1, 20), ("quote", 2, 1)]
+    assert set(world.feed.latest) == {("book", "BTCUSDT"), ("quote", "BTCUSDT")}
+
+
+def test_a_trade_is_told_with_every_field() -> None:
+    world = Collected()
+
+    world.receive(TradeHappened("ETHUSDT", 5, 2500.0, 0.25, "sell", 6_000_000), received_us=7_000_000)
+
+    assert world.trades == [
+        Trade("binance", "ETH-USDT", "ETHUSDT", 5, 2500.0, 0.25, "sell", 6_000_000, 7_000_000),
+    ]
+
+
+def test_everything_that_happens_is_counted() -> None:
+    world = Collected()
+    world.protocol.says.extend(
+        [
+            [updated(update_id=1)],
+            [BookUnchanged("BTCUSDT", 2)],
+            [*WINDOW_LEFT],
+            [BookLost("BTCUSDT", "gap")],
+            WebSocketProtocolError("no JSON"),
+        ]
+    )
+
+    for _ in range(5):
+        world.feed.receive(b"frame", 0, 1)
+
+    assert world.feed.counters == FeedCounters(
+        frames=5,
+        skipped=1,
+        updates=1,
+        unchanged=1,
+        lost=1,
+        snapshots_asked=1,
+        windows_left=1,
+        last_skipped="no JSON",
+    )
+
+
+def test_counters_add_up_and_keep_the_newest_text_there_is() -> None:
+    total = FeedCounters(frames=1, last_skipped="old")
+
+    total.add(FeedCounters(frames=2, lost=3))
+    total.add(FeedCounters(skipped=1, last_skipped="new"))
+    total.add(FeedCounters())
+
+    assert total == FeedCounters(frames=3, lost=3, skipped=1, last_skipped="new")
+
+
+def test_only_what_concerns_the_connection_is_handed_back() -> None:
+    world = Collected()
+    of_the_connection = [Acknowledged(1), Refused(2, "no"), ClosingSoon("soon"), ResubscribeNeeded("BTCUSDT")]
+
+    rest = world.receive(updated(), *of_the_connection, BookUnchanged("BTCUSDT", 2))
+
+    assert rest == of_the_connection
+
+
+def test_a_frame_that_makes_no_sense_is_skipped_and_the_next_one_taken() -> None:
+    world = Collected()
+    world.protocol.says.append(WebSocketProtocolError("no JSON"))
+
+    assert world.feed.receive(b"{", 0, 1) == ()
+    world.receive(updated(update_id=3))
+
+    assert world.published == [(3, "live")]
+    assert world.feed.counters.skipped == 1
+
+
+def test_a_recorded_answer_that_makes_no_sense_is_skipped_and_counted() -> None:
+    world = Collected()
+    world.protocol.answers.append(WebSocketProtocolError("no depth"))
+
+    world.feed.receive_recorded("http://venue/depth", b"", 1)
+
+    assert (world.feed.counters.skipped, world.feed.counters.last_skipped) == (1, "no depth")
+
+
+def test_a_snapshot_answer_that_makes_no_sense_is_the_askers_to_deal_with() -> None:
+    world = Collected()
+    world.protocol.answers.append(WebSocketProtocolError("no depth"))
+
+    with pytest.raises(WebSocketProtocolError):
+        world.feed.receive_answer("BTCUSDT", 100, b"", 1)
+
+    assert world.feed.counters.skipped == 0
+
+
+def test_a_lost_book_is_told_as_suspect_with_its_last_levels() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+
+    world.receive(BookLost("BTCUSDT", "gap"), received_us=9_000_000)
+
+    _, suspect = world.books[-1]
+    assert (suspect.state, suspect.update_id, suspect.bids, suspect.asks) == ("suspect", 1, BIDS, ASKS)
+    assert suspect.received_us == 9_000_000
+    assert world.feed.states() == {"BTCUSDT": "suspect", "ETHUSDT": "syncing"}
+
+
+def test_the_loss_of_a_book_that_never_was_is_counted_and_not_told() -> None:
+    world = Collected()
+
+    world.receive(BookLost("BTCUSDT", "gap"))
+
+    assert world.books == []
+    assert world.feed.counters.lost == 1
+
+
+def test_a_lost_quote_leaves_the_book_live() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1), updated(update_id=1, topic="quote"))
+
+    world.receive(BookLost("BTCUSDT", "gap", "quote"))
+
+    assert world.feed.latest["book", "BTCUSDT"].state == "live"
+    assert world.feed.latest["quote", "BTCUSDT"].state == "suspect"
+
+
+def test_the_end_of_a_connection_is_told_once_in_the_log_for_all_its_books(caplog: pytest.LogCaptureFixture) -> None:
+    world = Collected()
+    world.receive(updated(update_id=1), updated("ETHUSDT", 1))
+    world.protocol.on_loss = [BookLost("BTCUSDT", "reset"), BookLost("ETHUSDT", "reset")]
+
+    with caplog.at_level(logging.INFO, "feeders.feed"):
+        world.feed.lose_line(0, "reset", 9_000_000)
+
+    assert [record.getMessage() for record in caplog.records] == ["binance: 2 books lost: reset"]
+    assert world.feed.losses == 1
+    assert {book.state for book in world.feed.latest.values()} == {"suspect"}
+
+
+def test_numbers_beyond_float64_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    Collected().receive(PrecisionLost("BTCUSDT", "0.12345678901234567"))
+
+    assert "0.12345678901234567" in caplog.text
+
+
+def test_the_current_book_moves_on_with_unchanged_levels() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+
+    world.receive(BookUnchanged("BTCUSDT", 5))
+
+    assert world.published == [(1, "live")]
+    assert world.feed.current("book", "BTCUSDT").update_id == 5
+    assert world.feed.current("book", "BTCUSDT").bids == BIDS
+    assert world.feed.latest["book", "BTCUSDT"].update_id == 1
+
+
+def test_the_current_book_stays_at_its_id_once_it_is_suspect() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+    world.receive(BookLost("BTCUSDT", "gap"))
+    world.protocol.ids["BTCUSDT", "book"] = 9
+
+    assert world.feed.current("book", "BTCUSDT").update_id == 1
+
+
+def test_a_book_is_current_while_the_protocol_trusts_it() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+    assert world.feed.is_current("book", "BTCUSDT")
+
+    world.protocol.ids["BTCUSDT", "book"] = None
+
+    assert not world.feed.is_current("book", "BTCUSDT")
+
+
+def test_without_book_are_those_that_neither_have_one_nor_wait_for_an_answer() -> None:
+    world = Collected("BTCUSDT", "ETHUSDT", "SOLUSDT")
+    world.receive(updated("BTCUSDT"))
+    world.snapshots.pending.add("ETHUSDT")
+
+    assert world.feed.without_book() == ["SOLUSDT"]
+
+
+def test_a_needed_snapshot_is_asked_for() -> None:
+    world = Collected()
+
+    world.receive(SnapshotNeeded("BTCUSDT", 100, True))
+
+    assert world.snapshots.asked == [SnapshotNeeded("BTCUSDT", 100, True)]
+
+
+def test_a_dropped_symbol_hands_back_its_books_and_takes_no_more() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1), updated(update_id=2, topic="quote"), updated("ETHUSDT", 1))
+
+    dropped = world.feed.drop("BTCUSDT")
+    told = len(world.books)
+    world.receive(updated(update_id=3), BookLost("BTCUSDT", "gap"))
+
+    assert [(topic, book.update_id) for topic, book in dropped] == [("book", 1), ("quote", 2)]
+    assert len(world.books) == told
+    assert set(world.feed.latest) == {("book", "ETHUSDT")}
+
+
+def test_for_a_dropped_symbol_nothing_is_asked_for_any_more() -> None:
+    world = Collected()
+    world.feed.drop("BTCUSDT")
+
+    world.receive(SnapshotNeeded("BTCUSDT", 100, True))
+
+    assert world.snapshots.asked == []
+    assert world.feed.without_book() == ["ETHUSDT"]
+
+
+def test_forgetting_leaves_no_book_and_tells_nothing() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+    world.books.clear()
+
+    world.feed.forget()
+    world.receive(BookLost("BTCUSDT", "abandoned"))
+
+    assert (world.feed.latest, world.books) == ({}, [])
+
+
+def test_a_book_beyond_the_known_window_waits_for_the_answer_under_way() -> None:
+    world = _holding()
+
+    assert world.feed.latest["book", "BTCUSDT"].update_id == 1
+    assert not world.feed.is_current("book", "BTCUSDT")
+
+
+def test_the_quote_of_a_held_book_is_current() -> None:
+    world = _holding()
+    world.receive(updated(update_id=2, topic="quote"))
+
+    assert world.feed.is_current("quote", "BTCUSDT")
+
+
+def test_a_held_book_gives_way_to_the_one_the_answer_brings() -> None:
+    world = _holding()
+
+    world.answer(updated(update_id=3))
+
+    assert world.published == [(1, "live"), (3, "live")]
+    assert world.feed.is_current("book", "BTCUSDT")
+
+
+def test_a_held_book_is_published_when_the_answer_leaves_it_as_it_is() -> None:
+    world = _holding()
+
+    world.answer(BookUnchanged("BTCUSDT", 3))
+
+    assert [book.bids for _, book in world.books] == [BIDS, OTHER_BIDS]
+    assert world.feed.current("book", "BTCUSDT").update_id == 3
+    assert world.feed.is_current("book", "BTCUSDT")
+
+
+def test_of_several_held_books_the_newest_is_published() -> None:
+    world = _holding()
+    newest = ((99.7, 1.0),)
+    world.receive(updated(update_id=3, bids=newest))
+
+    world.answer(BookUnchanged("BTCUSDT", 4))
+
+    assert [book.bids for _, book in world.books] == [BIDS, newest]
+
+
+def test_a_held_book_is_published_when_the_answer_is_too_old_to_tell() -> None:
+    world = _holding()
+
+    world.answer(SnapshotNeeded("BTCUSDT", 100, False))
+    world.receive(BookUnchanged("BTCUSDT", 3))
+
+    assert [book.bids for _, book in world.books] == [BIDS, OTHER_BIDS]
+    assert world.feed.current("book", "BTCUSDT").bids == OTHER_BIDS
+
+
+def test_a_held_book_stays_held_when_it_reaches_beyond_what_the_answer_covers_too() -> None:
+    world = _holding()
+
+    world.answer(*WINDOW_LEFT, BookUnchanged("BTCUSDT", 3))
+
+    assert world.published == [(1, "live")]
+    assert not world.feed.is_current("book", "BTCUSDT")
+
+
+def test_a_held_book_that_the_answer_proves_wrong_is_never_published() -> None:
+    world = _holding()
+
+    world.answer(BookLost("BTCUSDT", "bids and asks cross"))
+
+    assert [(book.state, book.bids) for _, book in world.books] == [("live", BIDS), ("suspect", BIDS)]
+
+
+def test_a_book_beyond_the_window_is_published_at_once_where_nothing_will_answer() -> None:
+    world = Collected()
+
+    world.receive(*WINDOW_LEFT, updated(update_id=2))
+    world.receive(updated(update_id=3))
+
+    assert world.published == [(2, "live"), (3, "live")]
+
+
+def test_the_hold_ends_with_the_next_book_when_the_answer_fails() -> None:
+    world = _holding()
+    world.snapshots.soon.clear()
+
+    world.receive(updated(update_id=3))
+
+    assert world.published == [(1, "live"), (3, "live")]
+    assert world.feed.is_current("book", "BTCUSDT")
+
+
+def test_a_loss_ends_the_hold() -> None:
+    world = _holding()
+
+    world.receive(BookLost("BTCUSDT", "gap"))
+    world.receive(updated(update_id=9))
+
+    assert world.published == [(1, "live"), (1, "suspect"), (9, "live")]
+
+
+def test_other_symbols_are_published_while_one_is_held() -> None:
+    world = _holding()
+
+    world.receive(updated("ETHUSDT", 5))
+
+    assert world.books[-1][1].symbol == "ETH-USDT"
