@@ -54,7 +54,9 @@ class SnapshotFetcher:
         known = self._waiting.get(need.native)
         if known is not None and known.need.urgent and not need.urgent:
             return
-        self._waiting[need.native] = _Ask(need, feed, time.monotonic() + self._delay(need.native))
+        # Asked for again, what waits keeps its turn: else a connection that breaks again and again puts it off.
+        due = known.due if known is not None else time.monotonic() + self._delay(need.native)
+        self._waiting[need.native] = _Ask(need, feed, due)
         self._wake.set()
 
     def is_pending(self, native: str) -> bool:
@@ -100,9 +102,10 @@ class SnapshotFetcher:
                 return
             ask.feed.receive_answer(need.native, need.limit, body, time.time_ns() // 1000)
         except RestBlockedError as error:
+            if not self.blocked:
+                logger.error("%s", error)
             self.blocked = str(error)
             self._waiting.clear()
-            logger.error("%s", error)
         except RestRefusedError as error:
             self.failures += 1
             logger.error("%s will have no book: %s", need.native, error)
