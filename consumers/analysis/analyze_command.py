@@ -48,9 +48,7 @@ def analyze(
     if run.lines.bad:
         typer.echo(f"{run.lines.bad} bad lines skipped: {'; '.join(run.lines.first_bad)}", err=True)
     if report is not None:
-        write_or_fail(
-            report, f"analysis_{events_file.stem.removeprefix('fill_events_')}.html", lambda: run_page(run, rows)
-        )
+        write_or_fail(report, f"analysis_{session_of(events_file)}.html", lambda: run_page(run, rows))
     typer.echo("PASSED" if passed(rows) else "NOT PASSED")
     raise typer.Exit(0 if passed(rows) else 1)
 
@@ -64,6 +62,11 @@ def read_or_fail(events_file: Path, kpi: Path | None = None) -> RunFiles:
         return read_run(events_file, kpi)
     except RunFileError as error:
         fail(str(error))
+
+
+def session_of(events_file: Path) -> str:
+    """By the file's name: what stands in the file is no name to write under."""
+    return events_file.stem.removeprefix("fill_events_")
 
 
 def write_or_fail(directory: Path, name: str, make_page: Callable[[], str]) -> None:

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from consumers.analysis.analyze_command import read_or_fail, show, write_or_fail
+from consumers.analysis.analyze_command import read_or_fail, session_of, show, write_or_fail
 from consumers.analysis.report import COMPARISON_NOTE, comparison_page
-from consumers.analysis.tables import difference_table, side_table
+from consumers.analysis.tables import difference_table, run_table, side_table
 from consumers.monitor.options import fail
 
 EXAMPLES = """
 How the fills of several paper runs differ: the same figures beside each other, and tests against the first run.
+It makes sense for runs of the same symbols.
 
 \b
   python -m consumers compare runs/fill_events_A.jsonl runs/fill_events_B.jsonl
@@ -28,15 +29,12 @@ def compare(
     if len(events_files) < 2:
         fail("name the fill events of two runs or more")
     runs = [(chr(ord("A") + place), read_or_fail(path)) for place, path in enumerate(events_files)]
-    for name, run in runs:
-        bad = f", {run.lines.bad} bad lines skipped" if run.lines.bad else ""
-        typer.echo(f"{name}: {run.path}{bad}")
+    show("Runs", run_table(runs))
     show("By side", side_table(runs))
     show("Differences", difference_table(runs))
     typer.echo(COMPARISON_NOTE)
     if report is not None:
-        named = [(f"{name} {run.session_id}", run) for name, run in runs]
-        write_or_fail(report, f"comparison_{runs[0][1].session_id}.html", lambda: comparison_page(named))
+        write_or_fail(report, f"comparison_{session_of(events_files[0])}.html", lambda: comparison_page(runs))
 
 
 compare.__doc__ = EXAMPLES

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLOURS: dict[Side, str] = {"buy": "#0072B2", "sell": "#D55E00"}
+_MARKERS: dict[Side, Any] = {
+    "buy": [(0, 0), (-0.6, -1), (0.6, -1)],
+    "sell": [(0, 0), (-0.6, 1), (0.6, 1)],
+}
 _RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _RUN_STYLES = ("-", "--", "-.", ":")
 _GREY = "#5F6B7A"
@@ -39,7 +43,9 @@ def fills_over_mid(run: RunFiles) -> bytes:
     markets = _markets(run)
 
     def draw(axes: list["Axes"]) -> None:
-        for market, axis in zip(markets, axes, strict=True):
+        if not markets:
+            _say(axes[0], "no orders on record")
+        for market, axis in zip(markets, axes, strict=bool(markets)):
             _draw_market(axis, market, [pair for pair in _timed(run) if _market(pair[1]) == market])
         _legend_below(axes[-1])
 
@@ -51,7 +57,9 @@ def volumes(run: RunFiles) -> bytes:
     markets = _markets(run)
 
     def draw(axes: list["Axes"]) -> None:
-        for market, axis in zip(markets, axes, strict=True):
+        if not markets:
+            _say(axes[0], "no orders on record")
+        for market, axis in zip(markets, axes, strict=bool(markets)):
             found = {
                 side: measured((one for one in run.events if _market(one) == market), "available_volume", side)
                 for side in SIDES
@@ -187,18 +195,20 @@ def _picture(draw: Callable[[list["Axes"]], None], *, rows: int = 1, columns: in
 def _draw_market(axis: "Axes", market: Market, events: Sequence[TimedEvent]) -> None:
     mids = [(time, event.arrival_mid) for time, event in events if event.arrival_mid is not None]
     axis.plot([time for time, _ in mids], [mid for _, mid in mids], color=_GREY, lw=1, label="mid at decisions")
-    for side, marker in zip(SIDES, "^v", strict=True):
+    # The tips are at the price: what is bought lies below it, what is sold above.
+    for side in SIDES:
         done = [(time, one.effective_price or 0) for time, one in events if one.side == side and one.filled_quantity]
         missed = [(time, one.target_price) for time, one in events if one.side == side and not one.filled_quantity]
         for points, face, label in ((done, COLOURS[side], "filled"), (missed, "none", "not filled")):
             axis.scatter(
                 [time for time, _ in points],
                 [price for _, price in points],
-                s=26,
-                marker=marker,
+                s=90,
+                marker=_MARKERS[side],
                 facecolors=face,
                 edgecolors=COLOURS[side],
                 label=f"{side}, {label}" if points else None,
+                linewidths=1.2,
                 zorder=3,
             )
     axis.set_title(str(market), loc="left", fontsize=11)

@@ -48,11 +48,12 @@ def comparison_page(runs: Sequence[tuple[str, RunFiles]]) -> str:
         for measure, label in MEASURES.items()
         for side in SIDES
     ]
-    names = ", ".join(name for name, _ in runs)
+    title = f"{len(runs)} paper runs beside each other"
     return page(
-        f"Paper runs {names}",
+        title,
         [
-            section(f"Paper runs {names}", table(tables.side_table(runs))),
+            section(title, table(tables.run_table(runs))),
+            section("By side", table(tables.side_table(runs))),
             section("Differences", table(tables.difference_table(runs)), note=COMPARISON_NOTE),
             *drawn,
         ],

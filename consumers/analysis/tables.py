@@ -60,6 +60,18 @@ def time_table(run: RunFiles) -> Table:
     return Table(("", "side", *_SUMMARY_HEADS, "p99"), rows, 2)
 
 
+def run_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
+    """Which run is which."""
+    rows = []
+    for name, run in runs:
+        markets = sorted({f"{event.symbol} on {event.exchange}" for event in run.events})
+        sources = sorted({event.l2_source for event in run.events})
+        models = sorted({event.fill_model for event in run.events})
+        orders, bad = str(len(run.events)), str(run.lines.bad)
+        rows.append((name, run.session_id, ", ".join(sources), ", ".join(markets), ", ".join(models), orders, bad))
+    return Table(("run", "session", "source", "markets", "fill model", "orders", "bad lines"), rows, 5)
+
+
 def difference_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
     """Every later run against the first."""
     (first_name, first), *others = runs
@@ -69,8 +81,8 @@ def difference_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
             before = measured(first.events, measure, side)
             for name, run in others:
                 difference = compare_samples(before, measured(run.events, measure, side))
-                rows.append((label, side, f"{name} against {first_name}", *_difference_cells(difference)))
-    return Table(("", "side", "runs", "KS", "p", "Mann–Whitney p", "Cliff's delta", "effect"), rows, 3)
+                rows.append((label, side, name, *_difference_cells(difference)))
+    return Table(("", "side", f"against {first_name}", "KS", "p", "Mann–Whitney p", "Cliff's delta", "effect"), rows, 3)
 
 
 def _cells(summary: Summary) -> tuple[str, ...]:
