@@ -10,9 +10,9 @@ from rich.table import Table as ShownTable
 from rich.text import Text
 
 from consumers.analysis.acceptance import judge, passed
+from consumers.analysis.drawing import PlotsMissingError
 from consumers.analysis.fill_event_file import RunFileError, RunFiles, read_run
 from consumers.analysis.page import Table, write_page
-from consumers.analysis.plots import PlotsMissingError
 from consumers.analysis.report import run_page
 from consumers.analysis.tables import side_table, time_table, verdict_table, zone_table
 from consumers.monitor.options import fail

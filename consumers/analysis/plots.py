@@ -1,10 +1,9 @@
 """Plots of runs, as PNG pictures. Needs the `analysis` extra."""
 
-import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from consumers.analysis.drawing import GREY, bins, legend_below, log_axis, log_bins, picture, say, time_axis
 from consumers.analysis.fill_event_file import RunFiles
 from consumers.analysis.profit import profit_curve
 from consumers.analysis.statistics import SIDES, Market, ages, by_zone, measured, percentile
@@ -16,12 +15,11 @@ if TYPE_CHECKING:
 
 COLOURS: dict[Side, str] = {"buy": "#0072B2", "sell": "#D55E00"}
 _MARKERS: dict[Side, Any] = {
-    "buy": [(0, 0), (-0.6, -1), (0.6, -1)],
-    "sell": [(0, 0), (-0.6, 1), (0.6, 1)],
+    "buy": [(0, 0), (-0.6, -1), (0.6, -1), (0, 0)],
+    "sell": [(0, 0), (-0.6, 1), (0.6, 1), (0, 0)],
 }
 _RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _RUN_STYLES = ("-", "--", "-.", ":")
-_GREY = "#5F6B7A"
 _MOST_MARKETS = 4
 _SECONDS_A_DAY = 86_400
 _SMALLEST_AGE = 0.1
@@ -31,25 +29,18 @@ TimedEvent = tuple[float, FillEvent]
 """Days since 1970, as the library counts them, and what happened then."""
 
 
-class PlotsMissingError(ImportError):
-    """The extra that draws is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__("plots need the `analysis` extra: pip install 'bookbus[analysis]'")
-
-
 def fills_over_mid(run: RunFiles) -> bytes:
     """Each market's mid with what was bought and sold; hollow where an order got nothing."""
     markets = _markets(run)
 
     def draw(axes: list["Axes"]) -> None:
         if not markets:
-            _say(axes[0], "no orders on record")
+            say(axes[0], "no orders on record")
         for market, axis in zip(markets, axes, strict=bool(markets)):
             _draw_market(axis, market, [pair for pair in _timed(run) if _market(pair[1]) == market])
-        _legend_below(axes[-1])
+        legend_below(axes[-1])
 
-    return _picture(draw, rows=max(len(markets), 1), height=3.0)
+    return picture(draw, rows=max(len(markets), 1), height=3.0)
 
 
 def volumes(run: RunFiles) -> bytes:
@@ -58,18 +49,18 @@ def volumes(run: RunFiles) -> bytes:
 
     def draw(axes: list["Axes"]) -> None:
         if not markets:
-            _say(axes[0], "no orders on record")
+            say(axes[0], "no orders on record")
         for market, axis in zip(markets, axes, strict=bool(markets)):
             found = {
                 side: measured((one for one in run.events if _market(one) == market), "available_volume", side)
                 for side in SIDES
             }
             positive = [value for values in found.values() for value in values if value > 0]
-            _histogram(axis, found, _log_bins(positive), f"{market}: available at the best level")
-            _log_axis(axis)
+            _histogram(axis, found, log_bins(positive), f"{market}: available at the best level")
+            log_axis(axis)
             axis.set_xlabel(f"quantity of {market.symbol.partition('-')[0]}")
 
-    return _picture(draw, columns=max(len(markets), 1))
+    return picture(draw, columns=max(len(markets), 1))
 
 
 def slippages(run: RunFiles) -> bytes:
@@ -77,11 +68,11 @@ def slippages(run: RunFiles) -> bytes:
 
     def draw(axes: list["Axes"]) -> None:
         found = {side: measured(run.events, "slippage_bps", side) for side in SIDES}
-        _histogram(axes[0], found, _bins([value for values in found.values() for value in values]), "")
-        axes[0].axvline(0, color=_GREY, linewidth=1)
+        _histogram(axes[0], found, bins([value for values in found.values() for value in values]), "")
+        axes[0].axvline(0, color=GREY, linewidth=1)
         axes[0].set_xlabel("bps against the best price at the decision; right of zero is cost")
 
-    return _picture(draw)
+    return picture(draw)
 
 
 def zones(run: RunFiles) -> bytes:
@@ -104,9 +95,9 @@ def zones(run: RunFiles) -> bytes:
         axis.set_xlim(-0.6, len(names) - 0.4)
         axis.set_ylim(-0.05, 1.12)
         axis.set_ylabel("share, with 95 % interval")
-        _legend_below(axis)
+        legend_below(axis)
 
-    return _picture(draw)
+    return picture(draw)
 
 
 def profit(run: RunFiles) -> bytes:
@@ -115,14 +106,14 @@ def profit(run: RunFiles) -> bytes:
     def draw(axes: list["Axes"]) -> None:
         axis, curve = axes[0], profit_curve(run)
         times = [point.time / _SECONDS_A_DAY for point in curve]
-        axis.axhline(0, color=_GREY, linewidth=1)
-        axis.step(times, [one.before_fees for one in curve], where="post", color=_GREY, ls="--", label="before fees")
+        axis.axhline(0, color=GREY, linewidth=1)
+        axis.step(times, [one.before_fees for one in curve], where="post", color=GREY, ls="--", label="before fees")
         axis.step(times, [one.after_fees for one in curve], where="post", color="#009E73", lw=2, label="after fees")
         axis.set_ylabel(run.kpi.quote if run.kpi is not None else "quote currency")
-        _time_axis(axis)
-        _legend_below(axis)
+        time_axis(axis)
+        legend_below(axis)
 
-    return _picture(draw)
+    return picture(draw)
 
 
 def book_ages(run: RunFiles) -> bytes:
@@ -131,19 +122,19 @@ def book_ages(run: RunFiles) -> bytes:
     def draw(axes: list["Axes"]) -> None:
         axis, found = axes[0], sorted(max(age, _SMALLEST_AGE) for age in ages(run.events))
         if not found:
-            _say(axis, "no ages on record")
+            say(axis, "no ages on record")
             return
         shares = [number / len(found) for number in range(1, len(found) + 1)]
         axis.step([found[0], *found], [0, *shares], where="post", color=COLOURS["buy"], linewidth=2)
-        _log_axis(axis)
-        axis.axvline(percentile(found, 99) or 0, color=_GREY, linestyle=":", label="99 % are younger")
+        log_axis(axis)
+        axis.axvline(percentile(found, 99) or 0, color=GREY, linestyle=":", label="99 % are younger")
         if run.kpi is not None:
             axis.axvline(run.kpi.settings.max_age * 1e3, color="#B00020", label="limit: older is stale")
         axis.set_xlabel(f"age, ms; younger than {_SMALLEST_AGE:g} is drawn there")
         axis.set_ylabel("share of orders")
-        _legend_below(axis)
+        legend_below(axis)
 
-    return _picture(draw)
+    return picture(draw)
 
 
 def overlaid(samples: Sequence[tuple[str, Sequence[float]]], unit: str, *, logarithmic: bool) -> bytes:
@@ -159,42 +150,17 @@ def overlaid(samples: Sequence[tuple[str, Sequence[float]]], unit: str, *, logar
                 label = f"{name} (n={len(found)})"
                 axis.step([found[0], *found], [0, *shares], where="post", lw=2, color=colour, ls=style, label=label)
         if logarithmic:
-            _log_axis(axis)
+            log_axis(axis)
         axis.set_xlabel(unit)
         axis.set_ylabel("share at or below")
-        _legend_below(axis)
+        legend_below(axis)
 
-    return _picture(draw)
-
-
-def _picture(draw: Callable[[list["Axes"]], None], *, rows: int = 1, columns: int = 1, height: float = 3.8) -> bytes:
-    """Imports the library only now: it takes a second, and nothing else here needs it."""
-    try:
-        import matplotlib as library
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PlotsMissingError from error
-    style: Any = {
-        "date.converter": "concise",
-        "text.parse_math": False,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#E3E7EC",
-        "axes.axisbelow": True,
-        "font.size": 10,
-    }
-    with library.rc_context(style):
-        figure = Figure(figsize=(9.5, height * rows), layout="constrained")
-        draw(list(figure.subplots(rows, columns, squeeze=False).flat))
-        written = io.BytesIO()
-        figure.savefig(written, format="png", dpi=130)
-    return written.getvalue()
+    return picture(draw)
 
 
 def _draw_market(axis: "Axes", market: Market, events: Sequence[TimedEvent]) -> None:
     mids = [(time, event.arrival_mid) for time, event in events if event.arrival_mid is not None]
-    axis.plot([time for time, _ in mids], [mid for _, mid in mids], color=_GREY, lw=1, label="mid at decisions")
+    axis.plot([time for time, _ in mids], [mid for _, mid in mids], color=GREY, lw=1, label="mid at decisions")
     # The tips are at the price: what is bought lies below it, what is sold above.
     for side in SIDES:
         done = [(time, one.effective_price or 0) for time, one in events if one.side == side and one.filled_quantity]
@@ -213,67 +179,20 @@ def _draw_market(axis: "Axes", market: Market, events: Sequence[TimedEvent]) -> 
             )
     axis.set_title(str(market), loc="left", fontsize=11)
     axis.ticklabel_format(axis="y", useOffset=False, style="plain")
-    _time_axis(axis)
+    time_axis(axis)
 
 
-def _histogram(axis: "Axes", found: dict[Side, list[float]], bins: Sequence[float], title: str) -> None:
+def _histogram(axis: "Axes", found: dict[Side, list[float]], edges: Sequence[float], title: str) -> None:
     axis.set_title(title, loc="left", fontsize=11)
-    if not bins:
-        _say(axis, "nothing on record")
+    if not edges:
+        say(axis, "nothing on record")
         return
     for side, values in found.items():
         label = f"{side} (n={len(values)})"
-        axis.hist(values, bins, color=COLOURS[side], alpha=0.25)
-        axis.hist(values, bins, color=COLOURS[side], histtype="step", linewidth=1.8, label=label)
+        axis.hist(values, edges, color=COLOURS[side], alpha=0.25)
+        axis.hist(values, edges, color=COLOURS[side], histtype="step", linewidth=1.8, label=label)
     axis.set_ylabel("orders")
-    _legend_below(axis)
-
-
-def _bins(values: Sequence[float], count: int = 30) -> list[float]:
-    if not values:
-        return []
-    low, high = min(values), max(values)
-    if high - low < 1e-6:
-        low, high = low - 0.5, high + 0.5
-    return [low + (high - low) * number / count for number in range(count + 1)]
-
-
-def _log_bins(values: Sequence[float]) -> list[float]:
-    if not values:
-        return []
-    low, high = math.log10(min(values)), math.log10(max(values))
-    return [10**exponent for exponent in _bins([low - 0.02, high + 0.02])]
-
-
-def _legend_below(axis: "Axes") -> None:
-    """Each entry once, where it hides nothing."""
-    handles, labels = axis.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    if once:
-        axis.legend(
-            once.values(),
-            once.keys(),
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.18),
-            ncols=min(len(once), 5),
-            frameon=False,
-        )
-
-
-def _say(axis: "Axes", text: str) -> None:
-    axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, color=_GREY)
-
-
-def _log_axis(axis: "Axes") -> None:
-    """With labels as they are read; powers would need the text markup that names from files must not reach."""
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.tick_params(axis="x", which="minor", labelbottom=False)
-
-
-def _time_axis(axis: "Axes") -> None:
-    axis.xaxis_date()
-    axis.set_xlabel("UTC", loc="left")
+    legend_below(axis)
 
 
 def _market(event: FillEvent) -> Market:
