@@ -162,7 +162,8 @@ class QueuedOrder:
         quantity = min(self.remaining, left)
         if quantity <= 0:
             return None
-        if quantity == self.remaining:
+        # The sum may round up to the order's quantity while a rest too small to add remains.
+        if quantity == self.remaining or self.filled + quantity >= self.order.quantity:
             self.filled, self._reason = self.order.quantity, FillReason.FILLED
         else:
             self.filled += quantity

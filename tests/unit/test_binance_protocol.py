@@ -293,7 +293,7 @@ def test_no_snapshot_is_smaller_than_the_first_whatever_limit_is_wanted() -> Non
 
     events = protocol.receive(diff_frame(101, bids=[(price, 0.0) for price, _ in bids[:90]]))
 
-    assert SnapshotNeeded("BTCUSDT", 100, urgent=False) in events
+    assert SnapshotNeeded("BTCUSDT", 100, urgent=True) in events
 
 
 def test_a_gap_concerns_its_own_symbol_only() -> None:
