@@ -9,10 +9,10 @@ from pathlib import Path
 from types import MappingProxyType, coroutine
 from typing import ClassVar, NamedTuple
 
-from consumers.adapter_line import AdapterLine, WebSocketAdapter
-from consumers.feed_session import Feed, FeedSession
 from consumers.freshness import MAX_AGE, elapsed
-from consumers.local_books import LocalBook
+from consumers.local.adapter_line import AdapterLine, WebSocketAdapter
+from consumers.local.books import LocalBook
+from consumers.local.feed_session import Feed, FeedSession
 from consumers.market_data_provider import MarketDataProvider
 from consumers.reading import ConnectionStatus, Counts, Observation
 from feeders.exchange_feed import ConnectionSettings, ExchangeFeed

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from consumers.background_loop import BackgroundThread
 from consumers.freshness import MAX_AGE
-from consumers.local_books import LocalBook
-from consumers.made_up_market import STEP, MadeUpMarket
+from consumers.local.books import LocalBook
+from consumers.local.made_up_market import STEP, MadeUpMarket
 from consumers.market_data_provider import MarketDataProvider
 from consumers.reading import ConnectionStatus, Counts, Observation
 from schemas.instruments import Exchange, Instrument, InstrumentRegistry

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from consumers.change_feed import OnSnapshot
-from consumers.consolidated_asset import ConsolidatedAsset
-from consumers.consolidated_book import ConsolidatedBook
-from consumers.fees import taker_fees
 from consumers.freshness import MAX_AGE
-from consumers.fx import links
 from consumers.market_data_provider import MarketDataProvider
-from consumers.opportunity import Opportunity, find_opportunities
+from consumers.multi.consolidated_asset import ConsolidatedAsset
+from consumers.multi.consolidated_book import ConsolidatedBook
+from consumers.multi.fees import taker_fees
+from consumers.multi.fx import links
+from consumers.multi.opportunity import Opportunity, find_opportunities
+from consumers.multi.venue import FxSource, Venue
 from consumers.reading import ConnectionStatus, Counts, Observation, Update
-from consumers.venue import FxSource, Venue
 from schemas.instruments import Exchange, Instrument, InstrumentRegistry, SymbolError, exchange_of, guess_instrument
 from schemas.snapshot import OrderBookSnapshot
 

@@ -6,16 +6,16 @@ from typing import Literal
 
 import msgspec
 
-from consumers.bus_address import DEFAULT_URL, BusAddress, BusConnectionError
-from consumers.bus_books import BusTable
-from consumers.bus_poller import BusPoller
-from consumers.bus_reader import BusReader
-from consumers.bus_trades import BusTradeTail
+from consumers.bus.address import DEFAULT_URL, BusAddress, BusConnectionError
+from consumers.bus.books import BusTable
+from consumers.bus.poller import BusPoller
+from consumers.bus.reader import BusReader
+from consumers.bus.symbol_names import SymbolNames
+from consumers.bus.trades import BusTradeTail
 from consumers.change_feed import OnSnapshot
 from consumers.freshness import MAX_AGE, elapsed
 from consumers.market_data_provider import MarketDataProvider
 from consumers.reading import ConnectionStatus, Counts, Observation, Update
-from consumers.symbol_names import SymbolNames
 from schemas.instruments import exchange_of
 from schemas.redis_names import DEFAULT_PREFIX, RedisNames
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from consumers.bus_address import DEFAULT_URL, BusConnectionError
+from consumers.bus.address import DEFAULT_URL, BusConnectionError
 from consumers.freshness import MAX_AGE
 from consumers.market_data_provider import MarketDataProvider
 from consumers.mock_provider import MockMarketDataProvider
-from consumers.multi_assembly import assemble
+from consumers.multi.assembly import assemble
 from consumers.reading import BookNotLiveError
 from consumers.redis_provider import RedisMarketDataProvider
 from schemas.redis_names import DEFAULT_PREFIX

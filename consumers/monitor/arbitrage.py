@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from consumers.bus_address import BusConnectionError
-from consumers.fees import TAKER_FEES_BPS
+from consumers.bus.address import BusConnectionError
 from consumers.freshness import MAX_AGE
 from consumers.market_data_provider import MarketDataProvider
 from consumers.monitor.arbitrage_table import table_of
@@ -27,9 +26,10 @@ from consumers.monitor.options import (
     split_names,
     start_logging,
 )
-from consumers.multi_assembly import DEFAULT_FX, assemble
+from consumers.multi.assembly import DEFAULT_FX, assemble
+from consumers.multi.fees import TAKER_FEES_BPS
+from consumers.multi.opportunity import ASSUMPTION, Opportunity
 from consumers.multi_provider import DEFAULT_QUOTE, MAX_SKEW, MultiExchangeProvider
-from consumers.opportunity import ASSUMPTION, Opportunity
 from consumers.redis_provider import RedisMarketDataProvider
 
 EXAMPLES = f"""

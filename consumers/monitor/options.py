@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from consumers.bus_address import DEFAULT_URL
+from consumers.bus.address import DEFAULT_URL
 from schemas.redis_names import DEFAULT_PREFIX
 
 RedisUrl = Annotated[

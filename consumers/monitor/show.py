@@ -11,7 +11,7 @@ from redis.retry import Retry
 from rich.console import Console
 from rich.table import Table
 
-from consumers.bus_address import BusConnectionError
+from consumers.bus.address import BusConnectionError
 from consumers.monitor.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,

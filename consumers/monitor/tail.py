@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from consumers.bus_address import BusConnectionError
+from consumers.bus.address import BusConnectionError
 from consumers.market_data_provider import MarketDataProvider
 from consumers.monitor.options import (
     PREFIX_DEFAULT,

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from consumers.direct_provider import TapeFrame
-from consumers.fees import taker_fees
 from consumers.freshness import judge
-from consumers.local_books import LocalBook
+from consumers.local.books import LocalBook
+from consumers.multi.fees import taker_fees
 from consumers.paper.fill_model import TapeEvent
 from consumers.paper.market import Health, VenueQuote, judged
 from schemas.instruments import InstrumentRegistry, exchange_of

@@ -5,12 +5,12 @@ from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from consumers.fees import taker_fees
+from consumers.bus.trade_tail import TradeSource, TradeTail
 from consumers.market_data_provider import MarketDataProvider
+from consumers.multi.fees import taker_fees
 from consumers.multi_provider import MultiExchangeProvider
 from consumers.paper.fill_model import TapeEvent
 from consumers.paper.tape_merger import DELAY, TapeMerger
-from consumers.trade_tail import TradeSource, TradeTail
 from schemas.snapshot import BookStatus, OrderBookSnapshot
 
 MADE_UP_FEES: Mapping[str, float] = {"mock": 10.0}

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from consumers.bus_address import BusConnectionError
+from consumers.bus.address import BusConnectionError
 from consumers.freshness import MAX_AGE
 from consumers.market_data_provider import MarketDataProvider
 from consumers.monitor.options import (

@@ -8,10 +8,10 @@ from fractions import Fraction
 import pytest
 import redis
 
-from consumers.consolidated_book import ConsolidatedBook
-from consumers.fees import TAKER_FEES_BPS
-from consumers.multi_assembly import assemble
-from consumers.opportunity import find_opportunities
+from consumers.multi.assembly import assemble
+from consumers.multi.consolidated_book import ConsolidatedBook
+from consumers.multi.fees import TAKER_FEES_BPS
+from consumers.multi.opportunity import find_opportunities
 from consumers.redis_provider import RedisMarketDataProvider
 from feeders.local_redis import private_server
 from feeders.simulator.process import SimulatorProcess

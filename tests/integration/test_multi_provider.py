@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from consumers.consolidated_book import ConsolidatedBook
-from consumers.multi_assembly import assemble
+from consumers.multi.assembly import assemble
+from consumers.multi.consolidated_book import ConsolidatedBook
+from consumers.multi.opportunity import Opportunity
 from consumers.multi_provider import MultiExchangeProvider
-from consumers.opportunity import Opportunity
 from consumers.redis_provider import RedisMarketDataProvider
 from feeders.local_redis import LocalServer
 from schemas.snapshot import Levels, OrderBookSnapshot

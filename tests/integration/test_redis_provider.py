@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import redis
 
-from consumers.bus_address import BusConnectionError
+from consumers.bus.address import BusConnectionError
 from consumers.redis_provider import Mode, RedisMarketDataProvider
 from feeders.local_redis import LocalServer
 from schemas.redis_names import RedisNames
@@ -230,7 +230,7 @@ def test_lost_data_leaves_the_last_book_and_the_next_ones_count_as_a_new_beginni
 def test_a_server_restarted_without_its_data_is_followed_again_by_itself(
     own_redis_server: LocalServer, own_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "consumers.bus_reader")
+    caplog.set_level(logging.INFO, "consumers.bus.reader")
     BusWriter(own_client).submit_all(book(symbol, update_id=50) for symbol in HUNDRED)
     with RedisMarketDataProvider(own_redis_server.url, "binance", HUNDRED) as provider:
         own_redis_server.kill()

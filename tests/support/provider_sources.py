@@ -12,7 +12,7 @@ import redis
 from consumers.direct_provider import BinanceL2WebSocketProvider, UpbitL2WebSocketProvider
 from consumers.market_data_provider import MarketDataProvider
 from consumers.mock_provider import MockMarketDataProvider
-from consumers.multi_assembly import assemble
+from consumers.multi.assembly import assemble
 from consumers.multi_provider import MultiExchangeProvider
 from consumers.redis_provider import Mode, RedisMarketDataProvider
 from tests.support.builders import book

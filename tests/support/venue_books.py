@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from consumers.venue_book import VenueBook
+from consumers.multi.venue_book import VenueBook
 from schemas.snapshot import BookStatus, Levels
 from tests.support.builders import book
 

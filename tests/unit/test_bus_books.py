@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.bus_books import BusBook
+from consumers.bus.books import BusBook
 from schemas.wire import HEAD, WireError, encode
 from tests.support.builders import book
 

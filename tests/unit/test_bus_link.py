@@ -10,8 +10,8 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from consumers.bus_address import BusAddress, BusConnectionError
-from consumers.bus_link import BusLink
+from consumers.bus.address import BusAddress, BusConnectionError
+from consumers.bus.link import BusLink
 from consumers.redis_provider import Mode, RedisMarketDataProvider
 
 SESAME = "open sesame"
@@ -146,7 +146,7 @@ def test_a_question_is_not_waited_for_longer_than_asked(server: socket.socket) -
 
 
 def test_commands_nobody_takes_do_not_block_for_ever(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.bus_link._SEND_LIMIT", 0.05)
+    monkeypatch.setattr("consumers.bus.link._SEND_LIMIT", 0.05)
     with Ends(server) as ends, pytest.raises(BusConnectionError, match="timed out"):
         ends.link.send([("SET", b"x" * 10_000_000)])
 

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from consumers.bus_books import BusBook, BusTable
-from consumers.bus_session import BusSession
-from consumers.bus_stream import Command, SessionLostError
-from consumers.symbol_names import SymbolNames
+from consumers.bus.books import BusBook, BusTable
+from consumers.bus.session import BusSession
+from consumers.bus.stream import Command, SessionLostError
+from consumers.bus.symbol_names import SymbolNames
 from schemas.redis_names import RedisNames
 from schemas.wire import HEAD, encode
 from tests.support.builders import book

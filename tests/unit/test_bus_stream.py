@@ -7,12 +7,12 @@ from typing import Any
 import hiredis
 import pytest
 
-from consumers.book_cursor import Entry
-from consumers.bus_books import BusBook, BusTable
-from consumers.bus_session import BusSession
-from consumers.bus_stream import BusStream, SessionLostError
-from consumers.consumer_heartbeat import ConsumerIdentity, consumer_fields
-from consumers.symbol_names import SymbolNames
+from consumers.bus.book_cursor import Entry
+from consumers.bus.books import BusBook, BusTable
+from consumers.bus.consumer_heartbeat import ConsumerIdentity, consumer_fields
+from consumers.bus.session import BusSession
+from consumers.bus.stream import BusStream, SessionLostError
+from consumers.bus.symbol_names import SymbolNames
 from schemas.heartbeat import FeederHeartbeat, encode_heartbeat
 from schemas.redis_names import RedisNames
 from schemas.wire import HEAD, encode

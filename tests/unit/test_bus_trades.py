@@ -5,10 +5,10 @@ from typing import Any
 import fakeredis
 import pytest
 
-from consumers import bus_trades
-from consumers.bus_trades import BusTradeTail
+from consumers.bus import trades as bus_trades
+from consumers.bus.trade_tail import TradeSource
+from consumers.bus.trades import BusTradeTail
 from consumers.redis_provider import RedisMarketDataProvider
-from consumers.trade_tail import TradeSource
 from schemas.redis_names import RedisNames
 from schemas.trade import Trade
 

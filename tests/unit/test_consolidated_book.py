@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.consolidated_book import ConsolidatedBook, VenueLevel, consolidate
-from consumers.fx import conversion
-from consumers.venue_book import VenueBook
+from consumers.multi.consolidated_book import ConsolidatedBook, VenueLevel, consolidate
+from consumers.multi.fx import conversion
+from consumers.multi.venue_book import VenueBook
 from schemas.snapshot import Levels
 from tests.support.builders import book
 from tests.support.venue_books import level_pairs, venue_book

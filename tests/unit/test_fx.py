@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.fx import conversion, links
+from consumers.multi.fx import conversion, links
 from schemas.snapshot import Level, Levels
 from tests.support.builders import book
 

@@ -1,6 +1,6 @@
 """What is known of a book that is kept in this process."""
 
-from consumers.local_books import LocalBook
+from consumers.local.books import LocalBook
 from consumers.reading import Counts, Observation
 from tests.support.builders import book
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from consumers.made_up_market import MadeUpMarket
+from consumers.local.made_up_market import MadeUpMarket
 from consumers.mock_provider import MockMarketDataProvider
 from schemas.instruments import EXCHANGES, SymbolError
 from schemas.snapshot import BookStatus, OrderBookSnapshot

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.multi_assembly import assemble
+from consumers.multi.assembly import assemble
 from consumers.multi_provider import MultiExchangeProvider
 from tests.support.told_provider import ToldProvider
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from consumers.consolidated_book import VenueLevel
+from consumers.multi.consolidated_book import VenueLevel
 from consumers.multi_provider import FxSource, MultiExchangeProvider, base_assets
 from consumers.reading import Observation
 from schemas.instruments import SymbolError

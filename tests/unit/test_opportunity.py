@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.fx import conversion
-from consumers.opportunity import find_opportunities, find_opportunity, walk
-from consumers.venue_book import VenueBook
+from consumers.multi.fx import conversion
+from consumers.multi.opportunity import find_opportunities, find_opportunity, walk
+from consumers.multi.venue_book import VenueBook
 from schemas.snapshot import Levels
 from tests.support.builders import book
 from tests.support.venue_books import level_pairs, venue_book

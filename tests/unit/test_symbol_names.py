@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.symbol_names import SymbolNames
+from consumers.bus.symbol_names import SymbolNames
 from schemas.instruments import SymbolError
 
 

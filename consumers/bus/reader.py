@@ -11,14 +11,14 @@ from contextlib import ExitStack, closing, suppress
 import hiredis
 
 from consumers.background_loop import BackgroundThread
-from consumers.bus_address import BusAddress, BusConnectionError, foreign, refused
-from consumers.bus_books import BusTable
-from consumers.bus_link import BusLink
-from consumers.bus_session import TICK, BusSession
-from consumers.bus_stream import OnChange, SessionLostError
-from consumers.consumer_heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
+from consumers.bus.address import BusAddress, BusConnectionError, foreign, refused
+from consumers.bus.books import BusTable
+from consumers.bus.consumer_heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
+from consumers.bus.link import BusLink
+from consumers.bus.session import TICK, BusSession
+from consumers.bus.stream import OnChange, SessionLostError
+from consumers.bus.symbol_names import SymbolNames
 from consumers.freshness import elapsed
-from consumers.symbol_names import SymbolNames
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from consumers.fx import Conversion
+from consumers.multi.fx import Conversion
 from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 
 MAX_MIDS_APART = 0.10

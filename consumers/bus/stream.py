@@ -6,7 +6,7 @@ from typing import Any
 
 import hiredis
 
-from consumers.bus_books import BusBook, BusTable
+from consumers.bus.books import BusBook, BusTable
 from schemas import wire
 from schemas.heartbeat import HeartbeatError, decode_heartbeat
 

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import msgspec
 
-from consumers.venue_book import VenueBook, why_not_comparable
+from consumers.multi.venue_book import VenueBook, why_not_comparable
 from schemas.snapshot import Levels
 
 ASSUMPTION = (

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from consumers.book_cursor import BookCursor, Entry
+from consumers.bus.book_cursor import BookCursor, Entry
 from consumers.freshness import FeederLife, ServerClock
 from consumers.reading import Counts, Observation
 from schemas import wire

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from consumers.freshness import MAX_AGE, judge
-from consumers.fx import Conversion, conversion
 from consumers.market_data_provider import MarketDataProvider
+from consumers.multi.fx import Conversion, conversion
+from consumers.multi.venue_book import VenueBook
 from consumers.reading import Observation
-from consumers.venue_book import VenueBook
 from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from consumers.venue_book import VenueBook, why_skewed, why_unlike
+from consumers.multi.venue_book import VenueBook, why_skewed, why_unlike
 from schemas.snapshot import Levels
 
 _price = itemgetter(0)

@@ -7,10 +7,10 @@ from typing import Any
 
 import hiredis
 
-from consumers.book_hash import HASH_FIELDS, entry_of, local_time
-from consumers.bus_books import BusBook, BusTable
-from consumers.bus_stream import BusStream, Command, Gets, OnChange, SessionLostError
-from consumers.symbol_names import SymbolNames
+from consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
+from consumers.bus.books import BusBook, BusTable
+from consumers.bus.stream import BusStream, Command, Gets, OnChange, SessionLostError
+from consumers.bus.symbol_names import SymbolNames
 from schemas import wire
 
 TICK = 1.0

@@ -8,14 +8,14 @@ from typing import Any
 import hiredis
 import msgspec
 
-from consumers.book_hash import HASH_FIELDS, entry_of, local_time
-from consumers.bus_address import BusAddress, BusConnectionError, foreign, refused
-from consumers.bus_books import BusBook, BusTable
-from consumers.bus_link import BusLink
-from consumers.bus_stream import Command
+from consumers.bus.address import BusAddress, BusConnectionError, foreign, refused
+from consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
+from consumers.bus.books import BusBook, BusTable
+from consumers.bus.link import BusLink
+from consumers.bus.stream import Command
+from consumers.bus.symbol_names import SymbolNames
 from consumers.freshness import FEEDER_LIMIT, elapsed
 from consumers.reading import Observation
-from consumers.symbol_names import SymbolNames
 from schemas.wire import WireError
 
 _LIMIT = 0.5

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from consumers.book_cursor import Entry
-from consumers.bus_books import BusBook
+from consumers.bus.book_cursor import Entry
+from consumers.bus.books import BusBook
 from consumers.freshness import ServerClock
 from schemas import wire
 

@@ -5,7 +5,7 @@ import socket
 import uuid
 from dataclasses import dataclass, field
 
-from consumers.bus_books import BusTable
+from consumers.bus.books import BusTable
 
 HEARTBEAT_TTL = 5
 

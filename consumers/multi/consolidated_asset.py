@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from consumers.consolidated_book import ConsolidatedBook, consolidate
+from consumers.multi.consolidated_book import ConsolidatedBook, consolidate
+from consumers.multi.venue import FxReading, FxSource, Venue, VenueReading
 from consumers.reading import Observation
-from consumers.venue import FxReading, FxSource, Venue, VenueReading
 from schemas.instruments import Instrument
 from schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState
 

@@ -1,0 +1,1 @@
+"""How a reader follows the bus: connection, session, what is known of each book."""

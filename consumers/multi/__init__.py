@@ -1,0 +1,1 @@
+"""Several exchanges as one: conversion, consolidation, opportunities."""
