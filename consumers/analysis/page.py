@@ -11,7 +11,8 @@ body{font:15px/1.45 system-ui,sans-serif;color:#1c2430;background:#f5f6f8;margin
 h1{font-size:22px;margin:0 0 4px}h2{font-size:17px;margin:0 0 8px}section{background:#fff;border:1px solid #dfe3e8;
 border-radius:8px;padding:16px 20px;margin:16px 0}table{border-collapse:collapse;width:100%}th,td{padding:4px 10px;
 text-align:right;border-bottom:1px solid #edf0f3;font-variant-numeric:tabular-nums}th{color:#5f6b7a;font-weight:600}
-th.text,td.text{text-align:left}td.text{overflow-wrap:anywhere}img{width:100%;height:auto}.note{color:#5f6b7a;margin:6px 0 0}
+th.text,td.text{text-align:left}td.text{overflow-wrap:anywhere}
+img{width:100%;height:auto}.note{color:#5f6b7a;margin:6px 0 0}
 td.passed,td.failed,td.unknown{font-weight:700;white-space:nowrap}.passed{color:#00734f}.failed{color:#b00020}
 .unknown{color:#8a5a00}.banner{border-left:10px solid currentColor}.banner h1,.figures{color:#1c2430}
 .banner strong{font-size:26px}.figures{display:flex;flex-wrap:wrap;gap:10px 36px;margin-top:10px}
