@@ -110,8 +110,8 @@ class RestClient:
             async with self._session.get(self.base_url + path, params=dict(parameters)) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RestError(f"{url}: {error or type(error).__name__}") from error
-        if used := answer.headers.get(self._used_header):
+            raise RestError(f"{url}: {str(error) or type(error).__name__}") from error
+        if (used := answer.headers.get(self._used_header, "")).isdecimal():
             self.budget.observe(int(used))
         if answer.status != 200:
             self._refuse(url, answer.status, answer.headers.get("Retry-After"), body)
@@ -120,7 +120,7 @@ class RestClient:
     def _refuse(self, url: str, status: int, retry_after: str | None, body: bytes) -> None:
         text = body[:_BODY_IN_ERROR].decode(errors="replace")
         if status in (418, 429):
-            seconds = float(retry_after) if retry_after and retry_after.isdigit() else 60.0
+            seconds = float(retry_after) if retry_after and retry_after.isdecimal() else 60.0
             self.budget.close_for(seconds)
             raise RestError(f"{url}: limit exceeded (HTTP {status}), no request for {seconds:g} s: {text}")
         if status == 451:
