@@ -102,9 +102,7 @@ class Keeper(Generic[LineT]):
         reading = asyncio.create_task(self.line.receive_loop())
         try:
             while True:
-                wanted = asyncio.create_task(self.line.replace_wanted.wait())
-                await asyncio.wait((reading, wanted), return_when=asyncio.FIRST_COMPLETED)
-                wanted.cancel()
+                await _until(reading, self.line.replace_wanted)
                 if reading.done():
                     await reading
                     return 0
@@ -123,9 +121,7 @@ class Keeper(Generic[LineT]):
             return await self._hand_over_failed(reading, error)
         next_reading = asyncio.create_task(successor.receive_loop())
         try:
-            ready = asyncio.create_task(successor.ready.wait())
-            await asyncio.wait((next_reading, ready), return_when=asyncio.FIRST_COMPLETED)
-            ready.cancel()
+            await _until(next_reading, successor.ready)
             if next_reading.done():
                 return await self._hand_over_failed(reading, next_reading.exception())
             # Both bring every update now. What the old one still has in flight arrives within the grace.
@@ -147,6 +143,15 @@ class Keeper(Generic[LineT]):
         await asyncio.wait((reading,), timeout=self.policy.delay(1, self.chance()))
         self.line.replace_wanted.set()
         return reading
+
+
+async def _until(task: "asyncio.Task[None]", event: asyncio.Event) -> None:
+    """Return once the task has ended or the event is set."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
 
 
 async def _stop(task: "asyncio.Task[None]") -> None:

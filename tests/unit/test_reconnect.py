@@ -1,0 +1,247 @@
+"""The loop that opens exchange connections again, and the next one before the current one ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+import feeders.reconnect
+from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError
+from feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
+from tests.support.waiting import await_for
+
+LIMIT = 5.0
+
+
+@pytest.mark.parametrize(
+    ("failures", "full"), [(1, 1.0), (2, 2.0), (3, 4.0), (5, 16.0), (6, 30.0), (7, 30.0), (100_000, 30.0)]
+)
+def test_the_delay_doubles_up_to_its_maximum(failures: int, full: float) -> None:
+    assert ReconnectPolicy().delay(failures, chance=1.0) == full
+
+
+def test_chance_spreads_the_delay_over_its_upper_half() -> None:
+    policy = ReconnectPolicy(initial=8.0)
+
+    assert [policy.delay(1, chance) for chance in (0.0, 0.5, 0.99)] == pytest.approx([4.0, 6.0, 7.96])
+
+
+class World:
+    """Every fake line a keeper opens, in order, and every delay it waited."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self.happened: list[str] = []
+        self.slept: list[float] = []
+        self.refusals: list[str] = []
+        self.keeper: Keeper[Line] = Keeper(Line(self), ReconnectPolicy(), self.sleep, chance=lambda: 1.0)
+        self.task: asyncio.Task[None] | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+    def start(self, policy: ReconnectPolicy | None = None) -> "asyncio.Task[None]":
+        self.keeper.policy = policy or ReconnectPolicy(initial=0.01)
+        self.task = asyncio.create_task(self.keeper.run())
+        return self.task
+
+    async def reads(self, number: int) -> "Line":
+        """Wait until the line with this number is open and read from."""
+        await await_for(lambda: len(self.lines) > number and self.lines[number].reading, what=f"line {number}")
+        return self.lines[number]
+
+    async def stop(self) -> None:
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.wait((self.task,), timeout=LIMIT)
+        assert self.task.done()
+
+
+class Line:
+    """A connection to nothing: the test says when it is ready and how it ends."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.number = len(world.lines)
+        world.lines.append(self)
+        self.replace_wanted = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.has_valid_data = False
+        self.connects = 0
+        self.end: asyncio.Future[None] | None = None
+
+    @property
+    def reading(self) -> bool:
+        return self.end is not None
+
+    async def connect(self) -> None:
+        self.connects += 1
+        self.has_valid_data = False
+        if self.world.refusals:
+            raise WebSocketConnectionError(self.world.refusals.pop(0))
+        self.world.happened.append(f"open {self.number}")
+
+    async def subscribe(self) -> None: ...
+
+    async def receive_loop(self) -> None:
+        self.end = asyncio.get_running_loop().create_future()
+        try:
+            await self.end
+        finally:
+            self.end = None
+            self.world.happened.append(f"left {self.number}")
+
+    async def close(self) -> None: ...
+
+    def successor(self) -> "Line":
+        return Line(self.world)
+
+    def lose(self, error: Exception | None = None) -> None:
+        assert self.end is not None
+        self.end.set_exception(error or WebSocketConnectionError("reset"))
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(feeders.reconnect, "HANDOVER_GRACE", 0.0)
+    world = World()
+    yield world
+    if world.task is not None:
+        await world.stop()
+
+
+async def test_failures_in_a_row_are_waited_out_ever_longer(world: World) -> None:
+    world.refusals = list("abcdef")
+    world.start(ReconnectPolicy())
+
+    await world.reads(0)
+
+    assert world.slept == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    assert (world.keeper.reconnects, world.keeper.failure) == (6, "f")
+
+
+async def test_valid_data_resets_the_delay_and_a_handshake_does_not(world: World) -> None:
+    world.start(ReconnectPolicy())
+
+    for valid in (False, False, True, False):
+        line = await world.reads(0)
+        line.has_valid_data = valid
+        opened = line.connects
+        line.lose(WebSocketTimeoutError("silence"))
+        await await_for(lambda opened=opened: world.lines[0].connects > opened)  # type: ignore[misc]
+
+    assert world.slept == [1.0, 2.0, 1.0, 2.0]
+
+
+async def test_a_limit_of_failures_in_a_row_gives_up(world: World) -> None:
+    world.refusals = list("abcdefgh")
+
+    with pytest.raises(GaveUpError, match="gave up after 3 attempts in a row: d"):
+        await asyncio.wait_for(world.start(ReconnectPolicy(max_attempts=3)), LIMIT)
+
+    assert world.slept == [1.0, 2.0, 4.0]
+
+
+async def test_a_bug_ends_the_loop_as_it_is(world: World) -> None:
+    task = world.start()
+    (await world.reads(0)).lose(KeyError("a bug"))
+
+    with pytest.raises(KeyError, match="a bug"):
+        await asyncio.wait_for(task, LIMIT)
+    assert world.slept == []
+
+
+async def test_a_change_over_opens_the_next_line_before_it_leaves_the_current_one(world: World) -> None:
+    world.start()
+    first = await world.reads(0)
+
+    first.replace_wanted.set()
+    second = await world.reads(1)
+    assert first.reading
+    assert world.keeper.line is first
+    second.ready.set()
+    await await_for(lambda: not first.reading)
+
+    assert world.happened == ["open 0", "open 1", "left 0"]
+    assert (world.keeper.line, world.keeper.handovers, world.keeper.reconnects) == (second, 1, 0)
+    assert second.reading
+
+
+async def test_after_a_change_over_it_is_the_new_line_that_is_opened_again(world: World) -> None:
+    world.start()
+    (await world.reads(0)).replace_wanted.set()
+    second = await world.reads(1)
+    second.ready.set()
+    await await_for(lambda: world.keeper.line is second and not world.lines[0].reading)
+
+    second.lose()
+    await await_for(lambda: second.connects == 2)
+
+    assert (world.keeper.reconnects, world.lines[0].connects) == (1, 1)
+
+
+async def test_a_next_line_that_cannot_be_opened_is_tried_again_while_the_current_one_stays(world: World) -> None:
+    world.start()
+    first = await world.reads(0)
+
+    world.refusals = ["full", "full"]
+    first.replace_wanted.set()
+    fourth = await world.reads(3)
+    assert first.reading
+    fourth.ready.set()
+    await await_for(lambda: world.keeper.line is fourth)
+
+    assert (world.keeper.handovers, world.keeper.reconnects) == (1, 0)
+
+
+async def test_a_next_line_that_is_lost_before_it_is_ready_is_tried_again(world: World) -> None:
+    world.start()
+    first = await world.reads(0)
+    first.replace_wanted.set()
+
+    (await world.reads(1)).lose()
+    await world.reads(2)
+
+    assert first.reading
+    assert world.keeper.line is first
+
+
+async def test_when_both_are_lost_the_current_line_is_opened_again(world: World) -> None:
+    world.start()
+    first = await world.reads(0)
+    first.replace_wanted.set()
+    second = await world.reads(1)
+
+    first.lose()
+    second.lose()
+    await await_for(lambda: first.connects == 2)
+
+    assert world.keeper.reconnects == 1
+
+
+async def test_a_bug_in_the_next_line_ends_the_loop_and_leaves_no_line_open(world: World) -> None:
+    task = world.start()
+    (await world.reads(0)).replace_wanted.set()
+
+    (await world.reads(1)).lose(KeyError("a bug"))
+
+    with pytest.raises(KeyError, match="a bug"):
+        await asyncio.wait_for(task, LIMIT)
+    assert not any(line.reading for line in world.lines)
+
+
+@pytest.mark.parametrize("changing_over", [False, True])
+async def test_a_stop_leaves_nothing_behind(world: World, changing_over: bool) -> None:
+    before = asyncio.all_tasks()
+    world.start()
+    first = await world.reads(0)
+    if changing_over:
+        first.replace_wanted.set()
+        await world.reads(1)
+
+    await world.stop()
+    await asyncio.sleep(0)
+
+    assert not any(line.reading for line in world.lines)
+    assert asyncio.all_tasks() == before
