@@ -1,0 +1,202 @@
+"""One connection of a feed: when it is ready, what it asks for again, when it is to be replaced."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from feeders.errors import WebSocketTimeoutError
+from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded
+from feeders.exchanges.adapter import FeedAdapter, Wiring
+from feeders.exchanges.venue import Request
+from feeders.standstill import StandstillWatch
+from schemas.snapshot import OrderBookSnapshot
+from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue, updated
+
+
+class World:
+    """An adapter without a socket; messages are given to it, and what it would send is kept."""
+
+    def __init__(self, *, lifetime: float | None = None) -> None:
+        self.protocol = protocol = FakeProtocol(("BTCUSDT", "ETHUSDT"))
+        self.books: list[OrderBookSnapshot] = []
+        self.frames: list[tuple[str, bytes]] = []
+        self.snapshots = FakeSnapshots()
+        sent: list[str] = []
+        self.sent = sent
+        self.now = 0.0
+        made = FakeVenue(protocol)
+        made.lifetime = lifetime
+
+        class Adapter(FeedAdapter):
+            venue = made
+
+            def send_soon(self, texts: Sequence[str]) -> None:
+                sent.extend(texts)
+
+        watch = StandstillWatch(lambda gap: self.adapter.discard(gap), lambda: self.now)
+        wiring = Wiring(
+            on_frame=lambda url, frame: self.frames.append((url, frame)), snapshots=self.snapshots, standstill=watch
+        )
+        self.adapter = Adapter(["BTC", "ETH"], self.books.append, wiring=wiring)
+
+    def receive(self, *events: object) -> None:
+        self.protocol.says.append(events)  # type: ignore[arg-type]
+        self.adapter.on_message(b"frame")
+
+    def check_after(self, seconds: float) -> None:
+        self.adapter.check(time.monotonic() + seconds)
+
+
+async def test_it_is_ready_once_every_subscription_is_acknowledged() -> None:
+    world = World()
+    world.protocol.requests = [Request(1, "first"), Request(2, "second")]
+    await world.adapter.subscribe()
+    assert world.sent == ["first", "second"]
+
+    world.receive(Acknowledged(1))
+    assert not world.adapter.ready.is_set()
+    assert world.protocol.open_lines == set()
+    world.receive(Acknowledged(2))
+
+    assert world.adapter.ready.is_set()
+    assert len(world.protocol.open_lines) == 1
+
+
+async def test_it_is_ready_at_once_where_no_acknowledgement_ever_comes() -> None:
+    world = World()
+    world.protocol.requests = [Request(None, "all")]
+
+    await world.adapter.subscribe()
+
+    assert world.adapter.ready.is_set()
+
+
+async def test_an_acknowledgement_of_something_else_makes_nothing_ready() -> None:
+    world = World()
+    await world.adapter.subscribe()
+
+    world.receive(Acknowledged(99))
+
+    assert not world.adapter.ready.is_set()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_an_unanswered_or_refused_subscription_ends_the_connection_in_time(refused: bool) -> None:
+    world = World()
+    await world.adapter.subscribe()
+    if refused:
+        world.receive(Refused(1, "Invalid request"))
+    world.check_after(world.adapter.timeout - 1)
+
+    with pytest.raises(WebSocketTimeoutError, match="no answer to 1 subscriptions within 10 s"):
+        world.check_after(world.adapter.timeout + 1)
+
+
+async def test_symbols_without_a_first_book_are_reported_and_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    await world.adapter.subscribe()
+    world.receive(Acknowledged(1), updated("BTCUSDT"))
+    world.check_after(world.adapter.timeout - 1)
+    assert world.protocol.asked == [None]
+
+    world.check_after(world.adapter.timeout + 1)
+    world.check_after(world.adapter.timeout + 2)
+
+    assert world.protocol.asked == [None, ["ETHUSDT"]]
+    assert "binance: no book of ETHUSDT, asking again" in caplog.text
+    world.check_after(2 * world.adapter.timeout + 2)
+    assert world.protocol.asked == [None, ["ETHUSDT"], ["ETHUSDT"]]
+
+
+async def test_a_symbol_that_waits_for_its_snapshot_is_not_asked_for_again() -> None:
+    world = World()
+    await world.adapter.subscribe()
+    world.receive(Acknowledged(1), updated("BTCUSDT"))
+    world.snapshots.pending.add("ETHUSDT")
+
+    world.check_after(world.adapter.timeout + 1)
+
+    assert world.protocol.asked == [None]
+
+
+async def test_a_book_that_only_a_new_subscription_brings_is_subscribed_to_anew() -> None:
+    world = World()
+
+    world.receive(ResubscribeNeeded("ETHUSDT"))
+
+    assert world.protocol.asked == [["ETHUSDT"]]
+    assert world.sent == ["subscribe"]
+
+
+async def test_an_announced_end_wants_a_successor() -> None:
+    world = World()
+    assert not world.adapter.replace_wanted.is_set()
+
+    world.receive(ClosingSoon("maintenance"))
+
+    assert world.adapter.replace_wanted.is_set()
+
+
+@pytest.mark.parametrize(("lifetime", "wanted"), [(None, False), (3600.0, True), (7200.0, False)])
+async def test_the_end_of_its_lifetime_wants_a_successor(lifetime: float | None, wanted: bool) -> None:
+    world = World(lifetime=lifetime)
+    world.adapter.opened_at = time.monotonic()
+
+    world.check_after(3601)
+
+    assert world.adapter.replace_wanted.is_set() is wanted
+
+
+async def test_a_successor_fills_the_same_books() -> None:
+    world = World()
+    successor = world.adapter.successor()
+
+    world.protocol.says.append([updated(update_id=3)])
+    successor.on_message(b"frame")
+
+    assert successor.feed is world.adapter.feed
+    assert [book.update_id for book in world.books] == [3]
+
+
+async def test_only_a_changed_book_is_valid_data() -> None:
+    world = World()
+    world.receive(Acknowledged(1))
+    assert not world.adapter.has_valid_data
+
+    world.receive(updated())
+
+    assert world.adapter.has_valid_data
+
+
+async def test_every_message_is_handed_to_the_recording() -> None:
+    world = World()
+
+    world.receive()
+
+    assert world.frames == [("ws://127.0.0.1:1", b"frame")]
+
+
+async def test_a_quote_goes_to_whoever_asked_for_it_and_not_to_the_book_callback() -> None:
+    world = World()
+
+    world.receive(updated(topic="quote"))
+
+    assert world.books == []
+
+
+async def test_after_a_standstill_every_book_is_discarded_and_no_message_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = World()
+    world.receive(updated(update_id=1))
+
+    world.now += 6.0
+    world.receive(updated(update_id=2))
+    world.receive(updated(update_id=3))
+
+    assert [book.update_id for book in world.books] == [1]
+    assert world.adapter.feed.latest == {}
+    assert world.frames == [("ws://127.0.0.1:1", b"frame")]
