@@ -1,7 +1,7 @@
 """The exchange's list of markets, and those of them that are wanted now."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from feeders.metadata import MetadataSource
 from feeders.symbol_selection import SymbolSelection
@@ -29,11 +29,14 @@ class Markets:
         Raises RestError, MetadataError or SymbolError, and then nothing has changed.
         """
         listed = InstrumentRegistry(self.registry.exchange, await self.source.instruments())
-        chosen = self.selection.choose(listed, await _turnover(self.source, self.selection))
+        # Named markets stay whatever the list says: one that left it must not keep the new ones out.
+        rules = replace(self.selection, names=())
+        named = {self.registry.resolve(name).native for name in self.selection.names}
+        chosen = rules.choose(listed, await _turnover(self.source, rules))
         self.registry.learn(listed.all())
         known = set(natives)
         added = [instrument for instrument in chosen if instrument.native not in known]
-        return added, self.selection.gone(natives, listed)
+        return added, rules.gone([native for native in natives if native not in named], listed)
 
 
 async def _turnover(source: MetadataSource, selection: SymbolSelection) -> dict[str, float]:

@@ -1,0 +1,93 @@
+"""The exchange's list of markets, looked at again: what is new, what is gone, and what a failure leaves."""
+
+from pathlib import Path
+
+import pytest
+
+from feeders.exchanges.venue import MetadataError
+from feeders.markets import Markets
+from feeders.metadata import MetadataSource
+from feeders.rest_client import RestClient, RestError, WeightBudget
+from feeders.symbol_selection import parse_selection
+from schemas.instruments import Instrument, SymbolError, TradingStatus
+from tests.support.fake_venue import FakeVenue
+
+
+def listed(*bases: str, status: TradingStatus = "trading") -> list[Instrument]:
+    return [Instrument("binance", base, "USDT", f"{base}USDT", status=status) for base in bases]
+
+
+async def load(venue: FakeVenue, directory: Path, *selection: str) -> Markets:
+    source = MetadataSource(venue, RestClient(venue.rest_url, WeightBudget(6000)), directory)
+    return await Markets.load(source, parse_selection(selection))
+
+
+async def test_at_the_start_the_selection_stands_for_what_is_listed_then(tmp_path: Path) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC", "ETH")
+
+    markets = await load(venue, tmp_path, "all:USDT")
+
+    assert [instrument.native for instrument in markets.chosen] == ["BTCUSDT", "ETHUSDT"]
+
+
+async def test_a_new_listing_is_added_and_known_from_then_on(tmp_path: Path) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC")
+    markets = await load(venue, tmp_path, "all:USDT")
+    venue.listed = listed("BTC", "NEW")
+
+    added, gone = await markets.refresh(["BTCUSDT"])
+
+    assert ([instrument.native for instrument in added], gone) == (["NEWUSDT"], [])
+    assert markets.registry.resolve("NEW").native == "NEWUSDT"
+
+
+@pytest.mark.parametrize("rest", [[], listed("OLD", status="halted")], ids=["delisted", "halted"])
+async def test_what_no_longer_trades_is_gone(tmp_path: Path, rest: list[Instrument]) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC", "OLD")
+    markets = await load(venue, tmp_path, "all:USDT")
+    venue.listed = listed("BTC") + rest
+
+    assert await markets.refresh(["BTCUSDT", "OLDUSDT"]) == ([], ["OLDUSDT"])
+
+
+async def test_among_the_greatest_a_new_one_comes_in_and_none_goes_that_trades(tmp_path: Path) -> None:
+    venue = FakeVenue()
+    venue.listed, venue.turnover = listed("BTC", "ETH"), {"BTCUSDT": 9.0, "ETHUSDT": 1.0}
+    markets = await load(venue, tmp_path, "top:1")
+    venue.turnover = {"BTCUSDT": 1.0, "ETHUSDT": 9.0}
+
+    added, gone = await markets.refresh(["BTCUSDT"])
+
+    assert ([instrument.native for instrument in added], gone) == (["ETHUSDT"], [])
+
+
+async def test_a_named_market_that_is_no_longer_listed_stays_and_new_ones_still_come(tmp_path: Path) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC", "FOO")
+    markets = await load(venue, tmp_path, "all:USDT", "FOO")
+    venue.listed = listed("BTC", "NEW")
+
+    added, gone = await markets.refresh(["FOOUSDT", "BTCUSDT"])
+
+    assert ([instrument.native for instrument in added], gone) == (["NEWUSDT"], [])
+
+
+@pytest.mark.parametrize(
+    ("broken", "error"),
+    [("metadata", RestError("HTTP 503")), ("listed", MetadataError("no list")), ("turnover", RestError("timeout"))],
+)
+async def test_a_failure_changes_nothing(tmp_path: Path, broken: str, error: Exception) -> None:
+    venue = FakeVenue()
+    venue.listed, venue.turnover = listed("BTC"), {"BTCUSDT": 1.0}
+    markets = await load(venue, tmp_path, "all:USDT", "top:1")
+    venue.listed = listed("BTC", "NEW")
+    setattr(venue, broken, error)
+
+    with pytest.raises(type(error)):
+        await markets.refresh(["BTCUSDT"])
+
+    with pytest.raises(SymbolError):
+        markets.registry.resolve("NEW")
