@@ -1,0 +1,72 @@
+"""What an exchange sends, kept in a file as it came."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from feeders.capture_file import CaptureFile
+from feeders.recorder import Recorder
+from schemas.capture import CaptureFrame
+
+
+@pytest.mark.parametrize("name", ["frames.jsonl", "frames.jsonl.gz"])
+def test_what_is_recorded_is_read_back_in_order(tmp_path: Path, name: str) -> None:
+    times = iter((1.5, 2.5))
+    recorder = Recorder(tmp_path / name, "binance", lambda: next(times))
+
+    recorder.on_frame("wss://x", b'{"a":"\xc3\xa9"}')
+    recorder.on_answer("https://x/depth", b"[1]\n")
+    recorder.close()
+
+    assert list(CaptureFile(tmp_path / name)) == [
+        CaptureFrame(1.5, "binance", "ws", "wss://x", '{"a":"é"}'),
+        CaptureFrame(2.5, "binance", "http", "https://x/depth", "[1]\n"),
+    ]
+    assert recorder.frames == 2
+    assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") is name.endswith(".gz")
+
+
+def test_a_frame_that_is_no_text_is_counted_and_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "frames.jsonl"
+    recorder = Recorder(path, "binance")
+
+    recorder.on_frame("wss://x", b"\xff\xfe")
+    recorder.on_frame("wss://x", b"{}")
+    recorder.close()
+
+    assert (recorder.frames, recorder.not_text) == (1, 1)
+    assert [frame.raw for frame in CaptureFile(path)] == ["{}"]
+
+
+def test_a_file_that_exists_is_never_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "frames.jsonl"
+    path.write_text("precious")
+
+    with pytest.raises(FileExistsError):
+        Recorder(path, "binance")
+
+    assert path.read_text() == "precious"
+
+
+async def test_a_stop_writes_the_rest(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "frames.jsonl", "binance")
+    task = asyncio.create_task(recorder.run())
+    await asyncio.sleep(0)
+    recorder.on_frame("wss://x", b"{}")
+
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+    assert len(list(CaptureFile(tmp_path / "frames.jsonl"))) == 1
+
+
+def test_closing_twice_is_harmless(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "frames.jsonl.gz", "binance")
+
+    recorder.close()
+    recorder.close()
+
+    assert list(CaptureFile(tmp_path / "frames.jsonl.gz")) == []
