@@ -1,0 +1,116 @@
+"""`python -m feeders replay`: how a recording ends, on the bus and for whoever called it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+
+from feeders.recorder import Recorder
+from schemas import wire
+from schemas.snapshot import OrderBookSnapshot
+from tests.support.captures import capture_path, golden_books
+
+WS_URL = "wss://stream.binance.com:9443/stream"
+
+
+def write(path: Path, *natives: str, answered: bool = True, venue: str = "binance") -> Path:
+    """A recording of a snapshot and two updates of each symbol; the last update is number 12."""
+    recorder = Recorder(path, venue)
+    for native in natives:
+        _record_update(recorder, native, 11, "3.0")
+        if answered:
+            book = {"lastUpdateId": 10, "bids": [["99.0", "1.0"], ["98.0", "2.0"]], "asks": [["101.0", "1.0"]]}
+            url = f"https://api.binance.com/api/v3/depth?symbol={native}&limit=100"
+            recorder.on_answer(url, msgspec.json.encode(book))
+        _record_update(recorder, native, 12, "4.0")
+    recorder.close()
+    return path
+
+
+def _record_update(recorder: Recorder, native: str, number: int, quantity: str) -> None:
+    update = {"e": "depthUpdate", "E": 1_700_000_000_000 + number, "s": native, "U": number, "u": number}
+    data = update | {"b": [["99.0", quantity]], "a": []}
+    recorder.on_frame(WS_URL, msgspec.json.encode({"stream": f"{native.lower()}@depth@100ms", "data": data}))
+
+
+def replay(path: Path, url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "feeders", "replay", str(path), "--redis", url, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def stored(url: str) -> dict[str, OrderBookSnapshot]:
+    """Every book on the server by native symbol."""
+    with redis.Redis.from_url(url) as client:
+        blobs = [client.hget(key, "book") for key in client.scan_iter("md:book:*")]
+    books = [wire.decode(blob) for blob in blobs if isinstance(blob, bytes)]
+    return {book.native: book for book in books}
+
+
+def test_a_whole_recording_ends_with_its_last_books_on_the_bus(tmp_path: Path, redis_url: str) -> None:
+    done = replay(write(tmp_path / "c.jsonl.gz", "BTCUSDT", "ETHUSDT"), redis_url)
+
+    assert done.returncode == 0, done.stderr
+    books = stored(redis_url)
+    assert set(books) == {"BTCUSDT", "ETHUSDT"}
+    assert {(book.state, book.update_id) for book in books.values()} == {("live", 12)}
+    assert {book.bids for book in books.values()} == {((99.0, 4.0), (98.0, 2.0))}
+
+
+def test_a_recording_without_its_snapshot_ends_with_no_book_and_says_why(tmp_path: Path, redis_url: str) -> None:
+    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT", answered=False), redis_url)
+
+    assert done.returncode == 1
+    assert "the recording holds no snapshot that their updates follow" in done.stderr
+    assert stored(redis_url) == {}
+
+
+def test_a_recording_that_is_cut_off_is_replayed_and_reported(tmp_path: Path, redis_url: str) -> None:
+    path = write(tmp_path / "c.jsonl", "BTCUSDT")
+    path.write_bytes(path.read_bytes()[:-20])
+
+    done = replay(path, redis_url)
+
+    assert done.returncode == 0, done.stderr
+    assert "the recording is cut off" in done.stderr
+    assert stored(redis_url)["BTCUSDT"].update_id == 11
+
+
+def test_only_the_symbols_asked_for_are_replayed(tmp_path: Path, redis_url: str) -> None:
+    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT", "ETHUSDT"), redis_url, "--symbols", "ETH")
+
+    assert done.returncode == 0, done.stderr
+    assert set(stored(redis_url)) == {"ETHUSDT"}
+
+
+def test_a_recording_of_two_venues_is_an_error(tmp_path: Path, redis_url: str) -> None:
+    first = write(tmp_path / "a.jsonl", "BTCUSDT")
+    second = write(tmp_path / "b.jsonl", "BTCUSDT", venue="upbit")
+    both = tmp_path / "both.jsonl"
+    both.write_bytes(first.read_bytes() + second.read_bytes())
+
+    done = replay(both, redis_url)
+
+    assert done.returncode == 1
+    assert "holds both binance and upbit: record them into two files" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["binance_20240808_btc_eth_long", "binance_20210405_10sym"])
+def test_a_real_recording_ends_with_the_books_of_an_independent_program(redis_url: str, name: str) -> None:
+    path, golden = capture_path(name), golden_books(name)
+
+    done = replay(path, redis_url)
+
+    assert done.returncode == 0, done.stderr
+    books = stored(redis_url)
+    assert set(books) == set(golden)
+    for native, final in golden.items():
+        book = books[native]
+        assert (book.state, book.update_id, book.bids, book.asks) == (
+            "live",
+            final.last_update_id,
+            final.bids,
+            final.asks,
+        ), native
