@@ -134,7 +134,14 @@ class BinanceProtocol:
             raise WebSocketProtocolError(f"not the address of a request: {error}") from error
         if not parts.path.endswith("/depth") or "symbol" not in query:
             return NOTHING
-        return self.receive_answer(query["symbol"][0], limit, body)
+        native = query["symbol"][0]
+        known = self._syncs.get(("book", native))
+        if known is None and self._takes_all and self._options.mode == "diff" and "book" in self._options.topics:
+            known = self._range_sync(native)
+        if isinstance(known, RangeSync):
+            # Somebody asked, perhaps before the first update came: a quiet symbol sends none for minutes.
+            known.start()
+        return self.receive_answer(native, limit, body)
 
     def _streams(self, native: str) -> list[str]:
         topics, name = self._options.topics, native.lower()

@@ -67,6 +67,17 @@ def test_a_recording_without_its_snapshot_ends_with_no_book_and_says_why(tmp_pat
     assert stored(redis_url) == {}
 
 
+def test_a_snapshot_recorded_before_the_first_update_of_a_quiet_symbol_counts(tmp_path: Path, redis_url: str) -> None:
+    path = write(tmp_path / "c.jsonl", "BTCUSDT")
+    first, answer, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(answer + first + second)
+
+    done = replay(path, redis_url)
+
+    assert done.returncode == 0, done.stderr
+    assert stored(redis_url)["BTCUSDT"].update_id == 12
+
+
 def test_a_recording_that_is_cut_off_is_replayed_and_reported(tmp_path: Path, redis_url: str) -> None:
     path = write(tmp_path / "c.jsonl", "BTCUSDT")
     path.write_bytes(path.read_bytes()[:-20])
