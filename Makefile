@@ -36,7 +36,7 @@ redis-stop: $(READY) ## stop the shared server
 	@$(RUN) -m feeders redis --stop
 
 test: check ## everything that proves it: the checks, then unit, contract, integration and chaos tests
-	@$(RUN) -m pytest -n 4
+	@$(RUN) -m pytest -n 6
 
 bench: $(READY) ## measure the hot paths, each beside the plain way in the same run
 	@for file in tests/bench/bench_*.py; do \
