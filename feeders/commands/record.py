@@ -61,7 +61,10 @@ def record(
         run_until_signal(_record(settings, venue, recorder, seconds))
     finally:
         recorder.close()
-        typer.echo(f"{recorder.frames} frames in {out}", err=True)
+        if recorder.frames:
+            typer.echo(f"{recorder.frames} frames in {out}", err=True)
+        else:
+            out.unlink()  # nothing came, and the name should be free for the next try
 
 
 record.__doc__ = EXAMPLES
