@@ -64,7 +64,9 @@ def record(
         if recorder.frames:
             typer.echo(f"{recorder.frames} frames in {out}", err=True)
         else:
-            out.unlink()  # nothing came, and the name should be free for the next try
+            out.unlink()  # the name should be free for the next try
+    if not recorder.frames:
+        fail(f"nothing was received, so {out} was not kept")
 
 
 record.__doc__ = EXAMPLES
