@@ -98,6 +98,10 @@ class Feed:
             return self._skip(error)
         return self._handle(events, received_us)
 
+    def expect_answer(self, native: str) -> None:
+        """The request for a snapshot of this symbol leaves now."""
+        self.protocol.expect_answer(native)
+
     def receive_answer(self, native: str, limit: int, body: bytes, received_us: int) -> None:
         """Take the answer to a snapshot request. Raises WebSocketProtocolError if it makes no sense."""
         events = self.protocol.receive_answer(native, limit, body)

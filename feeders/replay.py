@@ -50,7 +50,8 @@ class Unanswered:
     """What the recording does not answer stays unanswered."""
 
     def ask(self, need: SnapshotNeeded, feed: Feed) -> None:
-        """No request leaves a replay."""
+        """No request leaves a replay; when the recording's own left is not known, so it may have been now."""
+        feed.expect_answer(need.native)
 
     def is_pending(self, native: str) -> bool:
         """An answer may still stand in the recording."""

@@ -28,6 +28,7 @@ class _Ask:
     need: SnapshotNeeded
     feed: Feed
     due: float
+    task: asyncio.Task[None] | None = None
 
 
 class SnapshotFetcher:
@@ -39,7 +40,7 @@ class SnapshotFetcher:
         self._on_answer = on_answer
         self._parallel = parallel
         self._waiting: dict[str, _Ask] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, _Ask] = {}
         self._repeats: dict[str, tuple[int, float]] = {}
         self._failing: set[str] = set()
         self._wake = asyncio.Event()
@@ -49,8 +50,11 @@ class SnapshotFetcher:
 
     def ask(self, need: SnapshotNeeded, feed: Feed) -> None:
         """Queue a request. One that is under way already will be answered to the feed as it is then."""
-        if self.blocked or (need.native in self._running and not need.urgent):
+        running = self._running.get(need.native)
+        if self.blocked or (running is not None and not need.urgent):
             return
+        if running is not None and not running.need.urgent:
+            self._abandon(running)
         known = self._waiting.get(need.native)
         if known is not None and known.need.urgent and not need.urgent:
             return
@@ -84,18 +88,19 @@ class SnapshotFetcher:
             # Background requests wait for weight while they run: they must not take every place.
             places = self._parallel if ask.need.urgent else self._parallel // 2
             if ask.due <= now and len(self._running) < places:
-                del self._waiting[native]
-                self._running[native] = requests.create_task(self._answer(ask), name=f"snapshot {native}")
+                self._running[native] = self._waiting.pop(native)
+                ask.task = requests.create_task(self._answer(ask), name=f"snapshot {native}")
         later = [ask.due - now for native, ask in idle.items() if native not in self._running and ask.due > now]
         return min(later, default=None)
 
     async def _answer(self, ask: _Ask) -> None:
         need, losses = ask.need, ask.feed.losses
+        ask.feed.expect_answer(need.native)
         try:
             url, body = await self._venue.fetch_snapshot(self._rest, need)
             if self._on_answer is not None:
                 self._on_answer(url, body)
-            del self._running[need.native]
+            self._end(ask)
             self._failing.discard(need.native)
             if ask.feed.losses != losses:
                 self.ask(need, ask.feed)  # the answer may be older than the connection that now waits for it
@@ -113,11 +118,21 @@ class SnapshotFetcher:
             self.failures += 1
             self._failing.add(need.native)
             logger.warning("snapshot of %s failed, trying again: %s", need.native, error)
-            self._running.pop(need.native, None)
+            self._end(ask)
             self.ask(need, ask.feed)
         finally:
-            self._running.pop(need.native, None)
+            self._end(ask)
             self._wake.set()
+
+    def _end(self, ask: _Ask) -> None:
+        if self._running.get(ask.need.native) is ask:
+            del self._running[ask.need.native]
+
+    def _abandon(self, ask: _Ask) -> None:
+        """End a background request, which may wait long for weight, to ask for the same symbol urgently."""
+        self._end(ask)
+        if ask.task is not None:
+            ask.task.cancel()
 
     def _delay(self, native: str) -> float:
         """Nothing for the first request; more for each repetition soon after the last one was due."""

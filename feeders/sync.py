@@ -85,8 +85,10 @@ class RangeSync:
         self._deep_limit = deep_limit
         self._id: int | None = None
         self._ids = _LineIds()
+        self._asked = False
+        """Whether a snapshot is wanted and its answer has not come."""
         self._buffer: deque[Arrival] | None = None
-        """What came since a snapshot was asked for; None while none is awaited."""
+        """What may have to follow that answer: everything since the book was lost, or since the request left."""
         self._ahead: list[Arrival] = []
         """What came before an update that another line may still bring."""
         self._window_left = self._hurried = False
@@ -104,6 +106,11 @@ class RangeSync:
     def start(self) -> Sequence[Event]:
         """The subscription works: ask for the first snapshot. A quiet symbol may send no update for minutes."""
         return NOTHING if self._id is not None else self._ask(self._first_limit, urgent=True)
+
+    def expect_answer(self) -> None:
+        """The request leaves now. Until then a book that is there needs nothing kept: the answer is newer."""
+        if self._asked and self._buffer is None:
+            self._buffer = deque(maxlen=_MAX_BUFFERED)
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Apply, ignore, keep for later, or lose the book."""
@@ -138,7 +145,7 @@ class RangeSync:
             self._book.apply(update.bids, update.asks)
         if self._book.crossed:
             return self._lose("bids and asks cross", arrivals[-1:])
-        self._id, self._buffer, self._ahead = reached, None, beyond
+        self._id, self._asked, self._buffer, self._ahead = reached, False, None, beyond
         self._window_left = self._hurried = False
         deepen = self._ask(self._deep_limit, urgent=False) if limit < self._deep_limit else NOTHING
         if live and before == (self._book.bids.top, self._book.asks.top):
@@ -151,7 +158,7 @@ class RangeSync:
         self._ids.forget(line)
         if self._lines:
             return self._lose(reason, self._ahead) if self._ahead and self._all_past(self._ahead) else NOTHING
-        live, self._id, self._buffer, self._ahead = self._id is not None, None, None, []
+        live, self._id, self._asked, self._buffer, self._ahead = self._id is not None, None, False, None, []
         return [BookLost(self._native, reason)] if live else NOTHING
 
     def _apply(self, update: DepthUpdate, line: int) -> Sequence[Event]:
@@ -188,15 +195,17 @@ class RangeSync:
         return events
 
     def _ask(self, limit: int, *, urgent: bool, since: Sequence[Arrival] = ()) -> Sequence[Event]:
-        if self._buffer is not None:
+        if self._asked:
             return NOTHING
-        self._buffer = deque(since, maxlen=_MAX_BUFFERED)
+        self._asked = True
+        if self._id is None:
+            self._buffer = deque(since, maxlen=_MAX_BUFFERED)
         return [SnapshotNeeded(self._native, limit, urgent)]
 
     def _lose(self, reason: str, kept: Sequence[Arrival]) -> Sequence[Event]:
         """Start over with the updates in `kept`, which the next snapshot must meet."""
         lost = [BookLost(self._native, reason)] if self._id is not None else []
-        self._id, self._buffer, self._ahead = None, deque(kept, maxlen=_MAX_BUFFERED), []
+        self._id, self._asked, self._buffer, self._ahead = None, True, deque(kept, maxlen=_MAX_BUFFERED), []
         return [*lost, SnapshotNeeded(self._native, self._first_limit, True)]
 
     def _check_window(self) -> Sequence[Event]:
@@ -211,8 +220,7 @@ class RangeSync:
             self._window_left = True
             events.append(KnownWindowLeft(self._native))
         if not self._hurried:
-            self._hurried = True
-            self._buffer = deque(maxlen=_MAX_BUFFERED) if self._buffer is None else self._buffer
+            self._hurried = self._asked = True
             events.append(SnapshotNeeded(self._native, self._first_limit, True))
         return events
 

@@ -116,6 +116,11 @@ class BinanceProtocol:
         receiver = self._receivers.get(stream_name(frame))
         return self._receive_other(frame, line) if receiver is None else receiver(frame, line)
 
+    def expect_answer(self, native: str) -> None:
+        """The request for a snapshot leaves now: updates from here on may have to follow its answer."""
+        if isinstance(sync := self._syncs.get(("book", native)), RangeSync):
+            sync.expect_answer()
+
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What a REST depth answer says."""
         whole: Whole = decode_answer(body)

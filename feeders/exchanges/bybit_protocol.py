@@ -226,6 +226,9 @@ class BybitProtocol:
             return self._receive_book(native, _decode(_book_message, frame), line)
         return NOTHING
 
+    def expect_answer(self, native: str) -> None:
+        """No snapshot is ever asked for."""
+
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """Never asked for: snapshots come in band."""
         return NOTHING

@@ -81,6 +81,9 @@ class UpbitProtocol:
             return self._take(messages[0], frame, line)
         return [event for each in messages for event in self._take(each, frame, line)]
 
+    def expect_answer(self, native: str) -> None:
+        """No snapshot is ever asked for."""
+
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """No snapshot is ever asked for: every frame is a whole book."""
         return NOTHING

@@ -59,6 +59,9 @@ class VenueProtocol(Protocol):
     def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
 
+    def expect_answer(self, native: str) -> None:
+        """The request for a snapshot leaves now: updates from here on may have to follow its answer."""
+
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What the answer to a snapshot request says. Raises WebSocketProtocolError if it makes no sense."""
 

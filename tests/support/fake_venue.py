@@ -38,6 +38,7 @@ class FakeProtocol:
         self.requests: list[Request] = [Request(1, "subscribe")]
         self.asked: list[Sequence[str] | None] = []
         self.frames: list[tuple[bytes, int]] = []
+        self.expected: list[str] = []
         self.taken: list[tuple[str, int, bytes]] = []
         self.open_lines: set[int] = set()
 
@@ -58,6 +59,9 @@ class FakeProtocol:
     def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
         self.frames.append((frame, line))
         return self._said(self.says)
+
+    def expect_answer(self, native: str) -> None:
+        self.expected.append(native)
 
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         self.taken.append((native, limit, body))

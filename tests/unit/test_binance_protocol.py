@@ -372,6 +372,7 @@ def test_numbers_beyond_what_float64_keeps_are_told_once_a_symbol() -> None:
     long = depth_answer(100).replace(b'"1.00000000"', b'"1234567.1234567890"')
 
     first = protocol.receive_answer("BTCUSDT", 100, long)
+    protocol.expect_answer("BTCUSDT")
     second = protocol.receive_answer("BTCUSDT", 1_000, long)
 
     assert first[0] == PrecisionLost("BTCUSDT", "1234567.1234567890")

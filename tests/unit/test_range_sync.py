@@ -370,6 +370,7 @@ def deepening_at(update_id: int, *lines: int) -> RangeSync:
         updated(update_id, bids=BIDS[:1], asks=ASKS[:1]),
         SnapshotNeeded(NATIVE, DEEP, urgent=False),
     ]
+    sync.expect_answer()
     return sync
 
 
@@ -416,6 +417,29 @@ def test_a_deeper_snapshot_from_before_the_book_is_asked_for_again_while_the_boo
     assert sync.receive_snapshot(depth_snapshot(100, bids=DEEP_BIDS), DEEP) == [BookUnchanged(NATIVE, 100)]
 
 
+def test_a_live_book_keeps_nothing_for_a_request_that_has_not_left() -> None:
+    sync = new_sync(depth=1, limit=2, deep=DEEP)
+    sync.start()
+    sync.receive_snapshot(depth_snapshot(100), 2)
+
+    sync.receive_update(depth_update(101), LINE)
+    assert sync._buffer is None
+    sync.expect_answer()
+    sync.receive_update(depth_update(102), LINE)
+
+    assert [update.last_id for update, _ in sync._buffer or ()] == [102]
+    assert sync.receive_snapshot(depth_snapshot(101, bids=DEEP_BIDS), DEEP) == [BookUnchanged(NATIVE, 102)]
+
+
+def test_an_answer_older_than_the_request_is_asked_for_again_and_met_by_what_is_kept() -> None:
+    sync = deepening_at(100)
+    sync.receive_update(depth_update(101), LINE)
+    sync.receive_update(depth_update(102), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(99), DEEP) == [SnapshotNeeded(NATIVE, DEEP, urgent=False)]
+    assert sync.receive_snapshot(depth_snapshot(100, bids=DEEP_BIDS), DEEP) == [BookUnchanged(NATIVE, 102)]
+
+
 def test_a_gap_while_deepening_starts_over_with_the_first_limit() -> None:
     sync = deepening_at(100)
 
@@ -449,6 +473,7 @@ def test_what_waits_since_before_the_question_is_not_forgotten() -> None:
     sync.receive_update(depth_update(104, bids=[(50.0, 1.0)]), LINE)
     near_the_edge = depth_update(101, bids=falling_to_zero(100, 99, 98, 97, 96, 95, 94, 93))
     assert SnapshotNeeded(NATIVE, 10, urgent=True) in sync.receive_update(near_the_edge, OTHER_LINE)
+    sync.expect_answer()
 
     sync.receive_snapshot(depth_snapshot(102, bids=falling(92, 91)), 10)
 
@@ -506,6 +531,7 @@ def test_leaving_the_known_window_is_told_once_and_keeps_the_book_live() -> None
 def test_a_fresh_snapshot_ends_the_episode_and_the_next_one_is_told_again() -> None:
     sync = live_with_window()
     remove_bids(sync, *range(100, 90, -1))
+    sync.expect_answer()
 
     sync.receive_snapshot(depth_snapshot(110, bids=falling(*range(90, 80, -1)), asks=[(101.0, 1.0)]), 10)
 

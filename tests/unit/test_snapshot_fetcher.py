@@ -149,6 +149,33 @@ async def test_a_background_request_does_not_take_the_place_of_an_urgent_one(clo
         assert [need.urgent for need, _ in world.venue.requests] == [True]
 
 
+async def test_an_urgent_request_does_not_wait_behind_a_background_one_of_its_symbol(clock: Clock) -> None:
+    async with running() as world:
+        world.ask("BTCUSDT", urgent=False)
+        await world.asked("BTCUSDT")
+        world.ask("BTCUSDT")
+        clock.now += 1.0
+        await world.wake()
+
+        assert [need.urgent for need, _ in world.venue.requests if need.native == "BTCUSDT"] == [False, True]
+        assert world.venue.requests[0][1].cancelled()
+        world.venue.answer("BTCUSDT", b"levels")
+        await await_for(lambda: ("BTCUSDT", 100, b"levels") in world.told.protocol.taken)
+        assert not world.fetcher.is_pending("BTCUSDT")
+
+
+async def test_the_protocol_is_told_when_a_request_leaves() -> None:
+    async with running(parallel=1) as world:
+        world.ask("AUSDT")
+        world.ask("BUSDT")
+        await world.asked("AUSDT")
+        assert world.told.protocol.expected == ["AUSDT"]
+
+        world.venue.answer("AUSDT")
+        await world.asked("BUSDT")
+        assert world.told.protocol.expected == ["AUSDT", "BUSDT"]
+
+
 async def test_asking_while_a_request_is_under_way_asks_once_more_only_if_urgent(clock: Clock) -> None:
     async with running() as world:
         world.ask("BTCUSDT")

@@ -153,6 +153,7 @@ class World:
         self._queues: dict[int, list[Depth]] = {}
         self._delivered: dict[int, list[Depth]] = {}
         self._asked: list[SnapshotNeeded] = []
+        self._sent: list[SnapshotNeeded] = []
         self._next_line = 0
 
     def run(self) -> None:
@@ -161,6 +162,7 @@ class World:
         actions = (
             *(self.flush,) * 5,
             *(self.deliver,) * 6,
+            *(self.send,) * 3,
             *(self.answer,) * 4,
             *(self.drop, self.duplicate, self.reorder, self.open_line, self.lose_line, self.exchange_moves_unseen),
         )
@@ -195,9 +197,15 @@ class World:
         if (line := self._some_line()) is not None and len(queue := self._queues[line]) > 1:
             queue[0], queue[1] = queue[1], queue[0]
 
+    def send(self) -> None:
+        """A request may wait long before it leaves."""
+        if self._asked:
+            self._sent.append(self._asked.pop(0))
+            self.sync.expect_answer()
+
     def answer(self) -> None:
         """A snapshot of now, of the last flush, of any id shortly before, or of where the book is."""
-        if not self._asked:
+        if not self._sent:
             return
         oldest = min(self.exchange.truth)
         choices = (
@@ -235,7 +243,8 @@ class World:
                 while self._queues[line]:
                     self._deliver_from(line)
             for _ in range(5):
-                if self._asked:
+                self.send()
+                if self._sent:
                     self._answer_with(self.exchange.id)
         assert self.sync.update_id == self.exchange.id
         assert self.reader.update_id == self.exchange.id
@@ -254,7 +263,7 @@ class World:
         self._take(self.sync.receive_update(update, line))
 
     def _answer_with(self, update_id: int) -> None:
-        need = self._asked.pop(0)
+        need = self._sent.pop(0)
         snapshot = self.exchange.snapshot(update_id, need.limit)
         events = self.sync.receive_snapshot(snapshot, need.limit)
         if any(isinstance(event, BookUpdated | BookUnchanged) for event in events):
