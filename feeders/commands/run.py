@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import time
@@ -156,6 +157,7 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
             helpers.append(tasks.create_task(_follow_listings(feeder, markets)))
         if recorder is not None:
             helpers.append(tasks.create_task(recorder.run()))
+        gc.freeze()  # what is loaded now stays: a collection that visits it again would only hold up the books
         try:
             await feeder.run()
         finally:
