@@ -10,7 +10,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo smoke feeder runner redis redis-stop test bench check
+.PHONY: help demo smoke feeder runner redis redis-stop acl test bench check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ redis: $(READY) ## start the shared server in the background, unless one answers
 
 redis-stop: $(READY) ## stop the shared server
 	@$(RUN) -m feeders redis --stop
+
+acl: $(READY) ## users and fresh passwords for a server that others reach, in secrets/
+	@$(RUN) -m feeders acl
 
 test: check ## everything that proves it: the checks, then unit, contract, integration and chaos tests
 	@$(RUN) -m pytest -n 6
