@@ -26,6 +26,9 @@ _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 1.0
 _CHUNKS_AT_ONCE = 16
 
+_STANDSTILL = 0.25
+"""Seconds beyond the time asked for after which a wait was none: this process was stopped, or starved."""
+
 
 class BusReader:
     """Follows the bus from `start()` to `stop()`, each called once; connects again for as long as it takes."""
@@ -141,8 +144,11 @@ class BusReader:
             while not self._stopping:
                 stream.send(session.stream.outgoing(now))
                 query.send(session.outgoing())
-                events = selector.select(0 if unfinished else max(due - now, 0))
+                began, limit = now, 0 if unfinished else max(due - now, 0)
+                events = selector.select(limit)
                 now = elapsed()
+                if now - began - limit > _STANDSTILL:
+                    session.stream.stood_still(began, now)
                 readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
                 unfinished = [link for link in readable if link in receive and receive[link](now)]
                 if session.ready and self.trouble:

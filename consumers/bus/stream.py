@@ -49,6 +49,9 @@ class BusStream:
         self._fenced: list[BusBook] = []
         self._touched: list[BusBook] = []
         self._unsubscribed: dict[bytes, float] = {}
+        self._still_since: float | None = None
+        self._still_ping = b""
+        """The ping whose answer comes behind all that waited during the standstill; empty once it has come."""
         self._heartbeats = table.names.feeders.encode()
         self._subscribe([self._heartbeats], now)
         self._ping([], now)
@@ -65,6 +68,13 @@ class BusStream:
         """Ping, unless an answer is still due."""
         if not self._pings:
             self._ping([], now)
+
+    def stood_still(self, since: float, now: float) -> None:
+        """Nothing was read from `since` until now: what arrives next may be that old, until all of it has come."""
+        self._ping([], now)
+        self._still_ping = self._pings[-1][0]
+        self._still_since = since if self._still_since is None else self._still_since
+        self._table.feeders.listen(now)
 
     def waiting_since(self, now: float) -> float:
         """Since when an answer is due; now if none is."""
@@ -106,6 +116,9 @@ class BusStream:
             book.take(book.arriving, wire.seq_of(book.arriving), count, now, at)
             self._on_change(book.symbol, count)
         self._touched.clear()
+        if not self._still_ping:
+            # Not before: what came in front of the answer may be as old as the standstill.
+            self._still_since = None
 
     def _ping(self, fenced: list[BusBook], now: float) -> None:
         self._ping_count += 1
@@ -120,7 +133,10 @@ class BusStream:
 
     def _behind(self, now: float) -> float:
         """How long ago a message that arrives now may have been published."""
-        return max(self.lag, now - self._pings[0][1]) if self._pings else self.lag
+        since = self._pings[0][1] if self._pings else now
+        if self._still_since is not None:
+            since = min(since, self._still_since)
+        return max(self.lag, now - since)
 
     def _offer(self, book: BusBook, data: bytes, now: float) -> None:
         # Decoded at once: what is no book must not be weighed against the hash.
@@ -164,6 +180,8 @@ class BusStream:
         self.lag = now - sent
         for book in fenced:
             book.settle()
+        if token == self._still_ping:
+            self._still_ping = b""
         if self.lag > _SLOW_ANSWER and not self._pings:
             # Ask again at once, so that what was slow once does not make books look old for a second.
             self._ping([], now)

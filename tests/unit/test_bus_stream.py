@@ -50,6 +50,10 @@ class Stream:
         self.receive(now, [b"pong", b"1"])
         self.stream.outgoing(now)
 
+    def confirmed_at(self) -> float:
+        assert self.book.newest is not None
+        return self.book.newest.confirmed_at
+
     def receive(self, now: float, *values: Any) -> None:
         self.stream.receive(replies(*values), now)
         self.stream.apply(now)
@@ -137,6 +141,42 @@ def test_the_acknowledgement_of_a_channel_says_that_its_messages_come() -> None:
 
     assert stream.subscribed == [stream.book]
     assert stream.stream.waiting_since(13.0) == 13.0
+
+
+def test_what_waited_while_the_reader_stood_still_may_be_that_old() -> None:
+    stream = Stream()
+    stream.receive(11.0, message(1))
+
+    stream.stream.stood_still(12.0, 72.0)
+    assert stream.stream.outgoing(72.0) == [("PING", b"2")]
+    stream.receive(72.0, message(2))
+    assert stream.confirmed_at() == 12.0
+    stream.receive(72.1, message(3))
+    assert stream.confirmed_at() == 12.0
+
+    stream.receive(72.2, message(4), [b"pong", b"2"])
+    assert stream.confirmed_at() == 12.0
+    stream.receive(72.2, [b"pong", b"3"], message(5))
+    assert stream.confirmed_at() == 72.2
+
+
+def test_a_second_standstill_before_the_first_is_made_up_for_counts_from_the_first() -> None:
+    stream = Stream()
+
+    stream.stream.stood_still(12.0, 14.0)
+    stream.stream.stood_still(14.1, 15.0)
+    stream.receive(15.0, [b"pong", b"2"], message(1))
+    assert stream.confirmed_at() == 12.0
+
+
+def test_after_a_standstill_nobody_is_declared_dead_before_a_heartbeat_could_have_been_heard() -> None:
+    stream = Stream()
+    stream.receive(10.0, [b"subscribe", FEEDERS, 1])
+    assert stream.table.feeders.alive("A", "binance", "BTC-USDT", 70.0) is False
+
+    stream.stream.stood_still(12.0, 72.0)
+
+    assert stream.table.feeders.alive("A", "binance", "BTC-USDT", 72.0) is None
 
 
 def test_heartbeats_tell_who_lives() -> None:
