@@ -54,6 +54,11 @@ class BookSide:
         """Whether levels may be missing among the published ones."""
         return self._bound < self._edge
 
+    @property
+    def edge(self) -> float:
+        """The price at which what is known ends; infinitely far away where a side is known whole."""
+        return self._sign * self._edge
+
     def levels(self) -> Levels:
         """Every level, best first."""
         return tuple([self._levels[key] for key in reversed(self._keys)])

@@ -14,6 +14,46 @@ class HeartbeatError(ValueError):
     """These bytes are not a feeder's heartbeat."""
 
 
+class SymbolAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """What comparing books with the exchange's own answers at the same update id has found so far."""
+
+    matched: int = 0
+    """Comparisons in which every level was equal."""
+    mismatched: int = 0
+    """Comparisons in which one was not."""
+    unmatched: int = 0
+    """Answers at whose id our book never stood, which say nothing."""
+    levels: int = 0
+    """Levels compared."""
+    ghosts: int = 0
+    """Levels that only we had."""
+    missing: int = 0
+    """Levels that only the exchange had."""
+    wrong: int = 0
+    """Levels with another quantity."""
+    misses: int = 0
+    """Best prices that the exchange named and our book did not show within a second."""
+
+    @property
+    def match_ratio(self) -> float | None:
+        """Share of the levels compared that were equal; None before the first comparison."""
+        return 1 - (self.ghosts + self.missing + self.wrong) / self.levels if self.levels else None
+
+    def __add__(self, other: "SymbolAudit") -> "SymbolAudit":
+        return SymbolAudit(**{name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__})
+
+
+class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A feeder's audits since its start. `worst` has, by standard symbol, those in which something was wrong."""
+
+    symbols: int
+    """Symbols compared at least once."""
+    prices: int
+    """Best prices looked at."""
+    total: SymbolAudit
+    worst: dict[str, SymbolAudit] = {}
+
+
 class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Who feeds what. `states` has the standard symbol of every book served; times are the feeder's own clock."""
 
@@ -26,6 +66,8 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     started_us: int
     time_us: int
     counters: dict[str, float] = {}
+    audit: AuditReport | None = None
+    """None where books are not audited."""
 
 
 _encode = msgspec.json.Encoder().encode
