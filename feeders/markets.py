@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from feeders.metadata import MetadataSource
 from feeders.symbol_selection import SymbolSelection
-from schemas.instruments import Instrument, InstrumentRegistry
+from schemas.instruments import Instrument, InstrumentRegistry, SymbolError
 
 
 @dataclass(slots=True)
@@ -21,7 +21,12 @@ class Markets:
     async def load(cls, source: MetadataSource, selection: SymbolSelection) -> "Markets":
         """Ask the exchange. Raises SymbolError for a name it does not know, RestError if it has to be asked in vain."""
         registry = await source.registry()
-        return cls(source, selection, registry, selection.choose(registry, await _turnover(source, selection)))
+        chosen = selection.choose(registry, await _turnover(source, selection))
+        if not chosen:
+            raise SymbolError(
+                f"shard {selection.shard} has none of these symbols: make fewer shards or name more symbols"
+            )
+        return cls(source, selection, registry, chosen)
 
     async def refresh(self, natives: Sequence[str]) -> tuple[list[Instrument], list[str]]:
         """Ask again: what is wanted and not among `natives`, and which of those no longer trade.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from feeders.shard import WHOLE, Shard
 from schemas.instruments import Instrument, InstrumentRegistry, SymbolError
 
 
@@ -15,6 +16,8 @@ class SymbolSelection:
     """Quote assets of which every market is wanted."""
     top: tuple[tuple[int, str | None], ...] = ()
     """How many of the greatest turnover in one quote asset, None for the exchange's home quote."""
+    shard: Shard = WHOLE
+    """Which part of all these is wanted."""
 
     @property
     def follows_listings(self) -> bool:
@@ -45,7 +48,7 @@ class SymbolSelection:
             if not ranked:
                 raise SymbolError(f"top:{count}: {registry.exchange.id} lists no market in {wanted}")
             chosen |= {instrument.native: instrument for instrument in ranked[:count]}
-        return list(chosen.values())
+        return [instrument for native, instrument in chosen.items() if self.shard.has(native)]
 
     def gone(self, natives: Sequence[str], registry: InstrumentRegistry) -> list[str]:
         """Which of these no longer trade. What was among the greatest once stays until then; named ones always do."""

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -14,6 +15,7 @@ from redis.exceptions import RedisError
 from feeders.heartbeat import control_client
 from feeders.redis_address import mask
 from feeders.settings import DEFAULT_REDIS_URL
+from feeders.shard import parse_shard
 from feeders.symbol_selection import SymbolSelection, parse_selection
 from schemas.instruments import SymbolError
 from schemas.redis_names import DEFAULT_PREFIX
@@ -54,11 +56,12 @@ def split_symbols(symbols: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in symbols.split(",") if name.strip()))
 
 
-def select_symbols(symbols: str) -> SymbolSelection:
-    """What the option selects. Ends the program in one line if that makes no sense or is nothing."""
+def select_symbols(symbols: str, shard: str = "1/1") -> SymbolSelection:
+    """What the options select. Ends the program in one line if that makes no sense or is nothing."""
     try:
-        return parse_selection(split_symbols(symbols) or fail("no symbol given: use --symbols BTC,ETH"))
-    except SymbolError as error:
+        selection = parse_selection(split_symbols(symbols) or fail("no symbol given: use --symbols BTC,ETH"))
+        return replace(selection, shard=parse_shard(shard))
+    except (SymbolError, ValueError) as error:
         fail(str(error))
 
 

@@ -52,6 +52,7 @@ Live books of one exchange onto the bus, until Ctrl-C.
   python -m feeders run --symbols BTC-USDT,SOL-USDC --topics book,quote,trades
   python -m feeders run --symbols all:USDT
   python -m feeders run --exchange upbit --symbols top:50,USDT-KRW
+  python -m feeders run --symbols all:USDT --shard 2/5
   python -m feeders run --mode partial --depth 10 --redis redis://10.0.0.5:6379/0
 """
 
@@ -78,6 +79,9 @@ def run(
     snapshot_limit: Annotated[
         int | None, typer.Option(envvar="BOOKBUS_SNAPSHOT_LIMIT", min=100, max=5000, help="Levels of deep snapshots.")
     ] = None,
+    shard: Annotated[
+        str, typer.Option(envvar="BOOKBUS_SHARD", help="2/5: only the second of five parts of the symbols.")
+    ] = "1/1",
     record: Annotated[
         Path | None, typer.Option(envvar="BOOKBUS_RECORD", help="Also write everything received to this new file.")
     ] = None,
@@ -88,7 +92,7 @@ def run(
     venue = choose_venue(exchange)
     settings = FeederSettings(
         exchange=exchange,
-        selection=select_symbols(symbols),
+        selection=select_symbols(symbols, shard),
         redis_url=redis,
         prefix=prefix,
         feeder_name=feeder_id,

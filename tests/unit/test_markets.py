@@ -1,5 +1,6 @@
 """The exchange's list of markets, looked at again: what is new, what is gone, and what a failure leaves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from feeders.exchanges.venue import MetadataError
 from feeders.markets import Markets
 from feeders.metadata import MetadataSource
 from feeders.rest_client import RestClient, RestError, WeightBudget
+from feeders.shard import Shard
 from feeders.symbol_selection import parse_selection
 from schemas.instruments import Instrument, SymbolError, TradingStatus
 from tests.support.fake_venue import FakeVenue
@@ -91,3 +93,27 @@ async def test_a_failure_changes_nothing(tmp_path: Path, broken: str, error: Exc
 
     with pytest.raises(SymbolError):
         markets.registry.resolve("NEW")
+
+
+async def test_each_shard_follows_its_own_listings(tmp_path: Path) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC", "ETH", "SOL")
+    source = MetadataSource(venue, RestClient(venue.rest_url, WeightBudget(6000)), tmp_path)
+    shards = [
+        await Markets.load(source, replace(parse_selection(["all:USDT"]), shard=Shard(number, 2))) for number in (1, 2)
+    ]
+    venue.listed = listed("BTC", "ETH", "SOL", "NEW", "XRP", "ADA", "DOT")
+
+    added = [[new.native for new in (await shard.refresh([one.native for one in shard.chosen]))[0]] for shard in shards]
+
+    assert sorted(added[0] + added[1]) == ["ADAUSDT", "DOTUSDT", "NEWUSDT", "XRPUSDT"]
+    assert all(added)
+
+
+async def test_a_shard_without_symbols_is_an_error(tmp_path: Path) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC")
+    source = MetadataSource(venue, RestClient(venue.rest_url, WeightBudget(6000)), tmp_path)
+
+    with pytest.raises(SymbolError, match="shard 2/5 has none"):
+        await Markets.load(source, replace(parse_selection(["BTC"]), shard=Shard(2, 5)))
