@@ -4,10 +4,15 @@ import os
 import socket
 import uuid
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 from consumers.bus.books import BusTable
 
 HEARTBEAT_TTL = 5
+
+CLIENT_NAME_HEAD = "bookbus:"
+"""What the names of readers' connections begin with, the id behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +25,39 @@ class ConsumerIdentity:
 
     @property
     def id(self) -> str:
-        """Name of the reader's hash, and of its connections in CLIENT LIST."""
+        """Name of the reader's hash."""
         return f"{self.host}-{self.pid}-{self.number}".replace(" ", "_")
 
+    @property
+    def client_name(self) -> str:
+        """Name of the reader's connections in CLIENT LIST."""
+        return CLIENT_NAME_HEAD + self.id
 
-def consumer_fields(identity: ConsumerIdentity, table: BusTable, lag: float, reconnects: int) -> dict[str, str]:
-    """What the reader does, as text."""
+
+def consumer_fields(
+    identity: ConsumerIdentity, table: BusTable, lag: float, delay: float | None, reconnects: int
+) -> dict[str, str]:
+    """What the reader does, as text; empty where nothing is known."""
     counts = [book.counts() for book in table.by_symbol.values()]
     return {
         "exchange": table.exchange,
         "symbols": " ".join(table.by_symbol),
         "lag_ms": f"{lag * 1000:.1f}",
+        "delay_ms": "" if delay is None else f"{delay * 1000:.1f}",
         "received": str(sum(count.received for count in counts)),
         "conflated": str(sum(count.conflated for count in counts)),
         "missed": str(sum(count.missed for count in counts)),
         "reconnects": str(reconnects),
         "host": identity.host,
         "pid": str(identity.pid),
+        "client": identity.client_name,
+        "version": _version(),
     }
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("bookbus")
+    except PackageNotFoundError:
+        return ""  # Run from a checkout.

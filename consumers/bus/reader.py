@@ -126,7 +126,7 @@ class BusReader:
 
     def _follow(self) -> None:
         """One session, until we are stopped. Raises what ends it earlier."""
-        name = f"bookbus:{self._identity.id}"
+        name = self._identity.client_name
         with ExitStack() as stack:
             stream = stack.enter_context(closing(BusLink(self._address, name)))
             query = stack.enter_context(closing(BusLink(self._address, name)))
@@ -170,7 +170,9 @@ class BusReader:
 
     def _tick(self, session: BusSession, now: float) -> None:
         session.tick(now)
-        fields = consumer_fields(self._identity, self._table, session.stream.lag, self.reconnect_count)
+        fields = consumer_fields(
+            self._identity, self._table, session.stream.lag, session.stream.delay(), self.reconnect_count
+        )
         session.announce(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
 
 

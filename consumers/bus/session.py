@@ -1,5 +1,6 @@
 """One session on the bus without its sockets: what is followed, asked, and made of the answers."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -12,6 +13,8 @@ from consumers.bus.books import BusBook, BusTable
 from consumers.bus.stream import BusStream, Command, Gets, OnChange, SessionLostError
 from consumers.bus.symbol_names import SymbolNames
 from schemas import wire
+
+logger = logging.getLogger(__name__)
 
 TICK = 1.0
 ANSWER_LIMIT = 5.0
@@ -80,7 +83,7 @@ class BusSession:
                 self._look_after(book, now)
 
     def announce(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
-        """Say that this reader lives, for as long as its user may write that."""
+        """Say that this reader lives, unless its user may not write that."""
         if self.may_announce:
             self._ask(("HSET", key, *(text for field in fields for text in field)), self._on_announced, now)
             self._ask(("EXPIRE", key, seconds), self._on_announced, now)
@@ -132,7 +135,10 @@ class BusSession:
         self._table.clock.measure(asked, now, int(seconds) * 1_000_000 + int(microseconds))
 
     def _on_announced(self, reply: Any, _asked: float, _now: float) -> None:
-        self.may_announce = self.may_announce and not isinstance(reply, hiredis.ReplyError)
+        # Whatever else the server says, like being out of memory, may be over in a second.
+        if self.may_announce and isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM"):
+            self.may_announce = False
+            logger.debug("this user may not tell that the reader lives: %s", reply)
 
     def _on_listed(self, reply: Any, _asked: float, now: float) -> None:
         if isinstance(reply, hiredis.ReplyError):

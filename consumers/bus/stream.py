@@ -48,6 +48,7 @@ class BusStream:
         self._ping_count = 0
         self._fenced: list[BusBook] = []
         self._touched: list[BusBook] = []
+        self._latest: tuple[bytes, float] | None = None
         self._unsubscribed: dict[bytes, float] = {}
         self._still_since: float | None = None
         self._still_ping = b""
@@ -68,6 +69,17 @@ class BusStream:
         """Ping, unless an answer is still due."""
         if not self._pings:
             self._ping([], now)
+
+    def delay(self) -> float | None:
+        """Seconds from publication to receipt of the last message, by the feeder's clock and the server's."""
+        if self._latest is None:
+            return None
+        data, received_at = self._latest
+        try:
+            published_at = self._table.clock.local(wire.decode(data).published_us)
+        except wire.WireError:
+            return None
+        return None if published_at is None else received_at - published_at
 
     def stood_still(self, since: float, now: float) -> None:
         """Nothing was read from `since` until now: what arrives next may be that old, until all of it has come."""
@@ -115,7 +127,9 @@ class BusStream:
             count, book.arrived = book.arrived, 0
             book.take(book.arriving, wire.seq_of(book.arriving), count, now, at)
             self._on_change(book.symbol, count)
-        self._touched.clear()
+        if self._touched:
+            self._latest = self._touched[-1].arriving, now
+            self._touched.clear()
         if not self._still_ping:
             # Not before: what came in front of the answer may be as old as the standstill.
             self._still_since = None

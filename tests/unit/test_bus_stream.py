@@ -1,7 +1,9 @@
 """What the replies of a subscribed connection mean, and what answers are waited for."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import hiredis
@@ -301,7 +303,8 @@ def test_an_empty_bus_is_ready_at_once() -> None:
     assert following.ready
 
 
-def test_a_reader_that_may_not_write_says_no_more_that_it_lives() -> None:
+def test_a_reader_that_may_not_write_says_no_more_that_it_lives(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "consumers.bus.session")
     silent = session()
     silent.receive(replies([b"1", b"0"], []), 10.0)
     silent.outgoing()
@@ -312,6 +315,19 @@ def test_a_reader_that_may_not_write_says_no_more_that_it_lives() -> None:
 
     silent.announce("md:consumer:x", [("a", "b")], 5, 12.0)
     assert silent.outgoing() == []
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+
+def test_a_reader_that_could_not_write_once_tries_again() -> None:
+    heard = session()
+    heard.receive(replies([b"1", b"0"], []), 10.0)
+    heard.announce("md:consumer:x", [("a", "b")], 5, 11.0)
+    heard.outgoing()
+
+    heard.receive(replies(hiredis.ReplyError("OOM command not allowed"), 0), 11.0)
+    heard.announce("md:consumer:x", [("a", "b")], 5, 12.0)
+
+    assert heard.outgoing() == [("HSET", "md:consumer:x", "a", "b"), ("EXPIRE", "md:consumer:x", 5)]
 
 
 def test_a_reader_tells_its_figures_as_text() -> None:
@@ -320,14 +336,29 @@ def test_a_reader_tells_its_figures_as_text() -> None:
     identity = ConsumerIdentity("host name", 7, "abc")
 
     assert identity.id == "host_name-7-abc"
-    assert consumer_fields(identity, stream.table, 0.0123, 2) == {
+    assert consumer_fields(identity, stream.table, 0.0123, 0.25, 2) == {
         "exchange": "binance",
         "symbols": "BTC-USDT",
         "lag_ms": "12.3",
+        "delay_ms": "250.0",
         "received": "2",
         "conflated": "1",
         "missed": "0",
         "reconnects": "2",
         "host": "host name",
         "pid": "7",
+        "client": "bookbus:host_name-7-abc",
+        "version": version("bookbus"),
     }
+
+
+def test_the_delay_is_that_of_the_last_message_by_the_clock_of_the_server() -> None:
+    stream = Stream()
+    stream.table.clock.measure(10.0, 10.0, 1_700_000_000_000_000)
+    assert stream.stream.delay() is None
+
+    stream.receive(10.5, message(1), message(2))
+
+    assert stream.stream.delay() == pytest.approx(0.489)  # Published 11 ms after the server's time was asked.
+    stream.receive(10.6, [b"message", BTC, HEAD + (3).to_bytes(8, "big") + b"x"])
+    assert stream.stream.delay() is None
