@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import msgspec
 
 from feeders.simulator.feed import Feed
-from feeders.simulator.frame_faults import FRAME_FAULTS, FrameFault, FrameInHand
+from feeders.simulator.frame_faults import FRAME_FAULTS, SILENT_FAULTS, FrameFault, FrameInHand
 from feeders.simulator.upbit_frame_faults import UPBIT_FRAME_FAULTS
 
 ControlFaultKind = Literal["ack_lost", "ack_delayed", "ack_error", "subscribe_ignored"]
@@ -21,7 +21,7 @@ VenueFaultKind = Literal["refuse_connections", "cold_restart"]
 IMMEDIATE = (*get_args(ConnectionFaultKind), *get_args(VenueFaultKind))
 """Kinds that act once, when they are asked for; the others wait for something to strike."""
 _EACH_SYMBOL = ("stale_snapshot", "empty_snapshot")
-_FRAME_KINDS = FRAME_FAULTS.keys() | UPBIT_FRAME_FAULTS.keys()
+_FRAME_KINDS = FRAME_FAULTS.keys() | SILENT_FAULTS.keys() | UPBIT_FRAME_FAULTS.keys()
 KINDS = (*sorted(_FRAME_KINDS), *get_args(ControlFaultKind), *get_args(RestFaultKind), *IMMEDIATE)
 
 
@@ -90,7 +90,7 @@ class FaultBoard:
     def __init__(
         self,
         clock: Callable[[], float],
-        frame_faults: Mapping[str, FrameFault] = FRAME_FAULTS,
+        frame_faults: Mapping[str, FrameFault] = FRAME_FAULTS | SILENT_FAULTS,
         *,
         binary: bool = False,
     ) -> None:

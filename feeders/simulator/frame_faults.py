@@ -12,6 +12,7 @@ from feeders.simulator.feed import Feed
 _REPLAY_AFTER = 3
 _OVERSIZED_BYTES = 5_000_000
 _DEEPEST = 5000
+_NEAR = 50
 
 
 @dataclass(slots=True)
@@ -197,6 +198,20 @@ def clock_skew(frame: FrameInHand) -> list[bytes]:
     return frame.edited(shift)
 
 
+def corrupt_level(frame: FrameInHand) -> list[bytes]:
+    """One changed bid of the best 50 is told wrongly, as gone if it is there and the reverse; only diffs have this."""
+    worst = float(frame.feed.instrument.price_text(frame.feed.snapshot(_NEAR, "flushed").bids[-1][0]))
+    message = msgspec.json.decode(frame.text)
+    payload = message.get("data", message)
+    near = [level for level in payload["b"] if float(level[0]) >= worst] if "U" in payload else []
+    if not near:
+        return [frame.as_is()]
+    level = min(near, key=lambda level: float(level[0]))
+    level[1] = "0.00000000" if float(level[1]) else "1.00000000"
+    frame.played = True
+    return [frame.encoded(msgspec.json.encode(message))]
+
+
 FrameFault = Callable[[FrameInHand], list[bytes]]
 
 FRAME_FAULTS: dict[str, FrameFault] = {
@@ -208,6 +223,9 @@ FRAME_FAULTS: dict[str, FrameFault] = {
         *(wrong_types, missing_field, clock_skew),
     )
 }
+
+SILENT_FAULTS: dict[str, FrameFault] = {corrupt_level.__name__: corrupt_level}
+"""Those that no client can notice in the message: only a comparison with another answer shows them."""
 
 
 def _side(payload: dict[str, Any], name: str) -> list[list[str]]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from feeders.simulator.binance_messages import depth_body, depth_update, wrapped
+from feeders.simulator.binance_messages import book_text, depth_body, depth_update, wrapped
 from feeders.simulator.connection import encode_frame
 from feeders.simulator.faults import KINDS, Fault, FaultBoard, FaultError
 from feeders.simulator.feed import STEPS_PER_FLUSH, LiveFeed
-from feeders.simulator.frame_faults import FRAME_FAULTS
+from feeders.simulator.frame_faults import FRAME_FAULTS, SILENT_FAULTS
 from feeders.simulator.instruments import instruments
 
 
@@ -291,8 +291,33 @@ def test_the_same_fault_asked_for_again_starts_afresh_and_does_not_pile_up() -> 
     assert len(line.board.waiting()) == 1
 
 
+def test_a_corrupted_level_is_told_as_gone_or_the_reverse_and_nothing_else_changes() -> None:
+    line = Line(Fault(kind="corrupt_level"))
+
+    text, (sent,) = line.next()
+
+    true, told = data(text), data(sent)
+    ((price, quantity), (_, wrong)), *more = [
+        pair for pair in zip(true["b"], told["b"], strict=True) if pair[0] != pair[1]
+    ]
+    assert more == []
+    assert bool(float(quantity)) != bool(float(wrong))
+    best = [line.feed.instrument.price_text(ticks) for ticks, _ in line.feed.snapshot(50, "flushed").bids]
+    assert float(price) >= float(best[-1])
+    assert true | {"b": []} == told | {"b": []}
+    assert line.board.played == {"corrupt_level": 1}
+
+
+def test_a_level_cannot_be_corrupted_in_a_whole_book() -> None:
+    line = Line(Fault(kind="corrupt_level", stream="depth"))
+    text = wrapped("btcusdt@depth5@100ms", book_text(line.feed.instrument, line.feed.top(5)))
+
+    assert texts(line.board.alter(line.feed, "depth5@100ms", 1, text)) == [text]
+    assert line.board.played == {}
+
+
 def test_every_kind_of_fault_is_known_once() -> None:
-    assert set(FRAME_FAULTS) <= set(KINDS)
+    assert set(FRAME_FAULTS | SILENT_FAULTS) <= set(KINDS)
     assert len(KINDS) == len(set(KINDS))
 
 
