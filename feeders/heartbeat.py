@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -11,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from feeders.redis_address import parse_address
 from feeders.settings import is_made_up
 from schemas.heartbeat import HEARTBEAT_INTERVAL, HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
 from schemas.redis_names import RedisNames
@@ -23,7 +25,8 @@ class PrefixTakenError(Exception):
 
 
 def control_client(url: str) -> "Redis":
-    """A client for what is not on the hot path: short timeouts, no blind retries."""
+    """A client for what is not on the hot path: short timeouts, no blind retries. ValueError repeats no secret."""
+    parse_address(url)
     return Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
 
 
@@ -44,7 +47,7 @@ class Heartbeat:
         self._book_names = book_names
         self._on_data_lost = on_data_lost
         self._registered: frozenset[str] = frozenset()
-        self._was_there = False
+        self._written_at: float | None = None
         self._failing = False
 
     async def run(self) -> None:
@@ -77,12 +80,14 @@ class Heartbeat:
                 pipeline.sadd(self._names.books, *new)
             added, *_ = await pipeline.execute()
         self._registered |= books
-        if added and self._was_there:
-            # The hash we refresh each second was gone, so everything else may be.
-            logger.warning("Redis lost its data: sending every book again")
+        now = time.monotonic()
+        if added and self._written_at is not None:
+            # The hash we refresh each second was gone, so everything else may be, if it did not just expire.
+            if now - self._written_at < HEARTBEAT_TTL:
+                logger.warning("Redis lost its data: sending every book again")
             self._registered = frozenset()
             self._on_data_lost()
-        self._was_there = True
+        self._written_at = now
 
 
 async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoint: str) -> None:
