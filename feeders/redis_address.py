@@ -3,9 +3,10 @@
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis.asyncio.connection import SSLConnection, parse_url
+
+from schemas.url_secrets import masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ def parse_address(url: str) -> RedisAddress:
     try:
         options: dict[str, Any] = {**parse_url(url)}
         return RedisAddress(
-            masked=mask(url),
+            masked=masked(url),
             host=options.get("host", "localhost"),
             port=options.get("port", 6379),
             path=options.get("path"),
@@ -41,14 +42,6 @@ def parse_address(url: str) -> RedisAddress:
         raise ValueError(f"cannot read the certificates that the Redis URL names: {error.strerror}") from None
     except ValueError:
         raise ValueError("not a Redis URL; write it like redis://:password@host:6379/0, rediss:// or unix://") from None
-
-
-def mask(url: str) -> str:
-    """The URL without password and options, for people and logs."""
-    parts = urlsplit(url)
-    login, at, place = parts.netloc.rpartition("@")
-    user, colon, _ = login.partition(":")
-    return f"{parts.scheme}://{user}{colon and ':***'}{at}{place}{parts.path}"
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext:

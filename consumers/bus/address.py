@@ -3,9 +3,10 @@
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis.connection import SSLConnection, parse_url
+
+from schemas.url_secrets import masked
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 _DEFAULT_HOST = "localhost"
@@ -35,7 +36,6 @@ class BusAddress:
         """The address in a `redis://`, `rediss://` or `unix://` URL. Raises ValueError without repeating secrets."""
         try:
             options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
-            masked = _mask(url)
             tls = _tls_context(options) if options.get("connection_class") is SSLConnection else None
         except (ValueError, OSError) as error:
             raise ValueError(
@@ -43,7 +43,7 @@ class BusAddress:
                 + (f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else "")
             ) from None
         return cls(
-            masked,
+            masked(url),
             options.get("host", _DEFAULT_HOST),
             options.get("port", _DEFAULT_PORT),
             options.get("path"),
@@ -82,13 +82,6 @@ def refused(address: BusAddress, message: str) -> BusConnectionError:
 def foreign(address: BusAddress, error: Exception) -> BusConnectionError:
     """What answers is no Redis."""
     return BusConnectionError(f"what answers at {address.masked} is no Redis ({error})")
-
-
-def _mask(url: str) -> str:
-    parts = urlsplit(url)
-    credentials, at, place = parts.netloc.rpartition("@")
-    user, colon, _ = credentials.partition(":")
-    return f"{parts.scheme}://{user}{colon and ':***'}{at}{place}{parts.path}"
 
 
 def _tls_context(options: dict[str, Any]) -> ssl.SSLContext:

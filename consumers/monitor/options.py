@@ -1,19 +1,40 @@
 """What the commands share: options, logging, the end by a signal, errors in one line."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from consumers.bus.address import DEFAULT_URL
 from schemas.redis_names import DEFAULT_PREFIX
+from schemas.url_secrets import with_password
+
+
+def add_kept_password(url: str) -> str:
+    """The URL with the password kept in the environment, or in a file named there, if it names a user without one."""
+    password = os.environ.get("BOOKBUS_REDIS_PASSWORD", "")
+    if path := os.environ.get("BOOKBUS_REDIS_PASSWORD_FILE"):
+        try:
+            password = Path(path).read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            fail(f"cannot read BOOKBUS_REDIS_PASSWORD_FILE {path}: {getattr(error, 'strerror', None) or 'no text'}")
+    return with_password(url, password) if password else url
+
 
 RedisUrl = Annotated[
-    str, typer.Option("--redis", envvar="BOOKBUS_REDIS_URL", help="redis://, rediss:// or unix:// address of the bus.")
+    str,
+    typer.Option(
+        "--redis",
+        envvar="BOOKBUS_REDIS_URL",
+        help="redis://, rediss:// or unix:// address of the bus.",
+        callback=add_kept_password,
+    ),
 ]
 Prefix = Annotated[str, typer.Option(envvar="BOOKBUS_PREFIX", help="First part of every key and channel.")]
 Exchange = Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")]

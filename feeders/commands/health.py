@@ -9,8 +9,8 @@ from redis.exceptions import RedisError
 
 from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
 from feeders.heartbeat import control_client
-from feeders.redis_address import mask
 from schemas.redis_names import RedisNames
+from schemas.url_secrets import masked
 
 EXAMPLES = """
 Exit code 0 if a feeder on this host told within the last seconds that it lives.
@@ -32,7 +32,7 @@ def health(
     except ValueError as error:
         fail(str(error))
     except (RedisError, OSError, TimeoutError) as error:
-        fail(f"no answer from {mask(redis)}: {error}")
+        fail(f"no answer from {masked(redis)}: {error}")
     if not alive:
         fail(f"no feeder on {host or socket.gethostname()} shows signs of life")
     typer.echo("\n".join(alive))

@@ -3,25 +3,45 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from redis.exceptions import RedisError
 
 from feeders.heartbeat import control_client
-from feeders.redis_address import mask
 from feeders.settings import DEFAULT_REDIS_URL
 from feeders.shard import parse_shard
 from feeders.symbol_selection import SymbolSelection, parse_selection
 from schemas.instruments import SymbolError
 from schemas.redis_names import DEFAULT_PREFIX
+from schemas.url_secrets import masked, with_password
+
+
+def add_kept_password(url: str | None) -> str | None:
+    """The URL with the password kept in the environment, or in a file named there, if it names a user without one."""
+    password = os.environ.get("BOOKBUS_REDIS_PASSWORD", "")
+    if path := os.environ.get("BOOKBUS_REDIS_PASSWORD_FILE"):
+        try:
+            password = Path(path).read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            fail(f"cannot read BOOKBUS_REDIS_PASSWORD_FILE {path}: {getattr(error, 'strerror', None) or 'no text'}")
+    return with_password(url, password) if url and password else url
+
 
 RedisUrl = Annotated[
-    str, typer.Option("--redis", envvar="BOOKBUS_REDIS_URL", help="redis://, rediss:// or unix:// address of the bus.")
+    str,
+    typer.Option(
+        "--redis",
+        envvar="BOOKBUS_REDIS_URL",
+        help="redis://, rediss:// or unix:// address of the bus.",
+        callback=add_kept_password,
+    ),
 ]
 Prefix = Annotated[str, typer.Option(envvar="BOOKBUS_PREFIX", help="First part of every key and channel.")]
 LogLevel = Annotated[
@@ -97,12 +117,12 @@ async def require_redis(url: str) -> None:
     try:
         redis = control_client(url)
     except ValueError as error:
-        fail(f"--redis {mask(url)}: {error}")
+        fail(f"--redis {masked(url)}: {error}")
     try:
         await redis.ping()
     except (RedisError, OSError, TimeoutError) as error:
         fail(
-            f"no Redis at {mask(url)} ({error}): start one with `make redis` or `docker compose up redis`, "
+            f"no Redis at {masked(url)} ({error}): start one with `make redis` or `docker compose up redis`, "
             "or name another with --redis"
         )
     finally:

@@ -12,6 +12,7 @@ from feeders.commands.options import (
     PREFIX_DEFAULT,
     LogLevel,
     Prefix,
+    add_kept_password,
     fail,
     require_redis,
     run_until_signal,
@@ -50,7 +51,12 @@ def replay(
     topics: Annotated[str, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades.")] = "book",
     redis: Annotated[
         str | None,
-        typer.Option("--redis", envvar="BOOKBUS_REPLAY_REDIS_URL", help="Address of the bus; else a private one."),
+        typer.Option(
+            "--redis",
+            envvar="BOOKBUS_REPLAY_REDIS_URL",
+            help="Address of the bus; else a private one.",
+            callback=add_kept_password,
+        ),
     ] = None,
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "warning",
