@@ -1,0 +1,119 @@
+"""Which servers the URL of a bus names, and the URL of each of them."""
+
+import re
+from binascii import crc_hqx
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+Kind = Literal["server", "sentinel", "cluster"]
+Place = tuple[str, int]
+"""Host and port."""
+
+_SCHEMES: dict[str, tuple[str, Kind]] = {
+    "redis": ("redis", "server"),
+    "rediss": ("rediss", "server"),
+    "unix": ("unix", "server"),
+    "redis+sentinel": ("redis", "sentinel"),
+    "rediss+sentinel": ("rediss", "sentinel"),
+    "redis+cluster": ("redis", "cluster"),
+    "rediss+cluster": ("rediss", "cluster"),
+}
+SLOTS = 16384
+_PORTS = {"server": 6379, "sentinel": 26379, "cluster": 6379}
+_PLACE = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
+
+FORMS = (
+    "redis://host:6379/0, redis+sentinel://host:26379,host:26379/service/0, redis+cluster://host:6379,host:6379, "
+    "with rediss for TLS, or unix:///path/to/socket"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BusServers:
+    """The servers to begin with: the bus itself, the Sentinels that know where it is, or some nodes of a cluster."""
+
+    kind: Kind
+    places: tuple[Place, ...]
+    service: str = ""
+    """What the Sentinels call the bus."""
+    nearest: bool = False
+    """Whether readers take the server that answers first, be it the primary or a replica."""
+    sentinel_login: tuple[str | None, str | None] = field(default=(None, None), repr=False)
+    """User name and password at the Sentinels themselves."""
+    _before: str = field(default="", repr=False)
+    _behind: str = field(default="", repr=False)
+
+    def url(self, place: Place) -> str:
+        """The URL of one server, with the login and options of all."""
+        host, port = place
+        return f"{self._before}{f'[{host}]' if ':' in host else host}:{port}{self._behind}"
+
+    def urls(self) -> Iterator[str]:
+        """The URL of each of the servers to begin with."""
+        if not self.places:
+            yield self._before
+        for place in self.places:
+            yield self.url(place)
+
+
+def parse_servers(url: str) -> BusServers:
+    """What this URL names. Raises ValueError, which repeats no secret, for one that makes no sense."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in _SCHEMES:
+        raise ValueError(f"not a Redis URL; write it like {FORMS}")
+    scheme, kind = _SCHEMES[parts.scheme]
+    if scheme == "unix":
+        return BusServers("server", (), _before=url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    places = tuple(_place(text, _PORTS[kind]) for text in hosts.split(",")) if hosts else ()
+    options = dict(parse_qsl(parts.query))
+    sentinel_login = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
+    read = options.pop("read", None)
+    if read not in (None, "nearest") or (read and kind != "sentinel"):
+        raise ValueError("?read=nearest is all there is to choose, and only with redis+sentinel://")
+    service, database = _path(kind, parts.path)
+    if not places:
+        if kind != "server":
+            raise ValueError(f"the Redis URL names no host; write it like {FORMS}")
+        places = (("localhost", _PORTS[kind]),)
+    query = urlencode(options)
+    return BusServers(
+        kind,
+        places,
+        service,
+        bool(read) or (kind == "server" and len(places) > 1),
+        sentinel_login,
+        f"{scheme}://{login}{at}",
+        f"/{database}" + (f"?{query}" if query else ""),
+    )
+
+
+def cluster_slot(key: bytes) -> int:
+    """The slot of a key or channel without braces in its name, which is how ours are."""
+    return crc_hqx(key, 0) % SLOTS
+
+
+def _place(text: str, default_port: int) -> Place:
+    match = _PLACE.fullmatch(text.strip())
+    if match is None or not 0 < (port := int(match[2] or default_port)) < 65536:
+        raise ValueError("the hosts of a Redis URL are written host:port,host:port")
+    return match[1].strip("[]"), port
+
+
+def _path(kind: Kind, path: str) -> tuple[str, str]:
+    """Service and database in the path of a URL."""
+    words = path.strip("/").split("/") if path.strip("/") else []
+    service = words.pop(0) if kind == "sentinel" and words else ""
+    if kind == "sentinel" and not service:
+        raise ValueError("Sentinels know several servers: name yours, redis+sentinel://host:26379/service/0")
+    database = words.pop(0) if words else "0"
+    if words or not database.isdecimal():
+        raise ValueError(f"the path of a Redis URL ends with the number of a database: {FORMS}")
+    if kind == "cluster" and int(database):
+        raise ValueError("a Redis cluster has database 0 alone")
+    return service, database
