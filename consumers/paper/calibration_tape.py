@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from math import gcd
@@ -10,9 +11,9 @@ from pathlib import Path
 
 from consumers.direct_provider import read_capture
 from consumers.paper.calibration_cancellations import Cancellation, CancellationWatch
-from consumers.paper.calibration_table import CalibrationError, CalibrationTable, TapeInfo
+from consumers.paper.calibration_table import CalibrationError, TapeInfo
 from consumers.paper.fill_model import TapeEvent
-from schemas.capture import CaptureError
+from schemas.capture import CaptureError, decode_frame
 from schemas.snapshot import OrderBookSnapshot
 
 _DECIMALS = 12
@@ -50,21 +51,29 @@ def capture_tape(path: Path, symbols: tuple[str, ...] = (), depth: int = 20) -> 
 def tape_hash(path: Path) -> str:
     """SHA-256 of the recording itself, the same however it is compressed. Raises CalibrationError."""
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as raw:
-            compressed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if compressed else path.open("rb") as content:
-            while chunk := content.read(1 << 20):
-                digest.update(chunk)
-    except (OSError, EOFError) as error:
-        raise CalibrationError(f"cannot read {path}: {error}") from error
+    for line in _lines(path):
+        digest.update(line)
     return digest.hexdigest()
 
 
-def require_other_capture(table: CalibrationTable, path: Path) -> None:
-    """Raises CalibrationError if the table comes from this recording: it cannot be judged by it."""
-    if tape_hash(path) in {tape.sha256 for tape in table.tapes}:
-        raise CalibrationError(f"the table was fitted on {path.name}, which therefore cannot validate it")
+def capture_info(path: Path, exchange: str, symbols: tuple[str, ...]) -> TapeInfo:
+    """What tells whether a table comes from this recording of these markets. Raises CalibrationError."""
+    digest, times = hashlib.sha256(), []
+    for line in _lines(path):
+        digest.update(line)
+        with suppress(CaptureError):  # whoever plays the recording tells what is wrong with it
+            times.append(decode_frame(line).t)
+    if not times:
+        raise CalibrationError(f"{path} holds no recorded frame")
+    first_us, last_us = (round(time * 1e6) for time in (min(times), max(times)))
+    return TapeInfo(
+        name=path.name,
+        sha256=digest.hexdigest(),
+        exchange=exchange,
+        symbols=symbols,
+        first_us=first_us,
+        last_us=last_us,
+    )
 
 
 def survey(tape: Tape) -> TapeSurvey:
@@ -115,4 +124,15 @@ def _events(path: Path, symbols: tuple[str, ...], depth: int) -> Iterator[TapeEv
         for frame in read_capture(path, symbols, depth):
             yield from frame.events
     except (CaptureError, OSError) as error:
+        raise CalibrationError(f"cannot read {path}: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a recording, compressed or not. Raises CalibrationError."""
+    try:
+        with path.open("rb") as raw:
+            compressed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if compressed else path.open("rb") as content:
+            yield from content
+    except (OSError, EOFError) as error:
         raise CalibrationError(f"cannot read {path}: {error}") from error

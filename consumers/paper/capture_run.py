@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from consumers.direct_provider import TapeFrame, read_capture
-from consumers.paper.calibration_table import load_table
-from consumers.paper.calibration_tape import require_other_capture
+from consumers.paper.calibration_tape import capture_info
+from consumers.paper.calibration_use import Calibration, calibration_of
 from consumers.paper.capture_market import CaptureMarket
 from consumers.paper.kpi import Kpi
 from consumers.paper.runner import PROGRESS_INTERVAL, ShowProgress, Stop
-from consumers.paper.session import TradingSession, session_name
+from consumers.paper.session import TradingSession, recorded_session_name
 from consumers.paper.settings import RunSettings
 from schemas.capture import CaptureError
 
@@ -23,13 +23,17 @@ def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop:
     """
     # What the runs ask for is of one recording, so they have symbols and depth in common.
     symbols, depth = runs[0].symbols, runs[0].depth
+    calibrations = [calibration_of(settings) for settings in runs]
     tapes: list[CaptureRun] = []
     shown = time.monotonic()
-    _refuse_own_tape(runs, path)
     try:
         for frame in read_capture(path, symbols, depth):
             if not tapes:
-                tapes = [CaptureRun(settings, frame.exchange, directory) for settings in runs]
+                tapes = [
+                    CaptureRun(settings, frame.exchange, directory, calibration)
+                    for settings, calibration in zip(runs, calibrations, strict=True)
+                ]
+                _refuse_own_tape(calibrations, path, frame.exchange, tapes[0].symbols)
             going = [tape for tape in tapes if tape.receive(frame)]
             if not going or stop.reason:
                 break
@@ -46,12 +50,20 @@ def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop:
 class CaptureRun:
     """One session on one recording, whose frames it is given."""
 
-    def __init__(self, settings: RunSettings, exchange: str, directory: Path) -> None:
+    def __init__(
+        self, settings: RunSettings, exchange: str, directory: Path, calibration: Calibration | None = None
+    ) -> None:
         self._settings = settings
+        self._calibration = calibration
         self._directory = directory
         self._market = CaptureMarket(exchange, settings.symbols, settings.fees, settings.max_age)
         self._session: TradingSession | None = None
         self._kpi: Kpi | None = None
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What it trades, by standard name."""
+        return self._market.symbols
 
     def receive(self, frame: TapeFrame) -> bool:
         """Let time pass until the frame, then let it happen. Whether the run goes on."""
@@ -96,13 +108,20 @@ class CaptureRun:
         market, settings = self._market, self._settings
         for symbol in market.symbols:
             market.events(symbol, market.now)  # what happened before is nobody's business
-        session_id = session_name(market.now, settings, recorded=True)
-        self._session = TradingSession(settings, market, self._directory, session_id, market.now, "received")
+        session_id = recorded_session_name(market.now, settings, self._calibration)
+        self._session = TradingSession(
+            settings, market, self._directory, session_id, market.now, "received", calibration=self._calibration
+        )
         self._session.step(market.now)
 
 
-def _refuse_own_tape(runs: Sequence[RunSettings], path: Path) -> None:
-    """Raises CalibrationError for a table that was fitted on this very recording: it would foretell the past."""
-    for table in dict.fromkeys(settings.calibration_path for settings in runs):
-        if table is not None:
-            require_other_capture(load_table(Path(table)), path)
+def _refuse_own_tape(
+    calibrations: Sequence[Calibration | None], path: Path, exchange: str, symbols: tuple[str, ...]
+) -> None:
+    """Raises CalibrationError for a table that was fitted on this recording, or on the same market at its time."""
+    tables = [calibration.table for calibration in calibrations if calibration is not None]
+    if not tables:
+        return
+    info = capture_info(path, exchange, symbols)
+    for table in tables:
+        table.require_other_tape([info])

@@ -67,6 +67,10 @@ class Kpi(msgspec.Struct, frozen=True, kw_only=True):
     fill_model: str
     calibration_version: str | None
     advice: Advice | None
+    calibration_misfits: list[str] = []
+    """In what the orders of the calibration differ from those of the run, so that it does not speak for them."""
+    queue_cancellation_share: float | None = None
+    """Share of cancellations ahead that moved waiting orders: of the calibration, 0 without one; None if none wait."""
     settings: RunSettings
 
 
@@ -118,6 +122,8 @@ def make_kpi(
         fill_model=context.execution.name,
         calibration_version=context.calibration_version,
         advice=_advice(context),
+        calibration_misfits=list(context.misfits),
+        queue_cancellation_share=queue.cancellation_share if (queue := context.execution.queue) is not None else None,
         settings=settings,
     )
 

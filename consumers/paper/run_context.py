@@ -32,6 +32,8 @@ class RunContext:
     portfolio: Portfolio
     guard: RiskGuard
     files: EventFiles
+    misfits: tuple[str, ...] = ()
+    """In what the orders of the calibration differ from those of the run."""
     record: RunRecord = field(default_factory=RunRecord)
     markouts: Markouts = field(default_factory=Markouts)
     marks: dict[str, float] = field(default_factory=dict)

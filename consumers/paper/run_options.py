@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from consumers.monitor.arbitrage import parse_fees
 from consumers.paper.entry_zones import EntryMode, EntrySettings
-from consumers.paper.settings import DEFAULT_DURATION, SMOKE_DURATION, RunSettings
+from consumers.paper.settings import DEFAULT_DURATION, PASSIVE_MODELS, SMOKE_DURATION, RunSettings
 from consumers.sources import SOURCES, Endpoint, SourceSettings
 from schemas.instruments import EXCHANGES, InstrumentRegistry, exchange_of
 
@@ -55,7 +55,7 @@ def fees_of(text: str) -> dict[str, float]:
 
 def why_not_passive(settings: RunSettings) -> str:
     """Why orders cannot wait with this source; empty if they can, or need not."""
-    if settings.fill_model in ("queue", "calibrated") and settings.source == "multi":
+    if settings.fill_model in PASSIVE_MODELS and settings.source == "multi":
         return f"--fill-model {settings.fill_model} waits on one exchange: use another source than multi"
     return ""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from consumers.paper.calibration_use import calibration_of
 from consumers.paper.kpi import Kpi
 from consumers.paper.market import Market
 from consumers.paper.session import TradingSession, session_name
@@ -58,9 +59,10 @@ def run_live(
 ) -> Kpi:
     """Trade until the time is over or `stop` asks; the figures are written in any case. Raises ValueError, OSError."""
     clock, wait = clock or steady_clock(), wait or stop.wait
+    calibration = calibration_of(settings)
     began = clock()
-    session_id = free_name(directory, session_name(began, settings, recorded=False))
-    session = TradingSession(settings, market, directory, session_id, began, "exchange", listed)
+    session_id = free_name(directory, session_name(began, settings))
+    session = TradingSession(settings, market, directory, session_id, began, "exchange", listed, calibration)
     try:
         reason = _trade(session, clock, wait, stop, show)
     except BaseException as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
+from msgspec.structs import replace
 
-from consumers.paper.calibration_table import CalibrationTable, load_table
+from consumers.paper.calibration_use import Calibration, misfits
 from consumers.paper.desk import Desk
 from consumers.paper.entry_zones import EntryChooser
 from consumers.paper.execution import make_execution
@@ -25,6 +26,8 @@ from consumers.paper.run_record import Gap
 from consumers.paper.settings import RunSettings
 from schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
 from schemas.snapshot import OrderBookSnapshot
+
+logger = logging.getLogger(__name__)
 
 
 class TradingSession:
@@ -42,13 +45,14 @@ class TradingSession:
         began: float,
         clock: Clock,
         listed: Mapping[str, InstrumentRegistry] = MappingProxyType({}),
+        calibration: Calibration | None = None,
     ) -> None:
         """`listed` is what exchanges said of their instruments, as far as it is known.
 
         Raises ValueError for settings that do not fit together, OSError if the files cannot be written.
         """
         quote = _one_quote(market.symbols)
-        table, version = _table(settings)
+        table, version = calibration or (None, None)
         portfolio = Portfolio(dict.fromkeys(market.exchanges, settings.cash_in(quote)))
         choosers = {
             symbol: EntryChooser(settings.entry, symbol, table.zones if table is not None else ())
@@ -64,6 +68,7 @@ class TradingSession:
             portfolio,
             RiskGuard(settings.limits_in(quote)),
             EventFiles(directory, session_id),
+            tuple(misfits(settings, table, market.exchanges, market.symbols)) if table is not None else (),
         )
         self._market = market
         self._desks = {
@@ -84,6 +89,8 @@ class TradingSession:
         self._log = logging.FileHandler(directory / f"run_{session_id}.log", "w")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         logging.getLogger().addHandler(self._log)
+        if self.context.misfits:
+            logger.warning("the calibration does not speak for this run: %s", "; ".join(self.context.misfits))
 
     @property
     def ends(self) -> float:
@@ -183,14 +190,21 @@ class TradingSession:
         return None
 
 
-def session_name(began: float, settings: RunSettings, *, recorded: bool) -> str:
-    """The UTC time it began and its tag; a recording's also says by eight digits with which settings it ran."""
+def session_name(began: float, settings: RunSettings) -> str:
+    """The UTC time it began, and its tag."""
     parts = [datetime.fromtimestamp(began, UTC).strftime("%Y%m%d_%H%M%S")]
     if settings.session_tag:
         parts.append(settings.session_tag)
-    if recorded:
-        parts.append(hashlib.sha256(msgspec.json.encode(settings)).hexdigest()[:8])
     return "_".join(parts)
+
+
+def recorded_session_name(began: float, settings: RunSettings, calibration: Calibration | None) -> str:
+    """Also tells by eight digits with which settings it ran: the same ones have the same name.
+
+    A table counts by its content, wherever it lies.
+    """
+    told = replace(settings, calibration_path=calibration.version if calibration is not None else None)
+    return f"{session_name(began, settings)}_{hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:8]}"
 
 
 def _one_quote(symbols: Sequence[str]) -> str:
@@ -198,15 +212,6 @@ def _one_quote(symbols: Sequence[str]) -> str:
     if len(quotes) != 1:
         raise ValueError(f"one run has one quote currency, these symbols have {' and '.join(quotes)}: run them apart")
     return quotes[0]
-
-
-def _table(settings: RunSettings) -> tuple[CalibrationTable | None, str | None]:
-    """The calibration and its version: that of its format, and the beginning of the file's hash."""
-    if settings.calibration_path is None:
-        return None, None
-    path = Path(settings.calibration_path)
-    table = load_table(path)
-    return table, f"{table.version}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
 def _instruments(

@@ -10,6 +10,9 @@ from consumers.paper.risk import RiskLimits
 
 FillModelMode = Literal["none", "advisory", "strict"]
 
+PASSIVE_MODELS = frozenset({"queue", "calibrated"})
+"""Fill models whose orders wait for the market."""
+
 DEFAULT_DURATION = 1200.0
 SMOKE_DURATION = 300.0
 _KRW_A_DOLLAR = 1_000

@@ -8,8 +8,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from consumers.paper.calibrate_command import calibrate
-from consumers.paper.calibration_table import CalibrationError, load_table
-from consumers.paper.calibration_tape import require_other_capture, tape_hash
+from consumers.paper.calibration_table import load_table
+from consumers.paper.calibration_tape import tape_hash
 from tests.support.binance_capture import write_capture
 from tests.support.tapes import ZONE, MadeUpTape, made_up_book
 
@@ -58,8 +58,6 @@ def test_a_table_is_not_validated_on_its_own_recording_however_it_is_stored(capt
 
     assert result.exit_code == 1
     assert result.output == "error: the table was fitted on monday.jsonl.gz: friday.jsonl cannot validate it\n"
-    with pytest.raises(CalibrationError, match=r"fitted on friday\.jsonl"):
-        require_other_capture(load_table(out), copy)
 
 
 def test_a_table_is_scored_on_another_recording(capture: Path, tmp_path: Path) -> None:
@@ -71,7 +69,6 @@ def test_a_table_is_scored_on_another_recording(capture: Path, tmp_path: Path) -
 
     assert result.exit_code == 0, result.output
     assert "on 94 not fitted on" in result.output
-    require_other_capture(load_table(out), other)
 
 
 @pytest.mark.parametrize(

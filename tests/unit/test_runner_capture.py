@@ -17,7 +17,8 @@ from consumers.paper.calibration_table import (
     Zone,
     save_table,
 )
-from consumers.paper.calibration_tape import tape_hash
+from consumers.paper.calibration_tape import capture_info, tape_hash
+from consumers.paper.calibration_use import calibration_of
 from consumers.paper.capture_run import CaptureRun, run_captures
 from consumers.paper.entry_zones import EntrySettings
 from consumers.paper.grid import grid
@@ -41,6 +42,8 @@ SETTINGS = RunSettings(
     entry=EntrySettings(minimum=0.0, maximum=0.0, tp_bps=100.0),
 )
 QUEUE = replace(SETTINGS, fill_model="queue")
+BINANCE = ("binance", "BTC-USDT")
+UPBIT = ("upbit", "BTC-KRW")
 
 
 def books(at: float, bid: float = 100.0, ask: float = 101.0, quantity: float = 1.0) -> TapeFrame:
@@ -64,7 +67,7 @@ def nothing(at: float) -> TapeFrame:
 
 
 def run(directory: Path, settings: RunSettings, *frames: TapeFrame) -> tuple[Kpi, list[dict[str, Any]]]:
-    tape = CaptureRun(settings, "binance", directory)
+    tape = CaptureRun(settings, "binance", directory, calibration_of(settings))
     for frame in frames:
         if not tape.receive(frame):
             break
@@ -184,13 +187,15 @@ def zone(zone_id: str, low: float, high: float, ratio: float | None) -> Zone:
     )
 
 
-def table_file(directory: Path, *zones: Zone, sha256: str = "0" * 64, at: float = 0.0) -> str:
+def table_file(
+    directory: Path, *zones: Zone, sha256: str = "0" * 64, at: float = 0.0, market: tuple[str, str] = BINANCE
+) -> str:
     score = Score(samples=0, brier=None, base_brier=None, skill=None, log_loss=None, base_log_loss=None)
     tape = TapeInfo(
         name="tape",
         sha256=sha256,
-        exchange="binance",
-        symbols=("BTC-USDT",),
+        exchange=market[0],
+        symbols=(market[1],),
         first_us=round(at * 1e6),
         last_us=round(at * 1e6),
     )
@@ -205,13 +210,14 @@ def table_file(directory: Path, *zones: Zone, sha256: str = "0" * 64, at: float 
         zones=zones,
         default_buy_fill_ratio=None,
         default_sell_fill_ratio=None,
-        cancellation_share=None,
+        cancellation_share=0.5,
         cancellation_samples=0,
         hold_out_buy=score,
         hold_out_sell=score,
         tapes=(tape,),
         method=method,
     )
+    directory.mkdir(exist_ok=True)
     path = directory / "table.json"
     save_table(table, path)
     return str(path)
@@ -340,8 +346,148 @@ def test_a_table_is_refused_on_the_recording_it_comes_from(tmp_path: Path) -> No
     path = recording(tmp_path / "tape.jsonl")
     table = table_file(tmp_path, zone("Z", 0, 5, 0.5), sha256=tape_hash(path))
 
+    with pytest.raises(CalibrationError, match=r"fitted on tape: tape\.jsonl cannot validate it"):
+        through(path, tmp_path / "out", replace(SETTINGS, fees={}, calibration_path=table))
+
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_table_is_refused_on_another_recording_of_the_same_market_and_time(tmp_path: Path) -> None:
+    path = recording(tmp_path / "tape.jsonl")
+    near = zone("Z", 0, 5, 0.5)
+    settings = replace(
+        SETTINGS,
+        fees={},
+        order_quantity=0.01,
+        calibration_path=table_file(tmp_path, near, at=BEGAN + 29.5, market=UPBIT),
+    )
+    later = replace(settings, calibration_path=table_file(tmp_path / "later", near, at=BEGAN + 30.0, market=UPBIT))
+
     with pytest.raises(CalibrationError, match="cannot validate"):
-        through(path, tmp_path, replace(SETTINGS, fees={}, calibration_path=table))
+        through(path, tmp_path / "out", settings)
+
+    assert through(path, tmp_path / "out", later)[0].calibration_misfits == ["its orders wait, those of book_walk take"]
+
+
+def test_one_run_of_a_grid_with_the_recordings_own_table_refuses_them_all(tmp_path: Path) -> None:
+    path = recording(tmp_path / "tape.jsonl")
+    own = table_file(tmp_path, zone("Z", 0, 5, 0.5), sha256=tape_hash(path))
+    other = table_file(tmp_path / "other", zone("Z", 0, 5, 0.5))
+    runs = grid(replace(SETTINGS, fees={}), f"calibration-path={other},{own}")
+
+    with pytest.raises(CalibrationError, match="cannot validate"):
+        through(path, tmp_path / "out", *runs.values())
+
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_recording_is_told_by_its_content_and_its_time(tmp_path: Path) -> None:
+    path = recording(tmp_path / "tape.jsonl")
+    path.write_bytes(path.read_bytes() + b'{"t": cut off')
+
+    info = capture_info(path, "upbit", ("BTC-KRW",))
+
+    assert (info.first_us, info.last_us) == (round(BEGAN * 1e6), round((BEGAN + 29.5) * 1e6))
+    assert info.sha256 == tape_hash(path)
+
+
+def test_the_same_table_elsewhere_gives_the_same_bytes_and_another_table_another_session(tmp_path: Path) -> None:
+    path = recording(tmp_path / "tape.jsonl")
+    places = [
+        table_file(tmp_path / name, zone("Z", 0, 5, ratio)) for name, ratio in (("a", 0.5), ("b", 0.5), ("c", 0.6))
+    ]
+    settings = replace(SETTINGS, duration=None, order_quantity=0.01, fees={})
+
+    first, moved, other = (
+        through(path, tmp_path / "out", replace(settings, calibration_path=place))[0] for place in places
+    )
+
+    assert first.fill_events_sha256 == moved.fill_events_sha256
+    assert first.session_id == moved.session_id != other.session_id
+
+
+ORDERS = ("timestamp", "side", "order_quantity", "filled_quantity", "effective_price", "exit_reason", "fill_reason")
+
+
+@pytest.mark.parametrize("model", ["simple", "advanced", "book_walk", "queue", "calibrated"])
+def test_advice_changes_no_order(tmp_path: Path, model: str) -> None:
+    frames = [
+        books(0.0),
+        trade(1.0, 100.0, 0.4, "sell"),
+        books(2.0, quantity=0.2),  # 0.4 was cancelled, half of it ahead of us as the table says
+        trade(3.0, 100.0, 0.6, "sell"),
+        books(4.0, bid=99.0, ask=100.0),
+        trade(5.0, 101.0, 2.0, "buy"),
+        books(6.0, bid=101.0, ask=102.0),
+        *(books(second) for second in range(7, 25)),
+    ]
+    settings = replace(SETTINGS, fill_model=model, calibration_path=table_file(tmp_path, zone("Z", 0, 5, 0.8)))
+
+    silent, silent_fills = run(tmp_path / "none", settings, *frames)
+    advised, advised_fills = run(tmp_path / "advisory", replace(settings, fillmodel_mode="advisory"), *frames)
+
+    orders = [[[fill[name] for name in ORDERS] for fill in fills] for fills in (silent_fills, advised_fills)]
+    assert orders[0] == orders[1]
+    assert len(orders[0]) >= 2
+    assert (silent.total_pnl, silent.advice) == (advised.total_pnl, None)
+    assert advised.advice is not None
+    assert advised.advice.entries == advised.entry_trades
+
+
+def test_a_table_moves_the_queue_also_where_nobody_asks_for_advice(tmp_path: Path) -> None:
+    # One stands ahead of us, one comes behind, then 0.6 of the two are cancelled.
+    waiting = [books(0.0), books(1.0, quantity=2.0), books(2.0, quantity=1.4)]
+    frames = [*waiting, trade(3.0, 100.0, 1.0, "sell"), *(books(second) for second in range(4, 13))]
+    with_table = replace(QUEUE, calibration_path=table_file(tmp_path, zone("Z", 0, 5, 0.8)))
+
+    without, waited = run(tmp_path / "without", QUEUE, *frames)
+    kpi, filled = run(tmp_path / "with", with_table, *frames)
+
+    assert (without.queue_cancellation_share, waited[0]["filled_quantity"]) == (0.0, 0.0)
+    # Half of what was cancelled stood ahead, as the table says: 0.3 of the trade is left for us.
+    assert (kpi.queue_cancellation_share, filled[0]["filled_quantity"]) == (0.5, pytest.approx(0.3))
+
+
+def horizon_of(seconds: float, **changes: Any) -> RunSettings:
+    return replace(QUEUE, max_hold=seconds, **changes)
+
+
+@pytest.mark.parametrize("changes", [{"fillmodel_mode": "strict"}, {"fill_model": "calibrated"}])
+def test_a_table_decides_on_no_order_that_waits_longer_than_its_own_did(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    path = table_file(tmp_path, zone("Z", 0, 5, 0.8))
+
+    with pytest.raises(CalibrationError, match="wait 10 s, and these would wait 20 s: use --max-hold 10, or a table"):
+        run(tmp_path, horizon_of(20.0, calibration_path=path, **changes), books(0.0))
+
+    run(tmp_path, horizon_of(10.0, calibration_path=path, **changes), books(0.0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "market", "misfit"),
+    [
+        (horizon_of(10.0), BINANCE, []),
+        (horizon_of(20.0), BINANCE, ["its orders wait 10 s, these 20 s"]),
+        (replace(SETTINGS, max_hold=20.0), BINANCE, ["its orders wait, those of book_walk take"]),
+        (horizon_of(10.0), UPBIT, ["no tape of it holds BTC-USDT on binance"]),
+        (horizon_of(10.0), ("binance", "ETH-USDT"), ["no tape of it holds BTC-USDT on binance"]),
+    ],
+)
+def test_a_table_that_does_not_speak_for_a_run_is_told_once_and_on_record(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    settings: RunSettings,
+    market: tuple[str, str],
+    misfit: list[str],
+) -> None:
+    path = table_file(tmp_path, zone("Z", 0, 5, 0.8), market=market)
+
+    kpi, _ = run(tmp_path, replace(settings, calibration_path=path), books(0.0), books(1.0))
+
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert kpi.calibration_misfits == misfit
+    assert warned == [f"the calibration does not speak for this run: {one}" for one in misfit]
 
 
 @pytest.mark.parametrize("model", ["book_walk", "queue"])
