@@ -32,18 +32,15 @@ def test_equal_books_match_with_every_level_counted() -> None:
     assert compare(ours(), theirs(), LIMIT) == SymbolAudit(matched=1, levels=5)
 
 
-@pytest.mark.parametrize("side", ["bids", "asks"])
-def test_a_level_of_ours_that_the_exchange_does_not_have_is_a_ghost(side: str) -> None:
-    more: Levels = ((98.5 if side == "bids" else 101.5, 1.0),)
-    book = ours(**{side: (BIDS if side == "bids" else ASKS) + more})
-
+@pytest.mark.parametrize(
+    "book", [ours(bids=(*BIDS, (98.5, 1.0))), ours(asks=((101.5, 1.0), *ASKS))], ids=["bid", "ask"]
+)
+def test_a_level_of_ours_that_the_exchange_does_not_have_is_a_ghost(book: RecordedBook) -> None:
     assert compare(book, theirs(), LIMIT) == different(levels=6, ghosts=1)
 
 
-@pytest.mark.parametrize("side", ["bids", "asks"])
-def test_a_level_of_the_exchange_that_we_do_not_have_is_missing(side: str) -> None:
-    book = ours(**{side: (BIDS if side == "bids" else ASKS)[1:]})
-
+@pytest.mark.parametrize("book", [ours(bids=BIDS[1:]), ours(asks=ASKS[:1])], ids=["bid", "ask"])
+def test_a_level_of_the_exchange_that_we_do_not_have_is_missing(book: RecordedBook) -> None:
     assert compare(book, theirs(), LIMIT) == different(missing=1)
 
 
