@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from feeders.events import Topic
 from feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring, adapter_of
 from feeders.exchanges.venue import Venue
 from feeders.feed import FeedCounters
+from feeders.line_group import LineGroup
 from feeders.reconnect import Keeper, ReconnectPolicy
 from feeders.rest_client import RestClient
 from feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
@@ -21,11 +23,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """How patient to be. Seconds."""
+    """How connections are kept. Times in seconds; `lines` are connections that bring the same symbols."""
 
     heartbeat_interval: float = 30.0
     timeout: float = 10.0
     policy: ReconnectPolicy = field(default_factory=ReconnectPolicy)
+    lines: int = 1
 
 
 class ExchangeFeed:
@@ -53,9 +56,9 @@ class ExchangeFeed:
         self._settings = settings
         self._wiring = replace(wiring, snapshots=self.snapshots, standstill=self.standstill)
         self._tasks: asyncio.TaskGroup | None = None
-        self._keepers: dict[str, Keeper[FeedAdapter]] = {}
-        self.keepers: list[Keeper[FeedAdapter]] = []
-        """One for each connection."""
+        self._group_of: dict[str, LineGroup] = {}
+        self.groups: list[LineGroup] = []
+        """One for each set of symbols that fits on a connection."""
         self.add(natives)
 
     async def run(self) -> None:
@@ -64,74 +67,84 @@ class ExchangeFeed:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 tasks.create_task(self.snapshots.run())
-                for keeper in self.keepers:
-                    tasks.create_task(keeper.run())
+                for group in self.groups:
+                    self._start(tasks, group)
         finally:
             await self.rest.close()
 
     @property
     def natives(self) -> Sequence[str]:
         """The symbols it has or is getting books of."""
-        return tuple(self._keepers)
+        return tuple(self._group_of)
+
+    @property
+    def keepers(self) -> Sequence[Keeper[FeedAdapter]]:
+        """One for each connection."""
+        return [keeper for group in self.groups for keeper in group.keepers]
 
     def add(self, natives: Sequence[str]) -> None:
         """Get these symbols' books too, by further connections."""
         settings = self._settings
         for shard in self.venue.connections(natives, self._wiring.options):
-            line = self._adapter(shard, self._callback, settings.heartbeat_interval, settings.timeout, self._wiring)
-            keeper = Keeper(line, settings.policy)
-            self.keepers.append(keeper)
-            self._keepers |= dict.fromkeys(shard, keeper)
+            make = partial(self._adapter, shard, self._callback, settings.heartbeat_interval, settings.timeout)
+            group = LineGroup(make, self._wiring, settings.lines, settings.policy)
+            self.groups.append(group)
+            self._group_of |= dict.fromkeys(shard, group)
             if self._tasks is not None:
-                self._tasks.create_task(keeper.run())
+                self._start(self._tasks, group)
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
         """Take no more of a symbol. Returns its books as they were."""
-        return self._keepers.pop(native).line.feed.drop(native)
+        return self._group_of.pop(native).feed.drop(native)
 
     @property
     def connected(self) -> int:
         """Connections that are open."""
-        return sum(keeper.line.is_connected for keeper in self.keepers)
+        return sum(group.connected for group in self.groups)
 
     @property
     def trouble(self) -> str:
-        """What stands between the exchange and its books; empty while every connection is open."""
-        lost = [keeper.failure for keeper in self.keepers if not keeper.line.is_connected]
+        """What stands between the exchange and its books; empty while each of them has an open connection."""
+        lost = [group.keepers[0].failure for group in self.groups if not group.connected]
         return (lost[0] or "connecting") if lost else self.snapshots.blocked
 
     def books(self) -> list[tuple[Topic, str]]:
         """Topic and native symbol of everything that was complete once."""
-        return [key for keeper in self.keepers for key in keeper.line.feed.latest]
+        return [key for group in self.groups for key in group.feed.latest]
 
     def current(self, topic: Topic, native: str) -> OrderBookSnapshot:
         """The newest book, at the id that the exchange's book has reached."""
-        return self._keepers[native].line.feed.current(topic, native)
+        return self._group_of[native].feed.current(topic, native)
 
     def is_current(self, topic: Topic, native: str) -> bool:
         """Whether the newest book still is the exchange's, as far as its connection has said."""
-        return self._keepers[native].line.feed.is_current(topic, native)
+        return self._group_of[native].feed.is_current(topic, native)
 
     def states(self) -> dict[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once."""
-        states = {native: state for keeper in self.keepers for native, state in keeper.line.feed.states().items()}
-        return {native: states[native] for native in self._keepers}
+        states = {native: state for group in self.groups for native, state in group.feed.states().items()}
+        return {native: states[native] for native in self._group_of}
 
     def last_sign_of_life(self, native: str) -> float:
-        """Monotonic time at which the symbol's connection last delivered a frame or a pong."""
-        line = self._keepers[native].line
-        return line.last_sign_of_life if line.is_connected else 0.0
+        """Monotonic time at which a connection of the symbol last delivered a frame or a pong."""
+        return self._group_of[native].last_sign_of_life
 
     def counters(self) -> FeedCounters:
         """Sums over all connections."""
         total = FeedCounters()
-        for keeper in self.keepers:
-            total.add(keeper.line.feed.counters)
+        for group in self.groups:
+            total.add(group.feed.counters)
         return total
+
+    def _start(self, tasks: asyncio.TaskGroup, group: LineGroup) -> None:
+        for keeper in group.keepers:
+            tasks.create_task(keeper.run())
+        if len(group.keepers) > 1:
+            tasks.create_task(group.watch())
 
     def _discard(self, gap: float) -> None:
         logger.warning("stood still for %.1f s: discarding every book and starting again", gap)
-        for keeper in self.keepers:
-            keeper.line.discard(gap)
+        for group in self.groups:
+            group.discard(gap)
         if self._on_standstill is not None:
             self._on_standstill()

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
 from feeders.errors import WebSocketConnectionError, WebSocketError, WebSocketTimeoutError
@@ -76,6 +76,14 @@ class Keeper(Generic[LineT]):
     handovers: int = 0
     failure: str = ""
     """Why the line was last lost, or could not be opened."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Shared by keepers that must not replace their connections at the same time."""
+    _next: LineT | None = None
+
+    @property
+    def lines(self) -> Sequence[LineT]:
+        """The line, and during a planned change also the one that is about to take over."""
+        return (self.line,) if self._next is None else (self.line, self._next)
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError if the policy has a limit and it is reached."""
@@ -106,24 +114,34 @@ class Keeper(Generic[LineT]):
                 if reading.done():
                     await reading
                     return 0
-                reading = await self._hand_over(reading)
+                reading = await self._replace(reading)
         finally:
             await _stop(reading)
 
-    async def _hand_over(self, reading: "asyncio.Task[None]") -> "asyncio.Task[None]":
-        """Open the next connection before leaving this one. Returns the task that reads from then on."""
-        self.line.replace_wanted.clear()
-        successor = self.line.successor()
+    async def _replace(self, reading: "asyncio.Task[None]") -> "asyncio.Task[None]":
+        """Hand over, or go on with the connection there is. Returns the task that reads from then on."""
         try:
-            await successor.connect()
-            await successor.subscribe()
+            async with self.turn:
+                return await self._hand_over(reading)
         except (WebSocketConnectionError, WebSocketTimeoutError) as error:
-            return await self._hand_over_failed(reading, error)
+            logger.warning("cannot replace the connection yet: %s", error)
+        finally:
+            self._next = None
+        await asyncio.wait((reading,), timeout=self.policy.delay(1, self.chance()))
+        self.line.replace_wanted.set()
+        return reading
+
+    async def _hand_over(self, reading: "asyncio.Task[None]") -> "asyncio.Task[None]":
+        """Open the next connection before leaving this one."""
+        self.line.replace_wanted.clear()
+        self._next = successor = self.line.successor()
+        await successor.connect()
+        await successor.subscribe()
         next_reading = asyncio.create_task(successor.receive_loop())
         try:
             await _until(next_reading, successor.ready)
             if next_reading.done():
-                return await self._hand_over_failed(reading, next_reading.exception())
+                await next_reading
             # Both bring every update now. What the old one still has in flight arrives within the grace.
             await asyncio.wait((reading,), timeout=HANDOVER_GRACE)
         except asyncio.CancelledError:
@@ -133,16 +151,6 @@ class Keeper(Generic[LineT]):
         await _stop(reading)
         logger.info("connection replaced without a gap")
         return next_reading
-
-    async def _hand_over_failed(
-        self, reading: "asyncio.Task[None]", error: BaseException | None
-    ) -> "asyncio.Task[None]":
-        if error is not None and not isinstance(error, WebSocketError):
-            raise error
-        logger.warning("cannot replace the connection yet: %s", error)
-        await asyncio.wait((reading,), timeout=self.policy.delay(1, self.chance()))
-        self.line.replace_wanted.set()
-        return reading
 
 
 async def _until(task: "asyncio.Task[None]", event: asyncio.Event) -> None:

@@ -13,6 +13,7 @@ from feeders.errors import WebSocketTimeoutError
 from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from feeders.exchanges.venue import FeedOptions, Venue, adapter_module
 from feeders.feed import Feed, OnTrade, SnapshotSource
+from feeders.line_race import LineRace
 from feeders.rest_client import RestClient
 from feeders.snapshot_fetcher import SnapshotFetcher
 from feeders.standstill import StandstillWatch
@@ -23,6 +24,9 @@ from schemas.snapshot import OrderBookSnapshot
 logger = logging.getLogger(__name__)
 
 _line_numbers = itertools.count()
+
+_LIFETIME_STAGGER = 600.0
+"""Seconds by which each further line to the same symbols is replaced earlier than the one before."""
 
 OnSnapshot = Callable[[OrderBookSnapshot], None]
 OnFrame = Callable[[str, bytes], None]
@@ -43,7 +47,12 @@ class Wiring:
     snapshots: SnapshotSource | None = None
     standstill: StandstillWatch | None = None
     feed: Feed | None = None
-    """The books that an earlier connection filled and this one goes on with."""
+    """The books that another connection fills or filled, and this one fills too."""
+    slot: int = 0
+    """Which of several lines to the same symbols this is."""
+    race: LineRace | None = None
+    on_lost: "Callable[[FeedAdapter], None] | None" = None
+    """Told when the connection failed, after the feed was."""
 
 
 class FeedAdapter(BaseWebSocketClient):
@@ -71,6 +80,8 @@ class FeedAdapter(BaseWebSocketClient):
         self._awaited: dict[int, float] = {}
         self._had_data = False
         self._next_book_check = 0.0
+        self.ready_at = 0.0
+        """Monotonic time since which it brings every update."""
 
     @property
     def has_valid_data(self) -> bool:
@@ -96,20 +107,22 @@ class FeedAdapter(BaseWebSocketClient):
         self._awaited.update({request.request_id: limit for request in requests if request.request_id is not None})
         self._next_book_check = limit
         self.send_soon([request.text for request in requests])
-        if not self._awaited:
-            self._become_ready()
+        if not self._awaited and "book" not in self.feed.options.topics:
+            self._become_ready()  # nobody can say when the first trade will come
 
     async def receive_loop(self) -> None:
         """Drain until the connection is lost, then tell the feed. Snapshots of its own are fetched meanwhile."""
         requests = asyncio.create_task(self._own_requests[1].run()) if self._own_requests else None
-        reason = "connection closed by us"
+        reason, on_lost = "connection closed by us", None
         try:
             await super().receive_loop()
         except Exception as error:
-            reason = str(error)
+            reason, on_lost = str(error), self.wiring.on_lost
             raise
         finally:
             self.feed.lose_line(self._line, reason, _now_us())
+            if on_lost is not None:
+                on_lost(self)
             if requests is not None:
                 requests.cancel()
                 await asyncio.gather(requests, return_exceptions=True)
@@ -132,14 +145,17 @@ class FeedAdapter(BaseWebSocketClient):
             return
         if self.wiring.on_frame is not None:
             self.wiring.on_frame(self.url, message)
-        counters = self.feed.counters
+        counters, now_us, refused = self.feed.counters, _now_us(), False
         before = counters.updates
-        for event in self.feed.receive(message, self._line, _now_us()):
+        if (race := self.wiring.race) is not None:
+            race.slot, race.now_us = self.wiring.slot, now_us
+        for event in self.feed.receive(message, self._line, now_us):
             match event:
                 case Acknowledged():
                     self._acknowledge(event.request_id)
                 case Refused():
                     # Left unanswered in our list, it ends the connection when its time is up.
+                    refused = True
                     logger.error("%s refused a subscription: %s", self.venue.exchange.id, event.message)
                 case ResubscribeNeeded():
                     self.send_soon([request.text for request in self.feed.protocol.subscribe([event.native])])
@@ -148,17 +164,24 @@ class FeedAdapter(BaseWebSocketClient):
                     self.replace_wanted.set()
         if counters.updates != before:
             self._had_data = True
+        if not (self._awaited or refused or self.ready.is_set()):
+            self._become_ready()  # where nothing is acknowledged, the first books say that the subscription works
 
     def check(self, now: float) -> None:
         """Raises WebSocketTimeoutError when the exchange left a subscription unanswered."""
         self._standstill.beat()
         if any(limit < now for limit in self._awaited.values()):
             raise WebSocketTimeoutError(f"no answer to {len(self._awaited)} subscriptions within {self.timeout:g} s")
-        if self.venue.lifetime is not None and now - self.opened_at > self.venue.lifetime:
+        lifetime = self.venue.lifetime
+        if lifetime is not None and now - self.opened_at > lifetime - self.wiring.slot * _LIFETIME_STAGGER:
             self.replace_wanted.set()
         if now > self._next_book_check:
             self._next_book_check = now + self.timeout
             self._ask_again_for_books()
+
+    def ask_again_soon(self) -> None:
+        """Ask again for books that are missing at the next check, without waiting for the usual time."""
+        self._next_book_check = 0.0
 
     def _ask_again_for_books(self) -> None:
         """An exchange may accept a subscription and then send nothing: report the symbol and ask again."""
@@ -174,6 +197,7 @@ class FeedAdapter(BaseWebSocketClient):
             self._become_ready()
 
     def _become_ready(self) -> None:
+        self.ready_at = time.monotonic()
         self.feed.open_line(self._line)
         self.ready.set()
 

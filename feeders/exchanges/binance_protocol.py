@@ -24,6 +24,7 @@ from feeders.exchanges.binance_messages import (
     stream_name,
 )
 from feeders.exchanges.venue import FeedOptions, Request
+from feeders.line_race import LineRace
 from feeders.sync import NOTHING, BookSync, RangeSync, ReplaceSync
 from schemas.instruments import EXACT_DIGITS, significant_digits
 
@@ -61,6 +62,7 @@ class BinanceProtocol:
         if options.depth > MAX_LIMIT:
             raise ValueError(f"at most {MAX_LIMIT} levels can be known, not {options.depth}")
         self._options = options
+        self.race: LineRace | None = None
         self._lines: set[int] = set()
         self._syncs: dict[tuple[Topic, str], BookSync] = {}
         self._receivers: dict[bytes, Receiver] = {}
@@ -198,6 +200,8 @@ class BinanceProtocol:
             diff: Diff = decode_diff(frame).data
             if diff.first_id > diff.last_id:
                 raise WebSocketProtocolError(f"{native}: first id {diff.first_id} above last id {diff.last_id}")
+            if self.race is not None:
+                self.race.note(native, diff.last_id)
             return receive_update(diff, line)
 
         return receive
@@ -206,7 +210,10 @@ class BinanceProtocol:
         receive_update = self._replace_sync("book", native).receive_update
 
         def receive(frame: bytes, line: int) -> Sequence[Event]:
-            events = receive_update(decode_partial(frame).data, line)
+            whole: Whole = decode_partial(frame).data
+            if self.race is not None:
+                self.race.note(native, whole.last_id)
+            events = receive_update(whole, line)
             return events if native in self._checked else [*self._check_precision(native, frame), *events]
 
         return receive

@@ -18,6 +18,7 @@ from feeders.events import (
     TradeHappened,
 )
 from feeders.exchanges.venue import FeedOptions, Request
+from feeders.line_race import LineRace
 from feeders.order_book import OrderBook
 from feeders.sync import NOTHING
 from schemas.snapshot import PositiveNumber, Side, UpdateId
@@ -176,6 +177,7 @@ class BybitProtocol:
         self._options = options
         self._stream_depth = next(depth for depth in DEPTHS if depth >= options.depth)
         self._takes_all = natives is None
+        self.race: LineRace | None = None
         self._lines: set[int] = set()
         self._syncs: dict[str, CounterSync] = {}
         self._last_request = 0
@@ -238,6 +240,8 @@ class BybitProtocol:
         return NOTHING
 
     def _receive_book(self, native: str, message: _BookMessage, line: int) -> Sequence[Event]:
+        if self.race is not None:
+            self.race.note(native, message.data.update_id)
         sync, exchange_us = self._sync(native), message.time_ms * 1000
         take = sync.receive_snapshot if message.type == "snapshot" else sync.receive_changes
         return take(message.data, exchange_us, line)

@@ -9,6 +9,7 @@ import msgspec
 from feeders.events import Event, PrecisionLost, Refused, Topic, TradeHappened
 from feeders.exchanges.upbit_messages import Message, Other, ShortTrade, Trade, decode, numbers_in, whole_book
 from feeders.exchanges.venue import FeedOptions, Request
+from feeders.line_race import LineRace
 from feeders.sync import NOTHING, ReplaceSync
 from schemas.instruments import EXACT_DIGITS, significant_digits
 
@@ -35,6 +36,7 @@ class UpbitProtocol:
             raise ValueError(f"upbit has no {' and no '.join(sorted(missing))} topic: use {', '.join(TOPICS)}")
         self._options = options
         self._ticket = ticket
+        self.race: LineRace | None = None
         self._lines: set[int] = set()
         self._takes_all = natives is None
         self._natives = tuple(natives or ())
@@ -106,7 +108,10 @@ class UpbitProtocol:
             if "book" not in self._options.topics:
                 return NOTHING
             sync = self._books[code] = self._new_sync(code)
-        events = sync.receive_update(whole_book(message, self._options.depth), line)
+        book = whole_book(message, self._options.depth)
+        if self.race is not None:
+            self.race.note(code, book.last_id)
+        events = sync.receive_update(book, line)
         return events if code in self._checked else [*self._check_precision(code, frame), *events]
 
     def _new_sync(self, native: str) -> ReplaceSync:

@@ -10,6 +10,7 @@ from feeders.events import Event, SnapshotNeeded, Topic
 from schemas.instruments import Exchange, Instrument, exchange_of
 
 if TYPE_CHECKING:
+    from feeders.line_race import LineRace
     from feeders.rest_client import RestClient
 
 FeedMode = Literal["diff", "partial"]
@@ -39,6 +40,9 @@ class Request:
 
 class VenueProtocol(Protocol):
     """Bytes in, events out: everything a venue's frames mean, without a socket or a clock."""
+
+    race: "LineRace | None"
+    """Where each update of a book is noted when several connections bring the same."""
 
     @property
     def natives(self) -> Sequence[str]:

@@ -10,6 +10,7 @@ from feeders.errors import WebSocketProtocolError
 from feeders.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
 from feeders.exchanges.venue import FeedMode, FeedOptions, Request, VenueProtocol
 from feeders.feed import Feed
+from feeders.line_race import LineRace
 from feeders.rest_client import RestClient, WeightBudget
 from schemas.instruments import EXCHANGES, Instrument, guess_instrument
 from schemas.snapshot import Levels, OrderBookSnapshot
@@ -41,6 +42,7 @@ class FakeProtocol:
         self.expected: list[str] = []
         self.taken: list[tuple[str, int, bytes]] = []
         self.open_lines: set[int] = set()
+        self.race: LineRace | None = None
 
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
         return self.ids.get((native, topic))

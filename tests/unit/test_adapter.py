@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pytest
 
 from feeders.errors import WebSocketTimeoutError
-from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded
+from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from feeders.exchanges.adapter import FeedAdapter, Wiring
-from feeders.exchanges.venue import Request
+from feeders.exchanges.venue import FeedOptions, Request
 from feeders.standstill import StandstillWatch
 from schemas.snapshot import OrderBookSnapshot
 from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue, updated
@@ -18,7 +18,7 @@ from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue, upd
 class World:
     """An adapter without a socket; messages are given to it, and what it would send is kept."""
 
-    def __init__(self, *, lifetime: float | None = None) -> None:
+    def __init__(self, *, lifetime: float | None = None, topics: Iterable[Topic] = ("book",), slot: int = 0) -> None:
         self.protocol = protocol = FakeProtocol(("BTCUSDT", "ETHUSDT"))
         self.books: list[OrderBookSnapshot] = []
         self.frames: list[tuple[str, bytes]] = []
@@ -37,7 +37,11 @@ class World:
 
         watch = StandstillWatch(lambda gap: self.adapter.discard(gap), lambda: self.now)
         wiring = Wiring(
-            on_frame=lambda url, frame: self.frames.append((url, frame)), snapshots=self.snapshots, standstill=watch
+            on_frame=lambda url, frame: self.frames.append((url, frame)),
+            snapshots=self.snapshots,
+            standstill=watch,
+            options=FeedOptions(topics=frozenset(topics)),
+            slot=slot,
         )
         self.adapter = Adapter(["BTC", "ETH"], self.books.append, wiring=wiring)
 
@@ -64,8 +68,22 @@ async def test_it_is_ready_once_every_subscription_is_acknowledged() -> None:
     assert len(world.protocol.open_lines) == 1
 
 
-async def test_it_is_ready_at_once_where_no_acknowledgement_ever_comes() -> None:
+async def test_it_is_ready_with_its_first_message_where_no_acknowledgement_ever_comes() -> None:
     world = World()
+    world.protocol.requests = [Request(None, "all")]
+    await world.adapter.subscribe()
+    assert not world.adapter.ready.is_set()
+
+    world.receive(Refused(None, "no such market"))
+    assert not world.adapter.ready.is_set()
+    world.receive(updated("BTCUSDT"))
+
+    assert world.adapter.ready.is_set()
+    assert len(world.protocol.open_lines) == 1
+
+
+async def test_without_books_and_acknowledgements_it_is_ready_at_once() -> None:
+    world = World(topics={"trades"})
     world.protocol.requests = [Request(None, "all")]
 
     await world.adapter.subscribe()

@@ -1,0 +1,112 @@
+"""Which of several connections brings each update first, and by how much."""
+
+from collections import deque
+from collections.abc import Sequence
+
+_MAX_PENDING = 64
+"""Updates of one symbol that wait for the slower line to bring them too; what is further behind is not measured."""
+
+_MAX_UNMATCHED = 100
+"""Updates in a row that nobody waited for, after which the exchange has started its ids again."""
+
+_STEPS = 4
+"""Classes for each doubling of a time: a quantile is right within an eighth of it."""
+
+_CLASSES = _STEPS * 28
+
+
+class LineResult:
+    """What one line has brought so far."""
+
+    __slots__ = ("_leads", "first", "updates")
+
+    def __init__(self) -> None:
+        self.updates = 0
+        """Updates of books, first or not."""
+        self.first = 0
+        """Those that it brought before every other line."""
+        self._leads = [0] * _CLASSES
+
+    def add_lead(self, lead_us: int) -> None:
+        """It brought an update so much earlier than the next line."""
+        doublings = max(lead_us.bit_length() - 3, 0)
+        self._leads[min(_STEPS * doublings + (lead_us >> doublings), _CLASSES - 1)] += 1
+
+    def lead_ms(self, share: float) -> float | None:
+        """The lead that so great a share of all leads does not exceed; None before the first."""
+        total = sum(self._leads)
+        if not total:
+            return None
+        reached = 0
+        for number, count in enumerate(self._leads):
+            reached += count
+            if reached >= share * total:
+                return _middle_us(number) / 1000
+        raise AssertionError("the classes hold fewer leads than their sum")
+
+
+def _middle_us(number: int) -> float:
+    """The middle of a class."""
+    if number < 2 * _STEPS:
+        return float(number)
+    doublings = number // _STEPS - 1
+    return ((number % _STEPS + _STEPS) << doublings) + (1 << doublings) / 2
+
+
+class _Course:
+    """One symbol's newest id, and the updates that only one line has brought so far."""
+
+    __slots__ = ("ids", "newest", "slots", "times_us", "unmatched")
+
+    def __init__(self) -> None:
+        self.newest = -1
+        self.unmatched = 0
+        self.ids: deque[int] = deque(maxlen=_MAX_PENDING)
+        self.times_us: deque[int] = deque(maxlen=_MAX_PENDING)
+        self.slots: deque[int] = deque(maxlen=_MAX_PENDING)
+
+    def drop_first(self) -> None:
+        self.ids.popleft()
+        self.times_us.popleft()
+        self.slots.popleft()
+
+    def start_again(self) -> None:
+        self.newest, self.unmatched = -1, 0
+        self.ids.clear()
+        self.times_us.clear()
+        self.slots.clear()
+
+
+class LineRace:
+    """Compares the lines of one set of symbols. Whoever hands over a frame sets `slot` and `now_us` first."""
+
+    def __init__(self, lines: int) -> None:
+        self.slot = 0
+        self.now_us = 0
+        self.results: Sequence[LineResult] = tuple(LineResult() for _ in range(lines))
+        self._courses: dict[str, _Course] = {}
+
+    def note(self, native: str, update_id: int) -> None:
+        """The line in `slot` has brought this update of a book."""
+        result = self.results[self.slot]
+        result.updates += 1
+        course = self._courses.get(native)
+        if course is None:
+            course = self._courses[native] = _Course()
+        if update_id > course.newest:
+            result.first += 1
+            course.newest, course.unmatched = update_id, 0
+            course.ids.append(update_id)
+            course.times_us.append(self.now_us)
+            course.slots.append(self.slot)
+            return
+        while course.ids and course.ids[0] < update_id:
+            course.drop_first()
+        if course.ids and course.ids[0] == update_id and course.slots[0] != self.slot:
+            self.results[course.slots[0]].add_lead(max(self.now_us - course.times_us[0], 0))
+            course.drop_first()
+            course.unmatched = 0
+            return
+        course.unmatched += 1
+        if course.unmatched > _MAX_UNMATCHED:
+            course.start_again()
