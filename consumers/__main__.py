@@ -5,6 +5,7 @@ import typer
 from consumers.analysis.analyze_command import analyze
 from consumers.analysis.compare_command import compare
 from consumers.monitor.arbitrage import arbitrage
+from consumers.monitor.list_command import list_readers
 from consumers.monitor.show import show
 from consumers.monitor.tail import tail
 from consumers.paper.calibrate_command import calibrate
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 for command in (run, show, tail, arbitrage, calibrate, analyze, compare):
     app.command()(command)
+app.command("list")(list_readers)
 
 
 def main() -> None:

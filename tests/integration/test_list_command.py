@@ -1,0 +1,116 @@
+"""`list` against a real bus with readers of several kinds."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from typer.testing import CliRunner, Result
+
+from consumers.__main__ import app
+from consumers.redis_provider import RedisMarketDataProvider
+from feeders.local_redis import LocalServer
+from tests.support.waiting import wait_for
+from tests.support.writer import BusWriter
+
+NO_CLIENTS = "this user may not see CLIENT LIST"
+NO_RECORDS = "this user may not read what readers tell of themselves"
+
+
+@pytest.fixture
+def client(own_redis_server: LocalServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(own_redis_server.url) as client:
+        yield client
+
+
+def run(url: str, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["list", "--redis", url, *arguments])
+
+
+def listed(url: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run(url, "--json").stdout.splitlines()]
+
+
+def as_user(client: redis.Redis, server: LocalServer, *rights: str) -> str:
+    client.acl_setuser(
+        "somebody", enabled=True, passwords=["+s"], keys=["md:*"], commands=["+client|setname", "+ping", *rights]
+    )
+    return f"redis://somebody:s@127.0.0.1:{server.port}/0"
+
+
+def test_readers_and_other_programs_are_listed(own_redis_server: LocalServer, client: redis.Redis) -> None:
+    url = own_redis_server.url
+    BusWriter(client).update()
+    pubsub = client.pubsub()  # type: ignore[no-untyped-call]
+    pubsub.subscribe("md:book:binance:BTC-USDT")
+    with RedisMarketDataProvider(url, "binance", ["BTC", "ETH"]):
+        wait_for(lambda: client.keys("md:consumer:*"))
+        other, ours = listed(url)
+        shown = run(url)
+    pubsub.close()
+
+    assert (other["record"], other["subscriptions"], other["state"]) == (None, 1, "ok")
+    assert (ours["record"]["symbols"], ours["subscriptions"], ours["state"]) == (["BTC-USDT", "ETH-USDT"], 3, "ok")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert ours["name"] in shown.stdout
+    assert "2 readers, 0 of them slow or stopped" in shown.stdout
+    wait_for(lambda: not client.client_list(_type="pubsub"))
+    assert run(url).stdout == "nobody reads\n"
+
+
+def test_without_the_right_to_see_clients_it_says_so_and_lists_what_readers_tell(
+    own_redis_server: LocalServer, client: redis.Redis
+) -> None:
+    url = as_user(client, own_redis_server, "+scan", "+hgetall")
+    with RedisMarketDataProvider(own_redis_server.url, "binance", ["BTC"]):
+        wait_for(lambda: client.keys("md:consumer:*"))
+        (reader,) = listed(url)
+        shown = run(url)
+
+    assert (reader["record"]["symbols"], reader["subscriptions"]) == (["BTC-USDT"], None)
+    assert (shown.exit_code, NO_CLIENTS in shown.stdout, NO_RECORDS in shown.stdout) == (0, True, False)
+
+
+@pytest.mark.parametrize("may_read", [True, False])
+def test_without_the_right_to_search_readers_are_found_by_their_connections(
+    own_redis_server: LocalServer, client: redis.Redis, may_read: bool
+) -> None:
+    url = as_user(client, own_redis_server, "+client|list", *(["+hgetall"] if may_read else []))
+    with RedisMarketDataProvider(own_redis_server.url, "binance", ["BTC"]):
+        wait_for(lambda: client.keys("md:consumer:*"))
+        (reader,) = listed(url)
+        shown = run(url)
+
+    assert (reader["record"] is not None, reader["subscriptions"]) == (may_read, 2)
+    assert (shown.exit_code, NO_CLIENTS in shown.stdout, NO_RECORDS in shown.stdout) == (0, False, not may_read)
+
+
+def test_who_may_see_nothing_is_told_in_one_line(own_redis_server: LocalServer, client: redis.Redis) -> None:
+    shown = run(as_user(client, own_redis_server))
+
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "does not allow this user to read the bus" in shown.stderr
+    assert shown.stderr.count("\n") == 1
+
+
+def test_without_a_server_one_line_says_what_to_do() -> None:
+    shown = run("redis://:secret@127.0.0.1:1/0")
+
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "`make redis` or `docker compose up redis`" in shown.stderr
+    assert "secret" not in shown.stderr
+
+
+def test_what_is_no_hash_among_the_records_is_left_out(own_redis_server: LocalServer, client: redis.Redis) -> None:
+    client.set("md:consumer:x", "text")
+    client.hset("md:consumer:y", "pid", "7")
+
+    assert [reader["name"] for reader in listed(own_redis_server.url)] == ["y"]
+
+
+def test_help_has_examples() -> None:
+    shown = CliRunner().invoke(app, ["list", "--help"], env={"COLUMNS": "200"})
+
+    assert "python -m consumers list " in shown.stdout
+    assert "BOOKBUS_REDIS_URL" in shown.stdout
