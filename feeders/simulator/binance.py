@@ -47,6 +47,7 @@ class BinanceSimulator(VenueSimulator[Feed]):
             **self._binance_clients.status(),
             "weight_used": self._rest.weight.used,
             "weight_highest": self._rest.weight.highest,
+            "weight_total": self._rest.weight.total,
             "rest_statuses": {str(status): count for status, count in self._rest.statuses.items()},
         }
 

@@ -26,6 +26,9 @@ class RequestWeight:
         self._bans = 0
         self._used = 0
         self.highest = 0
+        """Most weight used in one window."""
+        self.total = 0
+        """Weight used since the start."""
 
     @property
     def used(self) -> int:
@@ -40,6 +43,7 @@ class RequestWeight:
         if now < self._banned_until:
             return self._ban(now)
         self._used += weight
+        self.total += weight
         self.highest = max(self.highest, self._used)
         if self._used <= self._rules.weight:
             return Verdict(200, 0)

@@ -1,0 +1,153 @@
+"""Plays the faults of one scenario and judges what readers saw of each."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from random import Random
+
+from tests.chaos.report import Outcome, Result
+from tests.chaos.scenario import Fault, Scenario
+from tests.chaos.stage import Stage
+from tests.chaos.watch import LOOK_INTERVAL, Watch
+
+_START_LIMIT = 60.0
+_GIVE_UP = 30.0
+"""Seconds after a fault's end when nobody waits for recovery any longer."""
+_CALM = 1.0
+"""Seconds without anything unusual after which a fault is over."""
+_BUDGETS = {
+    "binance": {"weight_highest": 3_000, "connects_highest": 300},
+    "upbit": {"connects_highest": 5},
+    "bybit": {"connects_highest": 500},
+}
+"""What one program may use of an exchange's limits in their windows."""
+
+
+async def play(name: str, scenario: Scenario, seconds: float = 0.0) -> Result:
+    """Every fault once, then again and again until so many seconds have passed. Stops at the first failure."""
+    async with Stage(scenario) as stage:
+        urls = stage.url("reader"), stage.url("bus")
+        async with Watch(stage.exchange, scenario.exchange, stage.symbol_of, *urls) as watch:
+            outcomes = await _Play(scenario, stage, watch).run(seconds)
+            failures, log = await _overall(scenario, stage), stage.log
+    return Result(name, outcomes, failures, log)
+
+
+async def _overall(scenario: Scenario, stage: Stage) -> list[str]:
+    counts = await asyncio.to_thread(stage.counts)
+    limits = _BUDGETS[scenario.exchange].items()
+    failures = [f"{name} {counts[name]}, at most {limit}" for name, limit in limits if counts[name] > limit]
+    return [*failures, *(["a feeder's log holds a traceback"] if "Traceback" in stage.log else [])]
+
+
+class _Play:
+    def __init__(self, scenario: Scenario, stage: Stage, watch: Watch) -> None:
+        self._scenario = scenario
+        self._stage = stage
+        self._watch = watch
+        self._dice = Random(scenario.seed)
+
+    async def run(self, seconds: float) -> list[Outcome]:
+        started = time.monotonic()
+        if await self._recovery(self._watch.symbols, started, _START_LIMIT) is None:
+            raise RuntimeError(f"books were not live within {_START_LIMIT:g} s of the start:\n{self._stage.log}")
+        outcomes: list[Outcome] = []
+        deadline = time.monotonic() + seconds
+        while not outcomes or time.monotonic() < deadline:
+            for fault in self._scenario.fault:
+                await asyncio.sleep(self._scenario.pause)
+                outcomes.append(await self._play(fault))
+                if outcomes[-1].failures:
+                    return outcomes
+        return outcomes
+
+    async def _play(self, fault: Fault) -> Outcome:
+        stage, watch = self._stage, self._watch
+        hit = None if fault.hits is None else self._dice.sample(list(stage.symbol_of), fault.hits)
+        symbols = watch.symbols if hit is None else [stage.symbol_of[native] for native in hit]
+        before = await self._counts()
+        seen = watch.begin()
+        for action in fault.begin:
+            await stage.act(action, hit, fault.seconds)
+        if fault.seconds:
+            await asyncio.sleep(fault.seconds)
+            for action in fault.end:
+                await stage.act(action, hit)
+            await stage.calm()
+        ended = time.monotonic()
+        watch.await_fresh()
+        failures = []
+        if fault.never:
+            failures = await self._stays_lost(symbols)
+            await stage.calm()
+            await stage.restart_feeder()
+            ended = time.monotonic()
+            watch.await_fresh()
+        recovered = await self._recovery(symbols, ended, _GIVE_UP)
+        await stage.calm()
+        after = await self._counts()
+        noticed = min((seen.not_live[symbol][0] for symbol in symbols if symbol in seen.not_live), default=None)
+        outcome = Outcome(
+            fault=fault.name,
+            noticed=None if noticed is None else noticed - seen.since,
+            recovered=recovered if noticed is not None else None,
+            saw=frozenset(state for symbol in symbols for state in seen.states.get(symbol, ())),
+            counts={name: after[name] - before.get(name, 0) for name in after},
+        )
+        failures += _judge(fault, outcome, recovered)
+        failures += [f"{symbol} was not hit and not live" for symbol in seen.not_live if symbol not in symbols]
+        failures += ["a feeder ended by itself"] if stage.dead_feeders else []
+        outcome.failures.extend(failures)
+        return outcome
+
+    async def _recovery(self, symbols: Sequence[str], since: float, limit: float) -> float | None:
+        """Seconds after `since` until the last symbol was live and fresh for good; None if that did not happen."""
+        watch, seen = self._watch, self._watch.seen
+        while (now := time.monotonic()) < since + limit:
+            watch.raise_failures()
+            fresh = [watch.fresh_at(symbol) for symbol in symbols]
+            disturbed = max((seen.not_live[symbol][1] for symbol in symbols if symbol in seen.not_live), default=0.0)
+            if None not in fresh and now >= max(since, disturbed) + _CALM:
+                times = [time_ for time_ in fresh if time_ is not None]
+                return max(max(times), disturbed) - since
+            await asyncio.sleep(LOOK_INTERVAL)
+        return None
+
+    async def _stays_lost(self, symbols: Sequence[str]) -> list[str]:
+        """Whether the books are still lost after a while."""
+        await asyncio.sleep(3 * _CALM)
+        now, not_live = time.monotonic(), self._watch.seen.not_live
+        return [f"{name} is live" for name in symbols if name not in not_live or now - not_live[name][1] > _CALM]
+
+    async def _counts(self) -> dict[str, int]:
+        watch = self._watch
+        await watch.judge()
+        return await asyncio.to_thread(self._stage.counts) | {
+            "compared": watch.bus.compared,
+            "wrong": len(watch.bus.wrong),
+            "unknown_ids": watch.bus.unknown_ids,
+            "older_after_newer": watch.bus.older_after_newer,
+            "missed": watch.missed,
+            "skipped": watch.skipped,
+            "undecodable": watch.bus.undecodable,
+        }
+
+
+def _judge(fault: Fault, outcome: Outcome, recovered: float | None) -> list[str]:
+    counts, failures = outcome.counts, []
+    forbidden = ["wrong", "unknown_ids"]
+    forbidden += [] if fault.ids_fall else ["older_after_newer"]
+    forbidden += [] if fault.may_miss else ["missed"]
+    failures += [f"{name}: {counts[name]}" for name in forbidden if counts[name]]
+    failures += [
+        f"{name}: {counts[name]}, must be {least}" for name, least in fault.at_least.items() if counts[name] < least
+    ]
+    if unexpected := outcome.saw - set(fault.sees):
+        failures.append(f"readers saw {', '.join(sorted(unexpected))}")
+    if fault.notice is not None and (outcome.noticed is None or outcome.noticed > fault.notice):
+        failures.append(f"noticed after {outcome.noticed} s, limit {fault.notice:g} s")
+    if recovered is None:
+        failures.append(f"not recovered within {_GIVE_UP:g} s")
+    elif recovered > fault.recover and outcome.noticed is not None:
+        failures.append(f"recovered after {recovered:.2f} s, limit {fault.recover:g} s")
+    return failures

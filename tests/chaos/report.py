@@ -1,0 +1,82 @@
+"""What faults did to readers, as rows of a table."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+COLUMNS = (
+    *("scenario", "fault", "times", "noticed s", "recovered s", "readers saw"),
+    *("compared", "wrong", "missed", "weight", "verdict"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One fault played once. Seconds; `noticed` is None if readers noticed nothing, `recovered` if nothing to was."""
+
+    fault: str
+    noticed: float | None
+    recovered: float | None
+    saw: frozenset[str]
+    counts: dict[str, int]
+    failures: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One scenario. `failures` are those of no single fault; `log` is what the feeders wrote."""
+
+    scenario: str
+    outcomes: list[Outcome]
+    failures: list[str] = field(default_factory=list)
+    log: str = ""
+
+    @property
+    def all_failures(self) -> list[str]:
+        """Everything that was not as it must be, with the fault it belongs to."""
+        of_faults = [f"{outcome.fault}: {failure}" for outcome in self.outcomes for failure in outcome.failures]
+        return [f"{self.scenario}: {failure}" for failure in [*of_faults, *self.failures]]
+
+    def count(self, name: str) -> int:
+        """Sum over all faults."""
+        return sum(outcome.counts.get(name, 0) for outcome in self.outcomes)
+
+
+def table(results: Iterable[Result]) -> str:
+    """One row a fault, the worst of all the times it was played."""
+    rows = [COLUMNS, *(_row(result.scenario, plays) for result in results for plays in _by_fault(result.outcomes))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def _by_fault(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    plays: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        plays.setdefault(outcome.fault, []).append(outcome)
+    return list(plays.values())
+
+
+def _row(scenario: str, plays: list[Outcome]) -> tuple[str, ...]:
+    def total(name: str) -> str:
+        return str(sum(play.counts.get(name, 0) for play in plays))
+
+    saw = sorted(frozenset().union(*(play.saw for play in plays)))
+    failed = sum(bool(play.failures) for play in plays)
+    return (
+        *(scenario, plays[0].fault, str(len(plays))),
+        *(
+            _worst(play.noticed for play in plays),
+            _worst(play.recovered for play in plays),
+            ", ".join(saw) or "nothing",
+        ),
+        *(total("compared"), total("wrong"), total("missed"), total("weight")),
+        f"FAILED {failed}" if failed else "ok",
+    )
+
+
+def _worst(seconds: Iterable[float | None]) -> str:
+    known = [value for value in seconds if value is not None]
+    return f"{max(known):.2f}" if known else "–"

@@ -1,0 +1,76 @@
+"""Plays scenarios with faults and prints what readers saw: `python -m tests.chaos.run --help`."""
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+import typer
+
+from tests.chaos.play import play
+from tests.chaos.report import Result, table
+from tests.chaos.scenario import Scenario, ScenarioError, find, load
+
+EXAMPLES = """
+Play scenarios with faults on real processes and print what readers saw of each.
+
+Exit code 0 if everything was as the scenarios say.
+
+\b
+  python -m tests.chaos.run                               every scenario, each fault once
+  python -m tests.chaos.run exchange-cut redis-restart    these
+  python -m tests.chaos.run --seconds 30 --symbols 150    the long form: each scenario goes on for 30 s
+  python -m tests.chaos.run my-own.toml                   a file of yours
+  python -m tests.chaos.run --list
+"""
+
+_LOG_LINES = 30
+"""Of the feeders' log, shown when something failed."""
+
+
+def run(
+    scenarios: Annotated[list[str] | None, typer.Argument(help="Names or files; all without any.")] = None,
+    seconds: Annotated[float, typer.Option(help="Play each scenario again and again for so long.")] = 0.0,
+    symbols: Annotated[int | None, typer.Option(help="Markets, instead of what the scenario says.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Only tell what there is.")] = False,
+) -> None:
+    """Play scenarios with faults on real processes and print what readers saw of each."""
+    try:
+        files = [(path.stem, load(path)) for path in find(scenarios or [])]
+    except ScenarioError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    if list_:
+        for name, scenario in files:
+            typer.echo(f"{name:24} {len(scenario.fault):3} faults  {scenario.about}")
+        return
+    results: list[Result] = []
+    try:
+        for name, scenario in files:
+            typer.echo(f"playing {name}: {scenario.about}", err=True)
+            results.append(asyncio.run(play(name, _sized(scenario, symbols), seconds)))
+            for failure in results[-1].all_failures:
+                typer.echo(f"FAILED {failure}", err=True)
+            if results[-1].all_failures:
+                typer.echo(_last_lines(results[-1].log), err=True)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    finally:
+        typer.echo(table(results))
+        compared, wrong = (sum(result.count(name) for result in results) for name in ("compared", "wrong"))
+        typer.echo(f"{compared:,} books compared with the exchange's own, {wrong} wrong")
+    raise typer.Exit(any(result.all_failures for result in results))
+
+
+run.__doc__ = EXAMPLES
+
+
+def _sized(scenario: Scenario, symbols: int | None) -> Scenario:
+    return scenario if symbols is None else msgspec.structs.replace(scenario, symbols=max(symbols, scenario.symbols))
+
+
+def _last_lines(log: str) -> str:
+    return "\n".join(log.splitlines()[-_LOG_LINES:])
+
+
+if __name__ == "__main__":
+    typer.run(run)

@@ -1,0 +1,195 @@
+"""What readers see while faults are played: when books stop being live, when they are again, and whether they are true.
+
+Two readers watch: one takes every message of the bus, the other is the provider that strategies use, looked at forty
+times a second. Whatever either holds as live is compared with the exchange's own book at the same update id.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from consumers.reading import Reading
+from consumers.redis_provider import RedisMarketDataProvider
+from feeders.simulator.process import SimulatorProcess
+from schemas import wire
+from schemas.redis_names import RedisNames
+from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
+from tests.support.witness import Witness
+
+LOOK_INTERVAL = 0.025
+_JUDGE_INTERVAL = 1.0
+_RECONNECT_INTERVAL = 0.05
+_SILENCE = 1.0
+"""Seconds without a message after which the bus reader asks whether the server is there."""
+
+DISCONNECTED = "disconnected"
+
+
+@dataclass
+class Seen:
+    """What was seen since a fault began; times are monotonic."""
+
+    since: float
+    not_live: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Symbol to the first and the last moment it was not live."""
+    states: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def take(self, symbol: str, state: str) -> None:
+        """A reader holds the symbol in this state now."""
+        now = time.monotonic()
+        first, _ = self.not_live.get(symbol, (now, now))
+        self.not_live[symbol] = first, now
+        self.states[symbol].add(state)
+
+
+class BusWitness(Witness):
+    """Sees every message; what is live is compared later, many at once."""
+
+    def __init__(self) -> None:
+        super().__init__(truth=lambda _symbol, _update_id: None)
+        self.unjudged: dict[str, list[OrderBookSnapshot]] = defaultdict(list)
+        """By native symbol: books held as live whose truth was not asked for yet."""
+        self.undecodable = 0
+
+    def _compare(self, book: OrderBookSnapshot) -> None:
+        self.unjudged[book.native].append(book)
+
+
+class Watch:
+    """`async with Watch(...)` reads until the block ends. `url` is the provider's way, `bus_url` the other reader's."""
+
+    def __init__(self, exchange: SimulatorProcess, venue: str, symbols: dict[str, str], url: str, bus_url: str) -> None:
+        self.bus = BusWitness()
+        self.provider = RedisMarketDataProvider(url, venue, list(symbols.values()))
+        self.seen = Seen(time.monotonic())
+        self.symbols = list(symbols.values())
+        self._exchange = exchange
+        self._channels = [RedisNames().book(venue, symbol) for symbol in self.symbols]
+        self._bus_url = bus_url
+        self._looked_at: dict[str, OrderBookSnapshot] = {}
+        self._fresh_since_us = 0
+        self._fresh: dict[str, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._judging = asyncio.Lock()
+
+    async def __aenter__(self) -> "Watch":
+        await self.provider.astart()
+        self._tasks = [asyncio.create_task(work) for work in (self._follow(), self._look(), self._judge_often())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.provider.astop()
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def begin(self) -> Seen:
+        """Forget what was seen so far."""
+        self.seen = Seen(time.monotonic())
+        self.await_fresh()
+        return self.seen
+
+    def await_fresh(self) -> None:
+        """From now on, only books that the feeder got after this moment count as fresh."""
+        self._fresh_since_us = time.time_ns() // 1000
+        self._fresh = {}
+
+    def fresh_at(self, symbol: str) -> float | None:
+        """When the provider first had a fresh live book of the symbol."""
+        return self._fresh.get(symbol)
+
+    def raise_failures(self) -> None:
+        """Raises what ended a reader."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    @property
+    def missed(self) -> int:
+        """Updates that never reached the provider."""
+        return sum(self.provider.status(symbol).missed for symbol in self.symbols)
+
+    @property
+    def skipped(self) -> int:
+        """Messages that the provider could not take for a book."""
+        return sum(self.provider.status(symbol).skipped for symbol in self.symbols)
+
+    async def judge(self) -> None:
+        """Compare everything that was held as live and is not compared yet."""
+        async with self._judging:
+            unjudged, self.bus.unjudged = self.bus.unjudged, defaultdict(list)
+            for native, books in unjudged.items():
+                truths = await asyncio.to_thread(self._exchange.truths, native, min(book.update_id for book in books))
+                for book in books:
+                    self._compare(book, truths.get(book.update_id))
+
+    def _compare(self, book: OrderBookSnapshot, true: tuple[Levels, Levels] | None) -> None:
+        if true is None:
+            self.bus.unknown_ids += 1
+            return
+        self.bus.compared += 1
+        if (book.bids, book.asks) != (true[0][: book.depth], true[1][: book.depth]):
+            self.bus.wrong.append(f"{book.symbol} at {book.update_id} by {book.feeder}")
+
+    async def _judge_often(self) -> None:
+        while True:
+            await asyncio.sleep(_JUDGE_INTERVAL)
+            await self.judge()
+
+    async def _look(self) -> None:
+        """Look at the provider again and again."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            connected = self.provider.get_connection_status().connected
+            for symbol in self.symbols:
+                self._take_reading(symbol, self.provider.read(symbol), connected=connected)
+
+    def _take_reading(self, symbol: str, reading: Reading, *, connected: bool) -> None:
+        book = reading.snapshot
+        if reading.status is not BookStatus.LIVE or book is None:
+            self.seen.take(symbol, reading.status)
+        if not connected:
+            self.seen.take(symbol, DISCONNECTED)
+        if reading.status is not BookStatus.LIVE or book is None:
+            return
+        if self._looked_at.get(symbol) is not book:
+            self._looked_at[symbol] = book
+            self.bus.unjudged[book.native].append(book)
+        if connected and book.received_us >= self._fresh_since_us:
+            self._fresh.setdefault(symbol, time.monotonic())
+
+    async def _follow(self) -> None:
+        """Take every message of the bus; connect again for as long as it takes."""
+        while True:
+            with suppress(RedisError, OSError, TimeoutError):
+                async with Redis.from_url(self._bus_url, protocol=2, socket_timeout=5.0) as client:
+                    await self._follow_once(client)
+            await asyncio.sleep(_RECONNECT_INTERVAL)
+
+    async def _follow_once(self, client: "Redis") -> None:
+        async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(*self._channels)
+            while True:
+                message = await pubsub.get_message(timeout=_SILENCE)
+                if message is None:
+                    await client.ping()
+                elif message["type"] == "message":
+                    self._take(message["data"])
+
+    def _take(self, data: bytes) -> None:
+        try:
+            book = wire.decode(data)
+        except wire.WireError:
+            self.bus.undecodable += 1
+            return
+        self.bus.take(book)
+        if book.state != "live":
+            self.seen.take(book.symbol, book.state)
