@@ -7,12 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
-from feeders.redis_address import parse_address
+from feeders.control_client import control_client
 from feeders.settings import is_made_up
 from schemas.heartbeat import HEARTBEAT_INTERVAL, HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
 from schemas.redis_names import RedisNames
@@ -22,12 +19,6 @@ logger = logging.getLogger(__name__)
 
 class PrefixTakenError(Exception):
     """Real and made-up books would mix under one prefix."""
-
-
-def control_client(url: str) -> "Redis":
-    """A client for what is not on the hot path: short timeouts, no blind retries. ValueError repeats no secret."""
-    parse_address(url)
-    return Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0))
 
 
 class Heartbeat:
@@ -57,7 +48,8 @@ class Heartbeat:
                 await self._beat()
                 self._failing = False
             except (RedisError, OSError, TimeoutError) as error:
-                if not self._failing:
+                # That it is a replica is what the publisher says already.
+                if not self._failing and not isinstance(error, ReadOnlyError):
                     logger.warning("cannot tell that this feeder lives: %s", error)
                 self._failing = True
             await asyncio.sleep(HEARTBEAT_INTERVAL)

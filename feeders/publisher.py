@@ -12,13 +12,14 @@ import hiredis
 from feeders.conflator import Conflator, Submission
 from feeders.publish_counters import PublisherCounters
 from feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, load_command, script_sha
-from feeders.redis_address import parse_address
 from feeders.redis_link import RedisLink
+from feeders.redis_locator import locator
 from feeders.resp import REPLY_TIMEOUT, Reply, RespConnection
-from feeders.server_errors import RECONNECT_KINDS, ErrorLog, error_kind
+from feeders.server_errors import RECONNECT_KINDS, ErrorLog, error_kind, explain
 from feeders.trade_queue import TradeQueue
 from schemas.redis_names import RedisNames
 from schemas.trade import Trade
+from schemas.url_secrets import masked
 
 __all__ = ["Publisher", "PublisherCounters", "Submission"]
 
@@ -62,8 +63,10 @@ class Publisher:
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        address = parse_address(url)
-        self._link = RedisLink(address, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep)
+        shown = masked(url)
+        self._link = RedisLink(
+            locator(url), shown, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep
+        )
         self._names = names
         self._feeder_id = feeder_id
         self._on_connected = on_connected
@@ -76,7 +79,7 @@ class Publisher:
         self._keys: dict[tuple[str, str, str], BookKey] = {}
         self._unsent: Conflator[BookKey] = Conflator()
         self.counters = PublisherCounters()
-        self.errors = ErrorLog(address.masked)
+        self.errors = ErrorLog(shown)
         self._trades = TradeQueue(names, TRADES_CAPACITY, self.counters)
         self._in_flight: deque[_Batch] = deque()
         # Books whose last answer was an error, with what was refused.
@@ -272,7 +275,7 @@ class Publisher:
                 self.counters.errors += 1
                 self.errors.by_kind[error_kind(reply)] += 1
                 if self._connection is not None:
-                    self._connection.abort(str(reply))
+                    self._connection.abort(explain(reply))
                 return True
         return False
 

@@ -6,13 +6,13 @@ import random
 from collections.abc import Awaitable, Callable
 
 from feeders.reconnect import ReconnectPolicy
-from feeders.redis_address import RedisAddress
+from feeders.redis_locator import Locate
 from feeders.resp import RedisConnectionError, RespConnection, open_connection
 
 logger = logging.getLogger(__name__)
 
 # Our own server on a near network: come back soon.
-_POLICY = ReconnectPolicy(initial=0.1, maximum=2.0)
+_POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
 _MANY_FAILURES = 10
 
 
@@ -21,7 +21,8 @@ class RedisLink:
 
     def __init__(
         self,
-        address: RedisAddress,
+        locate: Locate,
+        masked: str,
         on_open: Callable[[RespConnection], None],
         on_lost: Callable[[], None],
         *,
@@ -29,7 +30,8 @@ class RedisLink:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._address = address
+        self._locate = locate
+        self._masked = masked
         self._on_open = on_open
         self._on_lost = on_lost
         self._reply_timeout = reply_timeout
@@ -45,7 +47,7 @@ class RedisLink:
             self._failures += 1
             if not self._away:
                 self._away = True
-                logger.warning("%s; trying again until Redis answers (`make redis` starts one)", cause)
+                logger.warning("%s; trying again until Redis takes books", cause)
             await self._sleep(_POLICY.delay(min(self._failures, _MANY_FAILURES), self._chance()))
 
     def well(self) -> None:
@@ -53,12 +55,12 @@ class RedisLink:
         self._failures = 0
         if self._away:
             self._away = False
-            logger.warning("%s answers again", self._address.masked)
+            logger.warning("%s answers again", self._masked)
 
     async def _stay_connected(self) -> RedisConnectionError:
         """Returns why the connection could not be made or ended."""
         try:
-            connection = await open_connection(self._address, reply_timeout=self._reply_timeout)
+            connection = await open_connection(await self._locate(), reply_timeout=self._reply_timeout)
         except RedisConnectionError as error:
             return error
         try:

@@ -5,9 +5,10 @@ import contextlib
 from pathlib import Path
 
 from feeders.conflator import Submission
+from feeders.control_client import control_client
 from feeders.events import Topic
 from feeders.exchanges.venue import FeedOptions
-from feeders.heartbeat import control_client, refuse_mixed_prefix
+from feeders.heartbeat import refuse_mixed_prefix
 from feeders.publisher import Publisher
 from feeders.replay import Pace, ReplayResult, replay
 from feeders.settings import unique_feeder_id

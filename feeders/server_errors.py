@@ -8,8 +8,13 @@ import hiredis
 
 logger = logging.getLogger(__name__)
 
-RECONNECT_KINDS = frozenset({"LOADING", "READONLY", "MASTERDOWN", "NOAUTH"})
+RECONNECT_KINDS = frozenset({"LOADING", "READONLY", "MASTERDOWN", "NOREPLICAS", "NOAUTH"})
 """The server is not, or no longer, the one to write to: ask again who is."""
+
+_ADVICE = {
+    "READONLY": "is a read-only replica, and feeders write to its primary: name that with --redis",
+    "MOVED": "it is one node of a cluster: name it like redis+cluster://host:port",
+}
 
 # Servers before Redis 7 put what a command inside a script answered behind a text of their own.
 _INSIDE_SCRIPT = re.compile(r" -([A-Z]{3,}) ")
@@ -22,6 +27,11 @@ def error_kind(error: hiredis.ReplyError) -> str:
     if kind == "ERR" and (inside := _INSIDE_SCRIPT.search(text)):
         return inside[1]
     return kind if kind.isupper() else "ERR"
+
+
+def explain(error: hiredis.ReplyError) -> str:
+    """What people are told of an error: what to do about it where that is known, else the server's words."""
+    return _ADVICE.get(error_kind(error), str(error))
 
 
 class ErrorLog:
@@ -38,7 +48,7 @@ class ErrorLog:
         self.by_kind[kind] += 1
         if kind not in self._told:
             self._told.add(kind)
-            logger.warning("%s refuses %s: %s", self._masked, name, error)
+            logger.warning("%s refuses %s: %s", self._masked, name, explain(error))
         return kind
 
     def well(self) -> None:

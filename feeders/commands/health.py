@@ -1,30 +1,56 @@
-"""`health`: whether this host's feeder shows signs of life; for container health checks."""
+"""`health`: whether this host's feeder shows signs of life, and its lines; for health checks and people."""
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from typing import Annotated
 
+import msgspec
 import typer
 from redis.exceptions import RedisError
 
 from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from feeders.heartbeat import control_client
+from feeders.control_client import control_client
+from schemas.heartbeat import LineReport
 from schemas.redis_names import RedisNames
 from schemas.url_secrets import masked
+
+LINE_SILENT = 2
+"""Exit code of `--strict` where the books live by one line of several."""
 
 EXAMPLES = """
 Exit code 0 if a feeder on this host told within the last seconds that it lives.
 
+A feeder with a silent line is well, since another line brings its books; --strict says so by exit code 2.
+
 \b
   python -m feeders health
+  python -m feeders health --strict
   python -m feeders health --host feeder-1
 """
+
+
+class _Feeder(msgspec.Struct):
+    """What its heartbeat says."""
+
+    key: str
+    counters: dict[str, float] = {}
+    lines: tuple[LineReport, ...] = ()
+
+    def rows(self) -> Iterator[str]:
+        """For people: what Redis said of its books, and what each line brought."""
+        yield self.key
+        if self.counters:
+            count = {name: int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates")}
+            yield "  books: {accepted} accepted, {confirmed} there already, {duplicates} older".format(**count)
+        yield from map(_row, self.lines)
 
 
 def health(
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
     host: Annotated[str, typer.Option(envvar="BOOKBUS_HEALTH_HOST", help="Host name; this one by default.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 if one of several lines is silent.")] = False,
 ) -> None:
     """Exit code 0 if a feeder on this host lives."""
     try:
@@ -35,17 +61,38 @@ def health(
         fail(f"no answer from {masked(redis)}: {error}")
     if not alive:
         fail(f"no feeder on {host or socket.gethostname()} shows signs of life")
-    typer.echo("\n".join(alive))
+    typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
+    if strict and any(line.silent for feeder in alive for line in feeder.lines):
+        raise typer.Exit(LINE_SILENT)
 
 
 health.__doc__ = EXAMPLES
 
 
-async def _alive(url: str, names: RedisNames, host: str) -> list[str]:
+async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
     redis = control_client(url)
     try:
-        feeders = [key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)]
-        hosts = [await redis.hget(key, "host") for key in feeders]
-        return [key.decode() for key, found in zip(feeders, hosts, strict=True) if found == host.encode()]
+        keys = sorted([key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)])
+        found = [(key, await redis.hmget(key, "host", "counters", "lines")) for key in keys]
     finally:
         await redis.aclose()
+    return [_feeder(key, *fields) for key, (where, *fields) in found if where == host.encode()]
+
+
+def _feeder(key: bytes, counters: bytes | None, lines: bytes | None) -> _Feeder:
+    """What cannot be read, as from another version, is left out."""
+    feeder = _Feeder(key.decode())
+    try:
+        feeder.counters = msgspec.json.decode(counters or b"{}", type=dict[str, float])
+        feeder.lines = msgspec.json.decode(lines or b"[]", type=tuple[LineReport, ...])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    return feeder
+
+
+def _row(line: LineReport) -> str:
+    lead = ""
+    if line.lead_median_ms is not None and line.lead_p99_ms is not None:
+        lead = f", by {line.lead_median_ms:.1f} ms (median), {line.lead_p99_ms:.1f} ms (p99)"
+    share = f"first with {line.first} of {line.updates} updates{lead}"
+    return f"  line {line.line}: {'SILENT, ' if line.silent else ''}{line.open} of {line.connections} open, {share}"

@@ -164,7 +164,7 @@ async def test_a_server_that_never_answers_is_left_and_tried_again(
         assert await publisher.drain(5)
     assert stored(server).update_id == 7
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        f"{server.url}: did not answer within 0.05 s; trying again until Redis answers (`make redis` starts one)",
+        f"{server.url}: did not answer within 0.05 s; trying again until Redis takes books",
         f"{server.url} answers again",
     ]
 
@@ -354,9 +354,17 @@ async def test_levels_that_were_refused_are_not_just_confirmed_later(server: Res
     assert stored(server).bids == ((2.0, 2.0),)
 
 
-@pytest.mark.parametrize("kind", ["READONLY", "LOADING", "MASTERDOWN"])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("READONLY", "is a read-only replica, and feeders write to its primary: name that with --redis"),
+        ("LOADING", "LOADING wrong role"),
+        ("MASTERDOWN", "MASTERDOWN wrong role"),
+        ("NOREPLICAS", "NOREPLICAS wrong role"),
+    ],
+)
 async def test_a_server_in_the_wrong_role_is_left_and_everything_sent_to_the_next(
-    server: RespServer, caplog: pytest.LogCaptureFixture, kind: str
+    server: RespServer, caplog: pytest.LogCaptureFixture, kind: str, told: str
 ) -> None:
     connected: list[bool] = []
     async with running(server, on_connected=lambda: connected.append(True)) as publisher:
@@ -373,7 +381,7 @@ async def test_a_server_in_the_wrong_role_is_left_and_everything_sent_to_the_nex
     assert publisher.errors.by_kind[kind] == server.connections - 1
     assert server.redis.xlen(NAMES.trades("binance", "BTC-USDT")) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        f"{server.url}: {kind} wrong role; trying again until Redis answers (`make redis` starts one)",
+        f"{server.url}: {told}; trying again until Redis takes books",
         f"{server.url} answers again",
     ]
 

@@ -1,0 +1,38 @@
+"""A client for what is not on the hot path, whatever servers the bus is made of."""
+
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from feeders.redis_address import parse_address
+from feeders.redis_locator import sentinels_of
+from schemas.bus_url import parse_servers
+
+TIMEOUT = 2.0
+
+
+def control_client(url: str) -> "Redis":
+    """Short timeouts, no blind retries; of Sentinels it is a client of the primary. ValueError repeats no secret."""
+    servers = parse_servers(url)
+    parse_address(servers.url(servers.places[0]) if servers.places else url)
+    if servers.kind == "server":
+        return Redis.from_url(url, **_limits())
+    options: dict[str, Any] = {**parse_url(servers.url(servers.places[0]))}
+    tls = options.pop("connection_class", None) is SSLConnection
+    for name in ("host", "port"):
+        options.pop(name)
+    options |= _limits() | ({"ssl": True} if tls else {})
+    if servers.kind == "sentinel":
+        return sentinels_of(servers, **options).master_for(servers.service)  # type: ignore[no-any-return]
+    options.pop("db", None)
+    nodes = [ClusterNode(host, port) for host, port in servers.places]
+    # It has every method that is used here.
+    return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)  # type: ignore[return-value]
+
+
+def _limits() -> dict[str, Any]:
+    return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
