@@ -3,6 +3,7 @@
 import typer
 
 from feeders.commands.acl import acl
+from feeders.commands.audit import audit
 from feeders.commands.demo import demo
 from feeders.commands.health import health
 from feeders.commands.record import record
@@ -19,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, record, replay, simulate, redis, demo, smoke, health, acl):
+for command in (run, record, replay, simulate, redis, demo, smoke, health, acl, audit):
     app.command()(command)
 
 

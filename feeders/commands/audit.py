@@ -1,0 +1,93 @@
+"""`audit`: what the living feeders found when they compared their books with the exchange."""
+
+import asyncio
+from math import floor
+
+import msgspec
+import typer
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+
+from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
+from feeders.control_client import control_client
+from schemas.heartbeat import AuditReport, SymbolAudit
+from schemas.redis_names import RedisNames
+from schemas.url_secrets import masked
+
+EXAMPLES = """
+What each living feeder found since its start, comparing its books with the exchange's own answers: how many were
+equal level by level at the same update id, what differed, and how often a best price was missed.
+
+Exit code 0 if there are feeders and no book was different.
+
+\b
+  python -m feeders audit
+  python -m feeders audit --redis redis://10.0.0.5:6379/0 --prefix paper
+"""
+
+_decode = msgspec.json.Decoder(AuditReport | None).decode
+
+
+def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> None:
+    """What feeders found comparing books with the exchange."""
+    try:
+        reports = asyncio.run(_reports(redis, RedisNames(prefix)))
+    except ValueError as error:
+        fail(str(error))
+    except (RedisError, OSError, TimeoutError) as error:
+        fail(f"no answer from {masked(redis)}: {error}")
+    if not reports:
+        fail("no feeder shows signs of life: start one with `python -m feeders run`")
+    for title, report in sorted(reports.items()):
+        _show(title, report)
+    different = sum(report.total.mismatched for report in reports.values() if report is not None)
+    if different:
+        fail(f"books were different {different} times; each was marked suspect and synchronised anew")
+
+
+audit.__doc__ = EXAMPLES
+
+
+async def _reports(url: str, names: RedisNames) -> dict[str, AuditReport | None]:
+    """By exchange, feeder and host. Raises ValueError for a heartbeat that cannot be read."""
+    redis = control_client(url)
+    try:
+        reports = {}
+        async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
+            values = await redis.hmget(key, "exchange", "feeder", "host", "audit")
+            exchange, feeder, host, report = (v.decode() if isinstance(v, bytes) else v for v in values)
+            if feeder:  # else it ended just now
+                reports[f"{exchange}: feeder {feeder} on {host}"] = _decode(report or "null")
+        return reports
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ValueError(f"a feeder's heartbeat cannot be read: {error}") from error
+    finally:
+        await redis.aclose()
+
+
+def _show(title: str, report: AuditReport | None) -> None:
+    if report is None:
+        typer.echo(f"{title}\n  its books are not audited")
+        return
+    total = report.total
+    typer.echo(
+        f"{title}\n"
+        f"  books   {total.matched} equal, {total.mismatched} different, {total.unmatched} not comparable; "
+        f"{report.symbols} symbols compared\n"
+        f"  levels  {total.levels} compared, {_share(total)} equal: "
+        f"{total.ghosts} ghosts, {total.missing} missing, {total.wrong} with another quantity\n"
+        f"  prices  {report.prices} best prices looked at, {total.misses} missed"
+    )
+    if report.worst:
+        table = Table("symbol", "equal", "different", "levels equal", "ghosts", "missing", "wrong", "missed")
+        for symbol, found in report.worst.items():
+            numbers = (found.ghosts, found.missing, found.wrong, found.misses)
+            table.add_row(symbol, str(found.matched), str(found.mismatched), _share(found), *map(str, numbers))
+        Console().print(table)
+
+
+def _share(found: SymbolAudit) -> str:
+    """Rounded down: only what is wholly equal is 100 %."""
+    ratio = found.match_ratio
+    return "-" if ratio is None else f"{floor(ratio * 1e6) / 1e4:g} %"
