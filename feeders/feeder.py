@@ -14,6 +14,7 @@ from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import OnFrame, Wiring
 from feeders.exchanges.venue import Venue
 from feeders.heartbeat import Heartbeat, counters_of
+from feeders.line_group import line_reports
 from feeders.publisher import Publisher, Submission
 from feeders.settings import FeederSettings, unique_feeder_id
 from feeders.snapshot_fetcher import OnAnswer
@@ -174,6 +175,7 @@ class Feeder:
                 "connected": self.feed.connected,
                 "rest_weight": self.feed.rest.budget.spent,
             },
+            lines=line_reports(self.feed.groups),
         )
 
     def _book_names(self) -> list[str]:

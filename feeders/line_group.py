@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from feeders.exchanges.adapter import FeedAdapter, Wiring
-from feeders.line_race import LineRace
+from feeders.line_race import LineRace, LineResult
 from feeders.reconnect import Keeper, ReconnectPolicy
+from schemas.heartbeat import LineReport
 
 logger = logging.getLogger(__name__)
 
@@ -118,3 +119,27 @@ class LineGroup:
     def _lines(self) -> list[FeedAdapter]:
         """Every connection, with those about to take over."""
         return [line for keeper in self.keepers for line in keeper.lines]
+
+
+def line_reports(groups: Sequence[LineGroup]) -> list[LineReport]:
+    """What each line brought, over all groups; nothing where there is only one."""
+    races = [(group, group.race) for group in groups if group.race is not None]
+    slots = range(len(races[0][1].results)) if races else ()
+    return [_report(slot, races) for slot in slots]
+
+
+def _report(slot: int, races: Sequence[tuple[LineGroup, LineRace]]) -> LineReport:
+    keepers, total = [group.keepers[slot] for group, _ in races], LineResult()
+    for _, race in races:
+        total.add(race.results[slot])
+    return LineReport(
+        line=slot + 1,
+        connections=len(keepers),
+        open=sum(keeper.line.is_connected for keeper in keepers),
+        reconnects=sum(keeper.reconnects for keeper in keepers),
+        updates=total.updates,
+        first=total.first,
+        lead_median_ms=total.lead_ms(0.5),
+        lead_p99_ms=total.lead_ms(0.99),
+        silent=any(group.silent[slot] for group, _ in races),
+    )

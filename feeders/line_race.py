@@ -18,27 +18,33 @@ _CLASSES = _STEPS * 28
 class LineResult:
     """What one line has brought so far."""
 
-    __slots__ = ("_leads", "first", "updates")
+    __slots__ = ("first", "leads", "updates")
 
     def __init__(self) -> None:
         self.updates = 0
         """Updates of books, first or not."""
         self.first = 0
         """Those that it brought before every other line."""
-        self._leads = [0] * _CLASSES
+        self.leads = [0] * _CLASSES
 
     def add_lead(self, lead_us: int) -> None:
         """It brought an update so much earlier than the next line."""
         doublings = max(lead_us.bit_length() - 3, 0)
-        self._leads[min(_STEPS * doublings + (lead_us >> doublings), _CLASSES - 1)] += 1
+        self.leads[min(_STEPS * doublings + (lead_us >> doublings), _CLASSES - 1)] += 1
+
+    def add(self, other: "LineResult") -> None:
+        """Count what another connection brought too."""
+        self.updates += other.updates
+        self.first += other.first
+        self.leads = [own + theirs for own, theirs in zip(self.leads, other.leads, strict=True)]
 
     def lead_ms(self, share: float) -> float | None:
         """The lead that so great a share of all leads does not exceed; None before the first."""
-        total = sum(self._leads)
+        total = sum(self.leads)
         if not total:
             return None
         reached = 0
-        for number, count in enumerate(self._leads):
+        for number, count in enumerate(self.leads):
             reached += count
             if reached >= share * total:
                 return _middle_us(number) / 1000

@@ -54,6 +54,25 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     worst: dict[str, SymbolAudit] = {}
 
 
+class LineReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several lines that bring the same symbols, summed over its connections since the feeder's start."""
+
+    line: int
+    connections: int
+    open: int
+    """Connections that are open now."""
+    reconnects: int
+    updates: int
+    """Updates of books, first or not."""
+    first: int
+    """Those that it brought before every other line."""
+    lead_median_ms: float | None = None
+    """By how much; None before another line brought the same."""
+    lead_p99_ms: float | None = None
+    silent: bool = False
+    """Whether it brings nothing while another line brings updates."""
+
+
 class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Who feeds what. `states` has the standard symbol of every book served; times are the feeder's own clock."""
 
@@ -66,6 +85,8 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     started_us: int
     time_us: int
     counters: dict[str, float] = {}
+    lines: list[LineReport] = []
+    """Empty where one line brings each symbol."""
     audit: AuditReport | None = None
     """None where books are not audited."""
 

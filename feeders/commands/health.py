@@ -35,7 +35,7 @@ class _Feeder(msgspec.Struct):
 
     key: str
     counters: dict[str, float] = {}
-    lines: tuple[LineReport, ...] = ()
+    lines: list[LineReport] = []
 
     def rows(self) -> Iterator[str]:
         """For people: what Redis said of its books, and what each line brought."""
@@ -79,12 +79,12 @@ async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
     return [_feeder(key, *fields) for key, (where, *fields) in found if where == host.encode()]
 
 
-def _feeder(key: bytes, counters: bytes | None, lines: bytes | None) -> _Feeder:
+def _feeder(key: bytes, counters: bytes | str | None, lines: bytes | str | None) -> _Feeder:
     """What cannot be read, as from another version, is left out."""
     feeder = _Feeder(key.decode())
     try:
         feeder.counters = msgspec.json.decode(counters or b"{}", type=dict[str, float])
-        feeder.lines = msgspec.json.decode(lines or b"[]", type=tuple[LineReport, ...])
+        feeder.lines = msgspec.json.decode(lines or b"[]", type=list[LineReport])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         pass
     return feeder

@@ -26,6 +26,7 @@ from feeders.commands.options import (
     start_logging,
 )
 from feeders.events import Topic
+from feeders.exchange_feed import ConnectionSettings
 from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, Venue, venue_of
 from feeders.feeder import Feeder
 from feeders.heartbeat import PrefixTakenError, refuse_mixed_prefix
@@ -53,6 +54,7 @@ Live books of one exchange onto the bus, until Ctrl-C.
   python -m feeders run --symbols all:USDT
   python -m feeders run --exchange upbit --symbols top:50,USDT-KRW
   python -m feeders run --symbols all:USDT --shard 2/5
+  python -m feeders run --symbols BTC,ETH --lines 2
   python -m feeders run --mode partial --depth 10 --redis redis://10.0.0.5:6379/0
 """
 
@@ -82,6 +84,9 @@ def run(
     shard: Annotated[
         str, typer.Option(envvar="BOOKBUS_SHARD", help="2/5: only the second of five parts of the symbols.")
     ] = "1/1",
+    lines: Annotated[
+        int, typer.Option(envvar="BOOKBUS_LINES", min=1, max=4, help="Connections that bring each symbol.")
+    ] = 1,
     record: Annotated[
         Path | None, typer.Option(envvar="BOOKBUS_RECORD", help="Also write everything received to this new file.")
     ] = None,
@@ -90,6 +95,8 @@ def run(
     """Live books of one exchange onto the bus."""
     start_logging(log_level)
     venue = choose_venue(exchange)
+    if record is not None and lines > 1:
+        fail("--record holds what one connection brought: use --lines 1 with it")
     settings = FeederSettings(
         exchange=exchange,
         selection=select_symbols(symbols, shard),
@@ -99,6 +106,7 @@ def run(
         ws_url=ws_url,
         rest_url=rest_url,
         options=feed_options(venue, mode, depth, topics, snapshot_limit),
+        connection=ConnectionSettings(lines=lines),
         record_to=record,
     )
     run_until_signal(_run(settings, venue))

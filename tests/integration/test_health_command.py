@@ -8,7 +8,7 @@ import redis
 from typer.testing import CliRunner
 
 from feeders.__main__ import app
-from schemas.heartbeat import FeederHeartbeat, heartbeat_fields
+from schemas.heartbeat import FeederHeartbeat, LineReport, heartbeat_fields
 from schemas.redis_names import RedisNames
 
 
@@ -18,11 +18,10 @@ def check(url: str, *options: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def beat(url: str, host: str, feeder: str = "a", prefix: str = "md") -> None:
+def beat(url: str, host: str, feeder: str = "a", prefix: str = "md", **more: Any) -> None:
     """A feeder on `host` says that it lives."""
-    heartbeat = FeederHeartbeat(
-        feeder=feeder, exchange="binance", endpoint="wss://x", states={}, host=host, pid=1, started_us=0, time_us=0
-    )
+    known: dict[str, Any] = {"exchange": "binance", "endpoint": "wss://x", "states": {}, "pid": 1}
+    heartbeat = FeederHeartbeat(feeder=feeder, host=host, started_us=0, time_us=0, **known, **more)
     fields: dict[Any, Any] = {**heartbeat_fields(heartbeat)}
     with redis.Redis.from_url(url) as client:
         client.hset(RedisNames(prefix).feeder(feeder), mapping=fields)
@@ -30,6 +29,45 @@ def beat(url: str, host: str, feeder: str = "a", prefix: str = "md") -> None:
 
 def test_a_feeder_on_this_host_is_healthy(redis_url: str) -> None:
     beat(redis_url, socket.gethostname())
+
+    assert check(redis_url) == (0, "md:feeder:a\n")
+
+
+LINES = [
+    LineReport(
+        line=1, connections=1, open=1, reconnects=0, updates=90, first=80, lead_median_ms=1.25, lead_p99_ms=20.0
+    ),
+    LineReport(line=2, connections=1, open=0, reconnects=3, updates=70, first=10, silent=True),
+]
+
+
+def test_what_redis_said_of_the_books_and_each_line_has_a_row(redis_url: str) -> None:
+    counters = {"accepted": 12.0, "confirmed": 9.0, "duplicates": 3.0, "frames": 99.0}
+    beat(redis_url, socket.gethostname(), counters=counters, lines=LINES)
+
+    assert check(redis_url) == (
+        0,
+        "md:feeder:a\n"
+        "  books: 12 accepted, 9 there already, 3 older\n"
+        "  line 1: 1 of 1 open, first with 80 of 90 updates, by 1.2 ms (median), 20.0 ms (p99)\n"
+        "  line 2: SILENT, 0 of 1 open, first with 10 of 70 updates\n",
+    )
+
+
+def test_a_silent_line_fails_a_strict_check_alone(redis_url: str) -> None:
+    beat(redis_url, socket.gethostname(), lines=LINES[:1])
+    assert check(redis_url, "--strict")[0] == 0
+
+    beat(redis_url, socket.gethostname(), lines=LINES)
+
+    assert check(redis_url)[0] == 0
+    assert check(redis_url, "--strict")[0] == 2
+
+
+def test_what_another_version_tells_of_itself_is_left_out(redis_url: str) -> None:
+    beat(redis_url, socket.gethostname())
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset("md:feeder:a", mapping={"lines": '[{"line":"one"}]'})
 
     assert check(redis_url) == (0, "md:feeder:a\n")
 

@@ -1,7 +1,6 @@
 """Two connections for the same symbols: losing either one costs no book, no snapshot and no update."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -14,7 +13,6 @@ from feeders.exchanges.venue import venue_of
 from feeders.reconnect import ReconnectPolicy
 from feeders.simulator.exchanges import create, settings_of
 from feeders.simulator.faults import Fault
-from schemas.instruments import exchange_of
 from schemas.snapshot import OrderBookSnapshot
 from tests.support.waiting import await_for
 

@@ -45,6 +45,7 @@ def test_fields_of_the_hash_are_text_and_maps_are_json() -> None:
         "started_us": "1700000000000000",
         "time_us": "1700000001000000",
         "counters": '{"frames":12,"rate":0.5}',
+        "lines": "[]",
         "audit": "null",
     }
 
