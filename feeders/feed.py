@@ -23,7 +23,7 @@ from feeders.events import (
     Topic,
     TradeHappened,
 )
-from feeders.exchanges.venue import FeedOptions, VenueProtocol
+from feeders.exchanges.venue import FeedOptions, Request, VenueProtocol
 from schemas.heartbeat import FeedState
 from schemas.instruments import Instrument
 from schemas.snapshot import OrderBookSnapshot
@@ -84,7 +84,8 @@ class Feed:
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
     losses: int = 0
     """How often a connection ended: what was asked for before says nothing of the books after."""
-    _dropped: set[str] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
+    """Symbols that are wanted no more, whatever the exchange still sends."""
     _held: dict[str, BookUpdated | None] = field(default_factory=dict)
     """Symbols whose published levels reach beyond what the exchange has told, with the book not published for that."""
     _losing_line: bool = False
@@ -119,6 +120,12 @@ class Feed:
             self._skip(error)
             return
         self._handle(events, received_us)
+
+    def subscribe(self, natives: Sequence[str] | None = None) -> Sequence[Request]:
+        """The control messages that ask for these symbols, None for all that are wanted."""
+        if natives is None and self.dropped:
+            natives = [native for native in self.protocol.natives if native not in self.dropped]
+        return self.protocol.subscribe(natives)
 
     def open_line(self, line: int) -> None:
         """This connection now brings every update."""
@@ -156,7 +163,7 @@ class Feed:
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
         """Take no more of a symbol, whatever the exchange still sends. Returns its books as they were."""
-        self._dropped.add(native)
+        self.dropped.add(native)
         mine = [key for key in self.latest if key[1] == native]
         return [(topic, self.latest.pop((topic, native))) for topic, _ in mine]
 
@@ -165,7 +172,7 @@ class Feed:
         return [
             native
             for native in self.protocol.natives
-            if native not in self._dropped
+            if native not in self.dropped
             and self.protocol.update_id(native) is None
             and not self.snapshots.is_pending(native)
         ]
@@ -199,7 +206,7 @@ class Feed:
         return rest
 
     def _update(self, event: BookUpdated, received_us: int) -> None:
-        if event.native in self._dropped or self._holds(event):
+        if event.native in self.dropped or self._holds(event):
             return
         self.counters.updates += 1
         instrument = self.instrument_of(event.native)
@@ -219,7 +226,7 @@ class Feed:
         self.on_snapshot(snapshot, event.topic)
 
     def _ask(self, need: SnapshotNeeded) -> None:
-        if need.native not in self._dropped:
+        if need.native not in self.dropped:
             self.counters.snapshots_asked += 1
             self.snapshots.ask(need, self)
 

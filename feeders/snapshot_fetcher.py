@@ -21,6 +21,8 @@ OnAnswer = Callable[[str, bytes], None]
 _CALM_AFTER = 3.0
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 10.0
+_REFUSED_DELAY = 60.0
+"""Seconds until an exchange that refused a symbol is asked for it again: it may be listed, or resume, later."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class SnapshotFetcher:
         self._running: dict[str, _Ask] = {}
         self._repeats: dict[str, tuple[int, float]] = {}
         self._failing: set[str] = set()
+        self._refused: set[str] = set()
         self._wake = asyncio.Event()
         self.blocked = ""
         """Why no request will ever be answered; empty while that is not so."""
@@ -83,6 +86,7 @@ class SnapshotFetcher:
     def _start_due(self, requests: asyncio.TaskGroup) -> float | None:
         """Start what may start. Returns the seconds until the next one is due, None if none is waiting."""
         now = time.monotonic()
+        self._waiting = {native: ask for native, ask in self._waiting.items() if native not in ask.feed.dropped}
         idle = {native: ask for native, ask in self._waiting.items() if native not in self._running}
         for native, ask in sorted(idle.items(), key=lambda item: not item[1].need.urgent):
             # Background requests wait for weight while they run: they must not take every place.
@@ -102,6 +106,7 @@ class SnapshotFetcher:
                 self._on_answer(url, body)
             self._end(ask)
             self._failing.discard(need.native)
+            self._refused.discard(need.native)
             if ask.feed.losses != losses:
                 self.ask(need, ask.feed)  # the answer may be older than the connection that now waits for it
                 return
@@ -113,7 +118,11 @@ class SnapshotFetcher:
             self._waiting.clear()
         except RestRefusedError as error:
             self.failures += 1
-            logger.error("%s will have no book: %s", need.native, error)
+            if need.native not in self._refused:
+                logger.error("%s has no snapshot, asking every %.0f s: %s", need.native, _REFUSED_DELAY, error)
+            self._refused.add(need.native)
+            self._failing.add(need.native)
+            self._waiting.setdefault(need.native, _Ask(need, ask.feed, time.monotonic() + _REFUSED_DELAY))
         except (RestError, WebSocketProtocolError) as error:
             self.failures += 1
             self._failing.add(need.native)

@@ -292,8 +292,9 @@ class ReplaceSync:
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Take the book unless a newer one is here already."""
-        started_again = self._ids.started_again(update.last_id, line)
-        if self._id is not None and update.last_id < self._id and not started_again:
+        if self._ids.started_again(update.last_id, line):
+            return [*self._lose(f"update ids fell to {update.last_id}"), *self.receive_update(update, line)]
+        if self._id is not None and update.last_id < self._id:
             return NOTHING
         bids, asks = tuple(update.bids[: self._depth]), tuple(update.asks[: self._depth])
         if bids and asks and bids[0][0] >= asks[0][0]:

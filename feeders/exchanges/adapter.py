@@ -102,7 +102,7 @@ class FeedAdapter(BaseWebSocketClient):
 
     async def subscribe(self, channels: Sequence[str] | None = None) -> None:
         """Ask for these native symbols, None for all; the control messages leave as fast as the exchange allows."""
-        requests = self.feed.protocol.subscribe(channels)
+        requests = self.feed.subscribe(channels)
         limit = time.monotonic() + self.timeout + len(requests) * self.send_interval
         self._awaited.update({request.request_id: limit for request in requests if request.request_id is not None})
         self._next_book_check = limit
@@ -158,7 +158,7 @@ class FeedAdapter(BaseWebSocketClient):
                     refused = True
                     logger.error("%s refused a subscription: %s", self.venue.exchange.id, event.message)
                 case ResubscribeNeeded():
-                    self.send_soon([request.text for request in self.feed.protocol.subscribe([event.native])])
+                    self.send_soon([request.text for request in self.feed.subscribe([event.native])])
                 case ClosingSoon():
                     logger.info("%s: %s", self.venue.exchange.id, event.reason)
                     self.replace_wanted.set()
@@ -190,7 +190,7 @@ class FeedAdapter(BaseWebSocketClient):
             return
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         logger.warning("%s: no book of %s, asking again", self.venue.exchange.id, names)
-        self.send_soon([request.text for request in self.feed.protocol.subscribe(missing)])
+        self.send_soon([request.text for request in self.feed.subscribe(missing)])
 
     def _acknowledge(self, request_id: int) -> None:
         if self._awaited.pop(request_id, None) is not None and not self._awaited:

@@ -272,6 +272,16 @@ def test_for_a_dropped_symbol_nothing_is_asked_for_any_more() -> None:
     assert world.feed.without_book() == ["ETHUSDT"]
 
 
+def test_a_new_connection_subscribes_to_everything_but_what_was_dropped() -> None:
+    world = Collected()
+    world.feed.subscribe()
+    world.feed.drop("BTCUSDT")
+    world.feed.subscribe()
+    world.feed.subscribe(["ETHUSDT"])
+
+    assert world.protocol.asked == [None, ["ETHUSDT"], ["ETHUSDT"]]
+
+
 def test_forgetting_leaves_no_book_and_tells_nothing() -> None:
     world = Collected()
     world.receive(updated(update_id=1))

@@ -78,7 +78,10 @@ def test_ids_that_stay_low_on_their_own_line_are_a_new_beginning() -> None:
 
     for update_id in range(1, 21):
         assert list(sync.receive_update(depth_snapshot(update_id), LINE)) == []
-    assert sync.receive_update(depth_snapshot(21), LINE) == [BookUnchanged(NATIVE, 21)]
+    lost, again = sync.receive_update(depth_snapshot(21), LINE)
+    assert lost == BookLost(NATIVE, "update ids fell to 21")
+    assert isinstance(again, BookUpdated)
+    assert again.update_id == 21
     assert sync.receive_update(depth_snapshot(22), LINE) == [BookUnchanged(NATIVE, 22)]
 
 

@@ -255,7 +255,9 @@ async def test_an_answer_that_makes_no_sense_is_asked_for_again(clock: Clock) ->
         assert world.fetcher.is_pending("BTCUSDT")
 
 
-async def test_a_refused_request_is_given_up_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_request_is_told_once_and_repeated_rarely_while_the_others_go_on(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running() as world:
         world.ask("BTCUSDT")
         world.ask("ETHUSDT")
@@ -264,10 +266,35 @@ async def test_a_refused_request_is_given_up_and_the_others_go_on(caplog: pytest
         world.venue.fail("BTCUSDT", RestRefusedError("HTTP 400: Invalid symbol."))
         world.venue.answer("ETHUSDT")
         await await_for(lambda: world.taken == ["ETHUSDT"])
+        assert world.fetcher.is_pending("BTCUSDT")
+        assert not world.fetcher.answers_soon("BTCUSDT")
+        clock.now += 59.0
+        await world.wake()
+        assert world.venue.running == []
+
+        clock.now += 2.0
+        await world.wake()
+        await world.asked("BTCUSDT")
+        world.venue.fail("BTCUSDT", RestRefusedError("HTTP 400: Invalid symbol."))
+        await await_for(lambda: world.venue.running == [])
+        await world.settle()
+
+        assert caplog.text.count("BTCUSDT has no snapshot, asking every 60 s: HTTP 400: Invalid symbol.") == 1
+
+
+async def test_nothing_more_is_asked_for_a_dropped_symbol(clock: Clock) -> None:
+    async with running() as world:
+        world.ask("BTCUSDT")
+        await world.asked("BTCUSDT")
+        world.venue.fail("BTCUSDT", RestRefusedError("HTTP 400: Invalid symbol."))
+        await await_for(lambda: world.fetcher.failures == 1)
+
+        world.feed.drop("BTCUSDT")
+        clock.now += 61.0
+        await world.wake()
 
         assert not world.fetcher.is_pending("BTCUSDT")
-        assert len(world.venue.requests) == 2
-        assert "BTCUSDT will have no book: HTTP 400: Invalid symbol." in caplog.text
+        assert world.venue.running == []
 
 
 async def test_a_block_stops_everything_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
