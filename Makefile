@@ -2,6 +2,9 @@
 
 EXCHANGE ?= binance
 SYMBOLS ?= BTC,ETH
+NAMES ?= DNS:redis,DNS:localhost,IP:127.0.0.1
+MINUTES ?= 60
+SEED ?= 1
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && { echo $$python; break; }; done)
 
@@ -10,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo smoke feeder runner redis redis-stop acl test bench check
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test bench check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +32,9 @@ runner: $(READY) ## trade on paper what the feeder publishes: EXCHANGE=binance S
 smoke: $(READY) ## five minutes of paper trading through the real path, with a verdict; LIVE=1 at the exchange itself
 	@$(RUN) -m feeders smoke --exchange $(EXCHANGE) $(if $(LIVE),--live)
 
+soak: $(READY) ## both exchanges simulated, random faults, ten readers: MINUTES=60 SEED=1, with a verdict
+	@$(RUN) -m tests.chaos.soak --minutes $(MINUTES) --seed $(SEED)
+
 redis: $(READY) ## start the shared server in the background, unless one answers already
 	@$(RUN) -m feeders redis --shared
 
@@ -38,6 +44,9 @@ redis-stop: $(READY) ## stop the shared server
 acl: $(READY) ## users and fresh passwords for a server that others reach, in secrets/
 	@$(RUN) -m feeders acl
 
+certificates: ## an authority and a server certificate in secrets/tls/: NAMES=DNS:redis,DNS:localhost,IP:127.0.0.1
+	@deploy/make_certificates.sh secrets/tls $(NAMES)
+
 test: check ## everything that proves it: the checks, then unit, contract, integration and chaos tests
 	@$(RUN) -m pytest -n 6
 
@@ -45,11 +54,11 @@ bench: $(READY) ## measure the hot paths, each beside the plain way in the same 
 	@for file in tests/bench/bench_*.py; do \
 		echo "$$file"; $(RUN) -m tests.bench.$$(basename $$file .py) || exit 1; done
 
-check: $(READY) ## lint, format, types, and the compose file against its schema
+check: $(READY) ## lint, format, types, and the compose files against their schema
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy
-	@$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.tls.yml
 
 # An unfinished environment has no stamp, so the next make goes on where this one stopped.
 $(READY): pyproject.toml constraints.txt

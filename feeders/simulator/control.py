@@ -57,12 +57,15 @@ def answer_control(exchange: Controlled, request: HttpRequest) -> HttpResponse:
 
 
 def _truth(exchange: Controlled, query: dict[str, str]) -> HttpResponse:
-    """`symbol` and `update_id` for one book; `symbol` and `since` for all from that id on."""
+    """`symbol` and `update_id` for one book; `symbol` and `since` for all from that id on, up to `until` if given."""
     symbol = query["symbol"]
     instrument = exchange.instrument(symbol)
     depth = int(query["depth"]) if "depth" in query else None
     if "since" in query:
-        found = (exchange.book_at(symbol, known) for known in exchange.known_ids(symbol, int(query["since"])))
+        known = exchange.known_ids(symbol, int(query["since"]))
+        if "until" in query:
+            known = [each for each in known if each <= int(query["until"])]
+        found = (exchange.book_at(symbol, each) for each in known)
         return json_response({"symbol": symbol, "books": [_book(instrument, book, depth) for book in found if book]})
     book = exchange.book_at(symbol, int(query["update_id"]))
     if book is None:

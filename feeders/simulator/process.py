@@ -106,9 +106,12 @@ class SimulatorProcess:
                     return None
             raise
 
-    def truths(self, symbol: str, since: int = 0, depth: int = 20) -> dict[int, tuple[Levels, Levels]]:
-        """Every true book that is still remembered from an id on, by update id."""
-        answer = self._get(f"/control/truth?symbol={quote(symbol)}&since={since}&depth={depth}")
+    def truths(
+        self, symbol: str, since: int = 0, depth: int = 20, until: int | None = None
+    ) -> dict[int, tuple[Levels, Levels]]:
+        """Every true book that is still remembered from an id on, up to another if given, by update id."""
+        last = "" if until is None else f"&until={until}"
+        answer = self._get(f"/control/truth?symbol={quote(symbol)}&since={since}{last}&depth={depth}")
         return {book["update_id"]: _levels(book) for book in answer["books"]}
 
     def inject(self, **fault: Any) -> None:

@@ -1,0 +1,94 @@
+"""What goes wrong during a long run: one episode after the other, chosen by a seed, and whom each may touch."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from feeders.simulator.frame_faults import FRAME_FAULTS
+from feeders.simulator.upbit_frame_faults import UPBIT_FRAME_FAULTS
+
+Bus = Literal["kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"]
+
+_BUS: tuple[Bus, ...] = (
+    *("kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"),
+)
+_SHORT_HOLD = 2.0
+# Of two books in one millisecond the exchange's truth keeps the later one: the earlier would seem wrong.
+_NOT_JUDGED = "same_time"
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One thing that goes wrong. `touches` are native symbols whose books may become suspect; None means all of
+    the exchange's. What happens to the bus may make no book suspect.
+    """
+
+    name: str
+    exchange: str = ""
+    faults: tuple[Mapping[str, Any], ...] = ()
+    bus: Bus | None = None
+    touches: tuple[str, ...] | None = ()
+    hold: float = _SHORT_HOLD
+    """Seconds until what lasts is ended."""
+
+
+def episodes(seed: int, markets: Mapping[str, Sequence[str]]) -> Iterator[tuple[float, Episode]]:
+    """Without end: seconds of quiet, then what goes wrong. `markets` are native symbols by exchange."""
+    dice = random.Random(seed)
+    while True:
+        quiet = dice.uniform(5.0, 15.0)
+        exchange = dice.choice([*markets, "bus"])
+        if exchange == "bus":
+            action = dice.choice(_BUS)
+            yield quiet, Episode(name=action, bus=action)
+        else:
+            yield quiet, _of_exchange(dice, exchange, markets[exchange])
+
+
+def _of_exchange(dice: random.Random, exchange: str, natives: Sequence[str]) -> Episode:
+    frames = FRAME_FAULTS if exchange == "binance" else UPBIT_FRAME_FAULTS
+    connection = _connection_faults(dice, exchange)
+    if dice.random() < 0.5:
+        faults, hold = dice.choice(connection)
+        name = " + ".join(fault["kind"] for fault in faults)
+        return Episode(name, exchange, faults, touches=None, hold=hold)
+    symbols = tuple(dice.sample(list(natives), dice.randint(1, 3)))
+    kinds: list[tuple[str, ...]] = [(kind,) for kind in sorted(frames) if kind != _NOT_JUDGED]
+    if exchange == "binance":
+        # A lost update makes the feeder ask for the snapshot that is spoiled.
+        kinds += [("stale_snapshot", "drop"), ("empty_snapshot", "drop"), ("rest_truncated", "drop")]
+        kinds += [("rest_delay", "drop"), ("rest_status", "drop"), ("rest_timeout", "drop")]
+    chosen = dice.choice(kinds)
+    faults = tuple(_on_symbols(kind, symbols) for kind in chosen)
+    return Episode(" + ".join(chosen), exchange, faults, touches=symbols)
+
+
+def _on_symbols(kind: str, symbols: Sequence[str]) -> dict[str, Any]:
+    fault: dict[str, Any] = {"kind": kind, "symbols": symbols}
+    return fault | ({"value": 503} if kind == "rest_status" else {})
+
+
+def _connection_faults(dice: random.Random, exchange: str) -> list[tuple[tuple[dict[str, Any], ...], float]]:
+    """Faults of whole connections, each with the seconds it lasts."""
+    silence = dice.uniform(1.0, 14.0)
+    found: list[tuple[tuple[dict[str, Any], ...], float]] = [
+        (({"kind": "silence"},), silence),
+        (({"kind": "silence", "value": "no pongs"},), silence),
+        (({"kind": "half_open"},), silence),
+        (({"kind": "slow_drip", "value": 20_000},), 5.0),
+        (({"kind": "reset"},), _SHORT_HOLD),
+        (({"kind": "cold_restart"},), _SHORT_HOLD),
+        (({"kind": "subscribe_ignored"}, {"kind": "reset"}), _SHORT_HOLD),
+        (({"kind": "ack_error"}, {"kind": "reset"}), _SHORT_HOLD),
+        (({"kind": "refuse_connections", "seconds": 3.0}, {"kind": "reset"}), 4.0),
+        (({"kind": "refuse_connections", "seconds": 3.0, "value": "http"}, {"kind": "reset"}), 4.0),
+        *((({"kind": "close", "value": code},), _SHORT_HOLD) for code in (1000, 1001, 1006, 1011)),
+    ]
+    if exchange == "binance":
+        found += [
+            (({"kind": "server_shutdown", "value": 1.0},), 3.0),
+            (({"kind": "ack_lost"}, {"kind": "reset"}), _SHORT_HOLD),
+            (({"kind": "ack_delayed", "value": 1.0}, {"kind": "reset"}), _SHORT_HOLD),
+        ]
+    return found

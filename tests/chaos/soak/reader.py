@@ -1,0 +1,165 @@
+"""A process of several readers of one exchange, each of whose books it compares with the exchange's truth."""
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+from consumers.redis_provider import RedisMarketDataProvider
+from feeders.simulator.process import SimulatorProcess
+from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
+
+REPORT_INTERVAL = 5.0
+RESTART_INTERVAL = 60.0
+"""The last reader of a process stops and starts again so often: what it leaves behind would add up."""
+
+_JUMP = 60_000
+
+
+@dataclass
+class Report:
+    """What the readers of one process saw so far; the last three are as of now."""
+
+    compared: int = 0
+    wrong: list[str] = field(default_factory=list)
+    unknown: int = 0
+    older: int = 0
+    missed: int = 0
+    reconnects: int = 0
+    not_live: list[str] = field(default_factory=list)
+
+
+class Reader:
+    """One provider and the live books it handed out since the last look."""
+
+    def __init__(self, url: str, exchange: str, symbols: list[str]) -> None:
+        self.provider = RedisMarketDataProvider(url, exchange, symbols)
+        self.provider.on_snapshot(self._take)
+        self.older = 0
+        self._lock = threading.Lock()
+        self._books: list[OrderBookSnapshot] = []
+        self._newest: dict[str, int] = {}
+
+    def taken(self) -> list[OrderBookSnapshot]:
+        """The live books since the last call."""
+        with self._lock:
+            books, self._books = self._books, []
+        return books
+
+    def _take(self, book: OrderBookSnapshot) -> None:
+        with self._lock:
+            self.older += book.seq < self._newest.get(book.symbol, 0)
+            self._newest[book.symbol] = book.seq
+            if book.state == "live":
+                self._books.append(book)
+
+
+class Readers:
+    """All readers of the process."""
+
+    def __init__(self, url: str, exchange: SimulatorProcess, symbols: list[str], count: int, name: str) -> None:
+        self._exchange = exchange
+        self._readers = [Reader(url, name, symbols) for _ in range(count)]
+        self._report = Report()
+
+    def start(self) -> None:
+        """Return once each has every book."""
+        for reader in self._readers:
+            reader.provider.start()
+            reader.provider.wait_until_live(timeout=60.0)
+
+    def stop(self) -> None:
+        """End their threads."""
+        for reader in self._readers:
+            reader.provider.stop()
+
+    def restart_one(self) -> None:
+        """Stop the last reader and start it again."""
+        provider = self._readers[-1].provider
+        provider.stop()
+        try:
+            provider.start()
+        except ConnectionError:
+            self._report.reconnects += 1  # The server is away: tried again with the next restart.
+
+    def report(self) -> Report:
+        """Judge what came since the last report, and say how everything stands."""
+        self._judge([book for reader in self._readers for book in reader.taken()])
+        statuses = [reader.provider.get_connection_status() for reader in self._readers]
+        symbols = [status for each in statuses for status in each.symbols.values()]
+        report = self._report
+        report.older = sum(reader.older for reader in self._readers)
+        report.missed = sum(status.missed for status in symbols)
+        report.reconnects = sum(status.reconnect_count for status in statuses)
+        report.not_live = [status.reason for status in symbols if status.state is not BookStatus.LIVE]
+        return report
+
+    def _judge(self, books: list[OrderBookSnapshot]) -> None:
+        by_native: dict[str, list[OrderBookSnapshot]] = {}
+        for book in books:
+            by_native.setdefault(book.native, []).append(book)
+        for native, some in by_native.items():
+            truths: dict[int, tuple[Levels, Levels]] = {}
+            for first, last in spans({book.update_id for book in some}):
+                truths |= self._exchange.truths(native, first, until=last)
+            for book in some:
+                self._compare(book, truths.get(book.update_id))
+
+    def _compare(self, book: OrderBookSnapshot, true: tuple[Levels, Levels] | None) -> None:
+        if true is None:
+            self._report.unknown += 1
+            return
+        self._report.compared += 1
+        if (book.bids, book.asks) != true:
+            self._report.wrong.append(f"{book.exchange} {book.symbol} at {book.update_id}")
+
+
+def spans(update_ids: Iterable[int]) -> list[tuple[int, int]]:
+    """First and last of each stretch of ids without a jump: an exchange that began anew left the old ids far away."""
+    found: list[tuple[int, int]] = []
+    for update_id in sorted(update_ids):
+        if found and update_id - found[-1][1] <= _JUMP:
+            found[-1] = found[-1][0], update_id
+        else:
+            found.append((update_id, update_id))
+    return found
+
+
+def main() -> None:
+    """Report now and then on standard output until standard input closes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--redis", required=True)
+    parser.add_argument("--exchange", required=True)
+    parser.add_argument("--rest-url", required=True)
+    parser.add_argument("--symbols", required=True)
+    parser.add_argument("--readers", type=int, default=5)
+    arguments = parser.parse_args()
+    exchange = SimulatorProcess(exchange=arguments.exchange)
+    exchange.rest_url = arguments.rest_url
+    readers = Readers(arguments.redis, exchange, arguments.symbols.split(","), arguments.readers, arguments.exchange)
+    ended = threading.Event()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    readers.start()
+    restart_at = time.monotonic() + RESTART_INTERVAL
+    while True:
+        over = ended.wait(REPORT_INTERVAL)
+        sys.stdout.write(json.dumps(asdict(readers.report())) + "\n")
+        sys.stdout.flush()
+        if over:
+            readers.stop()
+            return
+        if time.monotonic() >= restart_at:
+            restart_at += RESTART_INTERVAL
+            readers.restart_one()
+
+
+if __name__ == "__main__":
+    main()

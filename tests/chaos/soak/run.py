@@ -1,0 +1,162 @@
+"""One long run: starts everything, lets one thing after the other go wrong, and looks at what that does."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from feeders.local_redis import LocalServer
+from tests.chaos.soak.bus import SoakBus
+from tests.chaos.soak.episodes import Episode, episodes
+from tests.chaos.soak.processes import SIMULATED, Exchange, ReaderProcess, Worker, feeder, stopped_at_end
+from tests.chaos.soak.reader import REPORT_INTERVAL
+from tests.chaos.soak.resources import processor_seconds
+from tests.chaos.soak.verdict import Outcome
+from tests.chaos.soak.watch import Played, Watch, unexplained
+
+SAMPLE_INTERVAL = 10.0
+_START_LIMIT = 90.0
+_RECOVERY_LIMIT = 60.0
+_READERS_LIMIT = 10.0
+"""Seconds after which readers must have noticed, too, that all is well: at least one report."""
+
+
+class SoakError(RuntimeError):
+    """A part of the run did not start, or died."""
+
+
+class Soak:
+    """`say` gets a line of progress every ten seconds."""
+
+    def __init__(self, directory: Path, seed: int, symbols: int, readers: int, say: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._seed = seed
+        self._say = say
+        self._readers_each = max(1, readers // len(SIMULATED))
+        self._exchanges = {name: Exchange(name, symbols, seed) for name in SIMULATED}
+        self._feeders: list[Worker] = []
+        self._readers: list[ReaderProcess] = []
+        self._played: list[Played] = []
+        self._well_since = 0.0
+        self._outcome = Outcome(0.0)
+
+    async def run(self, seconds: float) -> Outcome:
+        """All of it. Raises SoakError, SimulatorError or LocalRedisError if something does not start or dies."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with LocalServer(persistent=True) as server:
+            async with self._running(server) as bus:
+                symbols = {name: exchange.symbols for name, exchange in self._exchanges.items()}
+                watch = Watch(server.url, symbols)
+                begin = time.monotonic()
+                self._well_since = begin
+                async with asyncio.TaskGroup() as tasks:
+                    helpers = [tasks.create_task(reader.run()) for reader in self._readers]
+                    helpers += [tasks.create_task(watch.run()), tasks.create_task(self._look(begin, watch))]
+                    await self._play(bus, begin + seconds)
+                    await asyncio.sleep(REPORT_INTERVAL)
+                    self._weigh(server)
+                    await self._stop(watch)
+                    for helper in helpers[len(self._readers) :]:
+                        helper.cancel()
+                self._outcome.seconds = time.monotonic() - begin
+                return self._outcome
+
+    @contextlib.asynccontextmanager
+    async def _running(self, server: LocalServer) -> AsyncIterator[SoakBus]:
+        with contextlib.ExitStack() as stack:
+            for exchange in self._exchanges.values():
+                stack.enter_context(exchange.process)
+                self._feeders.append(feeder(exchange, server.url, self._directory))
+                stack.enter_context(stopped_at_end(self._feeders[-1]))
+            bus = SoakBus(server, {name: exchange.symbols for name, exchange in self._exchanges.items()})
+            if not await bus.until_live(_START_LIMIT, self._all_run):
+                raise SoakError(f"not all books are live, {_START_LIMIT:g} s at most; see {self._directory}")
+            for exchange in self._exchanges.values():
+                self._readers.append(ReaderProcess(exchange, server.url, self._directory, self._readers_each))
+                stack.enter_context(stopped_at_end(self._readers[-1]))
+            yield bus
+
+    async def _play(self, bus: SoakBus, end: float) -> None:
+        """One episode after the other, and time at the end for the last one to be over."""
+        markets = {name: exchange.natives for name, exchange in self._exchanges.items()}
+        for quiet, episode in episodes(self._seed, markets):
+            await asyncio.sleep(min(quiet, max(0.0, end - time.monotonic())))
+            if time.monotonic() >= end:
+                return
+            self._outcome.faults[episode.name] += 1
+            played = Played(episode, time.time())
+            self._played.append(played)
+            await self._harm(bus, episode)
+            recovering = time.monotonic()
+            if not await bus.until_live(_RECOVERY_LIMIT):
+                self._outcome.not_recovered.append(f"{episode.exchange} {episode.name}".strip())
+            self._outcome.recoveries.append(time.monotonic() - recovering)
+            played.end = time.time()
+            self._well_since = time.monotonic()
+
+    async def _harm(self, bus: SoakBus, episode: Episode) -> None:
+        if episode.bus is not None:
+            await bus.harm(episode.bus)
+            return
+        exchange = self._exchanges[episode.exchange].process
+        for fault in episode.faults:
+            await asyncio.to_thread(exchange.inject, **fault)
+        await asyncio.sleep(episode.hold)
+        await asyncio.to_thread(exchange.clear)
+
+    async def _look(self, begin: float, watch: Watch) -> None:
+        """Samples and a line of progress, and whether the readers are well when all else is."""
+        seen = {reader.name: 0 for reader in self._readers}
+        for number in range(1, 1 << 30):
+            await asyncio.sleep(max(0.0, begin + number * SAMPLE_INTERVAL - time.monotonic()))
+            at = time.monotonic() - begin
+            for worker in (*self._feeders, *self._readers):
+                if worker.process.poll() is not None:
+                    raise SoakError(f"the {worker.name} ended by themselves: see {worker.log}")
+                worker.look(at)
+            for reader in self._readers:
+                well = self._is_quiet() and time.monotonic() - self._well_since > _READERS_LIMIT
+                if well and reader.reports > seen[reader.name]:
+                    self._outcome.late_readers += [f"{reader.name}: {reason}" for reason in reader.report.not_live]
+                seen[reader.name] = reader.reports
+            self._say(self._progress(at, watch))
+
+    def _all_run(self) -> bool:
+        return all(worker.process.poll() is None for worker in self._feeders)
+
+    def _is_quiet(self) -> bool:
+        return not self._played or self._played[-1].end is not None
+
+    def _progress(self, at: float, watch: Watch) -> str:
+        reports = [reader.report for reader in self._readers]
+        memory = ", ".join(f"{worker.samples[-1].memory_mb:.1f}" for worker in (*self._feeders, *self._readers))
+        fault = "quiet" if self._is_quiet() else self._played[-1].episode.name
+        return (
+            f"{at / 60:5.1f} min: {sum(report.compared for report in reports):,} books compared, "
+            f"{sum(len(report.wrong) for report in reports)} wrong; {len(self._played)} faults, "
+            f"{len(watch.suspects)} suspects, {len(unexplained(watch.suspects, self._played))} without a fault; "
+            f"MB {memory}; {fault}"
+        )
+
+    def _weigh(self, server: LocalServer) -> None:
+        """How much of the machine all of it took."""
+        pids = {worker.name: worker.process.pid for worker in (*self._feeders, *self._readers)}
+        pids |= {f"{exchange.id} simulator": exchange.process.pid for exchange in self._exchanges.values()}
+        pids |= {"server": server.pid, "this": os.getpid()}
+        self._outcome.processor = {name: processor_seconds(pid) for name, pid in pids.items()}
+
+    async def _stop(self, watch: Watch) -> None:
+        """End readers, then feeders, and take what they came to."""
+        outcome = self._outcome
+        for worker in (*self._readers, *self._feeders):
+            outcome.samples[worker.name] = worker.samples
+            outcome.exit_codes[worker.name] = await asyncio.to_thread(worker.stop)
+        for reader in self._readers:
+            outcome.reports[f"{reader.readers} {reader.name}"] = reader.report
+        outcome.suspects = len(watch.suspects)
+        outcome.false_suspects = [
+            f"{each.exchange} {each.native} at {time.strftime('%H:%M:%S', time.gmtime(each.at))} UTC"
+            for each in unexplained(watch.suspects, self._played)
+        ]

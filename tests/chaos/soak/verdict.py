@@ -1,0 +1,96 @@
+"""What a long run comes to: a table, and what failed."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.chaos.soak.reader import Report
+from tests.chaos.soak.resources import Sample, lowest, memory_slope
+
+WARM_UP = 300.0
+"""Seconds whose memory is not judged: caches fill, books deepen."""
+
+_FLAT = 1.0
+"""MB an hour that no error is needed to explain."""
+
+
+@dataclass
+class Outcome:
+    """Everything that was seen."""
+
+    seconds: float
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
+    reports: dict[str, Report] = field(default_factory=dict)
+    faults: Counter[str] = field(default_factory=Counter)
+    recoveries: list[float] = field(default_factory=list)
+    not_recovered: list[str] = field(default_factory=list)
+    suspects: int = 0
+    false_suspects: list[str] = field(default_factory=list)
+    late_readers: list[str] = field(default_factory=list)
+    exit_codes: dict[str, int] = field(default_factory=dict)
+
+
+def table(outcome: Outcome) -> list[str]:
+    """Lines for people."""
+    lines = [f"{'process':18} {'memory MB':>15} {'slope MB/h':>14} {'files':>9} {'threads':>9} {'tasks':>9}"]
+    for name, samples in outcome.samples.items():
+        slope = memory_slope(samples, WARM_UP)
+        memory = f"{samples[0].memory_mb:.1f} - {samples[-1].memory_mb:.1f}" if samples else "-"
+        shown = "too short" if slope is None else f"{slope.per_hour:+.2f} ± {slope.error:.2f}"
+        counts = [_change(each) for each in _counts(samples)]
+        lines.append(f"{name:18} {memory:>15} {shown:>14} {counts[0]:>9} {counts[1]:>9} {counts[2]:>9}")
+    for name, report in outcome.reports.items():
+        lines.append(
+            f"{name}: {report.compared:,} books compared, {len(report.wrong)} wrong, {report.unknown} unknown to the "
+            f"exchange, {report.older} older after newer; {report.missed} updates missed, "
+            f"{report.reconnects} reconnects"
+        )
+    worst = max(outcome.recoveries, default=0.0)
+    mean = sum(outcome.recoveries) / max(1, len(outcome.recoveries))
+    lines.append(f"{outcome.faults.total()} faults; live again after {mean:.1f} s on average, {worst:.1f} s at worst")
+    lines += [f"  {count:4} {name}" for name, count in sorted(outcome.faults.items())]
+    lines.append(f"{outcome.suspects} books suspect, {len(outcome.false_suspects)} of them without a fault")
+    others = [f"{name} {used / outcome.seconds:.1%}" for name, used in outcome.processor.items()]
+    lines.append(f"{sum(outcome.processor.values()) / outcome.seconds:.0%} of one core: {', '.join(others)}")
+    return lines
+
+
+def failures(outcome: Outcome) -> list[str]:
+    """What must not be; nothing for a run that passed."""
+    found = [f"{name} ended with code {code}" for name, code in outcome.exit_codes.items() if code]
+    for name, report in outcome.reports.items():
+        if not report.compared:
+            found.append(f"{name} compared nothing")
+        found += [f"wrong book: {wrong}" for wrong in report.wrong[:5]]
+        found += [f"{name}: {report.unknown} live books unknown to the exchange"] if report.unknown else []
+        found += [f"{name}: {report.older} older books after newer ones"] if report.older else []
+        found += [f"{name}: not live at the end: {reason}" for reason in report.not_live[:5]]
+    found += [f"suspect without a fault: {each}" for each in outcome.false_suspects[:10]]
+    found += [f"not live again in time: {each}" for each in outcome.not_recovered]
+    found += [f"not live without a fault: {each}" for each in outcome.late_readers[:10]]
+    for name, samples in outcome.samples.items():
+        found += [f"{name}: {complaint}" for complaint in _growth(samples)]
+    return found
+
+
+def _growth(samples: Sequence[Sample]) -> list[str]:
+    found = []
+    slope = memory_slope(samples, WARM_UP)
+    if slope is not None and slope.per_hour > max(_FLAT, 2 * slope.error):
+        found.append(f"memory grows by {slope.per_hour:.2f} ± {slope.error:.2f} MB an hour")
+    for what, counts in zip(("files", "threads", "tasks"), _counts(samples), strict=True):
+        least = lowest(counts)
+        if least is not None and least[1] > least[0]:
+            found.append(f"{what} grow: at least {least[0]} at first, {least[1]} at last")
+    return found
+
+
+def _counts(samples: Sequence[Sample]) -> tuple[list[int], list[int], list[int]]:
+    tasks = [each.tasks for each in samples if each.tasks is not None]
+    return [each.descriptors for each in samples], [each.threads for each in samples], tasks
+
+
+def _change(counts: Sequence[int]) -> str:
+    least = lowest(counts)
+    return "-" if least is None else f"{least[0]} - {least[1]}"
