@@ -427,7 +427,8 @@ def test_a_live_book_keeps_nothing_for_a_request_that_has_not_left() -> None:
     sync.expect_answer()
     sync.receive_update(depth_update(102), LINE)
 
-    assert [update.last_id for update, _ in sync._buffer or ()] == [102]
+    assert sync._buffer is not None
+    assert [update.last_id for update, _ in sync._buffer] == [102]
     assert sync.receive_snapshot(depth_snapshot(101, bids=DEEP_BIDS), DEEP) == [BookUnchanged(NATIVE, 102)]
 
 
