@@ -24,7 +24,7 @@ from feeders.redis_process import (
     wait_until,
 )
 
-__all__ = ["LocalRedisError", "LocalServer", "find_server", "private_server"]
+__all__ = ["LocalRedisError", "LocalServer", "find_server", "free_port", "private_server"]
 
 # Kills the server when our end of the pipe closes without a word: when we are gone, however we went.
 _WATCHDOG = 'read -r released || kill -KILL "$1"'
@@ -34,7 +34,8 @@ class LocalServer:
     """One server process on one port: start, stop, kill, pause, resume, and start again on the same port.
 
     It dies with this process. Without `port` a free one is taken; without `directory` a temporary one, removed
-    by `close()`. `persistent` keeps the data from one start to the next. `options` go to the server as they are.
+    by `close()`. `persistent` keeps the data from one start to the next. `options` go to the server as they are;
+    `configuration` is the text of a file that it may rewrite, as Sentinels do.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LocalServer:
         *,
         persistent: bool = False,
         options: Sequence[str] = (),
+        configuration: str | None = None,
         binary: Path | None = None,
     ) -> None:
         self._port = port
@@ -51,6 +53,7 @@ class LocalServer:
         self._temporary = directory is None
         self._persistent = persistent
         self._options = tuple(options)
+        self._configuration = configuration
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
@@ -94,7 +97,7 @@ class LocalServer:
             self._launch(self._port)
             return
         for attempts_left in (2, 1, 0):
-            port = _free_port()
+            port = free_port()
             try:
                 self._launch(port)
             except LocalRedisError:
@@ -152,11 +155,13 @@ class LocalServer:
     def _launch(self, port: int) -> None:
         directory = self.directory
         directory.mkdir(parents=True, exist_ok=True)
-        command = server_command(self._binary or find_server(), port, directory, persistent=self._persistent)
+        binary, *arguments = server_command(
+            self._binary or find_server(), port, directory, persistent=self._persistent
+        )
         with (directory / LOG_NAME).open("wb") as log:
             # A session of its own: Ctrl-C is for us, and what we still have to say goes to a server that lives.
             self._process = subprocess.Popen(
-                [*command, *self._options],
+                [binary, *self._configuration_file(), *arguments, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -168,6 +173,14 @@ class LocalServer:
         except BaseException:
             self.kill()
             raise
+
+    def _configuration_file(self) -> list[str]:
+        if self._configuration is None:
+            return []
+        file = self.directory / "server.conf"
+        if not file.exists():
+            file.write_text(self._configuration)
+        return [str(file)]
 
     def _await_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
         def ready() -> bool:
@@ -201,7 +214,8 @@ def _watch(pid: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["/bin/sh", "-c", _WATCHDOG, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody uses now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

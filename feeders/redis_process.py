@@ -83,8 +83,10 @@ def ask(port: int, command: bytes) -> bytes:
     """The answer to one inline command, up to the point where it pauses."""
     with socket.create_connection((HOST, port), timeout=_ANSWER_LIMIT) as connection:
         connection.settimeout(_ANSWER_LIMIT)
-        # QUIT makes the server close behind its answer: the end of the answer needs no parsing.
+        # QUIT makes the server close behind its answer: the end of the answer needs no parsing. A Sentinel does not
+        # know it, and goes by the end of what we say.
         connection.sendall(command + b"QUIT\r\n")
+        connection.shutdown(socket.SHUT_WR)
         parts = []
         while part := connection.recv(65536):
             parts.append(part)
