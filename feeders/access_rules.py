@@ -24,7 +24,7 @@ def acl_file(names: RedisNames, passwords: Mapping[str, str]) -> str:
             f"%R~{everything} &{everything} {_ANYONE} {_READING} {_SUBSCRIBING} +client|setname "
             f"(%W~{names.consumer('*')} {_ANNOUNCING})"
         ),
-        "viewer": f"%R~{everything} {_ANYONE} {_READING} +scan +client|setname",
+        "viewer": f"%R~{everything} {_ANYONE} {_READING} +scan +client|setname +client|list",
     }
     users = [
         f"user {role} on #{sha256(passwords[role].encode()).hexdigest()} resetchannels -@all {rights[role]}"
