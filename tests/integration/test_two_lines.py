@@ -1,43 +1,40 @@
-"""Two feeders of the same symbols: a reader cannot tell when one of them dies, sleeps or starts."""
+"""Two feeders of the same symbols: a reader cannot tell when one of them dies, sleeps or starts.
 
+`BOOKBUS_PAIR_TURNS=100` kills, stops and restarts either feeder so often, and logs what readers saw.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
 import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 
+import msgspec
+import redis
+
+from consumers.redis_provider import RedisMarketDataProvider
 from feeders.simulator.binance import BinanceSimulator
-from tests.support.feeder_process import feeder_process
+from schemas.snapshot import BookStatus, Levels
+from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import Witness, witness
 
 NATIVES = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT", "XRP-USDT")
 
+TURNS = int(os.environ.get("BOOKBUS_PAIR_TURNS", "4"))
+WAYS = ("kill", "stop", "restart")
+NAMES = ("a", "b")
+
+logger = logging.getLogger(__name__)
+
 
 async def _more_books(seen: Witness, count: int) -> None:
     before = dict(seen.seen)
     await await_for(lambda: all(seen.seen[name] >= before.get(name, 0) + count for name in SYMBOLS), 30, "more books")
-
-
-async def test_killing_either_line_is_invisible_to_a_reader(redis_url: str) -> None:
-    async with (
-        BinanceSimulator(symbols=NATIVES, seed=21, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
-    ):
-        line = (redis_url, exchange.ws_url, exchange.rest_url, NATIVES, "--feeder-id")
-        with feeder_process(*line, "a") as a, feeder_process(*line, "b") as b:
-            await _more_books(seen, 20)
-            await await_for(lambda: len({book.feeder for book in seen.newest.values()}) > 0, 5, "books")
-            a.process.kill()
-            a.process.wait()
-            await _more_books(seen, 30)
-            with feeder_process(*line, "c") as c:
-                await await_for(lambda: "4 of 4 books live" in c.log, 20, "the third line's books")
-                b.process.kill()
-                b.process.wait()
-                await _more_books(seen, 30)
-
-                assert seen.wrong == [], c.log
-                assert seen.gaps == 0
-                assert seen.older_after_newer == 0
-                assert seen.never_left_live(SYMBOLS)
 
 
 async def test_a_line_that_slept_never_puts_an_older_book_over_a_newer_one(redis_url: str) -> None:
@@ -58,3 +55,125 @@ async def test_a_line_that_slept_never_puts_an_older_book_over_a_newer_one(redis
             assert seen.gaps == 0
             assert seen.older_after_newer == 0
             assert seen.never_left_live(SYMBOLS)
+
+
+class Pair:
+    """Feeders a and b of one simulated exchange, and every update of it that reached the bus."""
+
+    def __init__(self, redis_url: str, exchange: BinanceSimulator) -> None:
+        self._redis = redis.Redis.from_url(redis_url, protocol=2, decode_responses=True)
+        self._exchange = exchange
+        self._line = (redis_url, exchange.ws_url, exchange.rest_url, NATIVES, "--feeder-id")
+        self._open = contextlib.ExitStack()
+        self._feeders: dict[str, FeederProcess] = {}
+        self._published: dict[str, set[int]] = {native: set() for native in NATIVES}
+        self._judged: dict[str, int] = {}
+        self.unpublished: list[str] = []
+
+    def __enter__(self) -> "Pair":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        self._redis.close()
+
+    def truth(self, native: str, update_id: int) -> tuple[Levels, Levels] | None:
+        """The exchange's, with a note that this update was published."""
+        self._published[native].add(update_id)
+        return self._exchange.truth(native, update_id)
+
+    def log(self, name: str) -> str:
+        return self._feeders[name].log
+
+    def start(self, name: str) -> None:
+        self._feeders[name] = self._open.enter_context(feeder_process(*self._line, name))
+
+    def end(self, name: str, way: str) -> None:
+        """`kill` leaves no time for a word; the other ways do."""
+        feeder = self._feeders[name]
+        if way == "kill":
+            feeder.process.kill()
+            feeder.process.wait()
+        else:
+            assert feeder.stop() == 0, feeder.log
+
+    async def serves(self, name: str) -> None:
+        """Wait until this feeder says that each of its books is live."""
+        pid = str(self._feeders[name].process.pid)
+        await await_for(lambda: pid in self._serving(), 60, f"the books of feeder {name}")
+
+    def judge(self) -> None:
+        """Look which updates since the last time were not published although they changed what is published."""
+        for native in NATIVES:
+            newest = max(self._published[native])
+            ids = self._exchange.known_ids(native, self._judged.get(native, min(self._published[native])))
+            ids = [update_id for update_id in ids if update_id <= newest]
+            self._judged[native] = ids[-1]
+            for before, update_id in pairwise(ids):
+                changed = self._exchange.truth(native, before) != self._exchange.truth(native, update_id)
+                if changed and update_id not in self._published[native]:
+                    self.unpublished.append(f"{native} {update_id}")
+
+    def _serving(self) -> Iterator[str]:
+        """Process ids of the feeders all of whose books are live."""
+        for key in self._redis.scan_iter("md:feeder:*"):
+            pid, states = self._redis.hmget(key, "pid", "states")
+            known = msgspec.json.decode(states or "{}", type=dict[str, str])
+            if len(known) == len(NATIVES) and set(known.values()) == {"live"}:
+                yield str(pid)
+
+
+@contextlib.asynccontextmanager
+async def _statuses(redis_url: str) -> AsyncIterator[Counter[BookStatus]]:
+    """How often a reader, looking again and again, saw books in each status."""
+    provider = RedisMarketDataProvider(redis_url, "binance", SYMBOLS)
+    await asyncio.to_thread(provider.start)
+    seen: Counter[BookStatus] = Counter()
+
+    async def look() -> None:
+        while True:
+            seen.update(provider.read(symbol).status for symbol in SYMBOLS)
+            await asyncio.sleep(0.02)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield seen
+    finally:
+        looking.cancel()
+        await asyncio.to_thread(provider.stop)
+
+
+async def test_readers_of_a_pair_miss_nothing_while_either_feeder_is_killed_stopped_or_restarted(
+    redis_url: str,
+) -> None:
+    async with BinanceSimulator(symbols=NATIVES, seed=23, rate=10.0) as exchange:
+        with Pair(redis_url, exchange) as pair:
+            async with witness(redis_url, "binance", SYMBOLS, pair.truth) as seen:
+                for name in NAMES:
+                    pair.start(name)
+                for name in NAMES:
+                    await pair.serves(name)
+                await _more_books(seen, 5)
+                async with _statuses(redis_url) as statuses:
+                    for turn in range(TURNS):
+                        name, way = NAMES[turn % len(NAMES)], WAYS[turn % len(WAYS)]
+                        pair.end(name, way)
+                        if way != "restart":
+                            await _more_books(seen, 10)
+                        pair.start(name)
+                        await pair.serves(name)
+                        await _more_books(seen, 5)
+                        pair.judge()
+                        told = (turn, name, way, pair.log(name))
+                        assert seen.never_left_live(SYMBOLS), told
+                        assert set(statuses) == {BookStatus.LIVE}, (statuses, *told)
+                        assert (seen.wrong, seen.gaps, seen.older_after_newer) == ([], 0, 0), told
+                figures = {
+                    "turns": TURNS,
+                    "books seen": sum(seen.seen.values()),
+                    "compared with the truth": seen.compared,
+                    "looks": sum(statuses.values()),
+                    "updates that no reader saw": len(pair.unpublished),
+                }
+                logger.info("%s", figures)
+                assert pair.unpublished == []
