@@ -6,10 +6,11 @@ from typing import Literal
 
 import msgspec
 
-from consumers.bus.address import DEFAULT_URL, BusAddress, BusConnectionError
+from consumers.bus.address import DEFAULT_URL, BusConnectionError
 from consumers.bus.books import BusTable
 from consumers.bus.poller import BusPoller
 from consumers.bus.reader import BusReader
+from consumers.bus.servers import BusServers
 from consumers.bus.symbol_names import SymbolNames
 from consumers.bus.trades import BusTradeTail
 from consumers.change_feed import OnSnapshot
@@ -46,7 +47,7 @@ class RedisMarketDataProvider(MarketDataProvider):
         if mode not in ("push", "pull"):
             raise ValueError(f"mode is 'push' or 'pull', not {mode!r}")
         self.blocking_reads = mode == "pull"
-        self._address = BusAddress.parse(url)
+        self._servers = BusServers(url)
         self._url = url
         self._exchange = exchange_of(exchange)
         self._names = SymbolNames(exchange)
@@ -54,7 +55,7 @@ class RedisMarketDataProvider(MarketDataProvider):
         self._table = BusTable(exchange, RedisNames(prefix))
         self._lock = threading.Lock()
         self._reader: BusReader | None = None
-        self._poller = BusPoller(self._address, self._table, self._names) if mode == "pull" else None
+        self._poller = BusPoller(self._servers, self._table, self._names) if mode == "pull" else None
         self._polling = False
 
     @property
@@ -78,7 +79,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             reader = self._reader
             if reader is None or not reader.alive:
                 reader = self._reader = BusReader(
-                    self._address, self._table, self._names, self._wanted, self._changes.publish
+                    self._servers, self._table, self._names, self._wanted, self._changes.publish
                 )
                 self._changes.open()
                 reader.start()

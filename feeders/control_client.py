@@ -18,7 +18,7 @@ TIMEOUT = 2.0
 def control_client(url: str) -> "Redis":
     """Short timeouts, no blind retries; of Sentinels it is a client of the primary. ValueError repeats no secret."""
     servers = parse_servers(url)
-    parse_address(servers.url(servers.places[0]) if servers.places else url)
+    parse_address(next(servers.urls()))
     if servers.kind == "server":
         return Redis.from_url(url, **_limits())
     options: dict[str, Any] = {**parse_url(servers.url(servers.places[0]))}

@@ -36,6 +36,7 @@ class BusServers:
 
     kind: Kind
     places: tuple[Place, ...]
+    """None for a single server, which its URL names in its own way."""
     service: str = ""
     """What the Sentinels call the bus."""
     nearest: bool = False
@@ -65,7 +66,7 @@ def parse_servers(url: str) -> BusServers:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"not a Redis URL; write it like {FORMS}")
+        raise ValueError(f"not a usable Redis URL: write it like {FORMS}")
     scheme, kind = _SCHEMES[parts.scheme]
     if scheme == "unix":
         return BusServers("server", (), _before=url)
@@ -77,16 +78,16 @@ def parse_servers(url: str) -> BusServers:
     if read not in (None, "nearest") or (read and kind != "sentinel"):
         raise ValueError("?read=nearest is all there is to choose, and only with redis+sentinel://")
     service, database = _path(kind, parts.path)
+    if kind == "server" and len(places) < 2:
+        return BusServers("server", (), _before=url)
     if not places:
-        if kind != "server":
-            raise ValueError(f"the Redis URL names no host; write it like {FORMS}")
-        places = (("localhost", _PORTS[kind]),)
+        raise ValueError(f"the Redis URL names no host; write it like {FORMS}")
     query = urlencode(options)
     return BusServers(
         kind,
         places,
         service,
-        bool(read) or (kind == "server" and len(places) > 1),
+        kind == "server" or read is not None,
         sentinel_login,
         f"{scheme}://{login}{at}",
         f"/{database}" + (f"?{query}" if query else ""),

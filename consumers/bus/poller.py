@@ -8,10 +8,11 @@ from typing import Any
 import hiredis
 import msgspec
 
-from consumers.bus.address import BusAddress, BusConnectionError, foreign, refused
+from consumers.bus.address import BusConnectionError, foreign, refused
 from consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
 from consumers.bus.books import BusBook, BusTable
 from consumers.bus.link import BusLink
+from consumers.bus.servers import BusServers
 from consumers.bus.stream import Command
 from consumers.bus.symbol_names import SymbolNames
 from consumers.freshness import FEEDER_LIMIT, elapsed
@@ -24,10 +25,11 @@ _LIMIT = 0.5
 class BusPoller:
     """Reads hashes into a table, one caller at a time: answers of two connections would have no order."""
 
-    def __init__(self, address: BusAddress, table: BusTable, symbols: SymbolNames) -> None:
+    def __init__(self, servers: BusServers, table: BusTable, symbols: SymbolNames) -> None:
         self.trouble = ""
         """Why the last question found no answer; empty if it found one."""
-        self._address = address
+        self._servers = servers
+        self._address = servers.first
         self._table = table
         self._symbols = symbols
         self._lock = threading.Lock()
@@ -114,6 +116,7 @@ class BusPoller:
             self._pid = os.getpid()
         try:
             if self._link is None:
+                self._address = self._servers.find()
                 self._link = BusLink(self._address, "bookbus-poller", _LIMIT)
             return self._link.ask(commands, _LIMIT)
         except BusConnectionError:

@@ -15,6 +15,7 @@ from consumers.bus.address import BusAddress, BusConnectionError, foreign, refus
 from consumers.bus.books import BusTable
 from consumers.bus.consumer_heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
 from consumers.bus.link import BusLink
+from consumers.bus.servers import BusServers
 from consumers.bus.session import TICK, BusSession
 from consumers.bus.stream import OnChange, SessionLostError
 from consumers.bus.symbol_names import SymbolNames
@@ -35,7 +36,7 @@ class BusReader:
 
     def __init__(
         self,
-        address: BusAddress,
+        servers: BusServers,
         table: BusTable,
         symbols: SymbolNames,
         wanted: Sequence[str] | None,
@@ -44,7 +45,7 @@ class BusReader:
         self.reconnect_count = 0
         self.trouble = "not connected"
         """Why there is no connection; empty while there is one."""
-        self._address = address
+        self._servers = servers
         self._table = table
         self._symbols = symbols
         self._wanted = wanted
@@ -71,10 +72,10 @@ class BusReader:
         if self._was_ready:
             return
         if self._stopping:
-            raise BusConnectionError(f"stopped while connecting to {self._address.masked}")
+            raise BusConnectionError(f"stopped while connecting to {self._servers.masked}")
         if decided:
             raise BusConnectionError(self.trouble)
-        raise BusConnectionError(f"{self._address.masked} does not answer within {timeout:g} s")
+        raise BusConnectionError(f"{self._servers.masked} does not answer within {timeout:g} s")
 
     def stop(self) -> None:
         """End the thread, also in the middle of connecting."""
@@ -100,13 +101,9 @@ class BusReader:
         delay = _FIRST_DELAY
         while not self._stopping:
             try:
-                self._follow()
+                self._follow(self._servers.find())
             except BusConnectionError as error:
                 lost = str(error)
-            except hiredis.ProtocolError as error:
-                lost = str(foreign(self._address, error))
-            except SessionLostError as error:
-                lost = str(refused(self._address, str(error)))
             else:
                 return
             if not self.trouble and self._was_ready:
@@ -124,17 +121,26 @@ class BusReader:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.select(seconds)
 
-    def _follow(self) -> None:
-        """One session, until we are stopped. Raises what ends it earlier."""
+    def _follow(self, address: BusAddress) -> None:
+        """One session, until we are stopped. Raises BusConnectionError with what ends it earlier."""
+        try:
+            self._serve(address)
+        except hiredis.ProtocolError as error:
+            raise foreign(address, error) from error
+        except SessionLostError as error:
+            raise refused(address, str(error)) from error
+
+    def _serve(self, address: BusAddress) -> None:
         name = self._identity.client_name
         with ExitStack() as stack:
-            stream = stack.enter_context(closing(BusLink(self._address, name)))
-            query = stack.enter_context(closing(BusLink(self._address, name)))
+            stream = stack.enter_context(closing(BusLink(address, name)))
+            query = stack.enter_context(closing(BusLink(address, name)))
             selector = stack.enter_context(selectors.DefaultSelector())
             for link in (self._woken, stream, query):
                 selector.register(link, selectors.EVENT_READ)
             now = elapsed()
-            session = BusSession(self._table, self._symbols, self._wanted, self._on_change, now)
+            unfit = self._servers.unfit if self._servers.may_move else None
+            session = BusSession(self._table, self._symbols, self._wanted, self._on_change, now, unfit)
             receive: dict[object, Callable[[float], bool]] = {
                 stream: lambda now: _receive_stream(stream, session, now),
                 query: lambda now: _receive_query(query, session, now),
@@ -152,18 +158,18 @@ class BusReader:
                 readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
                 unfinished = [link for link in readable if link in receive and receive[link](now)]
                 if session.ready and self.trouble:
-                    self._begin()
+                    self._begin(address)
                 if now >= due:
                     due = now + TICK
                     self._tick(session, now)
             if session.may_announce:
                 query.send([("DEL", self._table.names.consumer(self._identity.id))])
 
-    def _begin(self) -> None:
+    def _begin(self, address: BusAddress) -> None:
         """Every book is there."""
         if self._was_ready:
             self.reconnect_count += 1
-            logger.info("connected to %s again", self._address.masked)
+            logger.info("connected to %s again", address.masked)
         self.trouble = ""
         self._was_ready = True
         self._decided.set()

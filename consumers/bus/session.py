@@ -20,10 +20,16 @@ TICK = 1.0
 ANSWER_LIMIT = 5.0
 """Seconds without an answer after which a connection counts as dead."""
 
+MOVING_LIMIT = 2.0
+"""The same where another server may have taken over."""
+
 _QUIET = 2.0
 """A book without news for this long is asked for its confirmation; feeders confirm as often."""
 
 _DISCOVERY_INTERVAL = 2.0
+
+Unfit = Callable[[Any], str]
+"""Takes the answer to ROLE. Returns why the server is the wrong one to read from, or nothing."""
 
 _Handler = Callable[[Any, float, float], None]
 """Takes a reply, the time it was asked for, and now."""
@@ -33,11 +39,17 @@ class BusSession:
     """Follows books over two connections: `stream` brings messages, the other one answers questions.
 
     The caller carries `stream.outgoing` and `outgoing` to the sockets and the replies back, and calls `tick` each
-    second. `wanted` is None for every book that the bus lists.
+    second. `wanted` is None for every book that the bus lists. `unfit` is for a server that others may replace.
     """
 
     def __init__(
-        self, table: BusTable, symbols: SymbolNames, wanted: Sequence[str] | None, on_change: OnChange, now: float
+        self,
+        table: BusTable,
+        symbols: SymbolNames,
+        wanted: Sequence[str] | None,
+        on_change: OnChange,
+        now: float,
+        unfit: Unfit | None = None,
     ) -> None:
         self.ready = False
         """Whether every book known at the beginning was read, or found to be absent."""
@@ -46,6 +58,8 @@ class BusSession:
         self._symbols = symbols
         self._wanted = wanted
         self._on_change = on_change
+        self._unfit = unfit
+        self._answer_limit = MOVING_LIMIT if unfit else ANSWER_LIMIT
         self._commands: list[Command] = []
         self._questions: deque[tuple[_Handler, float]] = deque()
         self._followed: set[BusBook] = set()
@@ -71,9 +85,11 @@ class BusSession:
     def tick(self, now: float) -> None:
         """What is due each second. Raises SessionLostError if the server no longer answers."""
         asked = self._questions[0][1] if self._questions else now
-        if now - min(asked, self.stream.waiting_since(now)) > ANSWER_LIMIT:
-            raise SessionLostError(f"no answer for {ANSWER_LIMIT:g} s")
+        if now - min(asked, self.stream.waiting_since(now)) > self._answer_limit:
+            raise SessionLostError(f"no answer for {self._answer_limit:g} s")
         self._ask(("TIME",), self._on_time, now)
+        if self._unfit is not None:
+            self._ask(("ROLE",), self._on_role, now)
         self.stream.keep_alive(now)
         if self._listed_at is not None and self._wanted is None and now - self._listed_at >= _DISCOVERY_INTERVAL:
             self._listed_at = now
@@ -133,6 +149,10 @@ class BusSession:
             raise SessionLostError(str(reply))
         seconds, microseconds = reply
         self._table.clock.measure(asked, now, int(seconds) * 1_000_000 + int(microseconds))
+
+    def _on_role(self, reply: Any, _asked: float, _now: float) -> None:
+        if self._unfit is not None and (reason := self._unfit(reply)):
+            raise SessionLostError(reason)
 
     def _on_announced(self, reply: Any, _asked: float, _now: float) -> None:
         # Whatever else the server says, like being out of memory, may be over in a second.

@@ -1,0 +1,111 @@
+"""Which server a reader follows: the one its URL names, the nearest of several, or the primary that Sentinels know."""
+
+import random
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+
+import hiredis
+from redis.backoff import NoBackoff
+from redis.connection import SSLConnection, parse_url
+from redis.exceptions import RedisError
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from consumers.bus.address import BusAddress, BusConnectionError
+from consumers.bus.link import BusLink
+from consumers.freshness import elapsed
+from schemas.bus_url import parse_servers
+from schemas.url_secrets import masked
+
+_LIMIT = 0.5
+_PROBES = 3
+_NAME = "bookbus-probe"
+
+
+class BusServers:
+    """Finds the server to read from. Raises ValueError, which repeats no secret, for a URL of none."""
+
+    def __init__(self, url: str) -> None:
+        self.masked = masked(url)
+        self.servers = parse_servers(url)
+        # Refused now rather than when it is needed.
+        self._addresses = [BusAddress.parse(single) for single in self.servers.urls()]
+
+    @property
+    def first(self) -> BusAddress:
+        """The first one that the URL names."""
+        return self._addresses[0]
+
+    @property
+    def may_move(self) -> bool:
+        """Whether another server may become the right one."""
+        return self.servers.kind == "sentinel" or self.servers.nearest
+
+    def find(self) -> BusAddress:
+        """The server to read from now. Raises BusConnectionError if none is known; it may be away all the same."""
+        if not self.may_move:
+            return self.first
+        candidates = self._addresses
+        if self.servers.kind == "sentinel":
+            candidates = [self._address(place) for place in self._ask_sentinels()]
+        return self._nearest_of(candidates) if self.servers.nearest else candidates[0]
+
+    def unfit(self, role: Any) -> str:
+        """Why a server that answers this to ROLE is not, or no longer, to be read from; empty if it is."""
+        if not isinstance(role, list) or role[0] == b"master":
+            return ""  # Who may not ask has to believe.
+        if not self.servers.nearest:
+            return "it is no longer the primary"
+        return "" if role[3] == b"connected" else "it has lost its primary"
+
+    def _address(self, place: tuple[str, int]) -> BusAddress:
+        return BusAddress.parse(self.servers.url(place))
+
+    def _ask_sentinels(self) -> list[tuple[str, int]]:
+        """The primary, and behind it the replicas if they count."""
+        places = random.sample(self.servers.places, len(self.servers.places))
+        sentinels = Sentinel(places, sentinel_kwargs=self._sentinel_options())  # type: ignore[no-untyped-call]
+        try:
+            found = [sentinels.discover_master(self.servers.service)]  # type: ignore[no-untyped-call]
+            if self.servers.nearest:
+                found += sentinels.discover_slaves(self.servers.service)  # type: ignore[no-untyped-call]
+            return found
+        except (RedisError, OSError):
+            raise BusConnectionError(f"none of the Sentinels of {self.masked} knows a primary that is up") from None
+        finally:
+            for client in sentinels.sentinels:
+                client.close()
+
+    def _sentinel_options(self) -> dict[str, Any]:
+        options = parse_url(self.servers.url(self.servers.places[0]))  # type: ignore[no-untyped-call]
+        tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+        if options.get("connection_class") is SSLConnection:
+            tls["ssl"] = True
+        username, password = self.servers.sentinel_login
+        limits = {"socket_timeout": _LIMIT, "socket_connect_timeout": _LIMIT, "retry": Retry(NoBackoff(), 0)}
+        return {**tls, **limits, "username": username, "password": password}
+
+    def _nearest_of(self, candidates: Iterable[BusAddress]) -> BusAddress:
+        distances = [(self._distance(address), number, address) for number, address in enumerate(candidates)]
+        known = [(distance, number, address) for distance, number, address in distances if distance is not None]
+        if not known:
+            raise BusConnectionError(f"none of the servers of {self.masked} answers and is in step with its primary")
+        return min(known)[2]
+
+    def _distance(self, address: BusAddress) -> float | None:
+        """Seconds to the server and back; None if it is away or unfit."""
+        try:
+            with closing(BusLink(address, _NAME, _LIMIT)) as link:
+                (role,) = link.ask([("ROLE",)], _LIMIT)
+                if self.unfit(role):
+                    return None
+                return min(_round_trip(link) for _ in range(_PROBES))
+        except (BusConnectionError, hiredis.ProtocolError):
+            return None
+
+
+def _round_trip(link: BusLink) -> float:
+    sent = elapsed()
+    link.ask([("PING",)], _LIMIT)
+    return elapsed() - sent

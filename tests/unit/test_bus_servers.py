@@ -1,0 +1,51 @@
+"""Which server a reader takes, by what servers and Sentinels say."""
+
+import pytest
+
+from consumers.bus.servers import BusServers
+
+MASTER = [b"master", 10, []]
+
+
+def replica(state: bytes) -> list[object]:
+    return [b"slave", b"127.0.0.1", 6379, state, 10]
+
+
+def test_one_server_is_the_one_to_read_from_whatever_it_is() -> None:
+    servers = BusServers("redis://host:6380/2")
+
+    assert servers.find().host == "host"
+    assert not servers.may_move
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://one/main", "redis+sentinel://one/main?read=nearest", "redis://a,b"])
+def test_where_there_are_several_another_may_become_the_right_one(url: str) -> None:
+    assert BusServers(url).may_move
+
+
+def test_a_reader_of_the_primary_leaves_a_server_that_became_a_replica() -> None:
+    servers = BusServers("redis+sentinel://one/main")
+
+    assert servers.unfit(MASTER) == ""
+    assert servers.unfit(replica(b"connected")) == "it is no longer the primary"
+
+
+@pytest.mark.parametrize("state", [b"connect", b"connecting", b"sync"])
+def test_a_reader_of_the_nearest_leaves_a_replica_that_lost_its_primary(state: bytes) -> None:
+    servers = BusServers("redis://one,two")
+
+    assert servers.unfit(MASTER) == ""
+    assert servers.unfit(replica(b"connected")) == ""
+    assert servers.unfit(replica(state)) == "it has lost its primary"
+
+
+def test_who_may_not_ask_for_the_role_believes() -> None:
+    assert BusServers("redis://one,two").unfit(Exception("NOPERM")) == ""
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://:hush@one", "http://:hush@one", "redis://:hush@one:x"])
+def test_what_names_no_server_is_refused_without_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="(?i)redis") as refusal:
+        BusServers(url)
+
+    assert "hush" not in str(refusal.value)
