@@ -23,10 +23,13 @@ from schemas.wire import encode, inspect
 from tests.support.builders import book
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-COMPOSE: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "docker-compose.yml").read_text())
+COMPOSE, OVER_TLS = (
+    YAML(typ="safe", pure=True).load((ROOT / name).read_text())
+    for name in ("docker-compose.yml", "docker-compose.tls.yml")
+)
 
 
 def commands() -> dict[str, set[tuple[str, str]]]:
@@ -198,6 +201,43 @@ def test_composed_services_are_reached_from_this_machine_alone() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
 
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_composed_server_takes_only_the_users_that_were_made_for_it() -> None:
+    server = COMPOSE["services"]["redis"]
+
+    assert server["command"][-2:] == ["--aclfile", "/etc/valkey/users.acl"]
+    assert {"type": "bind", "source": "./secrets/users.acl", "target": "/etc/valkey/users.acl"}.items() <= next(
+        volume.items() for volume in server["volumes"] if isinstance(volume, dict)
+    )
+
+
+@pytest.mark.parametrize("services", [COMPOSE["services"], OVER_TLS["services"]], ids=["plain", "tls"])
+def test_composed_service_logs_in_with_a_password_kept_apart(services: dict[str, Any]) -> None:
+    assert set(services) == set(COMPOSE["services"])
+    for name in set(services) - {"redis"}:
+        role = "feeder" if name.startswith("feeder-") else "runner"
+        scheme = "redis" if services is COMPOSE["services"] else "rediss"
+        address = services[name]["environment"]["BOOKBUS_REDIS_URL"]
+        assert address.startswith(f"{scheme}://{role}@redis:6379/0"), name
+        assert COMPOSE["services"][name]["env_file"] == [f"secrets/{role}.env"], name
+
+
+def test_server_over_tls_answers_nobody_without() -> None:
+    command = OVER_TLS["services"]["redis"]["command"]
+
+    assert command[: len(COMPOSE["services"]["redis"]["command"])] == COMPOSE["services"]["redis"]["command"]
+    assert command[command.index("--port") + 1] == "0"
+    assert "--tls-cert-file" in command
+
+
+def test_what_was_made_in_secret_is_not_committed_or_put_into_an_image() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    dockerignore = (ROOT / ".dockerignore").read_text().splitlines()
+
+    assert "secrets/" in ignored
+    assert dockerignore[0] == "*"
+    assert not any("secrets" in line for line in dockerignore)
 
 
 def test_image_does_not_run_as_root() -> None:

@@ -1,0 +1,136 @@
+"""Books over TLS with the certificates that `make certificates` makes; a server that proves nothing is refused."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from consumers.__main__ import app as consumers_app
+from consumers.redis_provider import RedisMarketDataProvider
+from feeders.__main__ import app as feeders_app
+from feeders.local_redis import free_port
+from feeders.simulator.binance import BinanceSimulator
+from schemas.snapshot import BookStatus
+from tests.support.feeder_process import feeder_process
+from tests.support.guarded_server import GuardedServer, guarded_server
+from tests.support.waiting import await_for
+
+SCRIPT = Path(__file__).parents[2] / "deploy" / "make_certificates.sh"
+DEBIAN_SERVER = shutil.which("redis-server")
+
+Run = Callable[..., tuple[int, str]]
+
+pytestmark = pytest.mark.skipif(
+    DEBIAN_SERVER is None, reason="the embedded server has no TLS; this needs redis-server on PATH"
+)
+
+
+def make_certificates(directory: Path) -> Path:
+    """An authority and a certificate of a server called `localhost`, and by no address."""
+    subprocess.run([SCRIPT, directory, "DNS:localhost"], check=True, capture_output=True)
+    return directory
+
+
+class TlsServer:
+    """A server with users and a certificate."""
+
+    def __init__(self, guarded: GuardedServer, port: int, certificates: Path) -> None:
+        self._guarded = guarded
+        self._port = port
+        self._certificates = certificates
+
+    def url(self, role: str, authority: Path | None = None, host: str = "localhost") -> str:
+        """Its address for who trusts this authority; its own one by default."""
+        login = f"{role}:{self._guarded.passwords[role]}"
+        trusted = authority or self._certificates / "ca.crt"
+        return f"rediss://{login}@{host}:{self._port}/0?ssl_ca_certs={trusted}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+    """A server over TLS."""
+    assert DEBIAN_SERVER is not None
+    directory = make_certificates(tmp_path_factory.mktemp("tls") / "own")
+    port = free_port()
+    options = [
+        *("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(directory / "ca.crt")),
+        *("--tls-cert-file", str(directory / "server.crt"), "--tls-key-file", str(directory / "server.key")),
+    ]
+    with guarded_server(tmp_path_factory.mktemp("users"), options, Path(DEBIAN_SERVER)) as guarded:
+        yield TlsServer(guarded, port, directory)
+
+
+def run(package: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and everything printed by what a user starts."""
+    result = subprocess.run([sys.executable, "-m", package, *arguments], capture_output=True, text=True, timeout=60)
+    return result.returncode, result.stdout + result.stderr
+
+
+def ask(package: str, *arguments: str) -> tuple[int, str]:
+    """The same of a command that logs nothing, without the cost of a process."""
+    result = CliRunner().invoke(feeders_app if package == "feeders" else consumers_app, arguments)
+    return result.exit_code, result.output
+
+
+async def test_books_go_over_tls(server: TlsServer) -> None:
+    provider = RedisMarketDataProvider(server.url("runner"), "binance", ["BTC"])
+    puller = RedisMarketDataProvider(server.url("viewer"), "binance", ["BTC"], mode="pull")
+    async with BinanceSimulator(symbols=["BTCUSDT"], seed=1, rate=10.0) as exchange:
+        with feeder_process(server.url("feeder"), exchange.ws_url, exchange.rest_url, ["BTC"]) as feeder:
+            async with provider:
+                await await_for(lambda: provider.read("BTC").status is BookStatus.LIVE, 20, "a live book")
+            with puller:
+                assert puller.read("BTC").status is BookStatus.LIVE
+            assert feeder.stop() == 0, feeder.log
+
+
+@pytest.mark.parametrize(
+    ("package", "role", "arguments", "run"),
+    [
+        ("feeders", "feeder", ["run", "--symbols", "BTC"], run),
+        ("feeders", "feeder", ["health"], ask),
+        ("consumers", "runner", ["tail", "BTC"], run),
+        ("consumers", "viewer", ["show", "BTC"], ask),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_server_of_another_authority_is_refused_in_one_line(
+    server: TlsServer, tmp_path: Path, package: str, role: str, arguments: list[str], run: Run
+) -> None:
+    stranger = make_certificates(tmp_path / "stranger") / "ca.crt"
+
+    code, output = run(package, *arguments, "--redis", server.url(role, stranger))
+
+    assert code == 1
+    assert output.startswith("error: ")
+    assert "certificate" in output.lower()
+    assert output.count("\n") == 1, output
+
+
+@pytest.mark.parametrize(
+    ("package", "role", "arguments"), [("feeders", "feeder", ["health"]), ("consumers", "viewer", ["show", "BTC"])]
+)
+def test_a_server_of_another_name_is_refused_in_one_line(
+    server: TlsServer, package: str, role: str, arguments: list[str]
+) -> None:
+    code, output = ask(package, *arguments, "--redis", server.url(role, host="127.0.0.1"))
+
+    assert code == 1
+    assert "certificate" in output.lower()
+    assert output.count("\n") == 1, output
+
+
+def test_certificates_that_are_there_are_not_replaced(tmp_path: Path) -> None:
+    directory = make_certificates(tmp_path / "own")
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+
+    again = subprocess.run([SCRIPT, directory, "DNS:localhost"], capture_output=True, text=True, check=False)
+
+    assert again.returncode == 1
+    assert again.stderr == f"error: {directory}/ca.crt is there already: remove {directory} for new certificates\n"
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    assert {name for name in before if (directory / name).stat().st_mode & 0o077} == {"ca.crt", "server.crt"}
