@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from consumers.analysis.drawing import GREY, bins, legend_below, log_axis, log_bins, picture, say, time_axis
 from consumers.analysis.fill_event_file import RunFiles
+from consumers.analysis.mids import seen_mids
 from consumers.analysis.profit import profit_curve
 from consumers.analysis.statistics import SIDES, Market, ages, by_zone, measured, percentile
 from consumers.paper.fill_events import FillEvent
@@ -25,6 +26,8 @@ _SECONDS_A_DAY = 86_400
 _SMALLEST_AGE = 0.1
 """Milliseconds: a logarithmic axis has no zero."""
 
+_SLIPPAGE_IN_SIGHT = 0.1
+
 TimedEvent = tuple[float, FillEvent]
 """Days since 1970, as the library counts them, and what happened then."""
 
@@ -37,7 +40,10 @@ def fills_over_mid(run: RunFiles) -> bytes:
         if not markets:
             say(axes[0], "no orders on record")
         for market, axis in zip(markets, axes, strict=bool(markets)):
-            _draw_market(axis, market, [pair for pair in _timed(run) if _market(pair[1]) == market])
+            seen = [(one.time / _SECONDS_A_DAY, one.mid) for one in seen_mids(run) if one.market == market]
+            axis.plot([time for time, _ in seen], [mid for _, mid in seen], color=GREY, lw=1, label="mid")
+            _draw_orders(axis, [pair for pair in _timed(run) if _market(pair[1]) == market])
+            axis.set_title(str(market), loc="left", fontsize=11)
         legend_below(axes[-1])
 
     return picture(draw, rows=max(len(markets), 1), height=3.0)
@@ -68,7 +74,10 @@ def slippages(run: RunFiles) -> bytes:
 
     def draw(axes: list["Axes"]) -> None:
         found = {side: measured(run.events, "slippage_bps", side) for side in SIDES}
-        _histogram(axes[0], found, bins([value for values in found.values() for value in values]), "")
+        known = [value for values in found.values() for value in values]
+        # Zero is always in sight, and what is next to nothing looks like it.
+        edges = bins([*known, 0.0, _SLIPPAGE_IN_SIGHT]) if known else []
+        _histogram(axes[0], found, edges, "")
         axes[0].axvline(0, color=GREY, linewidth=1)
         axes[0].set_xlabel("bps against the best price at the decision; right of zero is cost")
 
@@ -158,9 +167,7 @@ def overlaid(samples: Sequence[tuple[str, Sequence[float]]], unit: str, *, logar
     return picture(draw)
 
 
-def _draw_market(axis: "Axes", market: Market, events: Sequence[TimedEvent]) -> None:
-    mids = [(time, event.arrival_mid) for time, event in events if event.arrival_mid is not None]
-    axis.plot([time for time, _ in mids], [mid for _, mid in mids], color=GREY, lw=1, label="mid at decisions")
+def _draw_orders(axis: "Axes", events: Sequence[TimedEvent]) -> None:
     # The tips are at the price: what is bought lies below it, what is sold above.
     for side in SIDES:
         done = [(time, one.effective_price or 0) for time, one in events if one.side == side and one.filled_quantity]
@@ -177,7 +184,6 @@ def _draw_market(axis: "Axes", market: Market, events: Sequence[TimedEvent]) -> 
                 linewidths=1.2,
                 zorder=3,
             )
-    axis.set_title(str(market), loc="left", fontsize=11)
     axis.ticklabel_format(axis="y", useOffset=False, style="plain")
     time_axis(axis)
 

@@ -1,9 +1,10 @@
 """Profit over a run, from its fill events alone: cash gained plus what is held at the last known mid."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from typing import NamedTuple
 
 from consumers.analysis.fill_event_file import RunFiles
+from consumers.analysis.mids import seen_mids
 
 
 class Profit(NamedTuple):
@@ -20,16 +21,17 @@ def profit_curve(run: RunFiles) -> list[Profit]:
     held: defaultdict[str, float] = defaultdict(float)
     mids: dict[str, float] = {}
     curve = []
+    seen = deque(seen_mids(run))
     for time, event in sorted(zip(run.times, run.events, strict=True), key=lambda pair: pair[0]):
+        while seen and seen[0].time <= time:
+            newest = seen.popleft()
+            mids[newest.market.symbol] = newest.mid
         if event.filled_quantity > 0 and event.effective_price is not None:
             sign = 1 if event.side == "buy" else -1
             cash -= sign * event.filled_quantity * event.effective_price
             held[event.symbol] += sign * event.filled_quantity
             fees += event.fee
             mids.setdefault(event.symbol, event.effective_price)
-        mid = event.mid_at_fill if event.mid_at_fill is not None else event.arrival_mid
-        if mid is not None:
-            mids[event.symbol] = mid
         worth = cash + sum(quantity * mids[symbol] for symbol, quantity in held.items() if quantity)
         curve.append(Profit(time, worth - fees, worth))
     return curve

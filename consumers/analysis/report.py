@@ -1,6 +1,6 @@
 """A run, or several beside each other, as one HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from consumers.analysis import plots, tables
 from consumers.analysis.acceptance import Row, passed
@@ -33,7 +33,12 @@ def run_page(run: RunFiles, rows: list[Row]) -> str:
             section("Profit", picture(plots.profit(run), "profit over time"), note="Positions at the last known mid."),
             section("Available volume", picture(plots.volumes(run), "available volume")),
             section("Slippage", picture(plots.slippages(run), "slippage")),
-            section("Fills by zone", picture(plots.zones(run), "fills by zone"), table(tables.zone_table(run))),
+            section(
+                "Fills by zone",
+                picture(plots.zones(run), "fills by zone"),
+                table(tables.zone_table(run)),
+                note=_misfits(run),
+            ),
             section("Age of the books traded on", picture(plots.book_ages(run), "book ages")),
             section("By side", table(tables.side_table([(run.session_id, run)]))),
             section("Times and mark-outs", table(tables.time_table(run)), note="Mark-outs: positive is in our favour."),
@@ -76,7 +81,8 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str]]:
         ("trades", f"{kpi.closed_trades}, {kpi.winning_trades} with profit"),
         ("orders filled", f"{fills} of {len(run.events)}"),
         ("duration", f"{kpi.actual_duration_seconds:.0f} s"),
-        ("ended by", kpi.end_reason),
+        ("positions left by", _counts(kpi.exits)),
+        ("run ended by", kpi.end_reason.replace("_", " ")),
     ]
 
 
@@ -87,5 +93,15 @@ def _settings(run: RunFiles) -> str:
     made_up = " The market is made up." if kpi.l2_source == "mock" else ""
     return (
         f"{', '.join(kpi.symbols)} from {kpi.l2_source}, fill model {kpi.fill_model}, calibration "
-        f"{kpi.calibration_version or 'none'}, from {kpi.start_time} to {kpi.end_time}.{made_up}"
+        f"{kpi.calibration_version or 'none'}, from {kpi.start_time[:19]} to {kpi.end_time[:19]} UTC.{made_up}"
     )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "none"
+
+
+def _misfits(run: RunFiles) -> str:
+    if run.kpi is None or not run.kpi.calibration_misfits:
+        return ""
+    return f"The calibration does not speak for this run: {'; '.join(run.kpi.calibration_misfits)}."

@@ -3,12 +3,14 @@
 import math
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from consumers.analysis.fill_event_file import read_run
+from consumers.analysis.mids import seen_mids
 from consumers.analysis.profit import profit_curve
 from consumers.analysis.statistics import (
     Market,
@@ -136,3 +138,28 @@ def test_profit_is_cash_plus_what_is_held_at_the_last_mid(tmp_path: Path) -> Non
     assert [point.time - BEGAN for point in curve] == [1, 2, 3]
     assert [point.before_fees for point in curve] == pytest.approx([-0.5, 1.0, 2.0])
     assert [point.after_fees for point in curve] == pytest.approx([-0.6, 0.9, 1.7])
+
+
+def test_a_mid_stands_where_it_was_seen_not_where_the_waiting_order_ended(tmp_path: Path) -> None:
+    waits: dict[str, Any] = {"fill_model": "queue", "mid_at_fill": None}
+    events = [
+        unfilled(12, trade_id="T2", arrival_mid=90.0, **waits),
+        fill_event(25, trade_id="T15", arrival_mid=95.0, **waits | {"mid_at_fill": 97.0}),
+        sale(30, 15, arrival_mid=98.0, mid_at_fill=98.0),
+    ]
+
+    seen = seen_mids(read_run(write_run(tmp_path, events, decisions=[decision(2, None, None)])))
+
+    # Of the trade T15 it is not known when it was decided on.
+    assert [(one.time - BEGAN, one.mid) for one in seen] == [(2, 90.0), (25, 97.0), (30, 98.0)]
+
+
+def test_an_old_mid_of_a_waiting_order_marks_no_position(tmp_path: Path) -> None:
+    events = [
+        fill_event(1, effective_price=100.0, mid_at_fill=100.0, arrival_mid=100.0, fee=0.0),
+        unfilled(20, trade_id="T19", fill_model="queue", arrival_mid=500.0, mid_at_fill=None),
+    ]
+
+    curve = profit_curve(read_run(write_run(tmp_path, events)))
+
+    assert [point.before_fees for point in curve] == [0.0, 0.0]
