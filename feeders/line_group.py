@@ -25,6 +25,7 @@ class _Watched:
     """What is known of one line's silence."""
 
     updates: int = 0
+    first: int = 0
     behind_since: float | None = None
     silent: bool = False
     replaced_at: float = 0.0
@@ -82,15 +83,17 @@ class LineGroup:
         if self.race is None:
             return
         stood_still, self._looked_at = now - self._looked_at > SILENT_AFTER / 2, now
-        totals = [result.updates for result in self.race.results]
-        moved = [total != watched.updates for total, watched in zip(totals, self._watched, strict=True)]
-        for slot, watched in enumerate(self._watched):
-            watched.updates = totals[slot]
-            if moved[slot] or stood_still:
+        both = list(zip(self.race.results, self._watched, strict=True))
+        # Only what a line brings first is something that the others lack.
+        news = any(result.first != watched.first for result, watched in both)
+        for slot, (result, watched) in enumerate(both):
+            moved = result.updates != watched.updates
+            watched.updates, watched.first = result.updates, result.first
+            if moved or stood_still:
                 watched.behind_since = None
-            elif watched.behind_since is None and any(moved):
+            elif watched.behind_since is None and news:
                 watched.behind_since = now
-            self._judge(slot, watched, moved=moved[slot], now=now)
+            self._judge(slot, watched, moved=moved, now=now)
 
     def _judge(self, slot: int, watched: _Watched, *, moved: bool, now: float) -> None:
         exchange, keeper = self.feed.exchange, self.keepers[slot]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 _MAX_PENDING = 64
 """Updates of one symbol that wait for the slower line to bring them too; what is further behind is not measured."""
 
-_MAX_UNMATCHED = 100
-"""Updates in a row that nobody waited for, after which the exchange has started its ids again."""
+_MAX_FALLEN = 20
+"""Updates in a row below what their own line brought before, after which the exchange has started its ids again."""
 
 _STEPS = 4
 """Classes for each doubling of a time: a quantile is right within an eighth of it."""
@@ -60,13 +60,14 @@ def _middle_us(number: int) -> float:
 
 
 class _Course:
-    """One symbol's newest id, and the updates that only one line has brought so far."""
+    """One symbol's newest ids, and the updates that only one line has brought so far."""
 
-    __slots__ = ("ids", "newest", "slots", "times_us", "unmatched")
+    __slots__ = ("fallen", "ids", "newest", "newest_of", "slots", "times_us")
 
-    def __init__(self) -> None:
+    def __init__(self, lines: int) -> None:
         self.newest = -1
-        self.unmatched = 0
+        self.newest_of = [-1] * lines
+        self.fallen = [0] * lines
         self.ids: deque[int] = deque(maxlen=_MAX_PENDING)
         self.times_us: deque[int] = deque(maxlen=_MAX_PENDING)
         self.slots: deque[int] = deque(maxlen=_MAX_PENDING)
@@ -76,11 +77,13 @@ class _Course:
         self.times_us.popleft()
         self.slots.popleft()
 
-    def start_again(self) -> None:
-        self.newest, self.unmatched = -1, 0
-        self.ids.clear()
-        self.times_us.clear()
-        self.slots.clear()
+    def started_again(self, update_id: int, slot: int) -> bool:
+        """Take note of an id of this line; whether the exchange has begun its ids anew."""
+        if update_id >= self.newest_of[slot]:
+            self.newest_of[slot], self.fallen[slot] = update_id, 0
+            return False
+        self.fallen[slot] += 1
+        return self.fallen[slot] > _MAX_FALLEN
 
 
 class LineRace:
@@ -94,25 +97,21 @@ class LineRace:
 
     def note(self, native: str, update_id: int) -> None:
         """The line in `slot` has brought this update of a book."""
-        result = self.results[self.slot]
+        slot, result = self.slot, self.results[self.slot]
         result.updates += 1
         course = self._courses.get(native)
-        if course is None:
-            course = self._courses[native] = _Course()
+        if course is None or course.started_again(update_id, slot):
+            course = self._courses[native] = _Course(len(self.results))
+            course.newest_of[slot] = update_id
         if update_id > course.newest:
             result.first += 1
-            course.newest, course.unmatched = update_id, 0
+            course.newest = update_id
             course.ids.append(update_id)
             course.times_us.append(self.now_us)
-            course.slots.append(self.slot)
+            course.slots.append(slot)
             return
         while course.ids and course.ids[0] < update_id:
             course.drop_first()
-        if course.ids and course.ids[0] == update_id and course.slots[0] != self.slot:
+        if course.ids and course.ids[0] == update_id and course.slots[0] != slot:
             self.results[course.slots[0]].add_lead(max(self.now_us - course.times_us[0], 0))
             course.drop_first()
-            course.unmatched = 0
-            return
-        course.unmatched += 1
-        if course.unmatched > _MAX_UNMATCHED:
-            course.start_again()
