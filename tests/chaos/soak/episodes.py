@@ -57,7 +57,7 @@ def _of_exchange(dice: random.Random, exchange: str, natives: Sequence[str]) -> 
     kinds: list[tuple[str, ...]] = [(kind,) for kind in sorted(frames) if kind != _NOT_JUDGED]
     if exchange == "binance":
         # A lost update makes the feeder ask for the snapshot that is spoiled.
-        kinds += [("stale_snapshot", "drop"), ("empty_snapshot", "drop"), ("rest_truncated", "drop")]
+        kinds += [("stale_snapshot", "drop"), ("rest_truncated", "drop")]
         kinds += [("rest_delay", "drop"), ("rest_status", "drop"), ("rest_timeout", "drop")]
     chosen = dice.choice(kinds)
     faults = tuple(_on_symbols(kind, symbols) for kind in chosen)

@@ -18,6 +18,7 @@ from tests.chaos.soak.watch import Played, Watch, unexplained
 
 SAMPLE_INTERVAL = 10.0
 _START_LIMIT = 90.0
+_START_INTERVAL = 0.1
 _RECOVERY_LIMIT = 60.0
 _READERS_LIMIT = 10.0
 """Seconds after which readers must have noticed, too, that all is well: at least one report."""
@@ -49,17 +50,18 @@ class Soak:
             async with self._running(server) as bus:
                 symbols = {name: exchange.symbols for name, exchange in self._exchanges.items()}
                 watch = Watch(server.url, symbols)
-                begin = time.monotonic()
-                self._well_since = begin
-                async with asyncio.TaskGroup() as tasks:
-                    helpers = [tasks.create_task(reader.run()) for reader in self._readers]
-                    helpers += [tasks.create_task(watch.run()), tasks.create_task(self._look(begin, watch))]
+                async with _one_error(), asyncio.TaskGroup() as tasks:
+                    for reader in self._readers:
+                        tasks.create_task(reader.run())
+                    await self._until_read()
+                    begin = self._well_since = time.monotonic()
+                    helpers = [tasks.create_task(watch.run()), tasks.create_task(self._look(begin, watch))]
                     await self._play(bus, begin + seconds)
                     await asyncio.sleep(REPORT_INTERVAL)
                     self._weigh(server)
-                    await self._stop(watch)
-                    for helper in helpers[len(self._readers) :]:
+                    for helper in helpers:
                         helper.cancel()
+                    await self._stop(watch)
                 self._outcome.seconds = time.monotonic() - begin
                 return self._outcome
 
@@ -77,6 +79,13 @@ class Soak:
                 self._readers.append(ReaderProcess(exchange, server.url, self._directory, self._readers_each))
                 stack.enter_context(stopped_at_end(self._readers[-1]))
             yield bus
+
+    async def _until_read(self) -> None:
+        deadline = time.monotonic() + _START_LIMIT
+        while not all(reader.reports for reader in self._readers):
+            if time.monotonic() > deadline or not self._all_run():
+                raise SoakError(f"the readers have no books; see {self._directory}")
+            await asyncio.sleep(_START_INTERVAL)
 
     async def _play(self, bus: SoakBus, end: float) -> None:
         """One episode after the other, and time at the end for the last one to be over."""
@@ -124,7 +133,7 @@ class Soak:
             self._say(self._progress(at, watch))
 
     def _all_run(self) -> bool:
-        return all(worker.process.poll() is None for worker in self._feeders)
+        return all(worker.process.poll() is None for worker in (*self._feeders, *self._readers))
 
     def _is_quiet(self) -> bool:
         return not self._played or self._played[-1].end is not None
@@ -160,3 +169,12 @@ class Soak:
             f"{each.exchange} {each.native} at {time.strftime('%H:%M:%S', time.gmtime(each.at))} UTC"
             for each in unexplained(watch.suspects, self._played)
         ]
+
+
+@contextlib.asynccontextmanager
+async def _one_error() -> AsyncIterator[None]:
+    """The first error of a group of tasks, by itself."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
