@@ -1,8 +1,9 @@
-"""Readers in a process of their own that can be stopped: how old books were when they came, and what waking was like."""
+"""Readers in a process of their own that can be stopped: how old books were as they came, and what waking was like."""
 
 import argparse
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -29,10 +30,10 @@ _WAKING_LIMIT = 30.0
 
 @dataclass
 class Waking:
-    """What came after a standstill: seconds until every book was right, and readings that were false until then."""
+    """What came after a standstill: when every book was right, by the time of day, and what was false until then."""
 
     stood_still: float
-    right_after: float
+    right_at: float
     called_live_but_old: int
 
 
@@ -171,8 +172,8 @@ class _Readers:
                     false += age > _FALSE_AGE
                     right += age < MAX_AGE and _consistent(book)
             if right == len(readings):
-                break
-        return Waking(stood_still, elapsed() - woken, false)
+                return Waking(stood_still, now, false)
+        return Waking(stood_still, math.inf, false)
 
 
 def _consistent(book: OrderBookSnapshot) -> bool:
