@@ -23,6 +23,7 @@ from schemas.instruments import Instrument, InstrumentRegistry
 from schemas.redis_names import RedisNames
 from schemas.snapshot import OrderBookSnapshot
 from schemas.trade import Trade
+from schemas.url_secrets import masked
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Feeder:
             on_answer,
             on_standstill=self.publisher.discard,
         )
-        self._endpoint = settings.ws_url or venue.ws_url
+        self._endpoint = masked(settings.ws_url or venue.ws_url)
         self._heartbeat = Heartbeat(settings.redis_url, names, self._beat, self._book_names, self._resubmit)
 
     async def run(self) -> None:

@@ -13,6 +13,7 @@ from feeders.control_client import control_client
 from feeders.settings import is_made_up
 from schemas.heartbeat import HEARTBEAT_INTERVAL, HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
 from schemas.redis_names import RedisNames
+from schemas.url_secrets import redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Heartbeat:
         on_data_lost: Callable[[], None],
     ) -> None:
         self._redis = control_client(url)
+        self._secrets = secrets_of(url)
         self._names = names
         self._make = make
         self._book_names = book_names
@@ -50,7 +52,7 @@ class Heartbeat:
             except (RedisError, OSError, TimeoutError) as error:
                 # That it is a replica is what the publisher says already.
                 if not self._failing and not isinstance(error, ReadOnlyError):
-                    logger.warning("cannot tell that this feeder lives: %s", error)
+                    logger.warning("cannot tell that this feeder lives: %s", redacted(error, self._secrets))
                 self._failing = True
             await asyncio.sleep(HEARTBEAT_INTERVAL)
 

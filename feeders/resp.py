@@ -11,6 +11,7 @@ from typing import Any, cast
 import hiredis
 
 from feeders.redis_address import RedisAddress
+from schemas.url_secrets import redacted
 
 Reply = bytes | int | list[Any] | hiredis.ReplyError | None
 OnReplies = Callable[[list[Reply]], None]
@@ -203,7 +204,10 @@ async def _log_in(connection: RespConnection, address: RedisAddress) -> None:
     for command in commands:
         reply = await connection.call(*command)
         if isinstance(reply, hiredis.ReplyError):
-            raise RedisConnectionError(f"{address.masked}: refused {command[0]} ({reply})")
+            # Some servers repeat what they do not understand.
+            raise RedisConnectionError(
+                f"{address.masked}: refused {command[0]} ({redacted(reply, [address.password])})"
+            )
 
 
 def _reason(error: BaseException) -> str:

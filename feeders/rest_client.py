@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 
+from schemas.url_secrets import masked, redacted, secrets_of
+
 logger = logging.getLogger(__name__)
 
 _BODY_IN_ERROR = 200
@@ -94,9 +96,9 @@ class RestClient:
             await self._session.close()
 
     def url(self, path: str, parameters: Mapping[str, str | int]) -> str:
-        """The address of a request, as a recording keeps it."""
+        """The address of a request, as people and recordings get it."""
         query = "&".join(f"{key}={value}" for key, value in parameters.items())
-        return f"{self.base_url}{path}" + (f"?{query}" if query else "")
+        return f"{masked(self.base_url)}{path}" + (f"?{query}" if query else "")
 
     async def get(self, path: str, parameters: Mapping[str, str | int], weight: int, *, urgent: bool = True) -> bytes:
         """The answer's body. Raises RestError, RestRefusedError or RestBlockedError."""
@@ -110,7 +112,8 @@ class RestClient:
             async with self._session.get(self.base_url + path, params=dict(parameters)) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RestError(f"{url}: {str(error) or type(error).__name__}") from error
+            told = redacted(error, secrets_of(self.base_url)) or type(error).__name__
+            raise RestError(f"{url}: {told}") from error
         if (used := answer.headers.get(self._used_header, "")).isdecimal():
             self.budget.observe(int(used))
         if answer.status != 200:
@@ -125,7 +128,8 @@ class RestClient:
             raise RestError(f"{url}: limit exceeded (HTTP {status}), no request for {seconds:g} s: {text}")
         if status == 451:
             raise RestBlockedError(
-                f"{self.base_url} does not serve this location (HTTP 451): choose another host with --rest-url: {text}"
+                f"{masked(self.base_url)} does not serve this location (HTTP 451): "
+                f"choose another host with --rest-url: {text}"
             )
         if status == 403:
             self.budget.close_for(300.0)

@@ -11,6 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError
+from schemas.url_secrets import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +98,10 @@ class BaseWebSocketClient(ABC):
                 user_agent_header="bookbus",
             )
         except TimeoutError as error:
-            raise WebSocketTimeoutError(f"{self.url} did not answer within {self.timeout:g} s") from error
+            raise WebSocketTimeoutError(f"{masked(self.url)} did not answer within {self.timeout:g} s") from error
         except (OSError, WebSocketException) as error:
-            raise WebSocketConnectionError(f"cannot connect to {self.url}: {error}") from error
+            told = redacted(error, secrets_of(self.url))
+            raise WebSocketConnectionError(f"cannot connect to {masked(self.url)}: {told}") from error
         now = time.monotonic()
         self.opened_at = self.last_frame = self.last_pong = now
 

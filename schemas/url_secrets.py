@@ -1,7 +1,8 @@
 """Passwords and URLs: kept out of what people see, put in where they were kept apart."""
 
 import re
-from urllib.parse import quote, urlsplit
+from collections.abc import Iterable
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 _ONE_PLACE = r"(?:\[[\da-fA-F:.]+\]|[\w.-]*)(?::\d+)?"
 _PLACES = re.compile(rf"{_ONE_PLACE}(?:,{_ONE_PLACE})*")
@@ -32,3 +33,22 @@ def with_password(url: str, password: str) -> str:
     """The URL with the password of the user whom it names without one; as it is where it names none."""
     found = _USER_ALONE.fullmatch(url)
     return url if found is None else f"{found['head']}:{quote(password, safe='')}{found['tail']}"
+
+
+def secrets_of(url: str) -> list[str]:
+    """The passwords in the URL, as they are written there and as they are meant."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return []
+    _, _, written = parts.netloc.rpartition("@")[0].partition(":")
+    options = [value for name, value in parse_qsl(parts.query) if "password" in name]
+    return [secret for secret in (written, unquote(written), *options) if secret]
+
+
+def redacted(text: object, secrets: Iterable[str | None]) -> str:
+    """The text of somebody else, without the secrets that he may repeat."""
+    shown = str(text)
+    for secret in filter(None, secrets):
+        shown = shown.replace(secret, HIDDEN)
+    return shown

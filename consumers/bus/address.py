@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.connection import SSLConnection, parse_url
 
-from schemas.url_secrets import masked
+from schemas.url_secrets import masked, redacted
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 _DEFAULT_HOST = "localhost"
@@ -69,6 +69,8 @@ def unreachable(address: BusAddress, error: OSError) -> BusConnectionError:
 
 def refused(address: BusAddress, message: str) -> BusConnectionError:
     """The server answered with an error."""
+    # Some servers repeat what they do not understand.
+    message = redacted(message, [address.password])
     code = message.partition(" ")[0]
     if code == "NOAUTH":
         return BusConnectionError(f"{address.masked} wants a password: redis://:PASSWORD@host:port/0")

@@ -7,6 +7,7 @@ import redis
 
 from schemas.redis_names import RedisNames
 from schemas.trade import Trade, TradeError, trade_of
+from schemas.url_secrets import redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class BusTradeTail:
         self._client: Any = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=_LIMIT, socket_connect_timeout=_LIMIT
         )
+        self._secrets = secrets_of(url)
         self._last = ""
 
     def take(self) -> list[Trade]:
@@ -39,8 +41,8 @@ class BusTradeTail:
             trades = self._take()
         except redis.RedisError as error:
             if not self.trouble:
-                logger.warning("no trades of %s: %s", self._stream, error)
-            self.trouble = str(error)
+                logger.warning("no trades of %s: %s", self._stream, redacted(error, self._secrets))
+            self.trouble = redacted(error, self._secrets)
             return []
         if self.trouble:
             logger.info("trades of %s are read again", self._stream)

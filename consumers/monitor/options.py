@@ -58,6 +58,7 @@ def start_logging(level: str) -> None:
     if number is None:
         fail(f"unknown log level {level!r}: use debug, info, warning or error")
     logging.basicConfig(level=number, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
+    logging.getLogger("websockets").setLevel(max(number, logging.INFO))
 
 
 def split_names(names: str, option: str) -> list[str]:

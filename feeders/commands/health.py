@@ -13,7 +13,7 @@ from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, Redi
 from feeders.control_client import control_client
 from schemas.heartbeat import LineReport
 from schemas.redis_names import RedisNames
-from schemas.url_secrets import masked
+from schemas.url_secrets import masked, redacted, secrets_of
 
 LINE_SILENT = 2
 """Exit code of `--strict` where the books live by one line of several."""
@@ -58,7 +58,7 @@ def health(
     except ValueError as error:
         fail(str(error))
     except (RedisError, OSError, TimeoutError) as error:
-        fail(f"no answer from {masked(redis)}: {error}")
+        fail(f"no answer from {masked(redis)}: {redacted(error, secrets_of(redis))}")
     if not alive:
         fail(f"no feeder on {host or socket.gethostname()} shows signs of life")
     typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))

@@ -20,7 +20,7 @@ from feeders.shard import parse_shard
 from feeders.symbol_selection import SymbolSelection, parse_selection
 from schemas.instruments import SymbolError
 from schemas.redis_names import DEFAULT_PREFIX
-from schemas.url_secrets import masked, with_password
+from schemas.url_secrets import masked, redacted, secrets_of, with_password
 
 
 def add_kept_password(url: str | None) -> str | None:
@@ -121,8 +121,9 @@ async def require_redis(url: str) -> None:
     try:
         await redis.ping()
     except (RedisError, OSError, TimeoutError) as error:
+        told = redacted(error, secrets_of(url))
         fail(
-            f"no Redis at {masked(url)} ({error}): start one with `make redis` or `docker compose up redis`, "
+            f"no Redis at {masked(url)} ({told}): start one with `make redis` or `docker compose up redis`, "
             "or name another with --redis"
         )
     finally:

@@ -37,6 +37,7 @@ from feeders.rest_client import RestError
 from feeders.settings import FeederSettings
 from schemas.instruments import SymbolError
 from schemas.redis_names import RedisNames
+from schemas.url_secrets import masked
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
     try:
         names = RedisNames(settings.prefix)
         venue.protocol((), settings.options)
-        endpoint = settings.ws_url or venue.ws_url
+        endpoint = masked(settings.ws_url or venue.ws_url)
         await refuse_mixed_prefix(settings.redis_url, names, settings.exchange, endpoint)
         recorder = Recorder(settings.record_to, settings.exchange) if settings.record_to else None
     except (PrefixTakenError, ValueError, OSError) as error:

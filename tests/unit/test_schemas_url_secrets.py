@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.connection import parse_url
 
-from schemas.url_secrets import masked, with_password
+from schemas.url_secrets import masked, redacted, secrets_of, with_password
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,19 @@ def test_a_password_kept_apart_reaches_the_url_as_it_is_and_is_not_shown(passwor
 )
 def test_a_password_goes_only_to_a_user_who_was_named_without_one(url: str) -> None:
     assert with_password(url, "s3cret") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://ada:s3%20cret@h", "redis://h?password=s3%20cret", "unix://:s3%20cret@/run/r.sock"),
+        *("redis+sentinel://h/s?sentinel_password=s3%20cret", "wss://ada:s3%20cret@h/ws"),
+    ],
+)
+def test_what_others_repeat_of_a_url_is_taken_out(url: str) -> None:
+    assert redacted(ValueError("unknown command AUTH ada s3 cret"), secrets_of(url)) == "unknown command AUTH ada ***"
+
+
+@pytest.mark.parametrize("url", ["redis://h", "redis://ada@h", "redis://[", ""])
+def test_a_url_without_secrets_changes_no_text(url: str) -> None:
+    assert redacted("ada at h", secrets_of(url)) == "ada at h"
