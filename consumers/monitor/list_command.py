@@ -70,7 +70,8 @@ def _print(readers: list[Reader], registry: Registry) -> None:
         # A row that a narrow terminal breaks is better than one with its figures cut off.
         Console(width=_WIDTH).print(table_of(readers), crop=False)
     behind = sum(reader.state in (ReaderState.SLOW, ReaderState.STOPPED) for reader in readers)
-    typer.echo(f"{len(readers)} readers, {behind} of them slow or stopped" if readers else "nobody reads")
+    count = "1 reader" if len(readers) == 1 else f"{len(readers)} readers"
+    typer.echo(f"{count}, {behind} slow or stopped" if readers else "nobody reads")
     for view, remark in ((registry.clients, _NO_CLIENTS), (registry.records, _NO_RECORDS)):
         if view is None:
             typer.echo(remark)

@@ -54,7 +54,7 @@ def test_readers_and_other_programs_are_listed(own_redis_server: LocalServer, cl
     assert (ours["record"]["symbols"], ours["subscriptions"], ours["state"]) == (["BTC-USDT", "ETH-USDT"], 3, "ok")
     assert (shown.exit_code, shown.stderr) == (0, "")
     assert ours["name"] in shown.stdout
-    assert "2 readers, 0 of them slow or stopped" in shown.stdout
+    assert "2 readers, 0 slow or stopped" in shown.stdout
     wait_for(lambda: not client.client_list(_type="pubsub"))
     assert run(url).stdout == "nobody reads\n"
 

@@ -118,7 +118,7 @@ def reading_processes(url: str, readers: Sequence[int], symbols: Sequence[str]) 
             processes.append(ReadingProcess(url, count, symbols))
             stack.callback(processes[-1].close)
         for process in processes:
-            wait_for(process.ready, 60, "all books")
+            wait_for(process.ready, 120, "all books")
         yield processes
 
 
@@ -134,7 +134,7 @@ class _Readers:
         for provider in self._providers:
             provider.start()
         for provider in self._providers:
-            provider.wait_until_live(timeout=30)
+            provider.wait_until_live(timeout=60)
 
     def watch(self, over: Callable[[], bool]) -> None:
         seen = elapsed()
