@@ -198,6 +198,7 @@ def _histogram(axis: "Axes", found: dict[Side, list[float]], edges: Sequence[flo
         axis.hist(values, edges, color=COLOURS[side], alpha=0.25)
         axis.hist(values, edges, color=COLOURS[side], histtype="step", linewidth=1.8, label=label)
     axis.set_ylabel("orders")
+    axis.locator_params(axis="y", integer=True)
     legend_below(axis)
 
 

@@ -80,9 +80,8 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str]]:
         ("fees", f"{kpi.fees:.4g} {kpi.quote}"),
         ("trades", f"{kpi.closed_trades}, {kpi.winning_trades} with profit"),
         ("orders filled", f"{fills} of {len(run.events)}"),
-        ("duration", f"{kpi.actual_duration_seconds:.0f} s"),
         ("positions left by", _counts(kpi.exits)),
-        ("run ended by", kpi.end_reason.replace("_", " ")),
+        ("run", f"{kpi.actual_duration_seconds:.0f} s, ended by {kpi.end_reason.replace('_', ' ')}"),
     ]
 
 
@@ -91,9 +90,10 @@ def _settings(run: RunFiles) -> str:
     if kpi is None:
         return "No KPI file lies beside the events: what only it tells is unknown."
     made_up = " The market is made up." if kpi.l2_source == "mock" else ""
+    start, end = (time[:19].replace("T", " ") for time in (kpi.start_time, kpi.end_time))
     return (
         f"{', '.join(kpi.symbols)} from {kpi.l2_source}, fill model {kpi.fill_model}, calibration "
-        f"{kpi.calibration_version or 'none'}, from {kpi.start_time[:19]} to {kpi.end_time[:19]} UTC.{made_up}"
+        f"{kpi.calibration_version or 'none'}, from {start} to {end} UTC.{made_up}"
     )
 
 
