@@ -16,6 +16,9 @@ SILENT_AFTER = 3.0
 """Seconds in which a line brings nothing of what another one brings, after which that is told."""
 
 _LOOK_INTERVAL = 0.5
+_STOOD_STILL = 1.5
+"""Seconds between two looks after which what the lines brought meanwhile may not have been taken yet."""
+
 _REPLACE_INTERVAL = 30.0
 """Seconds between two attempts to replace a silent connection."""
 
@@ -82,7 +85,7 @@ class LineGroup:
         """Compare what the lines brought since the last look."""
         if self.race is None:
             return
-        stood_still, self._looked_at = now - self._looked_at > SILENT_AFTER / 2, now
+        stood_still, self._looked_at = now - self._looked_at > _STOOD_STILL, now
         both = list(zip(self.race.results, self._watched, strict=True))
         # Only what a line brings first is something that the others lack.
         news = any(result.first != watched.first for result, watched in both)

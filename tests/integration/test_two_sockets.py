@@ -1,20 +1,28 @@
 """Two connections for the same symbols: losing either one costs no book, no snapshot and no update."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import feeders.line_group
+from feeders.__main__ import app
 from feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from feeders.exchanges.adapter import Wiring
 from feeders.exchanges.venue import venue_of
+from feeders.line_group import line_reports
 from feeders.reconnect import ReconnectPolicy
+from feeders.simulator.binance import BinanceSimulator
 from feeders.simulator.exchanges import create, settings_of
 from feeders.simulator.faults import Fault
 from schemas.snapshot import OrderBookSnapshot
+from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
+from tests.support.witness import witness
 
 NATIVES = {
     "binance": ("BTCUSDT", "ETHUSDT", "SOLUSDT"),
@@ -124,3 +132,95 @@ async def test_a_cut_of_either_line_loses_no_book_and_asks_for_no_snapshot(excha
         assert [book.state for book in lines.books if book.state != "live"] == []
         assert lines.wrong() == []
         assert sum(keeper.reconnects for keeper in lines.feed.keepers) == CUTS
+
+
+@all_venues
+async def test_a_silent_line_is_told_within_seconds_replaced_and_told_well_again(
+    exchange: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeders.line_group, "SILENT_AFTER", 1.0)
+    caplog.set_level(logging.INFO, "feeders.line_group")
+    async with two_lines(exchange) as lines:
+        lines.simulator.inject(Fault(kind="silence", connection=lines.connections[0]))
+        await await_for(lambda: any(report.silent for report in line_reports(lines.feed.groups)), 5, "the alarm")
+        await await_for(lambda: not any(report.silent for report in line_reports(lines.feed.groups)), 5, "its end")
+        await await_for(lambda: sum(keeper.handovers for keeper in lines.feed.keepers) == 1, 5, "the change")
+
+        said = [(record.levelname, record.message.partition("line ")[2][2:]) for record in caplog.records]
+        assert said == [
+            ("WARNING", "brings nothing while another brings updates"),
+            ("INFO", "brings updates again"),
+        ]
+        assert lines.feed.counters().lost == 0
+        assert lines.wrong() == []
+        assert sum(keeper.reconnects for keeper in lines.feed.keepers) == 0
+
+
+async def test_what_one_line_drops_the_other_brings() -> None:
+    async with two_lines("binance") as lines:
+        for turn in range(CUTS):
+            lines.simulator.inject(Fault(kind="drop", connection=lines.connections[turn % 2], count=2))
+            await lines.more_books(3)
+
+        assert lines.simulator.status()["faults_played"]["drop"] > 0
+        assert lines.feed.counters().lost == 0
+        assert lines.wrong() == []
+
+
+async def test_an_announced_shutdown_of_both_lines_replaces_one_after_the_other() -> None:
+    async with two_lines("binance") as lines:
+        at_once: list[int] = []
+        lines.simulator.inject(Fault(kind="server_shutdown", value=5.0))
+
+        def replaced() -> bool:
+            at_once.append(sum(len(keeper.lines) - 1 for keeper in lines.feed.keepers))
+            return all(keeper.handovers == 1 for keeper in lines.feed.keepers)
+
+        await await_for(replaced, 10, "both changes")
+
+        assert max(at_once) == 1
+        assert lines.feed.counters().lost == 0
+        assert sum(keeper.reconnects for keeper in lines.feed.keepers) == 0
+
+
+async def test_reports_tell_who_was_first_by_how_much() -> None:
+    async with two_lines("binance") as lines:
+        await lines.more_books(10)
+
+        reports = line_reports(lines.feed.groups)
+        assert [(report.line, report.open, report.silent) for report in reports] == [(1, 1, False), (2, 1, False)]
+        assert all(report.updates >= 10 * len(lines.natives) for report in reports)
+        assert sum(report.first for report in reports) >= 10 * len(lines.natives)
+        assert all(0 <= (report.lead_median_ms or 0) < 1000 for report in reports)
+
+
+async def test_two_lines_on_the_command_line_show_in_the_heartbeat_and_survive_cuts(redis_url: str) -> None:
+    natives, symbols = NATIVES["binance"], ("BTC-USDT", "ETH-USDT", "SOL-USDT")
+    async with (
+        BinanceSimulator(symbols=natives, seed=6, levels=200) as exchange,
+        witness(redis_url, "binance", symbols, exchange.truth) as seen,
+    ):
+
+        def connected() -> int:
+            return str(exchange.status()["connections"]).count("'connection'")
+
+        with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, natives, "--lines", "2") as feeder:
+            await await_for(lambda: all(seen.seen[symbol] > 3 for symbol in symbols), 30, "books")
+            await await_for(lambda: connected() == 2, 10, "both lines")
+            for connection in (1, 2):
+                exchange.inject(Fault(kind="reset", connection=connection))
+                before = dict(seen.seen)
+                await await_for(lambda: connected() == 2, 10, "the cut line")
+                await await_for(lambda b=before: all(seen.seen[s] > b[s] + 20 for s in symbols), 20, "more books")  # type: ignore[misc]
+
+            assert seen.never_left_live(symbols), feeder.log
+            assert (seen.wrong, seen.gaps) == ([], 0)
+            assert exchange.status()["connects"] == 4
+            told = await asyncio.to_thread(health, redis_url)
+            assert "line 1: 1 of 1 open, first with" in told
+            assert "line 2: 1 of 1 open, first with" in told
+
+
+def health(redis_url: str) -> str:
+    """What the command says."""
+    return CliRunner().invoke(app, ["health", "--redis", redis_url]).output
