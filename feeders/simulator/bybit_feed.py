@@ -20,7 +20,8 @@ class BybitFeed:
         self.market = market
         self.instrument = market.instrument
         self._truth_flushes = truth_flushes
-        self._begin(Random(f"first id:{self.instrument.native}").randrange(10**7, 10**8))  # noqa: S311
+        self._shown_at: dict[int, int] = {}
+        self._show(Random(f"first id:{self.instrument.native}").randrange(10**7, 10**8), self.market.top(DEPTH))  # noqa: S311
 
     @property
     def sequence(self) -> int:
@@ -59,15 +60,12 @@ class BybitFeed:
     def restart(self) -> None:
         """Begin anew with another book and the lowest id."""
         self.market.restart()
-        self._begin(RESTARTED)
-
-    def _begin(self, first_id: int) -> None:
-        self._shown_at: dict[int, int] = {}
-        self._show(first_id, self.market.top(DEPTH))
+        self._show(RESTARTED, self.market.top(DEPTH))
 
     def _show(self, update_id: int, book: BookAt) -> None:
         self.update_id = update_id
         self._shown = book
+        self._shown_at.pop(update_id, None)  # of an earlier beginning: the newest are the last
         self._shown_at[update_id] = book.update_id
         if len(self._shown_at) > self._truth_flushes:
             del self._shown_at[next(iter(self._shown_at))]

@@ -61,17 +61,14 @@ class UpbitFeed:
         if first is None:
             raise ValueError(f"{self.instrument.native} shows no first book")
         age = Random(f"age:{self.instrument.native}").randrange(1000, _OLDEST)  # noqa: S311
-        self._begin(first, now_ms - age)
+        self._shown_at: dict[int, int] = {}
+        self._times: deque[int] = deque()
+        self._show(first, now_ms - age)
 
     @property
     def live(self) -> LiveFeed:
         """The market behind it."""
         return self._source.live
-
-    def _begin(self, book: ShownBook, time_ms: int) -> None:
-        self._shown_at: dict[int, int] = {}
-        self._times: deque[int] = deque()
-        self._show(book, time_ms)
 
     def _show(self, book: ShownBook, time_ms: int) -> None:
         self.book = book
@@ -116,7 +113,7 @@ class UpbitFeed:
         self._source.restart()
         self._set_back += _SET_BACK
         book = self._source.next() or self.book
-        self._begin(book, time_ms - self._set_back)
+        self._show(book, time_ms - self._set_back)
 
 
 class LiveSource:

@@ -11,7 +11,11 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One fault played once. Seconds; `noticed` is None if readers noticed nothing, `recovered` if nothing to was."""
+    """One fault played once, in seconds.
+
+    `noticed`: from its beginning until a reader saw it; None if none did. `recovered`: from its end until the last book
+    was live, at a moment after that end, and stayed so; None if that did not happen.
+    """
 
     fault: str
     noticed: float | None

@@ -31,6 +31,7 @@ def run(
     scenarios: Annotated[list[str] | None, typer.Argument(help="Names or files; all without any.")] = None,
     seconds: Annotated[float, typer.Option(help="Play each scenario again and again for so long.")] = 0.0,
     symbols: Annotated[int | None, typer.Option(help="Markets, instead of what the scenario says.")] = None,
+    patience: Annotated[float, typer.Option(help="Stretch limits of time, on a busy machine.")] = 1.0,
     list_: Annotated[bool, typer.Option("--list", help="Only tell what there is.")] = False,
 ) -> None:
     """Play scenarios with faults on real processes and print what readers saw of each."""
@@ -47,7 +48,7 @@ def run(
     try:
         for name, scenario in files:
             typer.echo(f"playing {name}: {scenario.about}", err=True)
-            results.append(asyncio.run(play(name, _sized(scenario, symbols), seconds)))
+            results.append(asyncio.run(play(name, _sized(scenario, symbols), seconds, patience)))
             for failure in results[-1].all_failures:
                 typer.echo(f"FAILED {failure}", err=True)
             if results[-1].all_failures:

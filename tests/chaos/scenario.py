@@ -27,7 +27,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One thing to do; exactly one of these is given."""
 
     exchange: dict[str, Any] | None = None
-    """A fault as the simulator's control endpoint takes it."""
+    """A fault as the simulator's control endpoint takes it; `connection = "first"` is the oldest that is open."""
     redis: str | None = None
     """`kill`, `start`, `pause`, `resume`, or a command for the server."""
     feeder: str | None = None
@@ -92,6 +92,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def ways(self) -> set[str]:
         """Where a proxy is needed."""
         return {action.way.to for fault in self.fault for action in [*fault.begin, *fault.end] if action.way}
+
+
+def short_form(scenario: Scenario) -> Scenario:
+    """What every run of all tests plays of it."""
+    return msgspec.structs.replace(scenario, fault=[fault for fault in scenario.fault if fault.short])
 
 
 _WAYS = ("exchange", "rest", "redis", "reader")

@@ -93,6 +93,8 @@ class Stage:
                 fault.setdefault("symbols", list(hit))
             if seconds:
                 fault.setdefault("seconds", seconds)
+            if fault.get("connection") == "first":
+                fault["connection"] = (await asyncio.to_thread(self.exchange.status))["connections"][0]["connection"]
             await asyncio.to_thread(lambda: self.exchange.inject(**fault))
         elif action.redis is not None:
             await asyncio.to_thread(self._act_on_server, action.redis)
