@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from consumers.paper import order_flow
-from consumers.paper.decision import Entry, Skip, best_to_sell, decide
+from consumers.paper.decision import Entry, Skip, decide
 from consumers.paper.entry_zones import EntryChooser
-from consumers.paper.fill_events import ExitReason
-from consumers.paper.fill_model import Order, TapeEvent
+from consumers.paper.exits import Exits
+from consumers.paper.fill_model import TapeEvent
 from consumers.paper.market import VenueQuote
 from consumers.paper.open_trade import OpenTrade
-from consumers.paper.order_rules import Refusal, fit_order, take_profit_price
+from consumers.paper.order_rules import take_profit_price
 from consumers.paper.portfolio import exact
 from consumers.paper.price_unit import PriceUnit
 from consumers.paper.run_context import RunContext
@@ -29,6 +29,7 @@ class Desk:
         self._chooser = chooser
         self._known = instruments
         self._units = {exchange: PriceUnit() for exchange in instruments}
+        self._exits = Exits(symbol, context, self._instrument)
         self._trade: OpenTrade | None = None
 
     @property
@@ -128,7 +129,7 @@ class Desk:
         """Wait for the entry to be filled, for as long as it may take."""
         context, sent = self._context, trade.sent
         if sent is not None:
-            if now >= trade.deadline or (trade.bought and self._loses(trade, quotes)):
+            if now >= trade.deadline or (trade.bought and self._exits.loses(trade, quotes)):
                 order_flow.cancel(now, sent)
             if not order_flow.is_done(now, sent):
                 return
@@ -145,12 +146,12 @@ class Desk:
 
     def _wait_for_profit(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
         """Send the order that takes the profit. Without a book to send it by, the position is only watched."""
-        quote = self._seller(trade, quotes)
+        quote = self._exits.seller(trade, quotes)
         if quote is None:
             return
         instrument = self._instrument(quote.exchange)
         price = take_profit_price("buy", trade.entry_price, trade.target.tp_bps, instrument.tick)
-        order = self._sale(now, trade, quote, price)
+        order = self._exits.sale(now, trade, quote, price)
         if order is not None:
             order_flow.wait(self._context, trade, Entry(quote, order))
 
@@ -164,7 +165,7 @@ class Desk:
                 self._close(trade)
                 return
             sent = None
-        reason = trade.exit_reason or self._why_leave(now, trade, quotes)
+        reason = trade.exit_reason or self._exits.why_leave(now, trade, quotes)
         if reason is None:
             return
         trade.exit_reason = reason
@@ -173,81 +174,25 @@ class Desk:
         else:
             order_flow.cancel(now, sent)
 
-    def _why_leave(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> ExitReason | None:
-        if self._loses(trade, quotes):
-            return "stop_loss"
-        bid = self._bid(trade, quotes)
-        if trade.sent is None and bid is not None and bid >= trade.entry_price * (1 + trade.target.tp_bps / 1e4):
-            return "take_profit"
-        return "time" if now >= trade.deadline else None
-
-    def _loses(self, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> bool:
-        bid = self._bid(trade, quotes)
-        return bid is not None and bid <= trade.entry_price * (1 - self._context.settings.sl_bps / 1e4)
-
-    def _bid(self, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> float | None:
-        quote = self._seller(trade, quotes)
-        return quote.book.best_bid() if quote is not None and quote.book is not None else None
-
-    def _seller(self, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> VenueQuote | None:
-        held, portfolio = float(trade.remaining), self._context.portfolio
-        holders = {quote.exchange: portfolio.holding(quote.exchange, self.symbol) >= held for quote in quotes}
-        return best_to_sell(quotes, holders)
-
     def _leave(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
         """Sell what is left, as often as it takes; each book is tried once."""
-        quote = self._seller(trade, quotes)
+        quote = self._exits.seller(trade, quotes)
         if quote is None or quote.book is None:
-            obstacle = next((one for one in quotes if one.obstacle), quotes[0])
-            self._blocked(now, trade, quotes, obstacle.obstacle or "no_inventory", obstacle.detail)
+            self._exits.nowhere(now, trade, quotes)
             return
-        if trade.tried is quote.book:
+        # The same book again holds no more, also where a new rate gave it other prices.
+        tried = (quote.exchange, quote.book.seq, quote.book.update_id, quote.book.received_us)
+        if trade.tried == tried:
             return
-        trade.tried = quote.book
-        order = self._sale(now, trade, quote, None)
+        trade.tried = tried
+        order = self._exits.sale(now, trade, quote, None)
         if order is None:
             return
         fill = order_flow.take(self._context, now, trade, Entry(quote, order))
         if not trade.remaining:
             self._close(trade)
         elif not fill.quantity:
-            self._blocked(now, trade, quotes, fill.reason, "")
-
-    def _sale(self, now: float, trade: OpenTrade, quote: VenueQuote, price: float | None) -> Order | None:
-        """An order to sell what is left, None with the reason on record if the exchange would not take it."""
-        order = Order(
-            exchange=quote.exchange,
-            symbol=self.symbol,
-            side="sell",
-            quantity=float(trade.remaining),
-            placed_us=round(now * 1e6),
-            price=price,
-            entry_bps=trade.target.entry_bps,
-            tp_bps=trade.target.tp_bps,
-        )
-        bid = quote.book.best_bid() if quote.book is not None else None
-        fitted = fit_order(order, self._instrument(quote.exchange), bid or 0.0)
-        if isinstance(fitted, Refusal):
-            self._blocked(now, trade, [quote], fitted.code, fitted.detail)
-            return None
-        return fitted
-
-    def _blocked(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote], reason: str, detail: str) -> None:
-        """The position cannot be sold: once on record for each reason."""
-        if trade.blocked == reason:
-            return
-        trade.blocked = reason
-        self._context.record.blocked_exits[reason] += 1
-        self._context.write_decision(
-            now,
-            self.symbol,
-            "exit",
-            quotes[0],
-            reason=reason,
-            detail=detail,
-            trade_id=trade.trade_id,
-            target=trade.target,
-        )
+            self._exits.blocked(now, trade, quote, fill.reason, "")
 
     def _close(self, trade: OpenTrade) -> None:
         context = self._context

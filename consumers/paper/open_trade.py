@@ -11,7 +11,6 @@ from consumers.paper.fill_events import ExitReason
 from consumers.paper.fill_model import Fill, Order
 from consumers.paper.market import VenueQuote
 from consumers.paper.portfolio import exact
-from schemas.snapshot import OrderBookSnapshot
 
 Phase = Literal["entering", "holding", "exiting"]
 
@@ -51,8 +50,8 @@ class OpenTrade:
     pnl: Fraction = field(default_factory=Fraction)
     blocked: str = ""
     """Why the last attempt to leave did not work."""
-    tried: OrderBookSnapshot | None = None
-    """The book of the last attempt."""
+    tried: tuple[str, int, int, int] | None = None
+    """Exchange, `seq`, update id and time of receipt of the book of the last attempt."""
 
     @property
     def expected(self) -> float | None:

@@ -280,6 +280,17 @@ def test_legs_go_to_the_exchanges_that_are_best_after_fees_and_rate(world: World
     assert kpi.total_pnl == pytest.approx((142_000 / 1400 - 101.0) * 0.5 - kpi.fees)
 
 
+def test_a_book_that_stands_still_is_sold_into_once(world: World) -> None:
+    settings = replace(SETTINGS, source="multi", fill_model="simple", duration=15.0, trade_interval=5.0, cash=1e6)
+    world.provider.put(SYMBOL, ((100.0, 0.1),), ((101.0, 1.0),))
+    world.at(8.0, lambda: world.provider.put(SYMBOL, ((100.0, 0.1),), ((101.0, 1.0),)))
+
+    world.run(settings, two_exchanges(world))
+
+    sold = [fill for fill in world.fills() if fill["side"] == "sell"]
+    assert [(fill["book_update_id"], fill["filled_quantity"]) for fill in sold] == [(2, 0.1), (3, 0.1)]
+
+
 def test_an_exchange_cannot_sell_what_only_the_other_one_holds(world: World) -> None:
     world.run(replace(SETTINGS, source="multi"), two_exchanges(world))
 
