@@ -9,7 +9,7 @@ from functools import partial
 from feeders.events import Topic
 from feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring, adapter_of
 from feeders.exchanges.venue import Venue
-from feeders.feed import FeedCounters
+from feeders.feed import Feed, FeedCounters
 from feeders.line_group import LineGroup
 from feeders.reconnect import Keeper, ReconnectPolicy
 from feeders.rest_client import RestClient
@@ -107,6 +107,10 @@ class ExchangeFeed:
         """What stands between the exchange and its books; empty while each of them has an open connection."""
         lost = [group.keepers[0].failure for group in self.groups if not group.connected]
         return (lost[0] or "connecting") if lost else self.snapshots.blocked
+
+    def feed_of(self, native: str) -> Feed:
+        """What holds this symbol's books."""
+        return self._group_of[native].feed
 
     def books(self) -> list[tuple[Topic, str]]:
         """Topic and native symbol of everything that was complete once."""

@@ -1,15 +1,18 @@
 """Binance spot: sockets, requests and metadata."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from feeders.events import SnapshotNeeded, Topic
 from feeders.exchanges.adapter import FeedAdapter
+from feeders.exchanges.binance_messages import decode_answer
 from feeders.exchanges.binance_protocol import BinanceProtocol
-from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueProtocol
+from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
+from feeders.price_watch import BestPrices
 from feeders.rest_client import RestClient, RestError, WeightBudget
+from feeders.sync import DepthSnapshot
 from schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]
@@ -53,8 +56,37 @@ class _ExchangeInfo(msgspec.Struct):
     symbols: list[_Symbol]
 
 
+class _Ticker(msgspec.Struct):
+    """Best prices; zero stands for an empty side."""
+
+    symbol: str
+    bid: float = msgspec.field(name="bidPrice")
+    ask: float = msgspec.field(name="askPrice")
+
+
 _decode_info = msgspec.json.Decoder(_ExchangeInfo, strict=False).decode
 _decode_days = msgspec.json.Decoder(list[_Day], strict=False).decode
+_decode_tickers = msgspec.json.Decoder(list[_Ticker], strict=False).decode
+
+
+class BinanceAudit:
+    """Depth answers of weight 5, and the list of all best prices, of weight 4."""
+
+    levels = 100
+
+    def read_book(self, body: bytes) -> DepthSnapshot:
+        """The book in a depth answer."""
+        book: DepthSnapshot = decode_answer(body)
+        return book
+
+    async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
+        """`bookTicker` of every symbol."""
+        body = await rest.get("/api/v3/ticker/bookTicker", {}, 4, urgent=False)
+        try:
+            tickers = _decode_tickers(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise RestError(f"not a list of best prices: {error}") from error
+        return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
 
 
 class Binance:
@@ -66,6 +98,7 @@ class Binance:
     lifetime = LIFETIME
     modes: Sequence[FeedMode] = ("diff", "partial")
     topics: Sequence[Topic] = ("book", "quote", "trades")
+    audit: VenueAudit | None = BinanceAudit()
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
         """The pure core for these symbols, None for whatever a recording holds."""

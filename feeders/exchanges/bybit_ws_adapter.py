@@ -7,7 +7,7 @@ import msgspec
 from feeders.events import SnapshotNeeded, Topic
 from feeders.exchanges.adapter import FeedAdapter
 from feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
-from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueProtocol
+from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
 from feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
 from schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -76,6 +76,7 @@ class Bybit:
     lifetime = None
     modes: Sequence[FeedMode] = ("diff",)
     topics: Sequence[Topic] = TOPICS
+    audit: VenueAudit | None = None
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection."""

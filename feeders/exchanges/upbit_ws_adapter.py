@@ -8,7 +8,7 @@ import msgspec
 from feeders.events import SnapshotNeeded, Topic
 from feeders.exchanges.adapter import FeedAdapter
 from feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
-from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueProtocol
+from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
 from feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
 from schemas.instruments import EXCHANGES, Instrument
 
@@ -66,6 +66,7 @@ class Upbit:
     lifetime = None
     modes: Sequence[FeedMode] = ("partial",)
     topics: Sequence[Topic] = TOPICS
+    audit: VenueAudit | None = None
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
         """The pure core for these symbols, None for whatever a recording holds."""

@@ -1,12 +1,14 @@
 """What shared code may expect of any exchange."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from feeders.events import Event, SnapshotNeeded, Topic
+from feeders.price_watch import BestPrices
+from feeders.sync import DepthSnapshot
 from schemas.instruments import Exchange, Instrument, exchange_of
 
 if TYPE_CHECKING:
@@ -73,6 +75,20 @@ class VenueProtocol(Protocol):
         """What an HTTP answer of a recording says."""
 
 
+class VenueAudit(Protocol):
+    """What an exchange answers that books built from its changes can be held against."""
+
+    @property
+    def levels(self) -> int:
+        """Levels a side of a cheap snapshot."""
+
+    def read_book(self, body: bytes) -> DepthSnapshot:
+        """The book in the answer to a snapshot request. Raises WebSocketProtocolError if there is none."""
+
+    async def fetch_best_prices(self, rest: "RestClient") -> Mapping[str, BestPrices]:
+        """The best prices now, by native symbol. Raises RestError."""
+
+
 class Venue(Protocol):
     """Everything else shared code needs to know of an exchange; `VENUE` in its `<venue>_ws_adapter` module."""
 
@@ -99,6 +115,10 @@ class Venue(Protocol):
     @property
     def topics(self) -> Sequence[Topic]:
         """Topics it offers."""
+
+    @property
+    def audit(self) -> VenueAudit | None:
+        """What its books are held against; None where that is not possible or needless."""
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection below a base address."""

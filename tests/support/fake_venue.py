@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from feeders.errors import WebSocketProtocolError
 from feeders.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
-from feeders.exchanges.venue import FeedMode, FeedOptions, Request, VenueProtocol
+from feeders.exchanges.venue import FeedMode, FeedOptions, Request, VenueAudit, VenueProtocol
 from feeders.feed import Feed
 from feeders.line_race import LineRace
 from feeders.rest_client import RestClient, WeightBudget
@@ -109,6 +109,7 @@ class FakeVenue:
     lifetime: float | None = None
     modes: Sequence[FeedMode] = ("diff",)
     topics: Sequence[Topic] = ("book", "quote", "trades")
+    audit: VenueAudit | None = None
 
     def __init__(self, protocol: FakeProtocol | None = None) -> None:
         self.made = protocol or FakeProtocol()
