@@ -15,13 +15,14 @@ from schemas.heartbeat import LineReport
 from schemas.redis_names import RedisNames
 from schemas.url_secrets import masked, redacted, secrets_of
 
-LINE_SILENT = 2
-"""Exit code of `--strict` where the books live by one line of several."""
+NOT_WELL = 2
+"""Exit code of `--strict` where a feeder lives, but not all is as it should be."""
 
 EXAMPLES = """
 Exit code 0 if a feeder on this host told within the last seconds that it lives.
 
-A feeder with a silent line is well, since another line brings its books; --strict says so by exit code 2.
+With --strict it has to be well too: every book live, and no line silent of several; else the exit code is 2. Wait for
+that between the two restarts of a pair of feeders.
 
 \b
   python -m feeders health
@@ -34,23 +35,35 @@ class _Feeder(msgspec.Struct):
     """What its heartbeat says."""
 
     key: str
+    states: dict[str, str] = {}
     counters: dict[str, float] = {}
     lines: list[LineReport] = []
+
+    @property
+    def well(self) -> bool:
+        """Whether every book is live and every line brings updates."""
+        return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
 
     def rows(self) -> Iterator[str]:
         """For people: what Redis said of its books, and what each line brought."""
         yield self.key
-        if self.counters:
-            count = {name: int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates")}
-            yield "  books: {accepted} accepted, {confirmed} there already, {duplicates} older".format(**count)
+        if self.states:
+            yield self._books()
         yield from map(_row, self.lines)
+
+    def _books(self) -> str:
+        live = sum(state == "live" for state in self.states.values())
+        accepted, there, older = (int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates"))
+        return f"  {live} of {len(self.states)} books live; {accepted} accepted, {there} there already, {older} older"
 
 
 def health(
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
     host: Annotated[str, typer.Option(envvar="BOOKBUS_HEALTH_HOST", help="Host name; this one by default.")] = "",
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 if one of several lines is silent.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
+    ] = False,
 ) -> None:
     """Exit code 0 if a feeder on this host lives."""
     try:
@@ -62,8 +75,8 @@ def health(
     if not alive:
         fail(f"no feeder on {host or socket.gethostname()} shows signs of life")
     typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
-    if strict and any(line.silent for feeder in alive for line in feeder.lines):
-        raise typer.Exit(LINE_SILENT)
+    if strict and not all(feeder.well for feeder in alive):
+        raise typer.Exit(NOT_WELL)
 
 
 health.__doc__ = EXAMPLES
@@ -73,21 +86,21 @@ async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
     redis = control_client(url)
     try:
         keys = sorted([key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)])
-        found = [(key, await redis.hmget(key, "host", "counters", "lines")) for key in keys]
+        found = [(key, await redis.hmget(key, "host", "states", "counters", "lines")) for key in keys]
     finally:
         await redis.aclose()
     return [_feeder(key, *fields) for key, (where, *fields) in found if where == host.encode()]
 
 
-def _feeder(key: bytes, counters: bytes | str | None, lines: bytes | str | None) -> _Feeder:
+def _feeder(key: bytes, *fields: bytes | str | None) -> _Feeder:
     """What cannot be read, as from another version, is left out."""
-    feeder = _Feeder(key.decode())
+    parts = {
+        name: msgspec.Raw(text) for name, text in zip(("states", "counters", "lines"), fields, strict=True) if text
+    }
     try:
-        feeder.counters = msgspec.json.decode(counters or b"{}", type=dict[str, float])
-        feeder.lines = msgspec.json.decode(lines or b"[]", type=list[LineReport])
+        return msgspec.json.decode(msgspec.json.encode({"key": key.decode()} | parts), type=_Feeder)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        pass
-    return feeder
+        return _Feeder(key.decode())
 
 
 def _row(line: LineReport) -> str:

@@ -20,8 +20,8 @@ def check(url: str, *options: str) -> tuple[int, str]:
 
 def beat(url: str, host: str, feeder: str = "a", prefix: str = "md", **more: Any) -> None:
     """A feeder on `host` says that it lives."""
-    known: dict[str, Any] = {"exchange": "binance", "endpoint": "wss://x", "states": {}, "pid": 1}
-    heartbeat = FeederHeartbeat(feeder=feeder, host=host, started_us=0, time_us=0, **known, **more)
+    known: dict[str, Any] = {"exchange": "binance", "endpoint": "wss://x", "pid": 1, "states": {}}
+    heartbeat = FeederHeartbeat(feeder=feeder, host=host, started_us=0, time_us=0, **known | more)
     fields: dict[Any, Any] = {**heartbeat_fields(heartbeat)}
     with redis.Redis.from_url(url) as client:
         client.hset(RedisNames(prefix).feeder(feeder), mapping=fields)
@@ -43,25 +43,34 @@ LINES = [
 
 def test_what_redis_said_of_the_books_and_each_line_has_a_row(redis_url: str) -> None:
     counters = {"accepted": 12.0, "confirmed": 9.0, "duplicates": 3.0, "frames": 99.0}
-    beat(redis_url, socket.gethostname(), counters=counters, lines=LINES)
+    states = {"BTC-USDT": "live", "ETH-USDT": "suspect"}
+    beat(redis_url, socket.gethostname(), states=states, counters=counters, lines=LINES)
 
     assert check(redis_url) == (
         0,
         "md:feeder:a\n"
-        "  books: 12 accepted, 9 there already, 3 older\n"
+        "  1 of 2 books live; 12 accepted, 9 there already, 3 older\n"
         "  line 1: 1 of 1 open, first with 80 of 90 updates, by 1.2 ms (median), 20.0 ms (p99)\n"
         "  line 2: SILENT, 0 of 1 open, first with 10 of 70 updates\n",
     )
 
 
-def test_a_silent_line_fails_a_strict_check_alone(redis_url: str) -> None:
-    beat(redis_url, socket.gethostname(), lines=LINES[:1])
-    assert check(redis_url, "--strict")[0] == 0
-
-    beat(redis_url, socket.gethostname(), lines=LINES)
+@pytest.mark.parametrize(
+    ("states", "lines", "code"),
+    [
+        pytest.param({"BTC-USDT": "live"}, LINES[:1], 0, id="all well"),
+        pytest.param({"BTC-USDT": "live"}, LINES, 2, id="a silent line"),
+        pytest.param({"BTC-USDT": "live", "ETH-USDT": "syncing"}, [], 2, id="a book that is not live"),
+        pytest.param({}, [], 2, id="no book"),
+    ],
+)
+def test_a_strict_check_wants_all_well(
+    redis_url: str, states: dict[str, Any], lines: list[LineReport], code: int
+) -> None:
+    beat(redis_url, socket.gethostname(), states=states, lines=lines)
 
     assert check(redis_url)[0] == 0
-    assert check(redis_url, "--strict")[0] == 2
+    assert check(redis_url, "--strict")[0] == code
 
 
 def test_what_another_version_tells_of_itself_is_left_out(redis_url: str) -> None:

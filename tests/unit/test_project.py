@@ -212,6 +212,15 @@ def test_composed_server_takes_only_the_users_that_were_made_for_it() -> None:
     )
 
 
+def test_composed_feeders_of_a_pair_do_the_same() -> None:
+    services = COMPOSE["services"]
+    pairs = {name: name.removesuffix("-b") for name in services if name.endswith("-b")}
+
+    assert set(pairs.values()) == {name for name in services if name.startswith("feeder-")} - set(pairs)
+    for second, first in pairs.items():
+        assert services[second] == services[first] | {"profiles": ["pair"]}
+
+
 @pytest.mark.parametrize("services", [COMPOSE["services"], OVER_TLS["services"]], ids=["plain", "tls"])
 def test_composed_service_logs_in_with_a_password_kept_apart(services: dict[str, Any]) -> None:
     assert set(services) == set(COMPOSE["services"])
