@@ -43,13 +43,14 @@ class Replicated:
     servers: list[LocalServer]
 
     @property
-    def primary(self) -> LocalServer:
-        """Who calls itself the primary; exactly one must."""
-        (primary,) = [server for server in self.servers if _role(server) == "master"]
-        return primary
+    def primary(self) -> LocalServer | None:
+        """Who calls itself the primary; None while nobody does, or several."""
+        primaries = [server for server in self.servers if _role(server) == "master"]
+        return primaries[0] if len(primaries) == 1 else None
 
     @property
     def replicas(self) -> list[LocalServer]:
+        """Who follows the primary."""
         return [server for server in self.servers if _role(server) == "slave"]
 
 
@@ -58,6 +59,16 @@ class Watched(Replicated):
     """The same, watched by three Sentinels."""
 
     sentinels: list[LocalServer] = field(default_factory=list)
+
+    def fail_over(self) -> None:
+        """Have the Sentinels make another one the primary, although nothing is wrong with it."""
+        wait_for(self._begins_failover, LIMIT, "Sentinels that know a replica to take over")
+
+    def _begins_failover(self) -> bool:
+        try:
+            return bool(ask(self.sentinels[0], "SENTINEL", "FAILOVER", SERVICE))
+        except RedisError:
+            return False
 
     @property
     def url(self) -> str:

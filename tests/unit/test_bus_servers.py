@@ -45,7 +45,7 @@ def test_who_may_not_ask_for_the_role_believes() -> None:
 
 @pytest.mark.parametrize("url", ["redis+sentinel://:hush@one", "http://:hush@one", "redis://:hush@one:x"])
 def test_what_names_no_server_is_refused_without_the_password(url: str) -> None:
-    with pytest.raises(ValueError, match="(?i)redis") as refusal:
+    with pytest.raises(ValueError, match=r"(?i)redis") as refusal:
         BusServers(url)
 
     assert "hush" not in str(refusal.value)

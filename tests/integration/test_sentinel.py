@@ -1,0 +1,30 @@
+"""Sentinels name another primary: feeder and readers follow, and nothing is restarted by hand.
+
+`BOOKBUS_FLEET_LONG=1` adds what waits for the slow clock of the Sentinels.
+"""
+
+import os
+
+import pytest
+
+from tests.support.server_fleet import watched
+from tests.support.watched_bus import watched_bus
+
+LONG = pytest.mark.skipif(not os.environ.get("BOOKBUS_FLEET_LONG"), reason="BOOKBUS_FLEET_LONG=1 asks for it")
+
+
+async def test_feeder_and_readers_follow_the_new_primary() -> None:
+    with watched() as servers:
+        old, new = servers.servers
+        async with watched_bus(servers.url, servers.url, f"{servers.url}?read=nearest") as bus:
+            await bus.survives(old.kill, lambda: servers.primary is new)
+
+
+@LONG
+async def test_a_primary_that_hangs_is_left_and_joins_again_later() -> None:
+    with watched() as servers:
+        old, new = servers.servers
+        async with watched_bus(servers.url, servers.url, f"{servers.url}?read=nearest") as bus:
+            await bus.survives(old.pause, lambda: servers.primary is new)
+            await bus.survives(old.resume, lambda: servers.replicas == [old])
+            await bus.survives(servers.fail_over, lambda: servers.primary is old)

@@ -1,0 +1,95 @@
+"""A simulated exchange, a feeder in its own process and a reader, on whatever servers a test has broken."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from consumers.redis_provider import RedisMarketDataProvider
+from feeders.simulator.binance import BinanceSimulator
+from schemas.snapshot import BookStatus
+from tests.support.feeder_process import FeederProcess, feeder_process
+from tests.support.waiting import await_for
+from tests.support.witness import Witness
+
+logger = logging.getLogger(__name__)
+
+BASES = ("BTC", "ETH", "SOL", "XRP", "ADA", "DOGE", "DOT", "LTC")
+NATIVES = tuple(f"{base}USDT" for base in BASES)
+SYMBOLS = tuple(f"{base}-USDT" for base in BASES)
+
+RECOVERY_LIMIT = 5.0
+START_LIMIT = 40.0
+
+
+@dataclass
+class WatchedBus:
+    """Every live book that any of the readers shows is compared with the exchange's."""
+
+    exchange: BinanceSimulator
+    feeder: FeederProcess
+    readers: list[RedisMarketDataProvider]
+    seen: Witness
+
+    def all_right_and_live(self) -> bool:
+        """Whether every reader has every book live, at levels that the exchange had."""
+        readings = [reader.read(symbol) for reader in self.readers for symbol in SYMBOLS]
+        return all(reading.status is BookStatus.LIVE for reading in readings) and not self.seen.wrong
+
+    async def become(self, condition: Callable[[], bool], limit: float, what: str) -> None:
+        """Wait until the condition holds; what the feeder said and the readers know belongs to the failure."""
+        try:
+            await await_for(condition, limit, what)
+        except AssertionError as error:
+            troubles = [reader.get_connection_status().trouble for reader in self.readers]
+            states = [reader.read(symbol).reason for reader in self.readers for symbol in SYMBOLS]
+            raise AssertionError(
+                f"{error}\nwrong: {self.seen.wrong}\n{troubles}\n{states}\n{self.feeder.log}"
+            ) from None
+
+    async def survives(self, fault: Callable[[], Any], settled: Callable[[], bool] = lambda: True) -> None:
+        """`fault` happens; within the limit after the servers are `settled`, all books are newer, right and live."""
+        began = time.monotonic()
+        await asyncio.to_thread(fault)
+        await self.become(settled, 4 * RECOVERY_LIMIT, "servers that have settled")
+        before = {symbol: self.exchange.known_ids(symbol.replace("-", ""), 0)[-1] for symbol in SYMBOLS}
+        servers_settled = time.monotonic()
+        await self.become(
+            lambda: self._newer(before) and self.all_right_and_live(),
+            RECOVERY_LIMIT,
+            "every book newer, right and live",
+        )
+        logger.info(
+            "servers settled after %.1f s, books right and live %.1f s later",
+            servers_settled - began,
+            time.monotonic() - servers_settled,
+        )
+        assert self.seen.wrong == []
+
+    def _newer(self, before: dict[str, int]) -> bool:
+        readings = [(reader.read(symbol).snapshot, before[symbol]) for reader in self.readers for symbol in SYMBOLS]
+        return all(snapshot is not None and snapshot.update_id > update_id for snapshot, update_id in readings)
+
+
+@contextlib.asynccontextmanager
+async def watched_bus(url: str, *reader_urls: str, seed: int = 61) -> AsyncIterator[WatchedBus]:
+    """The feeder writes to `url`, and so many readers read there or from their own URLs. All is live at first."""
+    async with BinanceSimulator(symbols=NATIVES, seed=seed, rate=10.0) as exchange:
+        seen = Witness(exchange.truth)
+        with (
+            feeder_process(url, exchange.ws_url, exchange.rest_url, NATIVES) as feeder,
+            contextlib.ExitStack() as stack,
+        ):
+            readers = [RedisMarketDataProvider(one, "binance", SYMBOLS) for one in reader_urls or (url,)]
+            for reader in readers:
+                reader.on_snapshot(seen.take)
+                await asyncio.to_thread(reader.start)
+                stack.callback(reader.stop)
+            bus = WatchedBus(exchange, feeder, readers, seen)
+            await bus.become(bus.all_right_and_live, START_LIMIT, "the first books")
+            yield bus
+            assert seen.compared > 0
+            assert seen.wrong == []
