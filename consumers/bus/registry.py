@@ -6,9 +6,10 @@ from contextlib import closing
 import hiredis
 import msgspec
 
-from consumers.bus.address import BusAddress, refused
+from consumers.bus.address import BusAddress, foreign, refused
 from consumers.bus.consumer_heartbeat import CLIENT_NAME_HEAD
 from consumers.bus.link import BusLink
+from consumers.bus.servers import BusServers
 from schemas.redis_names import RedisNames
 
 _LIMIT = 5.0
@@ -54,26 +55,15 @@ class Registry(msgspec.Struct, frozen=True):
 
 
 def read_registry(url: str, names: RedisNames) -> Registry:
-    """Both views as of now. Raises BusConnectionError if the server cannot be reached, or refuses both."""
-    address = BusAddress.parse(url)
-    with closing(BusLink(address, "bookbus-list")) as link:
-        (listed,) = link.ask([("CLIENT", "LIST")], _LIMIT)
-        keys = _scan(link, names.consumer("*"))
-        if isinstance(listed, hiredis.ReplyError) and isinstance(keys, hiredis.ReplyError):
-            raise refused(address, str(keys))
-        clients = None if isinstance(listed, hiredis.ReplyError) else parse_clients(listed)
-        if isinstance(keys, hiredis.ReplyError):
-            # Who may not search for the records finds them by the names of the connections.
-            found_names = {client.name for client in clients or () if client.name.startswith(CLIENT_NAME_HEAD)}
-            keys = [names.consumer(name.removeprefix(CLIENT_NAME_HEAD)).encode() for name in sorted(found_names)]
-        hashes = link.ask([("HGETALL", key) for key in keys], _LIMIT)
-    if any(isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM") for reply in hashes):
-        return Registry(None, clients)
-    head = len(names.consumer(""))
-    found = ((_text(key)[head:], reply) for key, reply in zip(keys, hashes, strict=True))
-    # What expired meanwhile is empty, what is no hash an error.
-    records = (parse_record(name, reply) for name, reply in found if isinstance(reply, list) and reply)
-    return Registry(tuple(records), clients)
+    """Both views of one server, as of now.
+
+    Raises ValueError for a URL of none, and BusConnectionError if the server cannot be reached or refuses both.
+    """
+    address = BusServers(url).find()
+    try:
+        return _read(address, names)
+    except hiredis.ProtocolError as error:
+        raise foreign(address, error) from error
 
 
 def parse_clients(listed: bytes) -> tuple[Client, ...]:
@@ -99,6 +89,27 @@ def parse_record(consumer_id: str, reply: Sequence[bytes]) -> Record:
         pid=_count(fields.get("pid")),
         version=fields.get("version", ""),
     )
+
+
+def _read(address: BusAddress, names: RedisNames) -> Registry:
+    with closing(BusLink(address, "bookbus-list")) as link:
+        (listed,) = link.ask([("CLIENT", "LIST")], _LIMIT)
+        keys = _scan(link, names.consumer("*"))
+        if isinstance(listed, hiredis.ReplyError) and isinstance(keys, hiredis.ReplyError):
+            raise refused(address, str(keys))
+        clients = None if isinstance(listed, hiredis.ReplyError) else parse_clients(listed)
+        if isinstance(keys, hiredis.ReplyError):
+            # Who may not search for the records finds them by the names of the connections.
+            found_names = {client.name for client in clients or () if client.name.startswith(CLIENT_NAME_HEAD)}
+            keys = [names.consumer(name.removeprefix(CLIENT_NAME_HEAD)).encode() for name in sorted(found_names)]
+        hashes = link.ask([("HGETALL", key) for key in keys], _LIMIT)
+    if any(isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM") for reply in hashes):
+        return Registry(None, clients)
+    head = len(names.consumer(""))
+    found = ((_text(key)[head:], reply) for key, reply in zip(keys, hashes, strict=True))
+    # What expired meanwhile is empty, what is no hash an error.
+    records = (parse_record(name, reply) for name, reply in found if isinstance(reply, list) and reply)
+    return Registry(tuple(records), clients)
 
 
 def _scan(link: BusLink, pattern: str) -> list[bytes] | hiredis.ReplyError:

@@ -1,6 +1,8 @@
 """`list` against a real bus with readers of several kinds."""
 
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +61,25 @@ def test_readers_and_other_programs_are_listed(own_redis_server: LocalServer, cl
     assert run(url).stdout == "nobody reads\n"
 
 
+def test_a_program_that_takes_nothing_is_called_slow(own_redis_server: LocalServer, client: redis.Redis) -> None:
+    url = own_redis_server.url
+    with socket.create_connection(("127.0.0.1", own_redis_server.port)) as connection:
+        connection.sendall(b"CLIENT SETNAME bot\r\nSUBSCRIBE md:book:binance:BTC-USDT\r\n")
+        wait_for(lambda: client.client_list(_type="pubsub"))
+
+        def waiting() -> bool:
+            client.publish("md:book:binance:BTC-USDT", b"x" * 15_000)
+            return int(client.client_list(_type="pubsub")[0]["omem"]) > 100_000
+
+        wait_for(waiting, 30)
+        (reader,) = listed(url)
+        shown = run(url)
+
+    assert (reader["state"], reader["name"].partition(" ")[0]) == ("slow", "bot")
+    assert "MB wait for it at the server" in reader["reason"]
+    assert (shown.exit_code, "1 reader, 1 slow or stopped" in shown.stdout) == (1, True)
+
+
 def test_without_the_right_to_see_clients_it_says_so_and_lists_what_readers_tell(
     own_redis_server: LocalServer, client: redis.Redis
 ) -> None:
@@ -100,6 +121,24 @@ def test_without_a_server_one_line_says_what_to_do() -> None:
     assert (shown.exit_code, shown.stdout) == (1, "")
     assert "`make redis` or `docker compose up redis`" in shown.stderr
     assert "secret" not in shown.stderr
+
+
+def test_what_is_no_redis_is_told_in_one_line() -> None:
+    def answer() -> None:
+        peer, _ = server.accept()
+        with peer:
+            peer.sendall(b"HTTP/1.1 400 Bad Request\r\n")
+            peer.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=answer)
+        answering.start()
+        shown = run(f"redis://127.0.0.1:{server.getsockname()[1]}")
+        answering.join()
+
+    assert (shown.exit_code, shown.stdout) == (1, "")
+    assert "is no Redis" in shown.stderr
+    assert shown.stderr.count("\n") == 1
 
 
 def test_what_is_no_hash_among_the_records_is_left_out(own_redis_server: LocalServer, client: redis.Redis) -> None:
