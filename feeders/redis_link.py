@@ -17,7 +17,7 @@ _MANY_FAILURES = 10
 
 
 class RedisLink:
-    """Connects, and connects again; tells once that Redis is away and once that it is back."""
+    """Connects, and connects again; tells once each why Redis is away, and once that it is back."""
 
     def __init__(
         self,
@@ -38,23 +38,24 @@ class RedisLink:
         self._sleep = sleep
         self._chance = chance
         self._failures = 0
-        self._away = False
+        # Each cause once: a server that is back and refuses the password is another trouble than one that is away.
+        self._told: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled; then leave once everything written is sent."""
         while True:
             cause = await self._stay_connected()
             self._failures += 1
-            if not self._away:
-                self._away = True
+            if str(cause) not in self._told:
+                self._told.add(str(cause))
                 logger.warning("%s; trying again until Redis takes books", cause)
             await self._sleep(_POLICY.delay(min(self._failures, _MANY_FAILURES), self._chance()))
 
     def well(self) -> None:
         """The server did what it was asked to: being connected alone does not prove it is the right one."""
         self._failures = 0
-        if self._away:
-            self._away = False
+        if self._told:
+            self._told.clear()
             logger.warning("%s answers again", self._masked)
 
     async def _stay_connected(self) -> RedisConnectionError:
