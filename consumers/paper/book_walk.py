@@ -46,7 +46,7 @@ class BookWalk:
         self.observe(book)
         memory = self._taken.setdefault((order.exchange, order.symbol, order.side), {})
         levels = opposite(order.side, book)
-        left, takes, cost = order.quantity, [], 0.0
+        left, takes, prices, cost = order.quantity, [], [], 0.0
         for price, displayed in levels:
             if left <= 0 or not order.reaches(price):
                 break
@@ -54,12 +54,15 @@ class BookWalk:
             if take > 0:
                 memory[price] = memory.get(price, 0.0) + take
                 takes.append(take)
+                prices.append(price)
                 cost += take * price
                 left -= take
         if not takes:
             return nothing(FillReason.CONSUMED)
         quantity = math.fsum(takes)
-        return taken(order, quantity if left > 0 else order.quantity, cost / quantity, levels[0][0])
+        # Rounding must not move the average beyond the levels it is of.
+        average = min(max(cost / quantity, min(prices)), max(prices))
+        return taken(order, quantity if left > 0 else order.quantity, average, levels[0][0])
 
 
 def _refresh(memory: dict[float, float], levels: Levels, side: Side, depth: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from consumers.paper.calibration_table import CalibrationError, CalibrationTable, load_table
+from consumers.paper.queue_fill import QueueFill
 from consumers.paper.settings import PASSIVE_MODELS, RunSettings
 
 
@@ -38,6 +39,9 @@ def misfits(
         found.append(f"its orders wait, those of {settings.fill_model} take")
     elif settings.hold != table.method.horizon_seconds:
         found.append(f"its orders wait {table.method.horizon_seconds:g} s, these {settings.hold:g} s")
+    latency_ms = QueueFill().latency_us / 1e3
+    if settings.fill_model == "queue" and table.method.latency_ms != latency_ms:
+        found.append(f"its orders take {table.method.latency_ms:g} ms to arrive, these {latency_ms:g} ms")
     known = {(tape.exchange, symbol) for tape in table.tapes for symbol in tape.symbols}
     foreign = [f"{symbol} on {name}" for name in exchanges for symbol in symbols if (name, symbol) not in known]
     if foreign:

@@ -22,6 +22,7 @@ class CaptureMarket:
         """Raises SymbolError, ValueError."""
         resolve = lru_cache(10_000)(InstrumentRegistry(exchange_of(exchange), offline=True).resolve)
         self.now = 0.0
+        self.trades = 0
         self.symbols = tuple(dict.fromkeys(resolve(name).symbol for name in symbols))
         self.exchanges = (exchange,)
         self._exchange = exchange
@@ -46,6 +47,8 @@ class CaptureMarket:
                 continue
             if isinstance(event, OrderBookSnapshot):
                 self._books[event.symbol].take(event, self.now)
+            else:
+                self.trades += 1
             self._events[event.symbol].append(event)
 
     def wait_until(self, now: float) -> None:

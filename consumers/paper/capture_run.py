@@ -1,5 +1,6 @@
 """Runs through a recording: a clock that is the recording's, the same events for the same inputs."""
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from consumers.paper.runner import PROGRESS_INTERVAL, ShowProgress, Stop
 from consumers.paper.session import TradingSession, recorded_session_name
 from consumers.paper.settings import RunSettings
 from schemas.capture import CaptureError
+
+logger = logging.getLogger(__name__)
 
 
 def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop: Stop, show: ShowProgress) -> list[Kpi]:
@@ -80,7 +83,7 @@ class CaptureRun:
             session.step(due)
         if frame.time >= session.ends:
             market.wait_until(session.ends)
-            self._kpi = session.finish(market.now, "duration")
+            self._kpi = self._end(session, "duration")
             return False
         market.take(frame)
         if frame.events and (symbols := {event.symbol for event in frame.events if session.follows(event)}):
@@ -96,13 +99,18 @@ class CaptureRun:
         if self._session is None:
             raise CaptureError(f"the recording never has a live book of {', '.join(self._market.without_book)}")
         if self._kpi is None:
-            self._kpi = self._session.finish(self._market.now, reason)
+            self._kpi = self._end(self._session, reason)
         return self._kpi
 
     def fail(self, error: str) -> None:
         """Leave the figures so far."""
         if self._session is not None and self._kpi is None:
             self._kpi = self._session.finish(self._market.now, "error", error)
+
+    def _end(self, session: TradingSession, reason: str) -> Kpi:
+        if self._settings.fill_model == "queue" and not self._market.trades:
+            logger.warning("the recording holds no trade of these symbols: nothing could fill an order that waits")
+        return session.finish(self._market.now, reason)
 
     def _begin(self) -> None:
         market, settings = self._market, self._settings

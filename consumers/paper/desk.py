@@ -52,7 +52,7 @@ class Desk:
         if trade is None:
             return
         for event in events:
-            order_flow.receive(self._context, now, trade, event)
+            order_flow.receive(self._context, now, trade, event, quotes)
         self._go_on(now, trade, quotes)
 
     def decide(self, now: float, due: float, quotes: Sequence[VenueQuote]) -> None:
@@ -76,7 +76,7 @@ class Desk:
             )
             return
         trade = self._trade = OpenTrade(
-            context.next_trade_id(), self.symbol, target, advice, due + context.settings.hold
+            context.next_trade_id(), self.symbol, target, found.order.quantity, advice, due + context.settings.hold
         )
         context.open_trades += 1
         context.record.entries += 1
@@ -134,8 +134,9 @@ class Desk:
             if not order_flow.is_done(now, sent):
                 return
             order_flow.finish(context, now, trade, sent)
-        if trade.expected is not None:
-            context.record.advised.append((trade.expected, bool(trade.bought)))
+        # Fills that the table drew itself say nothing about it.
+        if trade.expected is not None and context.execution.calibrated is None:
+            context.record.advised.append((trade.expected, trade.entered_whole))
         if not trade.bought:
             self._close(trade)
             return

@@ -48,6 +48,8 @@ class Execution:
     taker: FillModel
     queue: QueueFill | None = None
     calibrated: CalibratedFill | None = None
+    walks: tuple[BookWalk, ...] = ()
+    """Models that remember what they took."""
 
     @property
     def passive(self) -> bool:
@@ -55,9 +57,9 @@ class Execution:
         return self.queue is not None or self.calibrated is not None
 
     def observe(self, book: OrderBookSnapshot) -> None:
-        """Let a model that remembers what it took see which levels refreshed."""
-        if isinstance(self.taker, BookWalk):
-            self.taker.observe(book)
+        """Let models that remember what they took see which levels refreshed."""
+        for walk in self.walks:
+            walk.observe(book)
 
     def wait(self, order: Order, book: OrderBookSnapshot) -> WaitingOrder:
         """Send a passive order."""
@@ -70,21 +72,22 @@ class Execution:
 
 def make_execution(settings: RunSettings, table: CalibrationTable | None, clock: Clock) -> Execution:
     """As the settings ask. Raises ValueError."""
-    name = settings.fill_model
+    name, walk = settings.fill_model, BookWalk()
     match name:
         case "simple":
             return Execution(name, SimpleFill())
         case "advanced":
             return Execution(name, AdvancedFill())
         case "book_walk":
-            return Execution(name, BookWalk())
+            return Execution(name, walk, walks=(walk,))
         case "queue":
             share = table.cancellation_share if table is not None else None
-            return Execution(name, BookWalk(), queue=QueueFill(share or 0.0, clock=clock))
+            return Execution(name, walk, queue=QueueFill(share or 0.0, clock=clock), walks=(walk,))
         case "calibrated" if table is not None:
             # A base of its own: what it only imagines to take must not be missing for real exits.
-            wrapped = CalibratedFill(BookWalk(), table, settings.calibrated_mode, settings.entry.seed)
-            return Execution(name, BookWalk(), calibrated=wrapped)
+            base = BookWalk()
+            wrapped = CalibratedFill(base, table, settings.calibrated_mode, settings.entry.seed)
+            return Execution(name, walk, calibrated=wrapped, walks=(walk, base))
         case "calibrated":
             raise ValueError("--fill-model calibrated goes by a table: give --calibration-path")
     raise ValueError(f"unknown fill model {name!r}; known: {', '.join(FILL_MODELS)}")

@@ -108,8 +108,10 @@ class ProviderMarket:
         return merger.ready(now)
 
     def health(self) -> Health:
-        """As the provider tells it."""
-        return _health(self._provider)
+        """As the provider tells it, and what is known of trades that did not come."""
+        health = _health(self._provider)
+        troubles = (health.trouble, *(tail.trouble for tail in self._tails.values()))
+        return health._replace(trouble="; ".join(dict.fromkeys(filter(None, troubles))))
 
 
 class MultiMarket:

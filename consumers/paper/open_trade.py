@@ -12,6 +12,9 @@ from consumers.paper.fill_model import Fill, Order
 from consumers.paper.market import VenueQuote
 from consumers.paper.portfolio import exact
 
+ROUNDING = Fraction(1, 10**12)
+"""Share by which a fill in parts may differ from the whole."""
+
 Phase = Literal["entering", "holding", "exiting"]
 
 
@@ -33,11 +36,12 @@ class SentOrder:
 
 @dataclass(slots=True)
 class OpenTrade:
-    """`deadline` is when the entry, later the position, has waited long enough."""
+    """`ordered` is what the entry asks for; `deadline` is when it, later the position, has waited long enough."""
 
     trade_id: str
     symbol: str
     target: Target
+    ordered: float
     advice: Expectation | None
     deadline: float
     phase: Phase = "entering"
@@ -57,6 +61,11 @@ class OpenTrade:
     def expected(self) -> float | None:
         """What the calibration says of the entry; None where it says nothing."""
         return self.advice.buy if self.advice is not None else None
+
+    @property
+    def entered_whole(self) -> bool:
+        """Whether the entry was filled as a table counts it: not in part."""
+        return self.bought >= exact(self.ordered) * (1 - ROUNDING)
 
     @property
     def remaining(self) -> Fraction:

@@ -1,7 +1,10 @@
 """Orders of one trade, from sending them to the line that says what became of them."""
 
+from collections.abc import Sequence
+
 from consumers.paper.decision import Entry, waiting_cost
 from consumers.paper.fill_model import Fill, TapeEvent
+from consumers.paper.market import VenueQuote
 from consumers.paper.open_trade import OpenTrade, SentOrder
 from consumers.paper.run_context import RunContext
 
@@ -34,13 +37,14 @@ def wait(context: RunContext, trade: OpenTrade, entry: Entry) -> None:
         context.reserved[entry.quote.exchange] += waiting_cost(entry)
 
 
-def receive(context: RunContext, now: float, trade: OpenTrade, event: TapeEvent) -> None:
-    """Let the waiting order see what happened on its exchange."""
+def receive(context: RunContext, now: float, trade: OpenTrade, event: TapeEvent, quotes: Sequence[VenueQuote]) -> None:
+    """Let the waiting order see what happened on its exchange; `quotes` are the books as they are now."""
     sent = trade.sent
     if sent is None or sent.waiting is None or event.exchange != sent.order.exchange:
         return
     if (fill := sent.waiting.receive(event)) is not None:
-        context.take_fill(now, trade, sent, fill, context.marks.get(trade.symbol))
+        live = [one.book for one in quotes if one.exchange == event.exchange and not one.obstacle and one.book]
+        context.take_fill(now, trade, sent, fill, live[0].mid() if live else None)
 
 
 def cancel(now: float, sent: SentOrder) -> None:

@@ -119,7 +119,8 @@ class QueuedOrder:
         if self._cancelled_us is not None and at_us >= self._cancelled_us:
             self._reason = FillReason.PARTIAL if self.filled else FillReason.NOT_REACHED
             return None
-        if self._position is None and at_us >= self._effective_us:
+        # What was received before the order was sent came before it, whatever the exchange's clock says.
+        if self._position is None and at_us >= self._effective_us and event.received_us >= self.order.placed_us:
             self._arrive()
         if isinstance(event, Trade):
             return self._see_trade(event)

@@ -11,13 +11,11 @@ from consumers.paper.fill_events import Action, DecisionEvent, EventFiles, FillE
 from consumers.paper.fill_model import Fill, opposite
 from consumers.paper.market import VenueQuote
 from consumers.paper.markouts import Markouts
-from consumers.paper.open_trade import OpenTrade, SentOrder
+from consumers.paper.open_trade import ROUNDING, OpenTrade, SentOrder
 from consumers.paper.portfolio import Portfolio, exact
 from consumers.paper.risk import RiskGuard
 from consumers.paper.run_record import RunRecord
 from consumers.paper.settings import RunSettings
-
-_ROUNDING = Fraction(1, 10**12)
 
 
 @dataclass(slots=True)
@@ -60,7 +58,7 @@ class RunContext:
         order, exchange = sent.order, sent.quote.exchange
         quantity: Fraction = exact(fill.quantity)
         # What a fill in parts leaves over by rounding alone is sold with its last part.
-        if order.side == "sell" and abs(trade.remaining - quantity) <= trade.bought * _ROUNDING:
+        if order.side == "sell" and abs(trade.remaining - quantity) <= trade.bought * ROUNDING:
             quantity = trade.remaining
         fee = fill.quantity * fill.price * sent.quote.fee_bps / 1e4
         self.portfolio.trade(order.side, exchange, trade.symbol, quantity, fill.price, fee)

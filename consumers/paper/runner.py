@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from consumers.freshness import elapsed
 from consumers.paper.calibration_use import calibration_of
 from consumers.paper.kpi import Kpi
 from consumers.paper.market import Market
@@ -41,9 +42,9 @@ class Stop:
 
 
 def steady_clock() -> Clock:
-    """The time of day as it is now, going on evenly whatever is done to the computer's clock."""
-    offset = time.time() - time.monotonic()
-    return lambda: offset + time.monotonic()
+    """The time of day as it is now, going on evenly whatever is done to the computer's clock, also while it sleeps."""
+    offset = time.time() - elapsed()
+    return lambda: offset + elapsed()
 
 
 def run_live(

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from consumers.paper.advanced_fill import AdvancedFill
 from consumers.paper.book_walk import BookWalk
 from consumers.paper.calibrated_fill import CalibratedFill, CalibratedMode
+from consumers.paper.execution import make_execution
 from consumers.paper.fill_model import Fill, FillModel, FillReason, Order, nothing
 from consumers.paper.queue_fill import QueueFill
+from consumers.paper.settings import RunSettings
 from consumers.paper.simple_fill import SimpleFill
 from schemas.snapshot import Side
 from tests.support.builders import book
@@ -128,3 +130,16 @@ def test_calibrated_never_fills_more_than_its_base(
 
     assert fill.quantity <= make().fill(order(side, quantity), BOOK).quantity <= quantity
     assert fill.price in (None, 99.0, 101.0)
+
+
+def test_the_base_sees_a_level_refresh_between_its_fills() -> None:
+    settings = RunSettings(fill_model="calibrated", calibrated_mode="expected")
+    execution = make_execution(settings, table(zone(buy=1.0)), "exchange")
+    model = execution.calibrated
+    assert model is not None
+    assert model.fill(waiting("buy", 1.5), BOOK).quantity == 1.5
+
+    execution.observe(book(asks=((101.0, 2.5),)))
+
+    assert model.fill(waiting("buy", 1.5), BOOK).price == 99.0
+    assert model.fill(waiting("buy", 4.0), BOOK).quantity == 2.5

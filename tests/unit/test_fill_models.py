@@ -75,6 +75,15 @@ def test_book_walk_pays_the_average_of_the_levels_it_takes() -> None:
     assert close(fill, 2.0, 100.625, 0.125 / 100.5 * 1e4, FillReason.FILLED)
 
 
+@given(st.floats(1e-6, 1e6), st.floats(1e-3, 1e6))
+def test_book_walk_pays_the_very_price_of_the_only_level_it_takes(quantity: float, price: float) -> None:
+    level = book(bids=(), asks=((price, 2e6),))
+
+    fill = BookWalk().fill(order("buy", quantity), level)
+
+    assert (fill.price, fill.slippage_bps) == (price, 0.0)
+
+
 def test_book_walk_sells_into_the_bids() -> None:
     fill = BookWalk().fill(order("sell", 5.0), BOOK)
 

@@ -133,6 +133,19 @@ def test_nothing_fills_before_the_order_has_arrived() -> None:
     assert queued.receive(sold(2.0, 1_000)) == Fill(1.0, 99.0, -100.0, FillReason.PARTIAL, "maker")
 
 
+def test_nothing_that_was_received_before_the_order_fills_it_however_the_clocks_differ() -> None:
+    # The exchange's clock is two seconds ahead of ours: what it says is later may have been on the table already.
+    model = QueueFill(latency_us=LATENCY, clock="exchange")
+    queued = model.place(order("buy", 2.0, 99.0), first_book(0.0))
+
+    early = [queued.receive(sold(5.0, -1 - n, exchange_at=2_000_000 + n)) for n in range(2)]
+    fill = queued.receive(sold(5.0, 1, exchange_at=2_000_003))
+
+    assert early == [None, None]
+    assert fill is not None
+    assert fill.quantity == 2.0
+
+
 def test_an_order_that_the_market_overtakes_on_its_way_is_refused() -> None:
     queued = QueueFill(0.0, LATENCY).place(order("buy", 2.0, 99.0), first_book())
 

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from consumers.multi_provider import FxSource, MultiExchangeProvider
 from consumers.paper.market import MultiMarket, ProviderMarket
 from consumers.paper.run_record import Gap, ages_of, brier
-from consumers.paper.runner import free_name
+from consumers.paper.runner import free_name, steady_clock
 from consumers.paper.settings import RunSettings, check
 from schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
+from schemas.trade import Trade
 from tests.support.paper_world import SYMBOL, World
 from tests.support.told_provider import ToldProvider
 
@@ -254,6 +255,38 @@ def test_symbols_of_different_quote_currencies_do_not_run_together(world: World)
 def test_waiting_orders_need_trades(world: World) -> None:
     with pytest.raises(ValueError, match="no trades"):
         ProviderMarket(world.provider, "binance", {}, with_trades=True)
+
+
+class TradesLost(ToldProvider):
+    """A provider of trades some of which never came."""
+
+    def trades(self, symbol: str) -> "TradesLost":
+        return self
+
+    def take(self) -> list[Trade]:
+        return []
+
+
+def test_trades_that_did_not_come_are_no_secret() -> None:
+    provider = TradesLost("binance")
+    provider.put(SYMBOL, ((100.0, 1.0),), ((101.0, 1.0),))
+    market = ProviderMarket(provider, "binance", {}, with_trades=True)
+
+    assert market.health().trouble == ""
+    provider.trouble = "3 trades are missing"
+
+    assert "3 trades are missing" in market.health().trouble
+
+
+def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("consumers.paper.runner.elapsed", lambda: now)
+    clock = steady_clock()
+    began = clock()
+
+    now += 3_600.0
+
+    assert clock() - began == pytest.approx(3_600.0)
 
 
 def two_exchanges(world: World) -> MultiMarket:

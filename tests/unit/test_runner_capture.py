@@ -26,7 +26,7 @@ from consumers.paper.kpi import Kpi
 from consumers.paper.runner import Stop
 from consumers.paper.settings import RunSettings
 from schemas.capture import CaptureError, CaptureFrame, encode_frame
-from schemas.snapshot import Side
+from schemas.snapshot import OrderBookSnapshot, Side
 from schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.captures import capture_path
@@ -431,7 +431,8 @@ def test_advice_changes_no_order(tmp_path: Path, model: str) -> None:
     assert len(orders[0]) >= 2
     assert (silent.total_pnl, silent.advice) == (advised.total_pnl, None)
     assert advised.advice is not None
-    assert advised.advice.entries == advised.entry_trades
+    # A table is not scored by fills that it drew itself.
+    assert advised.advice.entries == (0 if model == "calibrated" else advised.entry_trades)
 
 
 def test_a_table_moves_the_queue_also_where_nobody_asks_for_advice(tmp_path: Path) -> None:
@@ -446,6 +447,43 @@ def test_a_table_moves_the_queue_also_where_nobody_asks_for_advice(tmp_path: Pat
     assert (without.queue_cancellation_share, waited[0]["filled_quantity"]) == (0.0, 0.0)
     # Half of what was cancelled stood ahead, as the table says: 0.3 of the trade is left for us.
     assert (kpi.queue_cancellation_share, filled[0]["filled_quantity"]) == (0.5, pytest.approx(0.3))
+
+
+def test_an_entry_filled_in_part_is_none_that_the_table_counts(tmp_path: Path) -> None:
+    path = table_file(tmp_path, zone("Z", 0, 5, 0.8))
+    settings = replace(QUEUE, duration=12.0, calibration_path=path, fillmodel_mode="advisory")
+    frames = [books(0.0), trade(1.0, 100.0, 1.2, "sell"), *(books(second) for second in range(2, 14))]
+
+    kpi, fills = run(tmp_path, settings, *frames)
+
+    assert fills[0]["filled_quantity"] == pytest.approx(0.2)
+    assert kpi.advice is not None
+    assert (kpi.advice.entries, kpi.advice.filled) == (1, 0.0)
+
+
+def test_the_mid_at_a_fill_is_not_known_while_the_book_is_not(tmp_path: Path) -> None:
+    before = books(1.0)
+    assert isinstance(before.events[0], OrderBookSnapshot)
+    lost = before._replace(events=(replace(before.events[0], state="suspect"),))
+
+    _, known = run(tmp_path / "known", QUEUE, books(0.0), books(1.0), trade(2.0, 100.0, 9.0, "sell"))
+    _, unknown = run(tmp_path / "unknown", QUEUE, books(0.0), lost, trade(2.0, 100.0, 9.0, "sell"))
+
+    assert (known[0]["filled_quantity"], known[0]["mid_at_fill"]) == (0.5, 100.5)
+    assert (unknown[0]["filled_quantity"], unknown[0]["mid_at_fill"]) == (0.5, None)
+
+
+@pytest.mark.parametrize("duration", [10.0, None])
+def test_orders_that_wait_on_a_recording_without_trades_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, duration: float | None
+) -> None:
+    seconds = [books(second) for second in range(12)]
+
+    run(tmp_path / "with", replace(QUEUE, duration=duration), *seconds[:5], trade(5.0, 90.0, 1.0, "buy"), *seconds[6:])
+    assert not caplog.records
+    run(tmp_path / "without", replace(QUEUE, duration=duration), *seconds)
+
+    assert [record.getMessage()[:33] for record in caplog.records] == ["the recording holds no trade of t"]
 
 
 def horizon_of(seconds: float, **changes: Any) -> RunSettings:
@@ -485,7 +523,7 @@ def test_a_table_that_does_not_speak_for_a_run_is_told_once_and_on_record(
 
     kpi, _ = run(tmp_path, replace(settings, calibration_path=path), books(0.0), books(1.0))
 
-    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warned = [record.getMessage() for record in caplog.records if "calibration" in record.getMessage()]
     assert kpi.calibration_misfits == misfit
     assert warned == [f"the calibration does not speak for this run: {one}" for one in misfit]
 
