@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from schemas.heartbeat import AuditReport, SymbolAudit
 
 WORST = 20
-"""Symbols told one by one in a heartbeat, of which there is one a second."""
+"""Symbols told one by one in a heartbeat at most, since there is one a second."""
 
 _NOTHING = SymbolAudit()
 
@@ -30,7 +30,7 @@ class AuditLedger:
 
     def report(self, symbols: Mapping[str, str]) -> AuditReport:
         """For a heartbeat. `symbols` has the standard symbol of each native one."""
-        bad = {native: found for native, found in self._found.items() if found.mismatched or found.misses}
+        bad = {native: found for native, found in self._found.items() if found.mismatched}
         worst = sorted(bad, key=lambda native: _badness(bad[native]), reverse=True)[:WORST]
         return AuditReport(
             symbols=sum(bool(found.matched or found.mismatched) for found in self._found.values()),
@@ -40,8 +40,8 @@ class AuditLedger:
         )
 
 
-def _badness(found: SymbolAudit) -> tuple[int, int, int]:
-    return found.mismatched, found.ghosts + found.missing + found.wrong, found.misses
+def _badness(found: SymbolAudit) -> tuple[int, int]:
+    return found.mismatched, found.ghosts + found.missing + found.wrong
 
 
 class AuditTurns:

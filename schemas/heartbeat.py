@@ -44,7 +44,7 @@ class SymbolAudit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A feeder's audits since its start. `worst` has, by standard symbol, those in which something was wrong."""
+    """A feeder's audits since its start. `worst` has, by standard symbol, some that were different."""
 
     symbols: int
     """Symbols compared at least once."""

@@ -33,23 +33,20 @@ def test_findings_add_up() -> None:
     assert report.worst["BTC-USDT"].match_ratio == 0.99
 
 
-def test_a_symbol_of_which_nothing_could_be_said_is_not_compared() -> None:
+def test_what_says_nothing_and_a_missed_price_are_summed_but_name_no_symbol() -> None:
     ledger = AuditLedger()
     ledger.add("BTCUSDT", UNMATCHED)
     ledger.add("ETHUSDT", MISSED)
 
-    report = ledger.report(SYMBOLS)
-
-    assert report.symbols == 0
-    assert report.worst == {"ETH-USDT": MISSED}
+    assert ledger.report(SYMBOLS) == AuditReport(symbols=0, prices=0, total=SymbolAudit(unmatched=1, misses=1))
 
 
 def test_the_worst_come_first_and_not_all_are_told() -> None:
     ledger = AuditLedger()
     symbols = {f"{number}USDT": f"{number}-USDT" for number in range(2 * WORST)}
     for native in symbols:
-        ledger.add(native, MISSED)
-    ledger.add("7USDT", MISSED)
+        ledger.add(native, DIFFERENT)
+    ledger.add("7USDT", SymbolAudit(levels=1, wrong=1))
     ledger.add("8USDT", DIFFERENT)
 
     worst = list(ledger.report(symbols).worst)
