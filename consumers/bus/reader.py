@@ -30,6 +30,8 @@ _CHUNKS_AT_ONCE = 16
 _STANDSTILL = 0.25
 """Seconds beyond the time asked for after which a wait was none: this process was stopped, or starved."""
 
+_LONG_STANDSTILL = 5.0
+
 
 class BusReader:
     """Follows the bus from `start()` to `stop()`, each called once; connects again for as long as it takes."""
@@ -154,7 +156,7 @@ class BusReader:
                 events = selector.select(limit)
                 now = elapsed()
                 if now - began - limit > _STANDSTILL:
-                    session.stream.stood_still(began, now)
+                    _stood_still(session, began, now)
                 readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
                 unfinished = [link for link in readable if link in receive and receive[link](now)]
                 if session.ready and self.trouble:
@@ -180,6 +182,12 @@ class BusReader:
             self._identity, self._table, session.stream.lag, session.stream.delay(), self.reconnect_count
         )
         session.announce(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
+
+
+def _stood_still(session: BusSession, since: float, now: float) -> None:
+    session.stream.stood_still(since, now)
+    if now - since > _LONG_STANDSTILL:
+        logger.warning("this process stood still for %.0f s", now - since)
 
 
 def _receive_stream(link: BusLink, session: BusSession, now: float) -> bool:

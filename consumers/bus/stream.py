@@ -7,6 +7,7 @@ from typing import Any
 import hiredis
 
 from consumers.bus.books import BusBook, BusTable
+from consumers.freshness import FEEDER_LIMIT
 from schemas import wire
 from schemas.heartbeat import HeartbeatError, decode_heartbeat
 
@@ -86,7 +87,9 @@ class BusStream:
         self._ping([], now)
         self._still_ping = self._pings[-1][0]
         self._still_since = since if self._still_since is None else self._still_since
-        self._table.feeders.listen(now)
+        if now - since > FEEDER_LIMIT / 2:
+            # The heartbeats of that time have yet to be read.
+            self._table.feeders.listen(now)
 
     def waiting_since(self, now: float) -> float:
         """Since when an answer is due; now if none is."""
