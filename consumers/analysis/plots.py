@@ -95,7 +95,7 @@ def zones(run: RunFiles) -> bytes:
                 continue
             x = names.index(one.zone_id) + (-0.12 if one.side == "buy" else 0.12)
             reach = [[one.ratio - one.interval[0]], [one.interval[1] - one.ratio]]
-            label = {"buy": "entries filled", "sell": "exits by take-profit"}[one.side]
+            label = {"buy": "entries filled whole", "sell": "exits by take-profit"}[one.side]
             axis.errorbar(x, one.ratio, yerr=reach, fmt="o", capsize=5, color=COLOURS[one.side], label=label)
             axis.annotate(f"n={one.count}", (x, one.interval[1]), (0, 5), textcoords="offset points", ha="center")
             if one.expected is not None:

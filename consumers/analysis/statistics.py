@@ -11,6 +11,7 @@ from typing import NamedTuple
 from consumers.analysis.fill_event_file import RunFiles
 from consumers.paper.calibration_statistics import Outcome, interval, share
 from consumers.paper.fill_events import DecisionEvent, FillEvent
+from consumers.paper.fill_model import FillReason
 from schemas.snapshot import Side
 
 SIDES: tuple[Side, ...] = ("buy", "sell")
@@ -48,7 +49,8 @@ class Market(NamedTuple):
 class ZoneFigures:
     """How often a zone's orders came true, with 95 % confidence, and how often the model said they would.
 
-    `buy`: entries of which anything was filled. `sell`: positions that left by take-profit.
+    As a table counts: `buy` are entries that were filled whole, `sell` positions of those that left by take-profit
+    alone.
     """
 
     zone_id: str
@@ -154,7 +156,7 @@ def _slot(trade: Sequence[FillEvent]) -> int:
 
 
 def _entered(trade: Sequence[FillEvent]) -> bool:
-    return any(event.side == "buy" and event.filled_quantity > 0 for event in trade)
+    return any(event.side == "buy" and event.fill_reason == FillReason.FILLED for event in trade)
 
 
 def _left(trade: Sequence[FillEvent]) -> bool:
@@ -162,7 +164,8 @@ def _left(trade: Sequence[FillEvent]) -> bool:
 
 
 def _took_profit(trade: Sequence[FillEvent]) -> bool:
-    return any(event.exit_reason == "take_profit" and event.filled_quantity > 0 for event in trade)
+    sold = [event.exit_reason for event in trade if event.side == "sell" and event.filled_quantity > 0]
+    return bool(sold) and set(sold) == {"take_profit"}
 
 
 def _ratio(trades: Iterable[Sequence[FillEvent]], side: Side) -> float | None:

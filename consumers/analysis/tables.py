@@ -33,7 +33,7 @@ def zone_table(run: RunFiles) -> Table:
     rows = [
         (
             one.zone_id,
-            {"buy": "entries filled", "sell": "exits by take-profit"}[one.side],
+            {"buy": "entries filled whole", "sell": "exits by take-profit"}[one.side],
             str(one.count),
             number(one.ratio, 3),
             "–" if one.interval is None else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",

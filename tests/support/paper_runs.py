@@ -63,7 +63,8 @@ def fill_event(number: int = 1, **changes: Any) -> FillEvent:
 
 def unfilled(number: int = 1, **changes: Any) -> FillEvent:
     """An order that got nothing."""
-    nothing = {"filled_quantity": 0.0, "fill_ratio": 0.0, "effective_price": None, "slippage_bps": None, "fee": 0.0}
+    nothing: dict[str, Any] = {"filled_quantity": 0.0, "fill_ratio": 0.0, "fee": 0.0, "fill_reason": "not_reached"}
+    nothing |= {"effective_price": None, "slippage_bps": None}
     return fill_event(number, **(nothing | changes))
 
 

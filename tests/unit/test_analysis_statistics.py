@@ -117,6 +117,28 @@ def test_zone_counts_entries_filled_and_positions_left_by_take_profit(tmp_path: 
     assert buy.interval[0] < 0.75 < buy.interval[1]
 
 
+def test_a_zone_counts_as_its_table_does_nothing_that_was_filled_or_left_in_part(tmp_path: Path) -> None:
+    part: dict[str, Any] = {"filled_quantity": 0.5, "fill_ratio": 0.5, "fill_reason": "partial"}
+    events = [
+        # Entered in part, left by take-profit.
+        fill_event(1, **part),
+        sale(2, 1, "take_profit"),
+        # Entered whole, half of it left by take-profit and the rest by time.
+        fill_event(3),
+        sale(4, 3, "take_profit", **part),
+        sale(5, 3, "time"),
+        # Entered whole and left whole, the second half from another book.
+        fill_event(6),
+        sale(7, 6, "take_profit", **part),
+        sale(8, 6, "take_profit"),
+    ]
+
+    buy, sell = by_zone(read_run(write_run(tmp_path, events)))
+
+    assert (buy.count, buy.ratio) == (3, pytest.approx(2 / 3))
+    assert (sell.count, sell.ratio) == (2, 0.5)
+
+
 def test_model_is_not_known_unless_known_for_every_decision(tmp_path: Path) -> None:
     events = [fill_event(1, zone_id="Z1"), fill_event(2, zone_id="Z1")]
 
