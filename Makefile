@@ -54,11 +54,12 @@ bench: $(READY) ## measure the hot paths, each beside the plain way in the same 
 	@for file in tests/bench/bench_*.py; do \
 		echo "$$file"; $(RUN) -m tests.bench.$$(basename $$file .py) || exit 1; done
 
-check: $(READY) ## lint, format, types, and the compose files against their schema
+check: $(READY) ## lint with security rules, format, types, compose files, known weaknesses of dependencies
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy
 	@$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.tls.yml
+	@$(RUN) -m tests.support.dependency_audit
 
 # An unfinished environment has no stamp, so the next make goes on where this one stopped.
 $(READY): pyproject.toml constraints.txt
