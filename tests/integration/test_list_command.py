@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 from consumers.__main__ import app
 from consumers.redis_provider import RedisMarketDataProvider
 from feeders.local_redis import LocalServer
+from tests.support.guarded_server import guarded_server
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
 
@@ -78,6 +80,16 @@ def test_a_program_that_takes_nothing_is_called_slow(own_redis_server: LocalServ
     assert (reader["state"], reader["name"].partition(" ")[0]) == ("slow", "bot")
     assert "MB wait for it at the server" in reader["reason"]
     assert (shown.exit_code, "1 reader, 1 slow or stopped" in shown.stdout) == (1, True)
+
+
+def test_with_generated_users_a_runner_tells_of_itself_and_a_viewer_sees_it(tmp_path: Path) -> None:
+    with guarded_server(tmp_path) as server, RedisMarketDataProvider(server.url("runner"), "binance", ["BTC"]):
+        wait_for(lambda: listed(server.url("viewer"))[0]["record"])
+        (reader,) = listed(server.url("viewer"))
+        shown = run(server.url("viewer"))
+
+    assert (reader["user"], reader["subscriptions"], reader["record"]["symbols"]) == ("runner", 2, ["BTC-USDT"])
+    assert (shown.exit_code, NO_CLIENTS in shown.stdout, NO_RECORDS in shown.stdout) == (0, False, False)
 
 
 def test_without_the_right_to_see_clients_it_says_so_and_lists_what_readers_tell(
