@@ -70,6 +70,8 @@ class BinanceProtocol:
         self._requests: dict[int, tuple[str, ...]] = {}
         self._request_id = 0
         self._checked: set[str] = set()
+        self._one_sided: set[str] = set()
+        """Symbols whose last snapshot had a side without one level."""
         self._takes_all = natives is None
         self._natives = {native.lower(): native for native in natives or ()}
         """By the name that streams use."""
@@ -124,12 +126,10 @@ class BinanceProtocol:
             sync.expect_answer()
 
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
-        """What a REST depth answer says."""
+        """What a REST depth answer says. Raises WebSocketProtocolError if it makes no sense."""
         whole: Whole = decode_answer(body)
-        sync = self._syncs.get(("book", native))
-        if not isinstance(sync, RangeSync):
-            return NOTHING
-        return [*self._check_precision(native, body), *sync.receive_snapshot(whole, limit)]
+        self._doubt_one_sided(native, whole)
+        return self._take_answer(native, limit, body, whole)
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """What an HTTP answer of a recording says; only depth answers say anything."""
@@ -148,7 +148,7 @@ class BinanceProtocol:
         if isinstance(known, RangeSync):
             # Somebody asked, perhaps before the first update came: a quiet symbol sends none for minutes.
             known.start()
-        return self.receive_answer(native, limit, body)
+        return self._take_answer(native, limit, body, decode_answer(body))
 
     def _streams(self, native: str) -> list[str]:
         topics, name = self._options.topics, native.lower()
@@ -253,6 +253,20 @@ class BinanceProtocol:
         self._requests[self._request_id] = tuple(self._natives[name] for name in names)
         message = {"method": "SUBSCRIBE", "params": streams, "id": self._request_id}
         return Request(self._request_id, msgspec.json.encode(message).decode())
+
+    def _take_answer(self, native: str, limit: int, body: bytes, whole: Whole) -> Sequence[Event]:
+        sync = self._syncs.get(("book", native))
+        if not isinstance(sync, RangeSync):
+            return NOTHING
+        return [*self._check_precision(native, body), *sync.receive_snapshot(whole, limit)]
+
+    def _doubt_one_sided(self, native: str, whole: Whole) -> None:
+        """Such a market is rarer than an answer that lacks what it should hold: raises unless the last said so too."""
+        if whole.bids and whole.asks:
+            self._one_sided.discard(native)
+        elif native not in self._one_sided:
+            self._one_sided.add(native)
+            raise WebSocketProtocolError("one side has no level: asking again to be sure")
 
     def _check_precision(self, native: str, body: bytes) -> Sequence[Event]:
         """Once a symbol: whether its numbers fit float64."""

@@ -296,6 +296,32 @@ def test_no_snapshot_is_smaller_than_the_first_whatever_limit_is_wanted() -> Non
     assert SnapshotNeeded("BTCUSDT", 100, urgent=True) in events
 
 
+@pytest.mark.parametrize(("bids", "asks"), [([], ASKS), (BIDS, []), ([], [])], ids=["bids", "asks", "both"])
+def test_a_snapshot_without_a_side_is_believed_when_the_next_one_says_the_same(bids: Any, asks: Any) -> None:
+    protocol = new_protocol()
+    acknowledge(protocol)
+
+    with pytest.raises(WebSocketProtocolError, match="one side has no level"):
+        protocol.receive_answer("BTCUSDT", 100, depth_answer(100, bids, asks))
+    assert protocol.update_id("BTCUSDT") is None
+    updated, _ = protocol.receive_answer("BTCUSDT", 100, depth_answer(101, bids, asks))
+
+    assert updated == BookUpdated("BTCUSDT", 101, None, tuple(bids), tuple(asks))
+
+
+def test_a_whole_snapshot_after_one_without_a_side_is_the_book() -> None:
+    protocol = new_protocol()
+    acknowledge(protocol)
+    with pytest.raises(WebSocketProtocolError):
+        protocol.receive_answer("BTCUSDT", 100, depth_answer(100, []))
+    protocol.receive_answer("BTCUSDT", 100, depth_answer(100))
+
+    assert protocol.update_id("BTCUSDT") == 100
+    with pytest.raises(WebSocketProtocolError):
+        protocol.receive_answer("BTCUSDT", 1_000, depth_answer(101, []))
+    assert protocol.update_id("BTCUSDT") == 100
+
+
 def test_a_gap_concerns_its_own_symbol_only() -> None:
     protocol = live_protocol("BTCUSDT", "ETHUSDT")
 
