@@ -50,7 +50,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     end: list[Action] = []
     seconds: float = 0.0
     hits: int | None = None
-    """How many symbols, drawn anew each time, the exchange's faults are for; all without it."""
+    """How many symbols, others each time, the exchange's faults are for; all without it."""
     sees: list[str] = []
     """Statuses other than `live` that a reader may see of the symbols hit, or `disconnected`."""
     notice: float | None = None
