@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from consumers.bus.books import BusBook, BusTable
-from consumers.bus.session import BusSession
+from consumers.bus.session import ANSWER_LIMIT, TICK, BusSession
 from consumers.bus.stream import Command, SessionLostError
 from consumers.bus.symbol_names import SymbolNames
 from schemas.redis_names import RedisNames
@@ -18,6 +18,8 @@ from tests.support.builders import book
 
 SYMBOLS = ("BTC-USDT", "ETH-USDT")
 NAMES = RedisNames()
+START = 1000.0
+"""On the reader's clock, what START_US is on the server's."""
 START_US = 1_700_000_000_000_000
 
 
@@ -27,6 +29,7 @@ class ModelServer:
     def __init__(self) -> None:
         self.time_us = START_US
         self.hashes: dict[str, tuple[int, bytes, int]] = {}
+        self.published_us: dict[bytes, int] = {}
         self.connect()
 
     def connect(self) -> None:
@@ -39,6 +42,7 @@ class ModelServer:
         seq = stored[0] + 1 if stored else self.time_us
         message = encode(book(symbol, seq=seq, update_id=seq % 2**52))
         self.hashes[NAMES.book("binance", symbol)] = (seq, message, self.time_us)
+        self.published_us[message] = self.time_us
         self.announce(NAMES.book("binance", symbol).encode(), message)
 
     def announce(self, channel: bytes, message: bytes) -> None:
@@ -82,7 +86,7 @@ class Reader:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.server = ModelServer()
-        self.now = 1000.0
+        self.now = START
         self.table = BusTable("binance", NAMES)
         self.names = SymbolNames("binance")
         self.first_seq: dict[str, int] = {}
@@ -149,6 +153,29 @@ class Reader:
             self.connect()
         self.send()
 
+    def pass_a_second(self) -> None:
+        self.pass_time()
+        self.tick()
+
+    def stand_still(self) -> None:
+        """Be stopped for a while, in which others go on."""
+        if self.server.asked["query"] or self.server.replies["query"]:
+            return
+        since = self.now
+        for _ in range(self.random.randint(10, 60)):
+            self.now += 1.0
+            self.server.time_us += 1_000_000
+            self.publish()
+        self.session.stream.stood_still(since, self.now)
+        self.send()
+
+    def believed_too_long(self, held: BusBook) -> float:
+        """By how many seconds the time of its confirmation is later than that of its publication."""
+        if held.newest is None:
+            return 0.0
+        published_at = START + (self.server.published_us[held.newest.data] - START_US) / 1e6
+        return held.newest.confirmed_at - published_at
+
     def lose_data(self) -> None:
         self.pass_time()
         self.server.hashes.clear()
@@ -199,6 +226,13 @@ HOSTILE: dict[Step, int] = {
     Reader.publish_foreign_bytes: 2,
     Reader.publish_spoiled_book: 1,
 }
+STOPPING: dict[Step, int] = {
+    Reader.publish: 6,
+    Reader.progress: 30,
+    Reader.pass_a_second: 1,
+    Reader.stand_still: 1,
+    Reader.connect: 1,
+}
 SCHEDULES = settings(max_examples=300, deadline=None)
 Schedule = st.randoms(use_true_random=True)
 
@@ -244,3 +278,16 @@ def test_without_a_new_connection_nothing_is_missed(random: Random) -> None:
 
     assume(reader.connections == 1)  # a tick after a long silence connects again
     assert [held.missed for held in reader.table.by_symbol.values()] == [0] * len(SYMBOLS)
+
+
+@SCHEDULES
+@given(Schedule)
+def test_no_standstill_makes_a_book_look_fresh(random: Random) -> None:
+    reader = Reader(random)
+
+    for step in random.choices(list(STOPPING), list(STOPPING.values()), k=120):
+        step(reader)
+
+        for held in reader.table.by_symbol.values():
+            # No more than what the network may take before a connection counts as dead.
+            assert reader.believed_too_long(held) <= ANSWER_LIMIT + 2 * TICK
