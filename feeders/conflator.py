@@ -72,6 +72,11 @@ class Conflator(Generic[Key]):
             del self._unsent[key]
         return len(old)
 
+    def remove(self, key: Key) -> Submission | None:
+        """Forget one key. Returns what was held of it."""
+        self._losses.pop(key, None)
+        return self._unsent.pop(key, None)
+
     def clear(self) -> None:
         """Forget everything."""
         self._unsent.clear()

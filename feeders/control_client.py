@@ -31,6 +31,8 @@ def control_client(url: str) -> "Redis":
     options.pop("db", None)
     nodes = [ClusterNode(host, port) for host, port in servers.places]
     # It has every method that is used here.
+    # It asks who has a slot when a node is gone, and then tries again: that much is needed to find the others.
+    options["retry"] = Retry(NoBackoff(), 2)
     return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)  # type: ignore[return-value]
 
 

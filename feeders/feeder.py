@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from feeders.cluster_publisher import publisher_of
+from feeders.conflator import Submission
 from feeders.events import Topic
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import OnFrame, Wiring
 from feeders.exchanges.venue import Venue
 from feeders.heartbeat import Heartbeat, counters_of
 from feeders.line_group import line_reports
-from feeders.publisher import Publisher, Submission
 from feeders.settings import FeederSettings, unique_feeder_id
 from feeders.snapshot_fetcher import OnAnswer
 from schemas.heartbeat import FeederHeartbeat, FeedState
@@ -54,7 +55,7 @@ class Feeder:
         self._submitted: dict[tuple[Topic, str], float] = {}
         self._stopping = False
         names = RedisNames(settings.prefix)
-        self.publisher = Publisher(
+        self.publisher = publisher_of(
             settings.redis_url,
             names,
             self.id,

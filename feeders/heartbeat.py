@@ -66,14 +66,16 @@ class Heartbeat:
         beat = self._make()
         key = self._names.feeder(beat.feeder)
         books = frozenset(self._book_names())
+        new = sorted(books - self._registered)
+        await self._redis.publish(self._names.feeders, encode_heartbeat(beat))
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping=heartbeat_fields(beat))  # type: ignore[arg-type]
             pipeline.expire(key, HEARTBEAT_TTL)
-            pipeline.publish(self._names.feeders, encode_heartbeat(beat))
-            if new := books - self._registered:
-                pipeline.sadd(self._names.books, *new)
-            added, *_ = await pipeline.execute()
-        self._registered |= books
+            if books:
+                # One that is there already tells by the answer whether the list is: in a cluster, another node has it.
+                pipeline.sadd(self._names.books, *(new or [min(books)]))
+            added, _, *listed = await pipeline.execute()
+        self._registered = self._registered | books if new or listed != [1] else frozenset()
         now = time.monotonic()
         if added and self._written_at is not None:
             # The hash we refresh each second was gone, so everything else may be, if it did not just expire.

@@ -52,7 +52,7 @@ class LocalServer:
         self._directory = directory
         self._temporary = directory is None
         self._persistent = persistent
-        self._options = tuple(options)
+        self.options = tuple(options)
         self._configuration = configuration
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
@@ -155,13 +155,11 @@ class LocalServer:
     def _launch(self, port: int) -> None:
         directory = self.directory
         directory.mkdir(parents=True, exist_ok=True)
-        binary, *arguments = server_command(
-            self._binary or find_server(), port, directory, persistent=self._persistent
-        )
+        binary, *arguments = server_command(self._binary or find_server(), port, directory, persistent=self._persistent)
         with (directory / LOG_NAME).open("wb") as log:
             # A session of its own: Ctrl-C is for us, and what we still have to say goes to a server that lives.
             self._process = subprocess.Popen(
-                [binary, *self._configuration_file(), *arguments, *self._options],
+                [binary, *self._configuration_file(), *arguments, *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

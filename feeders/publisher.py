@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import hiredis
 
 from feeders.conflator import Conflator, Submission
+from feeders.events import Topic
 from feeders.publish_counters import PublisherCounters
 from feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, load_command, script_sha
 from feeders.redis_link import RedisLink
@@ -47,6 +48,7 @@ class Publisher:
 
     `on_connected` is called after every (re)connect, when the server may have lost its data: submit every book
     there. `before_write` is called before anything is written and may `discard()`. Raises ValueError for a bad URL.
+    Of a node in a cluster, `on_moved` takes what the server says of a key that another node has now.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class Publisher:
         *,
         on_connected: Callable[[], None] | None = None,
         before_write: Callable[[], None] | None = None,
-        sharded: bool = False,
+        on_moved: Callable[[str], None] | None = None,
+        counters: PublisherCounters | None = None,
         reply_timeout: float = REPLY_TIMEOUT,
         retry_interval: float = RETRY_INTERVAL,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -71,6 +74,8 @@ class Publisher:
         self._feeder_id = feeder_id
         self._on_connected = on_connected
         self._before_write = before_write
+        self._on_moved = on_moved
+        sharded = on_moved is not None
         self._sha = script_sha(sharded=sharded)
         self._load = load_command(sharded=sharded)
         self._retry_interval = retry_interval
@@ -78,7 +83,7 @@ class Publisher:
 
         self._keys: dict[tuple[str, str, str], BookKey] = {}
         self._unsent: Conflator[BookKey] = Conflator()
-        self.counters = PublisherCounters()
+        self.counters = counters or PublisherCounters()
         self.errors = ErrorLog(shown)
         self._trades = TradeQueue(names, TRADES_CAPACITY, self.counters)
         self._in_flight: deque[_Batch] = deque()
@@ -97,6 +102,11 @@ class Publisher:
     def connected(self) -> bool:
         """Whether a connection to the server is open."""
         return self._connection is not None
+
+    @property
+    def well(self) -> bool:
+        """Whether there is a connection, and nothing that the server refuses."""
+        return self._connection is not None and not self._failing
 
     def submit(self, submission: Submission) -> None:
         """Send it as soon as this turn of the loop ends, unless a newer one of the same book comes before."""
@@ -144,6 +154,25 @@ class Publisher:
         if self._connection is not None and self._connection.unsent_bytes:
             self._connection.abort("left with unsent books that became old")
         self._settle()
+
+    def take_out(self, topic: Topic, exchange: str, symbol: str) -> Submission | None:
+        """Forget a book that is another server's now. Returns what that one has to be told of it, if anything."""
+        key = self._keys.pop((topic, exchange, symbol), None)
+        if key is None or key.newest is None:
+            return None
+        newest, key.newest = key.newest, None
+        waiting = (self._unsent.remove(key), self._failing.pop(key, None))
+        written = (submission for batch in self._in_flight for owner, submission in batch.books if owner is key)
+        kinds = {submission.kind for submission in (*waiting, *written) if submission is not None}
+        self._settle()
+        if newest.kind == "again" and (key.owes_new or "new" in kinds):
+            return Submission("new", newest.topic, newest.book)
+        # What only confirms speaks of its own moment.
+        return newest if kinds - {"again"} and newest.kind != "again" else None
+
+    def take_out_trades(self, exchange: str, symbol: str) -> list[Trade]:
+        """The unsent trades of a symbol that are another server's now."""
+        return self._trades.take_out(exchange, symbol)
 
     async def run(self) -> None:
         """Keep connected, until cancelled; then leave once everything written is sent."""
@@ -258,7 +287,12 @@ class Publisher:
             if not batch.loads:
                 self._put_back(key, submission)
                 return
-        self._count_error(key.name, error)
+        if self._on_moved is not None and error_kind(error) == "MOVED":
+            if self._loop is not None:
+                # Once the whole batch has been looked at.
+                self._loop.call_soon(self._on_moved, str(error))
+        else:
+            self._count_error(key.name, error)
         if submission.kind == "new":
             key.owes_new = True
         # A confirmation speaks of its own moment: it is not repeated, the next one comes soon.

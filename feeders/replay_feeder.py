@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+from feeders.cluster_publisher import publisher_of
 from feeders.conflator import Submission
 from feeders.control_client import control_client
 from feeders.events import Topic
 from feeders.exchanges.venue import FeedOptions
 from feeders.heartbeat import refuse_mixed_prefix
-from feeders.publisher import Publisher
 from feeders.replay import Pace, ReplayResult, replay
 from feeders.settings import unique_feeder_id
 from schemas.capture import CaptureFrame
@@ -40,7 +40,7 @@ class ReplayFeeder:
         self._symbols = symbols
         self._pace = Pace(speed)
         self._control = control_client(redis_url)
-        self.publisher = Publisher(redis_url, names, unique_feeder_id("replay", None))
+        self.publisher = publisher_of(redis_url, names, unique_feeder_id("replay", None))
         self._unsent: list[tuple[OrderBookSnapshot, Topic]] = []
         self._unsent_trades: list[Trade] = []
         self._written: set[str] = set()

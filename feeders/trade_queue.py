@@ -51,6 +51,15 @@ class TradeQueue:
         self._counters.trades_dropped += len(trades) - len(kept)
         self._unsent.extendleft(reversed(kept))
 
+    def take_out(self, exchange: str, symbol: str) -> list[Trade]:
+        """Remove and return the trades of one symbol."""
+        taken = [trade for trade in self._unsent if (trade.exchange, trade.symbol) == (exchange, symbol)]
+        if taken:
+            self._unsent = deque(
+                trade for trade in self._unsent if (trade.exchange, trade.symbol) != (exchange, symbol)
+            )
+        return taken
+
     def pack(self, trade: Trade) -> bytes:
         """The command for the server, which refuses an id that is not greater than its last."""
         prefix = self._prefixes.get((trade.exchange, trade.symbol))

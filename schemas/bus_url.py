@@ -1,7 +1,6 @@
 """Which servers the URL of a bus names, and the URL of each of them."""
 
 import re
-from binascii import crc_hqx
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,7 +19,6 @@ _SCHEMES: dict[str, tuple[str, Kind]] = {
     "redis+cluster": ("redis", "cluster"),
     "rediss+cluster": ("rediss", "cluster"),
 }
-SLOTS = 16384
 _PORTS = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 _PLACE = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
 
@@ -92,11 +90,6 @@ def parse_servers(url: str) -> BusServers:
         f"{scheme}://{login}{at}",
         f"/{database}" + (f"?{query}" if query else ""),
     )
-
-
-def cluster_slot(key: bytes) -> int:
-    """The slot of a key or channel without braces in its name, which is how ours are."""
-    return crc_hqx(key, 0) % SLOTS
 
 
 def _place(text: str, default_port: int) -> Place:

@@ -10,7 +10,8 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
-from feeders.local_redis import LocalServer
+from feeders.local_redis import LocalServer, free_port
+from schemas.cluster_slots import SLOTS, slot_of
 from tests.support.waiting import wait_for
 
 SERVICE = "bus"
@@ -28,7 +29,7 @@ sentinel failover-timeout {service} 5000
 def ask(server: LocalServer, *command: Any) -> Any:
     """The answer of one server, with its errors raised."""
     with redis.Redis.from_url(server.url, socket_timeout=2.0, decode_responses=True) as client:
-        return client.execute_command(*command)  # type: ignore[no-untyped-call]
+        return client.execute_command(*command)
 
 
 def place(server: LocalServer) -> str:
@@ -93,6 +94,89 @@ def watched(replicas: int = 1) -> Iterator[Watched]:
         for sentinel in sentinels:
             wait_for(lambda sentinel=sentinel: _knows_all(sentinel, replicas), LIMIT, "Sentinels that know all")  # type: ignore[misc]
         yield Watched(servers, sentinels)
+
+
+@dataclass
+class Cluster:
+    """Primaries that share the slots, and a replica of each, in the same order."""
+
+    primaries: list[LocalServer]
+    replicas: list[LocalServer]
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{','.join(map(place, self.primaries))}"
+
+    @property
+    def servers(self) -> list[LocalServer]:
+        return self.primaries + self.replicas
+
+    def owner(self, key: str) -> LocalServer | None:
+        """Who has the slot of a key in the eyes of all who answer; None while they differ."""
+        slot = slot_of(key.encode())
+        answers = {_owner_port(server, slot) for server in self.servers} - {None}
+        return next((server for server in self.servers if {server.port} == answers), None)
+
+    def move_slot(self, key: str, to: LocalServer) -> None:
+        """Hand the slot of a key over with all its keys, as `redis-cli --cluster reshard` does."""
+        slot, source = slot_of(key.encode()), self.owner(key)
+        assert source is not None
+        source_id, target_id = ask(source, "CLUSTER", "MYID"), ask(to, "CLUSTER", "MYID")
+        ask(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+        ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        while keys := ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+            ask(source, "MIGRATE", "127.0.0.1", to.port, "", 0, 2000, "KEYS", *keys)
+        for server in (to, source):
+            ask(server, "CLUSTER", "SETSLOT", slot, "NODE", target_id)
+
+
+@contextmanager
+def cluster(primaries: int = 3) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(_cluster_node()) for _ in range(2 * primaries)]
+        fleet = Cluster(servers[:primaries], servers[primaries:])
+        bounds = [number * SLOTS // primaries for number in range(primaries + 1)]
+        for server, first, end in zip(fleet.primaries, bounds, bounds[1:], strict=False):
+            ask(server, "CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+        for server in servers[1:]:
+            bus_port = server.options[server.options.index("--cluster-port") + 1]
+            ask(servers[0], "CLUSTER", "MEET", "127.0.0.1", server.port, bus_port)
+        wait_for(lambda: all(_cluster_info(one)["cluster_known_nodes"] == str(len(servers)) for one in servers), LIMIT)
+        for primary, replica in zip(fleet.primaries, fleet.replicas, strict=True):
+            primary_id = ask(primary, "CLUSTER", "MYID")
+            wait_for(lambda: _replicates(replica, primary_id), LIMIT, "a replica that knows its primary")  # noqa: B023
+        wait_for(lambda: all(_cluster_info(one)["cluster_state"] == "ok" for one in servers), LIMIT, "a whole cluster")
+        for replica in fleet.replicas:
+            wait_for(lambda: ask(replica, "ROLE")[3] == "connected", LIMIT, "replicas in step")  # noqa: B023
+        yield fleet
+
+
+def _cluster_node() -> LocalServer:
+    options = [
+        *("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1500"),
+        *("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"),
+    ]
+    return LocalServer(binary=BINARY, options=options)
+
+
+def _replicates(replica: LocalServer, primary_id: str) -> bool:
+    try:
+        return bool(ask(replica, "CLUSTER", "REPLICATE", primary_id))
+    except RedisError:
+        return False
+
+
+def _cluster_info(server: LocalServer) -> dict[str, str]:
+    answer = ask(server, "CLUSTER", "INFO")
+    return answer if isinstance(answer, dict) else dict(line.split(":") for line in answer.split())
+
+
+def _owner_port(server: LocalServer, slot: int) -> int | None:
+    try:
+        ranges = ask(server, "CLUSTER", "SLOTS")
+    except (RedisError, OSError):
+        return None
+    return next((int(primary[1]) for first, last, primary, *_ in ranges if first <= slot <= last), -1)
 
 
 def _replicated(stack: ExitStack, replicas: int) -> list[LocalServer]:

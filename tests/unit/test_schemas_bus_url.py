@@ -1,12 +1,8 @@
 """The forms a bus URL may have, and the servers they name."""
 
 import pytest
-import redis.crc
-from hypothesis import given
-from hypothesis import strategies as st
 
-from schemas.bus_url import cluster_slot, parse_servers
-from schemas.redis_names import RedisNames
+from schemas.bus_url import parse_servers
 
 
 def test_one_server_is_what_its_url_says() -> None:
@@ -78,10 +74,3 @@ def test_what_makes_no_sense_is_refused_without_repeating_the_password(url: str,
 
 def test_no_password_shows_in_what_is_printed_of_it() -> None:
     assert "hush" not in repr(parse_servers("redis+sentinel://u:hush@one/main?sentinel_password=hush"))
-
-
-@given(symbol=st.from_regex(r"[A-Z0-9]{1,10}-[A-Z0-9]{1,10}", fullmatch=True))
-def test_slots_are_those_of_the_servers(symbol: str) -> None:
-    name = RedisNames().book("binance", symbol).encode()
-
-    assert cluster_slot(name) == redis.crc.key_slot(name)

@@ -1,0 +1,55 @@
+"""Which node has which slot, from what nodes say."""
+
+import pytest
+import redis.crc
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.cluster_slots import SlotMap, slot_of
+from schemas.redis_names import RedisNames
+
+ASKED = ("asked", 7000)
+BTC = RedisNames().book("binance", "BTC-USDT").encode()
+REPLY = [
+    [0, 6968, [b"one", 7001, b"id", []], [b"replica", 7002, b"id", []]],
+    [6970, 16383, [b"", 7003, b"id"]],
+]
+
+
+@given(symbol=st.from_regex(r"[A-Z0-9]{1,10}-[A-Z0-9]{1,10}", fullmatch=True))
+def test_slots_are_those_of_the_servers(symbol: str) -> None:
+    name = RedisNames().book("binance", symbol).encode()
+
+    assert slot_of(name) == redis.crc.key_slot(name)
+
+
+def test_the_primary_of_a_slot_has_its_keys() -> None:
+    slots = SlotMap.parse([[0, 16383, [b"one", 7001, b"id"], [b"two", 7002, b"id"]]], ASKED)
+
+    assert slots.place(BTC) == ("one", 7001)
+    assert slots.places == {("one", 7001)}
+
+
+def test_a_node_without_a_name_is_where_it_was_asked() -> None:
+    assert SlotMap.parse(REPLY, ASKED).places == {("one", 7001), ("asked", 7003)}
+
+
+def test_a_slot_that_nobody_has_is_nowhere() -> None:
+    assert slot_of(BTC) == 6969 + 1
+    assert SlotMap.parse([[0, 10, [b"one", 7001, b"id"]]], ASKED).place(BTC) is None
+
+
+def test_a_node_tells_where_a_slot_has_moved() -> None:
+    slots = SlotMap.parse(REPLY, ASKED)
+
+    moved = slots.moved(f"MOVED {slot_of(BTC)} two:7009", ASKED)
+
+    assert moved.place(BTC) == ("two", 7009)
+    assert slots.place(BTC) == ("asked", 7003)
+    assert moved.moved(f"MOVED {slot_of(BTC)} :7010", ASKED).place(BTC) == ("asked", 7010)
+
+
+@pytest.mark.parametrize("reply", [None, 7, [[0]], [[0, 1, [b"one"]]], [[0, 1, [b"one", b"x"]]], b"ERR"])
+def test_anything_else_is_no_list_of_slots(reply: object) -> None:
+    with pytest.raises(ValueError, match="no list of slots"):
+        SlotMap.parse(reply, ASKED)
