@@ -5,10 +5,15 @@ from hashlib import sha256
 
 from schemas.redis_names import RedisNames
 
-_ANYONE = "+ping +select +time"
+# The last three tell which server of several is the right one.
+_ANYONE = "+ping +select +time +role +cluster|info +cluster|slots"
 _READING = "+hget +hmget +hgetall +smembers +xrange +xrevrange +xread"
 _SUBSCRIBING = "+subscribe +unsubscribe +ssubscribe +sunsubscribe"
-_SUBMITTING = "+evalsha +script|load +hset +hget +hmget +expire +persist +publish +spublish +sadd +xadd +del +scan"
+# The last two are for clusters: redis-py asks where a command has its keys, and follows a slot that is on the move.
+_SUBMITTING = (
+    "+evalsha +script|load +hset +hget +hmget +expire +persist +publish +spublish +sadd +xadd +del +scan "
+    "+command +asking"
+)
 # A reader tells of itself, and of nothing else.
 _ANNOUNCING = "+hset +expire +del"
 

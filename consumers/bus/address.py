@@ -73,9 +73,13 @@ def refused(address: BusAddress, message: str) -> BusConnectionError:
     message = redacted(message, [address.password])
     code = message.partition(" ")[0]
     if code == "NOAUTH":
-        return BusConnectionError(f"{address.masked} wants a password: redis://:PASSWORD@host:port/0")
+        return BusConnectionError(
+            f"{address.masked} wants a user and its password: redis://USER@host:6379/0 and BOOKBUS_REDIS_PASSWORD"
+        )
     if code == "WRONGPASS" or "AUTH" in message:
         return BusConnectionError(f"{address.masked} refuses this user name and password ({message})")
+    if code == "MOVED":
+        return BusConnectionError(f"{address.masked} is one node of a cluster: name it like redis+cluster://host:port")
     if code == "NOPERM":
         return BusConnectionError(f"{address.masked} does not allow this user to read the bus ({message})")
     return BusConnectionError(f"{address.masked} answers: {message}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from feeders.control_client import control_client
 from feeders.settings import DEFAULT_REDIS_URL
@@ -120,6 +120,12 @@ async def require_redis(url: str) -> None:
         fail(f"--redis {masked(url)}: {error}")
     try:
         await redis.ping()
+    except AuthenticationError as error:
+        told = redacted(error, secrets_of(url))
+        fail(
+            f"{masked(url)} refuses this login ({told:.80}): name a user in its address, "
+            "redis://USER@host:6379/0, and set BOOKBUS_REDIS_PASSWORD"
+        )
     except (RedisError, OSError, TimeoutError) as error:
         told = redacted(error, secrets_of(url))
         fail(

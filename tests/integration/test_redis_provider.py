@@ -454,7 +454,7 @@ def test_passwords_that_are_wrong_or_absent_are_told_without_repeating_them(
     port = own_redis_server.port
     own_client.config_set("requirepass", "correct")
     expected = {
-        f"redis://127.0.0.1:{port}/0": "wants a password",
+        f"redis://127.0.0.1:{port}/0": "wants a user and its password",
         f"redis://:secret@127.0.0.1:{port}/0": "refuses this user name and password",
         f"redis://somebody:secret@127.0.0.1:{port}/0": "refuses this user name and password",
     }

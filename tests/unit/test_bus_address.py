@@ -70,7 +70,7 @@ def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ("NOAUTH Authentication required.", "wants a password"),
+        ("NOAUTH Authentication required.", "wants a user and its password"),
         ("WRONGPASS invalid username-password pair", "refuses this user name and password"),
         ("ERR AUTH <password> called without any password configured", "refuses this user name and password"),
         ("NOPERM User x has no permissions", "does not allow this user to read the bus"),
