@@ -42,7 +42,9 @@ elseif exists then
         end
     elseif id < stored_id then
         local abandoned = stored_state == 'closed' or now - (tonumber(confirmed) or 0) > STAND_LIMIT
-        if not abandoned and not (same_feeder and stored_state ~= 'live') then
+        -- The feeder that stands behind the book is never so far behind itself: the exchange began its ids anew.
+        local anew = same_feeder and (stored_state ~= 'live' or kind == 'new' and id < stored_id / 2)
+        if not abandoned and not anew then
             if not same_feeder then
                 redis.call('HSET', key, 'twin_us', now_text)
             end

@@ -125,6 +125,26 @@ async def test_a_restarted_service_starts_its_ids_again_on_the_same_connection(r
         assert status(bybit)["connects"] == 1
 
 
+async def test_a_pair_follows_a_restarted_service_as_fast_as_one_feeder(redis_url: str) -> None:
+    async with running(redis_url) as (bybit, feeder, seen):
+        with feeder_process(redis_url, bybit.ws_url, bybit.rest_url, NATIVES, "--exchange", "bybit") as twin:
+            await await_for(lambda: "12 of 12 books live" in twin.log, 40, "the twin's books")
+            before = {symbol: seen.newest[symbol].update_id for symbol in SYMBOLS}
+            bybit.inject(Fault(kind="cold_restart"))
+            await await_for(
+                lambda: all(
+                    seen.newest[symbol].update_id < before[symbol] and seen.newest[symbol].state == "live"
+                    for symbol in SYMBOLS
+                ),
+                3,
+                "live books of the new service",
+            )
+            await more_books(seen, 10)
+
+            assert seen.wrong == [], (feeder.log, twin.log)
+            assert seen.gaps == 0
+
+
 async def test_a_lost_connection_marks_every_book_suspect_and_heals(redis_url: str) -> None:
     async with running(redis_url) as (bybit, feeder, seen):
         for times, fault in enumerate((Fault(kind="reset"), Fault(kind="close", value=1000)), 1):

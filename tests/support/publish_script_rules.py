@@ -235,6 +235,33 @@ class PublishScriptRules:
         assert bus.submit("new", "B", 5) == REFUSED
         assert bus.submit("new", "A", 5) == ACCEPTED
 
+    def test_the_line_behind_a_book_takes_its_twin_along_when_ids_start_again(self, bus: Bus) -> None:
+        bus.submit("new", "B", 100)
+        bus.submit("new", "A", 101)
+        assert bus.submit("state", "A", 101, "suspect") == REFUSED
+
+        assert bus.submit("new", "B", 1) == REFUSED
+        assert bus.submit("new", "A", 1) == ACCEPTED
+        assert bus.submit("new", "B", 2) == ACCEPTED
+        assert bus.submit("new", "A", 2) == CONFIRMED
+
+    def test_a_line_still_at_the_old_ids_falls_in_as_soon_as_it_sees_the_new_ones(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        bus.submit("new", "A", 1)
+
+        assert bus.submit("new", "B", 101) == ACCEPTED
+        assert bus.submit("new", "A", 2) == REFUSED
+        assert bus.submit("new", "B", 2) == ACCEPTED
+
+    @pytest.mark.parametrize(("kind", "feeder", "update_id"), [("new", "A", 50), ("again", "A", 1), ("new", "B", 1)])
+    def test_ids_start_again_only_far_below_and_for_the_line_behind_the_book(
+        self, bus: Bus, kind: str, feeder: str, update_id: int
+    ) -> None:
+        bus.submit("new", "B", 99)
+        bus.submit("new", "A", 100)
+
+        assert bus.submit(kind, feeder, update_id) == REFUSED
+
     def test_a_closed_book_expires_in_a_day_unless_it_is_taken_up_again(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)
         bus.submit("state", "A", 100, "closed")
