@@ -19,6 +19,7 @@ from feeders.__main__ import app as feeders_app
 from feeders.feed import FeedCounters
 from feeders.heartbeat import counters_of
 from feeders.publish_counters import PublisherCounters
+from feeders.redis_process import server_command
 from schemas.wire import encode, inspect
 from tests.support.builders import book
 
@@ -248,6 +249,19 @@ def test_what_was_made_in_secret_is_not_committed_or_put_into_an_image() -> None
     assert "secrets/" in ignored
     assert dockerignore[0] == "*"
     assert not any("secrets" in line for line in dockerignore)
+
+
+def test_what_listens_listens_on_loopback_unless_told_otherwise() -> None:
+    hosts = {
+        name: parameter.default
+        for name, command in typer.main.get_command(feeders_app).commands.items()  # type: ignore[attr-defined]
+        for parameter in command.params
+        if parameter.name == "host" and name != "health"
+    }
+    server = server_command(Path("server"), 1, Path("directory"), persistent=False)
+
+    assert hosts == {"simulate": "127.0.0.1"}
+    assert server[server.index("--bind") + 1] == "127.0.0.1"
 
 
 def test_image_does_not_run_as_root() -> None:
