@@ -14,8 +14,16 @@ _BUS: tuple[Bus, ...] = (
     *("kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"),
 )
 _SHORT_HOLD = 2.0
-# Of two books in one millisecond the exchange's truth keeps the later one: the earlier would seem wrong.
-_NOT_JUDGED = "same_time"
+_UNANSWERED = 13.0
+"""A subscription that is not answered ends its connection after ten seconds."""
+
+_NOT_JUDGED = {
+    "binance": (),
+    # Of two books in one millisecond the exchange's truth keeps the later one. A book without bids is a book that
+    # nobody can tell from a false one: every message of this exchange is the whole truth.
+    "upbit": ("same_time", "empty_side"),
+}
+"""What the exchange itself says wrongly, so that no feeder can know better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +62,10 @@ def _of_exchange(dice: random.Random, exchange: str, natives: Sequence[str]) -> 
         name = " + ".join(fault["kind"] for fault in faults)
         return Episode(name, exchange, faults, touches=None, hold=hold)
     symbols = tuple(dice.sample(list(natives), dice.randint(1, 3)))
-    kinds: list[tuple[str, ...]] = [(kind,) for kind in sorted(frames) if kind != _NOT_JUDGED]
+    kinds: list[tuple[str, ...]] = [(kind,) for kind in sorted(frames) if kind not in _NOT_JUDGED[exchange]]
     if exchange == "binance":
         # A lost update makes the feeder ask for the snapshot that is spoiled.
-        kinds += [("stale_snapshot", "drop"), ("rest_truncated", "drop")]
+        kinds += [("stale_snapshot", "drop"), ("empty_snapshot", "drop"), ("rest_truncated", "drop")]
         kinds += [("rest_delay", "drop"), ("rest_status", "drop"), ("rest_timeout", "drop")]
     chosen = dice.choice(kinds)
     faults = tuple(_on_symbols(kind, symbols) for kind in chosen)
@@ -79,8 +87,8 @@ def _connection_faults(dice: random.Random, exchange: str) -> list[tuple[tuple[d
         (({"kind": "slow_drip", "value": 20_000},), 5.0),
         (({"kind": "reset"},), _SHORT_HOLD),
         (({"kind": "cold_restart"},), _SHORT_HOLD),
-        (({"kind": "subscribe_ignored"}, {"kind": "reset"}), _SHORT_HOLD),
-        (({"kind": "ack_error"}, {"kind": "reset"}), _SHORT_HOLD),
+        (({"kind": "subscribe_ignored"}, {"kind": "reset"}), _UNANSWERED),
+        (({"kind": "ack_error"}, {"kind": "reset"}), _UNANSWERED),
         (({"kind": "refuse_connections", "seconds": 3.0}, {"kind": "reset"}), 4.0),
         (({"kind": "refuse_connections", "seconds": 3.0, "value": "http"}, {"kind": "reset"}), 4.0),
         *((({"kind": "close", "value": code},), _SHORT_HOLD) for code in (1000, 1001, 1006, 1011)),
@@ -88,7 +96,7 @@ def _connection_faults(dice: random.Random, exchange: str) -> list[tuple[tuple[d
     if exchange == "binance":
         found += [
             (({"kind": "server_shutdown", "value": 1.0},), 3.0),
-            (({"kind": "ack_lost"}, {"kind": "reset"}), _SHORT_HOLD),
-            (({"kind": "ack_delayed", "value": 1.0}, {"kind": "reset"}), _SHORT_HOLD),
+            (({"kind": "ack_lost"}, {"kind": "reset"}), _UNANSWERED),
+            (({"kind": "ack_delayed", "value": 1.0}, {"kind": "reset"}), 4.0),
         ]
     return found

@@ -70,10 +70,15 @@ def memory_slope(samples: Sequence[Sample], after: float) -> Slope | None:
     return Slope(slope, (rest / (len(hours) - 2) / spread) ** 0.5)
 
 
-def lowest(counts: Sequence[int]) -> tuple[int, int] | None:
-    """The least of the first and of the last quarter: what leaks raises the second. None for fewer than eight."""
+def usual(counts: Sequence[int]) -> tuple[int, int] | None:
+    """The median of the first and of the last quarter: what leaks raises the second, what comes and goes does not.
+
+    None for fewer than eight.
+    """
     quarter = len(counts) // 4
-    return (min(counts[:quarter]), min(counts[-quarter:])) if quarter >= 2 else None
+    if quarter < 2:
+        return None
+    return statistics.median_high(counts[:quarter]), statistics.median_low(counts[-quarter:])
 
 
 def _link(entry: Path) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.soak.reader import Report
-from tests.chaos.soak.resources import Sample, lowest, memory_slope
+from tests.chaos.soak.resources import Sample, memory_slope, usual
 
 WARM_UP = 300.0
 """Seconds whose memory is not judged: caches fill, books deepen."""
@@ -80,9 +80,9 @@ def _growth(samples: Sequence[Sample]) -> list[str]:
     if slope is not None and slope.per_hour > max(_FLAT, 2 * slope.error):
         found.append(f"memory grows by {slope.per_hour:.2f} ± {slope.error:.2f} MB an hour")
     for what, counts in zip(("files", "threads", "tasks"), _counts(samples), strict=True):
-        least = lowest(counts)
-        if least is not None and least[1] > least[0]:
-            found.append(f"{what} grow: at least {least[0]} at first, {least[1]} at last")
+        medians = usual(counts)
+        if medians is not None and medians[1] > medians[0]:
+            found.append(f"{what} grow: {medians[0]} at first, {medians[1]} at last")
     return found
 
 
@@ -92,5 +92,5 @@ def _counts(samples: Sequence[Sample]) -> tuple[list[int], list[int], list[int]]
 
 
 def _change(counts: Sequence[int]) -> str:
-    least = lowest(counts)
-    return "-" if least is None else f"{least[0]} - {least[1]}"
+    medians = usual(counts)
+    return "-" if medians is None else f"{medians[0]} - {medians[1]}"
