@@ -12,6 +12,7 @@ from feeders.commands.replay import replay
 from feeders.commands.run import run
 from feeders.commands.smoke import smoke
 from feeders.simulator.command import simulate
+from feeders.simulator.proxy_command import proxy
 
 app = typer.Typer(
     help="Exchange order books onto Redis.",
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run, record, replay, simulate, redis, demo, smoke, health, acl, audit):
+for command in (run, record, replay, simulate, proxy, redis, demo, smoke, health, acl, audit):
     app.command()(command)
 
 
