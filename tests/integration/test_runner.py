@@ -3,6 +3,7 @@
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -23,6 +24,10 @@ LIMIT = 30
 
 def entered(runner: RunnerProcess) -> int:
     return sum(decision["action"] == "enter" for decision in runner.lines("decisions"))
+
+
+def makers(runner: RunnerProcess) -> list[dict[str, Any]]:
+    return [fill for fill in runner.lines("fill_events") if fill["liquidity"] == "maker"]
 
 
 def skipped(runner: RunnerProcess) -> set[str]:
@@ -73,14 +78,10 @@ async def test_waiting_orders_are_filled_by_trades_from_the_bus(redis_url: str, 
             options = ("--redis", redis_url, "--l2-source", "redis", "--trade-interval", "2", "--fill-model", "queue")
             with runner_process(tmp_path, *options, "--entry-bps-min", "0", "--sl-bps", "1000") as runner:
                 await await_for(
-                    lambda: any(
-                        fill["liquidity"] == "maker" and fill["filled_quantity"] > 0
-                        for fill in runner.lines("fill_events")
-                    ),
-                    LIMIT,
-                    "a waiting order to be filled",
+                    lambda: makers(runner) or runner.process.poll() is not None, LIMIT, "a waiting order to be filled"
                 )
-                maker = next(fill for fill in runner.lines("fill_events") if fill["liquidity"] == "maker")
+                assert runner.process.poll() is None, runner.log
+                maker = makers(runner)[0]
                 assert maker["effective_price"] == maker["target_price"]
                 assert maker["book_seq"] > 0
 
