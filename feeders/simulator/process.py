@@ -31,6 +31,16 @@ class _Job(msgspec.Struct):
     settings: msgspec.Raw
 
 
+class _Book(msgspec.Struct):
+    update_id: int
+    bids: Levels
+    asks: Levels
+
+
+class _Books(msgspec.Struct):
+    books: list[_Book]
+
+
 class SimulatorProcess:
     """`with SimulatorProcess(symbols=["BTCUSDT"], seed=1) as exchange:` — options as in the exchange's settings.
 
@@ -127,9 +137,13 @@ class SimulatorProcess:
         return self._get("/control/status")
 
     def _get(self, path: str) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self._get_bytes(path))
+        return value
+
+    def _get_bytes(self, path: str) -> bytes:
         with urllib.request.urlopen(self.rest_url + path, timeout=_REQUEST_LIMIT) as answer:  # noqa: S310
-            value: dict[str, Any] = json.load(answer)
-            return value
+            body: bytes = answer.read()
+            return body
 
     def _post(self, path: str, body: dict[str, Any]) -> None:
         request = urllib.request.Request(self.rest_url + path, json.dumps(body).encode(), method="POST")  # noqa: S310

@@ -51,6 +51,8 @@ class _Play:
         self._stage = stage
         self._watch = watch
         self._patience = patience
+        self._counted: dict[str, int] = {}
+        """At the end of the last fault."""
         # In turn, not drawn each time: a feeder spaces out requests for a symbol that is hit again and again.
         natives = list(stage.symbol_of)
         Random(scenario.seed).shuffle(natives)
@@ -74,7 +76,7 @@ class _Play:
         stage, watch = self._stage, self._watch
         hit = None if fault.hits is None else [next(self._turns) for _ in range(fault.hits)]
         symbols = watch.symbols if hit is None else [stage.symbol_of[native] for native in hit]
-        before = await self._counts()
+        before = self._counted or await self._counts()
         seen = watch.begin()
         for action in fault.begin:
             await stage.act(action, hit, fault.seconds)
@@ -91,7 +93,7 @@ class _Play:
         touched = set(seen.not_live)
         if fault.never:
             failures += await self._restart_feeder()
-        after = await self._counts_later(before, fault.at_least)
+        after = self._counted = await self._counts_later(before, fault.at_least)
         noticed = min((seen.not_live[symbol][0] for symbol in symbols if symbol in seen.not_live), default=None)
         outcome = Outcome(
             fault=fault.name,
