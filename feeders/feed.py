@@ -127,6 +127,10 @@ class Feed:
             natives = [native for native in self.protocol.natives if native not in self.dropped]
         return self.protocol.subscribe(natives)
 
+    def distrust(self, native: str, reason: str, received_us: int) -> None:
+        """A comparison showed that the book is not the exchange's: lose it and ask for it anew."""
+        self._handle(self.protocol.distrust(native, reason), received_us)
+
     def open_line(self, line: int) -> None:
         """This connection now brings every update."""
         self.protocol.open_line(line)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from feeders.auditor import auditor_of
 from feeders.cluster_publisher import publisher_of
 from feeders.conflator import Submission
 from feeders.events import Topic
@@ -19,7 +20,7 @@ from feeders.heartbeat import Heartbeat, counters_of
 from feeders.line_group import line_reports
 from feeders.settings import FeederSettings, unique_feeder_id
 from feeders.snapshot_fetcher import OnAnswer
-from schemas.heartbeat import FeederHeartbeat, FeedState
+from schemas.heartbeat import AuditReport, FeederHeartbeat, FeedState
 from schemas.instruments import Instrument, InstrumentRegistry
 from schemas.redis_names import RedisNames
 from schemas.snapshot import OrderBookSnapshot
@@ -80,6 +81,7 @@ class Feeder:
             on_answer,
             on_standstill=self.publisher.discard,
         )
+        self._auditor = auditor_of(self.feed, settings.options, settings.audit_interval)
         self._endpoint = masked(settings.ws_url or venue.ws_url)
         self._heartbeat = Heartbeat(settings.redis_url, names, self._beat, self._book_names, self._resubmit)
 
@@ -88,7 +90,10 @@ class Feeder:
         try:
             async with asyncio.TaskGroup() as tasks:
                 publishing = tasks.create_task(self.publisher.run())
-                work = [tasks.create_task(part) for part in (self.feed.run(), self._keep(), self._heartbeat.run())]
+                parts = [self.feed.run(), self._keep(), self._heartbeat.run()]
+                if self._auditor is not None:
+                    parts.append(self._auditor.run())
+                work = [tasks.create_task(part) for part in parts]
                 try:
                     await asyncio.gather(*work)
                 finally:
@@ -116,6 +121,8 @@ class Feeder:
     def _publish(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
         if self._stopping:
             return
+        if topic == "book" and self._auditor is not None:
+            self._auditor.see(snapshot)
         self._submitted[topic, snapshot.native] = time.monotonic()
         self.publisher.submit(Submission("new" if snapshot.state == "live" else "state", topic, snapshot))
 
@@ -178,7 +185,13 @@ class Feeder:
                 "rest_weight": self.feed.rest.budget.spent,
             },
             lines=line_reports(self.feed.groups),
+            audit=self._audit_report(),
         )
+
+    def _audit_report(self) -> AuditReport | None:
+        if self._auditor is None:
+            return None
+        return self._auditor.ledger.report({native: each.symbol for native, each in self._instruments.items()})
 
     def _book_names(self) -> list[str]:
         names = RedisNames(self._settings.prefix)

@@ -36,6 +36,8 @@ class FeederSettings:
     options: FeedOptions = field(default_factory=FeedOptions)
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     record_to: Path | None = None
+    audit_interval: float = 2.0
+    """Seconds between two comparisons of a book with the exchange's answer; 0 for none."""
     cache_directory: Path = field(default_factory=default_cache_directory)
 
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from feeders.book_record import BookRecord
 from feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded, Topic
 from feeders.order_book import DepthChange, OrderBook
 
@@ -92,6 +93,7 @@ class RangeSync:
         self._ahead: list[Arrival] = []
         """What came before an update that another line may still bring."""
         self._window_left = self._hurried = False
+        self._record: BookRecord | None = None
 
     @property
     def book(self) -> OrderBook:
@@ -140,6 +142,7 @@ class RangeSync:
         if beyond and self._all_past(beyond):
             return self._lose("updates since the snapshot are missing", arrivals[-1:])
         before = (self._book.bids.top, self._book.asks.top)
+        self._end_record()
         self._book.replace(snapshot.bids, snapshot.asks, limit)
         for update, _ in following:
             self._book.apply(update.bids, update.asks)
@@ -159,16 +162,41 @@ class RangeSync:
         if self._lines:
             return self._lose(reason, self._ahead) if self._ahead and self._all_past(self._ahead) else NOTHING
         live, self._id, self._asked, self._buffer, self._ahead = self._id is not None, None, False, None, []
+        self._end_record()
         return [BookLost(self._native, reason)] if live else NOTHING
+
+    def record(self) -> BookRecord | None:
+        """Keep what the book goes through from now on; None while there is no book to trust."""
+        self._end_record()
+        if self._id is not None:
+            self._record = BookRecord(self._book, self._id)
+        return self._record
+
+    def distrust(self, reason: str) -> Sequence[Event]:
+        """Somebody knows that the book is not the exchange's."""
+        return NOTHING if self._id is None else self._lose(reason, self._ahead)
 
     def _apply(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         touched = self._book.apply(update.bids, update.asks)
         self._id = update.last_id
+        if self._record is not None:
+            self._keep_in_record(update)
         if not touched:
             return [BookUnchanged(self._native, update.last_id)]
         if self._book.crossed:
             return self._lose("bids and asks cross", [(update, line)])
         return [*self._check_window(), self._updated(update.exchange_us)]
+
+    def _keep_in_record(self, update: DepthUpdate) -> None:
+        if self._record is not None and not self._record.is_over:
+            self._record.add(update)
+        else:
+            self._record = None
+
+    def _end_record(self) -> None:
+        if self._record is not None:
+            self._record.end()
+            self._record = None
 
     def _updated(self, exchange_us: int | None) -> BookUpdated:
         book = self._book
@@ -205,6 +233,7 @@ class RangeSync:
     def _lose(self, reason: str, kept: Sequence[Arrival]) -> Sequence[Event]:
         """Start over with the updates in `kept`, which the next snapshot must meet."""
         lost = [BookLost(self._native, reason)] if self._id is not None else []
+        self._end_record()
         self._id, self._asked, self._buffer, self._ahead = None, True, deque(kept, maxlen=_MAX_BUFFERED), []
         return [*lost, SnapshotNeeded(self._native, self._first_limit, True)]
 

@@ -88,6 +88,14 @@ def run(
     lines: Annotated[
         int, typer.Option(envvar="BOOKBUS_LINES", min=1, max=4, help="Connections that bring each symbol.")
     ] = 1,
+    audit_interval: Annotated[
+        float,
+        typer.Option(
+            envvar="BOOKBUS_AUDIT_INTERVAL",
+            min=0.0,
+            help="Seconds between two comparisons of a book with the exchange's answer; 0 for none.",
+        ),
+    ] = 2.0,
     record: Annotated[
         Path | None, typer.Option(envvar="BOOKBUS_RECORD", help="Also write everything received to this new file.")
     ] = None,
@@ -109,6 +117,7 @@ def run(
         options=feed_options(venue, mode, depth, topics, snapshot_limit),
         connection=ConnectionSettings(lines=lines),
         record_to=record,
+        audit_interval=audit_interval,
     )
     run_until_signal(_run(settings, venue))
 

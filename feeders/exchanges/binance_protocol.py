@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from feeders.book_record import BookRecord
 from feeders.errors import WebSocketProtocolError
 from feeders.events import Acknowledged, ClosingSoon, Event, PrecisionLost, Refused, Topic, TradeHappened
 from feeders.exchanges.binance_messages import (
@@ -130,6 +131,16 @@ class BinanceProtocol:
         whole: Whole = decode_answer(body)
         self._doubt_one_sided(native, whole)
         return self._take_answer(native, limit, body, whole)
+
+    def record(self, native: str) -> BookRecord | None:
+        """Keep what a book built from diffs goes through from now on; None while there is none to trust."""
+        sync = self._syncs.get(("book", native))
+        return sync.record() if isinstance(sync, RangeSync) else None
+
+    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+        """Somebody knows that a recorded book is not the exchange's."""
+        sync = self._syncs.get(("book", native))
+        return sync.distrust(reason) if isinstance(sync, RangeSync) else NOTHING
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """What an HTTP answer of a recording says; only depth answers say anything."""

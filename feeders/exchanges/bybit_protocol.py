@@ -235,6 +235,13 @@ class BybitProtocol:
         """Never asked for: snapshots come in band."""
         return NOTHING
 
+    def record(self, native: str) -> None:
+        """There is no answer to hold a book against."""
+
+    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+        """Nothing is ever recorded."""
+        return NOTHING
+
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """No HTTP answer says anything of a book."""
         return NOTHING

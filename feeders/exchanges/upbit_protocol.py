@@ -90,6 +90,13 @@ class UpbitProtocol:
         """No snapshot is ever asked for: every frame is a whole book."""
         return NOTHING
 
+    def record(self, native: str) -> None:
+        """No book is built from changes."""
+
+    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+        """Nothing is ever recorded."""
+        return NOTHING
+
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """HTTP answers say nothing that the frames do not."""
         return NOTHING

@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from feeders.book_record import BookRecord
 from feeders.events import Event, SnapshotNeeded, Topic
 from feeders.price_watch import BestPrices
 from feeders.sync import DepthSnapshot
@@ -70,6 +71,12 @@ class VenueProtocol(Protocol):
 
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What the answer to a snapshot request says. Raises WebSocketProtocolError if it makes no sense."""
+
+    def record(self, native: str) -> BookRecord | None:
+        """Keep what a book built from changes goes through from now on; None while there is none to trust."""
+
+    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+        """Somebody knows that a recorded book is not the exchange's."""
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """What an HTTP answer of a recording says."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from feeders.book_record import BookRecord
 from feeders.errors import WebSocketProtocolError
 from feeders.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
 from feeders.exchanges.venue import FeedMode, FeedOptions, Request, VenueAudit, VenueProtocol
@@ -42,6 +43,8 @@ class FakeProtocol:
         self.expected: list[str] = []
         self.taken: list[tuple[str, int, bytes]] = []
         self.open_lines: set[int] = set()
+        self.records: dict[str, BookRecord] = {}
+        self.distrusted: list[tuple[str, str]] = []
         self.race: LineRace | None = None
 
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
@@ -68,6 +71,13 @@ class FakeProtocol:
     def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         self.taken.append((native, limit, body))
         return self._said(self.answers)
+
+    def record(self, native: str) -> BookRecord | None:
+        return self.records.get(native)
+
+    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+        self.distrusted.append((native, reason))
+        return self.on_loss
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         return self._said(self.answers)

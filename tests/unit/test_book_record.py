@@ -4,8 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeders.book_record import BookRecord, RecordedBook
+from feeders.events import BookLost, SnapshotNeeded
 from feeders.order_book import DepthChange, OrderBook
-from tests.support.depth import Depth, depth_update
+from feeders.sync import RangeSync
+from tests.support.depth import Depth, depth_snapshot, depth_update
 
 INFINITE = float("inf")
 BIDS = ((99.0, 1.0), (98.0, 2.0), (97.0, 3.0))
@@ -112,3 +114,101 @@ def test_at_every_id_it_stood_at_the_record_equals_the_book(steps: list[tuple[in
     for known in range(10, update_id + 1):
         at = recorded.at(known)
         assert (None if at is None else at.bids) == (dict(states[known]) if known in states else None)
+
+
+def live_sync(*lines: int, update_id: int = 10) -> RangeSync:
+    sync = RangeSync("BTCUSDT", 2, set(lines or (0,)), 100, 100)
+    sync.start()
+    sync.receive_snapshot(depth_snapshot(update_id, BIDS, ASKS), 100)
+    return sync
+
+
+def recording(sync: RangeSync) -> BookRecord:
+    recorded = sync.record()
+    assert recorded is not None
+    return recorded
+
+
+def test_a_book_that_is_not_there_cannot_be_recorded() -> None:
+    sync = RangeSync("BTCUSDT", 2, {0}, 100, 100)
+    sync.start()
+
+    assert sync.record() is None
+
+
+def test_what_a_recorded_book_takes_is_in_its_record() -> None:
+    sync = live_sync()
+    recorded = recording(sync)
+    sync.receive_update(depth_update(11, 12, bids=((98.0, 0.0),)), 0)
+    sync.receive_update(depth_update(11, 12, bids=((98.0, 0.0),)), 0)
+    sync.receive_update(depth_update(13), 0)
+
+    assert recorded.last_id == 13
+    assert recorded.at(12) == whole(bids=((99.0, 1.0), (97.0, 3.0)))
+
+
+def test_what_another_line_brought_too_early_is_recorded_in_order() -> None:
+    sync = live_sync(0, 1)
+    recorded = recording(sync)
+    sync.receive_update(depth_update(12, bids=((97.0, 0.0),)), 0)
+    sync.receive_update(depth_update(11, bids=((98.0, 0.0),)), 1)
+
+    assert recorded.at(11) == whole(bids=((99.0, 1.0), (97.0, 3.0)))
+    assert recorded.at(12) == whole(bids=((99.0, 1.0),))
+
+
+def test_a_gap_a_lost_line_and_a_new_snapshot_end_the_record() -> None:
+    gap, line, replaced = live_sync(), live_sync(), live_sync()
+    records = [recording(sync) for sync in (gap, line, replaced)]
+    gap.receive_update(depth_update(12), 0)
+    line._lines.clear()
+    line.lose_line(0, "closed")
+    replaced.distrust("wrong")
+    replaced.receive_snapshot(depth_snapshot(11, BIDS, ASKS), 100)
+
+    assert [recorded.is_over for recorded in records] == [True] * 3
+
+
+def test_a_snapshot_in_place_of_a_live_book_ends_its_record() -> None:
+    sync = RangeSync("BTCUSDT", 2, {0}, 100, 1_000)
+    sync.start()
+    sync.receive_snapshot(depth_snapshot(10, BIDS, ASKS), 100)
+    recorded = recording(sync)
+    sync.expect_answer()
+    sync.receive_snapshot(depth_snapshot(10, BIDS, ASKS), 1_000)
+
+    assert recorded.is_over
+
+
+def test_a_record_that_ended_takes_nothing_more() -> None:
+    sync = live_sync()
+    recorded = recording(sync)
+    recorded.end()
+    sync.receive_update(depth_update(11), 0)
+
+    assert recorded.last_id == 10
+    assert recording(sync).at(11) is not None
+
+
+def test_a_new_record_ends_the_one_before() -> None:
+    sync = live_sync()
+    first, second = recording(sync), recording(sync)
+
+    assert (first.is_over, second.is_over) == (True, False)
+
+
+def test_a_distrusted_book_is_lost_and_comes_back_by_a_snapshot() -> None:
+    sync = live_sync()
+
+    assert sync.distrust("wrong") == [BookLost("BTCUSDT", "wrong"), SnapshotNeeded("BTCUSDT", 100, urgent=True)]
+    assert sync.update_id is None
+    sync.receive_update(depth_update(11), 0)
+    sync.receive_snapshot(depth_snapshot(10, BIDS, ASKS), 100)
+    assert sync.update_id == 11
+
+
+def test_a_book_lost_already_is_not_lost_again() -> None:
+    sync = live_sync()
+    sync.distrust("wrong")
+
+    assert list(sync.distrust("wrong")) == []
