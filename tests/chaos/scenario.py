@@ -77,6 +77,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     symbols: int = 10
     rate: float = 10.0
     seed: int = 1
+    prepared: float = 0.0
+    """Seconds of market computed beforehand and replayed, for loads that could not be computed as they go."""
     feeders: int = 1
     feeder_arguments: list[str] = []
     persistent: bool = False

@@ -29,6 +29,8 @@ class Stage:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         options: dict[str, Any] = {} if scenario.exchange != "binance" else {"levels": 1500}
+        if scenario.prepared:
+            options["prepared"] = scenario.prepared
         self.exchange = SimulatorProcess(
             scenario.symbols, exchange=scenario.exchange, rate=scenario.rate, seed=scenario.seed, **options
         )

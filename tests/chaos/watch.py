@@ -1,7 +1,8 @@
 """What readers see while faults are played: when books stop being live, when they are again, and whether they are true.
 
 Two readers watch: one takes every message of the bus, the other is the provider that strategies use, looked at 25
-times a second. Whatever either holds as live is compared with the exchange's own book at the same update id.
+times a second. Whatever either holds as live is compared with the exchange's own book at the same update id. Twice a
+second a third one looks whether a reader that comes now would find every book.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 from tests.support.witness import Witness
 
 LOOK_INTERVAL = 0.04
+_LATE_INTERVAL = 0.5
 _JUDGE_INTERVAL = 3.0
 _RECONNECT_INTERVAL = 0.05
 _SILENCE = 1.0
@@ -78,7 +80,8 @@ class Watch:
 
     async def __aenter__(self) -> "Watch":
         await self.provider.astart()
-        self._tasks = [asyncio.create_task(work) for work in (self._follow(), self._look(), self._judge_often())]
+        work = (self._follow(), self._look(), self._look_late(), self._judge_often())
+        self._tasks = [asyncio.create_task(part) for part in work]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -168,6 +171,25 @@ class Watch:
             self._looked_at[symbol] = book
             self.bus.unjudged[book.native].append(book)
         return book
+
+    async def _look_late(self) -> None:
+        """Ask for every book as a reader does that comes late; a server that does not answer tells it nothing."""
+        while True:
+            with suppress(RedisError, OSError, TimeoutError):
+                async with Redis.from_url(self._bus_url, socket_timeout=1.0) as client:
+                    while True:
+                        await self._look_for_all(client)
+                        await asyncio.sleep(_LATE_INTERVAL)
+            await asyncio.sleep(_RECONNECT_INTERVAL)
+
+    async def _look_for_all(self, client: "Redis") -> None:
+        async with client.pipeline(transaction=False) as pipeline:
+            for name in self._channels:
+                pipeline.exists(name)
+            found = await pipeline.execute()
+        for symbol, there in zip(self.symbols, found, strict=True):
+            if not there:
+                self.seen.take(symbol, BookStatus.MISSING)
 
     async def _follow(self) -> None:
         """Take every message of the bus; connect again for as long as it takes."""
