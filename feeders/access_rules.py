@@ -5,15 +5,12 @@ from hashlib import sha256
 
 from schemas.redis_names import RedisNames
 
-# The last three tell which server of several is the right one.
-_ANYONE = "+ping +select +time +role +cluster|info +cluster|slots"
+_ANYONE = "+ping +select +time"
+# Which server of several is the right one; redis-py asks a cluster where a command has its keys.
+_FINDING = "+role +cluster|info +cluster|slots +command +asking"
 _READING = "+hget +hmget +hgetall +smembers +xrange +xrevrange +xread"
 _SUBSCRIBING = "+subscribe +unsubscribe +ssubscribe +sunsubscribe"
-# The last two are for clusters: redis-py asks where a command has its keys, and follows a slot that is on the move.
-_SUBMITTING = (
-    "+evalsha +script|load +hset +hget +hmget +expire +persist +publish +spublish +sadd +xadd +del +scan "
-    "+command +asking"
-)
+_SUBMITTING = "+evalsha +script|load +hset +hget +hmget +expire +persist +publish +spublish +sadd +xadd +del +scan"
 # A reader tells of itself, and of nothing else.
 _ANNOUNCING = "+hset +expire +del"
 
@@ -24,12 +21,12 @@ def acl_file(names: RedisNames, passwords: Mapping[str, str]) -> str:
     """The text of the server's ACL file: a user for each of ROLES, with hashes of these passwords, and nobody else."""
     everything = f"{names.prefix}:*"
     rights = {
-        "feeder": f"~{everything} &{everything} {_ANYONE} {_SUBMITTING}",
+        "feeder": f"~{everything} &{everything} {_ANYONE} {_FINDING} {_SUBMITTING}",
         "runner": (
-            f"%R~{everything} &{everything} {_ANYONE} {_READING} {_SUBSCRIBING} +client|setname "
+            f"%R~{everything} &{everything} {_ANYONE} {_FINDING} {_READING} {_SUBSCRIBING} +client|setname "
             f"(%W~{names.consumer('*')} {_ANNOUNCING})"
         ),
-        "viewer": f"%R~{everything} {_ANYONE} {_READING} +scan +client|setname +client|list",
+        "viewer": f"%R~{everything} {_ANYONE} {_FINDING} {_READING} +scan +client|setname +client|list",
     }
     users = [
         f"user {role} on #{sha256(passwords[role].encode()).hexdigest()} resetchannels -@all {rights[role]}"

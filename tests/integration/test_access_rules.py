@@ -33,7 +33,7 @@ BOOK = "md:book:binance:BTC-USDT"
 WRITES_KEY = "return redis.call('HSET', KEYS[1], 'seq', '1')"
 SHA = sha1(WRITES_KEY.encode(), usedforsecurity=False).hexdigest()
 
-LOOKING_ROUND = ["PING", "SELECT 1", "TIME", "ROLE", "CLUSTER|INFO", "CLUSTER|SLOTS"]
+LOOKING_ROUND = ["PING", "SELECT 1", "TIME", "ROLE", "CLUSTER|INFO", "CLUSTER|SLOTS", "COMMAND", "ASKING"]
 READING = [
     *LOOKING_ROUND,
     *(f"HGET {BOOK} seq", f"HMGET {BOOK} seq book", f"HGETALL {BOOK}", "SMEMBERS md:books"),
@@ -42,7 +42,7 @@ READING = [
 ALLOWED = {
     "feeder": [
         *LOOKING_ROUND,
-        *("COMMAND", "ASKING", f"HSET {BOOK} seq 1", f"HGET {BOOK} seq", f"HMGET {BOOK} seq", f"EXPIRE {BOOK} 9"),
+        *(f"HSET {BOOK} seq 1", f"HGET {BOOK} seq", f"HMGET {BOOK} seq", f"EXPIRE {BOOK} 9"),
         *(f"PERSIST {BOOK}", f"PUBLISH {BOOK} x", f"SPUBLISH {BOOK} x", "SADD md:books x", "XADD md:trades:x * a b"),
         *(f"DEL {BOOK}", "SCAN 0", f'SCRIPT|LOAD "{WRITES_KEY}"', f"EVALSHA {SHA} 1 {BOOK}"),
     ],

@@ -27,6 +27,7 @@ PASSWORD = "Xq7-never-seen"  # noqa: S105 - of no server but the tests' own
 EVERY_COMMAND = [
     (feeders_app, ["run", "--symbols", "BTC"]),
     (feeders_app, ["health"]),
+    (feeders_app, ["audit"]),
     (consumers_app, ["show", "BTC"]),
     (consumers_app, ["tail", "BTC"]),
     (consumers_app, ["arbitrage"]),
