@@ -13,7 +13,7 @@ from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, Redi
 from feeders.control_client import control_client
 from schemas.heartbeat import AuditReport, SymbolAudit
 from schemas.redis_names import RedisNames
-from schemas.url_secrets import masked
+from schemas.url_secrets import masked, redacted, secrets_of
 
 EXAMPLES = """
 What each living feeder found since its start, comparing its books with the exchange's own answers: how many were
@@ -36,7 +36,7 @@ def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> N
     except ValueError as error:
         fail(str(error))
     except (RedisError, OSError, TimeoutError) as error:
-        fail(f"no answer from {masked(redis)}: {error}")
+        fail(f"no answer from {masked(redis)}: {redacted(error, secrets_of(redis))}")
     if not reports:
         fail("no feeder shows signs of life: start one with `python -m feeders run`")
     for title, report in sorted(reports.items()):
