@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 SILENT_AFTER = 3.0
 """Seconds in which a line brings nothing of what another one brings, after which that is told."""
+
+SKEW = 1.0
+"""Seconds by which one line may be later than another without lacking anything."""
 
 _LOOK_INTERVAL = 0.5
 _STOOD_STILL = 1.5
@@ -116,11 +120,21 @@ class LineGroup:
     def _lost(self, gone: FeedAdapter) -> None:
         """A line failed. The books live on only if another brought every update while it still did."""
         others = [line for line in self._lines() if line is not gone and line.is_connected and line.ready.is_set()]
-        if others and all(line.ready_at > gone.last_sign_of_life for line in others):
-            for line in others:
-                line.abandon("opened after the other line had gone silent: updates between may be missing")
+        reason = "opened after the other line had gone silent: updates between may be missing"
+        proven = any(line.ready_at <= gone.last_sign_of_life for line in others)
+        if proven and (lacking := self._brought_alone(gone, min(line.ready_at for line in others))):
+            proven, reason = False, f"never brought {', '.join(lacking[:5])} as the other line did"
         for line in others:
             line.ask_again_soon()
+            if not proven:
+                line.abandon(reason)
+
+    def _brought_alone(self, gone: FeedAdapter, since: float) -> list[str]:
+        """Symbols that only this line has brought since that (monotonic) time, but for what may be on its way."""
+        assert self.race is not None  # noqa: S101 - a single line leaves none behind
+        now_us, now = time.time_ns() // 1000, time.monotonic()
+        since_us = now_us - round((now - since - SKEW) * 1e6)
+        return self.race.brought_alone(gone.wiring.slot, since_us, now_us - round(SKEW * 1e6))
 
     def _lines(self) -> list[FeedAdapter]:
         """Every connection, with those about to take over."""

@@ -115,3 +115,14 @@ class LineRace:
         if course.ids and course.ids[0] == update_id and course.slots[0] != slot:
             self.results[course.slots[0]].add_lead(max(self.now_us - course.times_us[0], 0))
             course.drop_first()
+
+    def brought_alone(self, slot: int, since_us: int, until_us: int) -> list[str]:
+        """Symbols with updates that this line brought between these times and no other line has brought yet."""
+        return [
+            native
+            for native, course in self._courses.items()
+            if any(
+                winner == slot and since_us <= time_us <= until_us
+                for winner, time_us in zip(course.slots, course.times_us, strict=True)
+            )
+        ]

@@ -167,6 +167,16 @@ async def test_the_end_of_its_lifetime_wants_a_successor(lifetime: float | None,
     assert world.adapter.replace_wanted.is_set() is wanted
 
 
+async def test_lines_to_the_same_symbols_end_their_lives_at_different_times() -> None:
+    first, second = World(lifetime=3600.0), World(lifetime=3600.0, slot=1)
+    for world in (first, second):
+        world.adapter.opened_at = time.monotonic()
+        world.check_after(3599)
+
+    assert not first.adapter.replace_wanted.is_set()
+    assert second.adapter.replace_wanted.is_set()
+
+
 async def test_a_successor_fills_the_same_books() -> None:
     world = World()
     successor = world.adapter.successor()

@@ -1,6 +1,7 @@
 """Several lines to the same symbols: who is silent, and what the end of one says of the books."""
 
 import logging
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -166,6 +167,37 @@ def test_books_do_not_live_on_by_a_line_that_opened_after_the_other_had_gone_sil
     world.lines[0].wiring.on_lost(world.lines[0])  # type: ignore[misc]
 
     assert [slot for slot, _ in world.abandoned] == [1]
+
+
+def test_books_do_not_live_on_by_a_line_that_never_brought_one_of_them() -> None:
+    world = World()
+    now = time.monotonic()
+    world.open(0, ready_at=now - 60, last_frame=now)
+    world.open(1, ready_at=now - 50, last_frame=now)
+    race = world.group.race
+    assert race is not None
+    race.slot, race.now_us = 0, time.time_ns() // 1000 - 20_000_000
+    race.note("BTCUSDT", 7)
+
+    world.lines[0].wiring.on_lost(world.lines[0])  # type: ignore[misc]
+
+    assert world.abandoned == [(1, "never brought BTCUSDT as the other line did")]
+
+
+@pytest.mark.parametrize("seconds_ago", [0.1, 55.0])
+def test_an_update_on_its_way_or_from_before_a_line_opened_is_not_lacking(seconds_ago: float) -> None:
+    world = World()
+    now = time.monotonic()
+    world.open(0, ready_at=now - 60, last_frame=now)
+    world.open(1, ready_at=now - 50, last_frame=now)
+    race = world.group.race
+    assert race is not None
+    race.slot, race.now_us = 0, time.time_ns() // 1000 - round(seconds_ago * 1e6)
+    race.note("BTCUSDT", 7)
+
+    world.lines[0].wiring.on_lost(world.lines[0])  # type: ignore[misc]
+
+    assert world.abandoned == []
 
 
 def test_a_line_that_remains_asks_at_once_for_books_that_went_with_the_other() -> None:

@@ -107,6 +107,21 @@ def test_quantiles_are_right_within_an_eighth(leads_us: list[int], share: float)
     assert result.lead_ms(share) == pytest.approx(wanted, rel=0.13)
 
 
+def test_symbols_that_one_line_alone_brought_for_a_time_are_known() -> None:
+    world = World()
+    for native in ("BTCUSDT", "ETHUSDT", "SOLUSDT"):
+        world.brings(0, 1, at_ms=100, native=native)
+    world.brings(1, 1, at_ms=110, native="BTCUSDT")
+    world.brings(1, 7, at_ms=120, native="XRPUSDT")
+    world.brings(0, 2, at_ms=500, native="SOLUSDT")
+    world.brings(1, 2, at_ms=510, native="SOLUSDT")
+
+    assert world.race.brought_alone(0, 50_000, 400_000) == ["ETHUSDT"]
+    assert world.race.brought_alone(0, 50_000, 99_000) == []
+    assert world.race.brought_alone(0, 101_000, 400_000) == []
+    assert world.race.brought_alone(1, 50_000, 400_000) == ["XRPUSDT"]
+
+
 def test_results_of_several_connections_add_up() -> None:
     total, other = LineResult(), LineResult()
     other.updates, other.first = 3, 2
