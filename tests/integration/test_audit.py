@@ -101,22 +101,6 @@ async def test_what_is_right_stays_and_a_level_corrupted_in_silence_is_found(red
             assert "BTC-USDT" in output
 
 
-@pytest.mark.parametrize("options", [("--audit-interval", "0"), ("--mode", "partial")], ids=["off", "whole books"])
-async def test_where_nothing_is_audited_nothing_is_told(
-    redis_url: str, reports: Reports, options: tuple[str, ...]
-) -> None:
-    async with (
-        BinanceSimulator(symbols=NATIVES[:1], seed=23, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS[:1], exchange.truth) as seen,
-    ):
-        with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES[:1], *options):
-            await await_for(lambda: seen.seen["BTC-USDT"] > 10, 20, "books")
-            code, output = await audit_command(redis_url)
-
-            assert output.endswith("its books are not audited\n")
-            assert code == 0
-
-
 async def test_best_prices_of_all_symbols_come_in_one_request() -> None:
     async with BinanceSimulator(symbols=NATIVES, seed=24, rate=0.0001) as exchange:
         async with rest_of(exchange) as rest:

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from feeders.auditor import Auditor, AuditPace
+from feeders.auditor import Auditor, AuditPace, auditor_of
 from feeders.events import SnapshotNeeded
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import Wiring
 from feeders.exchanges.binance_ws_adapter import BinanceAudit
+from feeders.exchanges.venue import FeedOptions
 from feeders.order_book import DepthChange
 from feeders.price_watch import BestPrices
 from feeders.rest_client import RestBlockedError, RestClient, RestError
@@ -298,3 +299,29 @@ async def test_prices_that_cannot_be_had_are_no_miss(caplog: pytest.LogCaptureFi
 
     assert world.report == AuditReport(symbols=0, prices=0, total=SymbolAudit())
     assert caplog.text.count("cannot compare books") == 1
+
+
+def test_books_built_from_changes_are_audited_where_the_exchange_can_be_asked() -> None:
+    world = World()
+    world.venue.audit = world.access
+
+    assert auditor_of(world.feed, FeedOptions(), 2.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "interval"),
+    [
+        pytest.param(FeedOptions(mode="partial"), 2.0, id="whole books"),
+        pytest.param(FeedOptions(topics=frozenset({"quote", "trades"})), 2.0, id="no books"),
+        pytest.param(FeedOptions(), 0.0, id="switched off"),
+    ],
+)
+def test_other_books_are_not_audited(options: FeedOptions, interval: float) -> None:
+    world = World()
+    world.venue.audit = world.access
+
+    assert auditor_of(world.feed, options, interval) is None
+
+
+def test_where_the_exchange_cannot_be_asked_nothing_is_audited() -> None:
+    assert auditor_of(World().feed, FeedOptions(), 2.0) is None
