@@ -8,6 +8,7 @@ import msgspec
 
 from consumers.bus.address import DEFAULT_URL, BusConnectionError
 from consumers.bus.books import BusTable
+from consumers.bus.cluster_reader import ClusterReader
 from consumers.bus.poller import BusPoller
 from consumers.bus.reader import BusReader
 from consumers.bus.servers import BusServers
@@ -48,13 +49,15 @@ class RedisMarketDataProvider(MarketDataProvider):
             raise ValueError(f"mode is 'push' or 'pull', not {mode!r}")
         self.blocking_reads = mode == "pull"
         self._servers = BusServers(url)
+        if mode == "pull" and self._servers.servers.kind == "cluster":
+            raise ValueError("mode='pull' asks one server; a cluster is read with mode='push'")
         self._url = url
         self._exchange = exchange_of(exchange)
         self._names = SymbolNames(exchange)
         self._wanted = None if symbols == ALL else _wanted(symbols, self._names)
         self._table = BusTable(exchange, RedisNames(prefix))
         self._lock = threading.Lock()
-        self._reader: BusReader | None = None
+        self._reader: BusReader | ClusterReader | None = None
         self._poller = BusPoller(self._servers, self._table, self._names) if mode == "pull" else None
         self._polling = False
 
@@ -78,9 +81,7 @@ class RedisMarketDataProvider(MarketDataProvider):
         with self._lock:
             reader = self._reader
             if reader is None or not reader.alive:
-                reader = self._reader = BusReader(
-                    self._servers, self._table, self._names, self._wanted, self._changes.publish
-                )
+                reader = self._reader = self._new_reader()
                 self._changes.open()
                 reader.start()
         try:
@@ -137,6 +138,12 @@ class RedisMarketDataProvider(MarketDataProvider):
         standard = self.standard_symbol(symbol)
         native = self._exchange.native(*standard.split("-", 1))
         return BusTradeTail(self._url, self._table.names, self._exchange.id, standard, native)
+
+    def _new_reader(self) -> BusReader | ClusterReader:
+        rest = self._table, self._names, self._wanted, self._changes.publish
+        if self._servers.servers.kind == "cluster":
+            return ClusterReader(self._url, *rest)
+        return BusReader(self._servers, *rest)
 
     def _observe(self, symbol: str) -> Observation:
         if self._polling:

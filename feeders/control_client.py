@@ -7,12 +7,16 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 from feeders.redis_address import parse_address
 from feeders.redis_locator import sentinels_of
 from schemas.bus_url import parse_servers
 
 TIMEOUT = 2.0
+
+CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What such a client raises when the servers fail it."""
 
 
 def control_client(url: str) -> "Redis":

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import ReadOnlyError
 
-from feeders.control_client import control_client
+from feeders.control_client import CONTROL_ERRORS, control_client
 from feeders.settings import is_made_up
 from schemas.heartbeat import HEARTBEAT_INTERVAL, HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
 from schemas.redis_names import RedisNames
@@ -49,7 +49,7 @@ class Heartbeat:
             try:
                 await self._beat()
                 self._failing = False
-            except (RedisError, OSError, TimeoutError) as error:
+            except CONTROL_ERRORS as error:
                 # That it is a replica is what the publisher says already.
                 if not self._failing and not isinstance(error, ReadOnlyError):
                     logger.warning("cannot tell that this feeder lives: %s", redacted(error, self._secrets))
@@ -58,7 +58,7 @@ class Heartbeat:
 
     async def end(self) -> None:
         """Take the sign of life away: this feeder stopped on purpose."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(*CONTROL_ERRORS):
             await self._redis.delete(self._names.feeder(self._make().feeder))
         await self._redis.aclose()
 

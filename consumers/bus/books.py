@@ -110,6 +110,7 @@ class BusTable:
         self.by_symbol: dict[str, BusBook] = {}
         self.clock = ServerClock()
         self.feeders = FeederLife()
+        self._lock = threading.Lock()
 
     def book(self, symbol: str) -> BusBook:
         """The book of a standard symbol; a new one belongs to the table only after `add`."""
@@ -119,8 +120,9 @@ class BusTable:
         """These books are followed."""
         new = {book.symbol: book for book in books}
         self.by_key.update((book.key, book) for book in new.values())
-        # Replaced, not changed: other threads may be walking it.
-        self.by_symbol = {**self.by_symbol, **new}
+        with self._lock:
+            # Replaced, not changed: other threads may be walking it.
+            self.by_symbol = {**self.by_symbol, **new}
 
     def listed(self, members: Iterable[bytes]) -> list[str]:
         """The symbols of this exchange among the members of the set of books."""
@@ -139,3 +141,22 @@ class BusTable:
             self.feeders.alive(snapshot.feeder, self.exchange, book.symbol, now),
             trouble or book.trouble,
         )
+
+
+class NodeTable(BusTable):
+    """Those of a table's books that one node of a cluster has, with that node's clock."""
+
+    def __init__(self, whole: BusTable) -> None:
+        super().__init__(whole.exchange, whole.names)
+        self.feeders = whole.feeders
+        self._whole = whole
+
+    def book(self, symbol: str) -> BusBook:
+        """The book of a standard symbol, known to the whole table or new."""
+        return self._whole.book(symbol)
+
+    def add(self, books: Iterable[BusBook]) -> None:
+        """These books are followed here."""
+        new = list(books)
+        super().add(new)
+        self._whole.add(new)

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 1.0
 _CHUNKS_AT_ONCE = 16
+_WAKES = 64
 
 _STANDSTILL = 0.25
 """Seconds beyond the time asked for after which a wait was none: this process was stopped, or starved."""
@@ -43,7 +44,12 @@ class BusReader:
         symbols: SymbolNames,
         wanted: Sequence[str] | None,
         on_change: OnChange,
+        *,
+        sharded: bool = False,
     ) -> None:
+        """`sharded` for a node of a cluster: when the connection is lost, whoever knows the others decides."""
+        self.lag = 0.0
+        """Seconds an answer took, last time."""
         self.reconnect_count = 0
         self.trouble = "not connected"
         """Why there is no connection; empty while there is one."""
@@ -52,6 +58,7 @@ class BusReader:
         self._symbols = symbols
         self._wanted = wanted
         self._on_change = on_change
+        self._sharded = sharded
         self._identity = ConsumerIdentity()
         self._decided = threading.Event()
         self._was_ready = False
@@ -83,8 +90,16 @@ class BusReader:
         """End the thread, also in the middle of connecting."""
         self._thread.stop()
 
+    def follow(self, symbols: Sequence[str]) -> None:
+        """Follow these too; of a node only."""
+        self._wanted = symbols
+        self._interrupt_wait()
+
     def _interrupt(self) -> None:
         self._stopping = True
+        self._interrupt_wait()
+
+    def _interrupt_wait(self) -> None:
         with suppress(OSError):
             self._wake.send(b"\0")
 
@@ -108,12 +123,12 @@ class BusReader:
                 lost = str(error)
             else:
                 return
-            if not self.trouble and self._was_ready:
+            if not self.trouble and self._was_ready and not self._sharded:
                 delay = _FIRST_DELAY
                 logger.warning("%s; connecting again", lost)
             self.trouble = lost
             self._table.feeders.lose()
-            if not self._was_ready:
+            if not self._was_ready or self._sharded:
                 return
             self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, _LONGEST_DELAY)
@@ -130,6 +145,8 @@ class BusReader:
         except hiredis.ProtocolError as error:
             raise foreign(address, error) from error
         except SessionLostError as error:
+            if self._sharded:
+                raise BusConnectionError(f"{address.masked} answers: {error}") from error
             raise refused(address, str(error)) from error
 
     def _serve(self, address: BusAddress) -> None:
@@ -142,7 +159,9 @@ class BusReader:
                 selector.register(link, selectors.EVENT_READ)
             now = elapsed()
             unfit = self._servers.unfit if self._servers.may_move else None
-            session = BusSession(self._table, self._symbols, self._wanted, self._on_change, now, unfit)
+            session = BusSession(
+                self._table, self._symbols, self._wanted, self._on_change, now, unfit, sharded=self._sharded
+            )
             receive: dict[object, Callable[[float], bool]] = {
                 stream: lambda now: _receive_stream(stream, session, now),
                 query: lambda now: _receive_query(query, session, now),
@@ -159,6 +178,9 @@ class BusReader:
                     _stood_still(session, began, now)
                 readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
                 unfinished = [link for link in readable if link in receive and receive[link](now)]
+                if self._woken in readable and not self._stopping:
+                    self._woken.recv(_WAKES)
+                    session.follow(self._wanted or (), now)
                 if session.ready and self.trouble:
                     self._begin(address)
                 if now >= due:
@@ -178,6 +200,9 @@ class BusReader:
 
     def _tick(self, session: BusSession, now: float) -> None:
         session.tick(now)
+        self.lag = session.stream.lag
+        if not session.may_announce:
+            return
         fields = consumer_fields(
             self._identity, self._table, session.stream.lag, session.stream.delay(), self.reconnect_count
         )

@@ -1,21 +1,17 @@
 """Which server a reader follows: the one its URL names, the nearest of several, or the primary that Sentinels know."""
 
-import random
 from collections.abc import Iterable
 from contextlib import closing
 from typing import Any
 
 import hiredis
-from redis.backoff import NoBackoff
-from redis.connection import SSLConnection, parse_url
 from redis.exceptions import RedisError
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from consumers.bus.address import BusAddress, BusConnectionError
+from consumers.bus.control_client import sentinels_of
 from consumers.bus.link import BusLink
 from consumers.freshness import elapsed
-from schemas.bus_url import parse_servers
+from schemas.bus_url import Place, parse_servers
 from schemas.url_secrets import masked
 
 _LIMIT = 0.5
@@ -59,13 +55,16 @@ class BusServers:
             return "it is no longer the primary"
         return "" if role[3] == b"connected" else "it has lost its primary"
 
+    def node(self, place: Place) -> "ClusterNode":
+        """One node of the cluster."""
+        return ClusterNode(self.servers.url(place))
+
     def _address(self, place: tuple[str, int]) -> BusAddress:
         return BusAddress.parse(self.servers.url(place))
 
     def _ask_sentinels(self) -> list[tuple[str, int]]:
         """The primary, and behind it the replicas if they count."""
-        places = random.sample(self.servers.places, len(self.servers.places))
-        sentinels = Sentinel(places, sentinel_kwargs=self._sentinel_options())  # type: ignore[no-untyped-call]
+        sentinels = sentinels_of(self.servers)
         try:
             found = [sentinels.discover_master(self.servers.service)]  # type: ignore[no-untyped-call]
             if self.servers.nearest:
@@ -76,15 +75,6 @@ class BusServers:
         finally:
             for client in sentinels.sentinels:
                 client.close()
-
-    def _sentinel_options(self) -> dict[str, Any]:
-        options = parse_url(self.servers.url(self.servers.places[0]))  # type: ignore[no-untyped-call]
-        tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-        if options.get("connection_class") is SSLConnection:
-            tls["ssl"] = True
-        username, password = self.servers.sentinel_login
-        limits = {"socket_timeout": _LIMIT, "socket_connect_timeout": _LIMIT, "retry": Retry(NoBackoff(), 0)}
-        return {**tls, **limits, "username": username, "password": password}
 
     def _nearest_of(self, candidates: Iterable[BusAddress]) -> BusAddress:
         distances = [(self._distance(address), number, address) for number, address in enumerate(candidates)]
@@ -103,6 +93,19 @@ class BusServers:
                 return min(_round_trip(link) for _ in range(_PROBES))
         except (BusConnectionError, hiredis.ProtocolError):
             return None
+
+
+class ClusterNode(BusServers):
+    """A primary of a cluster; when it is that no longer, others have its books."""
+
+    @property
+    def may_move(self) -> bool:
+        """Always: how long to wait for an answer depends on it."""
+        return True
+
+    def find(self) -> BusAddress:
+        """This node."""
+        return self.first
 
 
 def _round_trip(link: BusLink) -> float:

@@ -40,6 +40,7 @@ class BusSession:
 
     The caller carries `stream.outgoing` and `outgoing` to the sockets and the replies back, and calls `tick` each
     second. `wanted` is None for every book that the bus lists. `unfit` is for a server that others may replace.
+    `sharded` is for a node of a cluster, which follows what it is told to and knows nothing of the others' books.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class BusSession:
         on_change: OnChange,
         now: float,
         unfit: Unfit | None = None,
+        *,
+        sharded: bool = False,
     ) -> None:
         self.ready = False
         """Whether every book known at the beginning was read, or found to be absent."""
-        self.stream = BusStream(table, on_change, self._read_hash, now)
+        self.stream = BusStream(table, on_change, self._read_hash, now, sharded=sharded)
         self._table = table
         self._symbols = symbols
         self._wanted = wanted
@@ -65,9 +68,12 @@ class BusSession:
         self._followed: set[BusBook] = set()
         self._unread: set[BusBook] = set()
         self._listed_at: float | None = None
-        self.may_announce = True
+        self.may_announce = not sharded
         self._ask(("TIME",), self._on_time, now)
-        self._ask(("SMEMBERS", table.names.books), self._on_listed, now)
+        if sharded:
+            self.follow(wanted or (), now)
+        else:
+            self._ask(("SMEMBERS", table.names.books), self._on_listed, now)
 
     def outgoing(self) -> list[Command]:
         """The questions to send."""
@@ -80,6 +86,8 @@ class BusSession:
             if not self._questions:
                 raise SessionLostError("an answer came that nobody asked for")
             handler, asked = self._questions.popleft()
+            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("MOVED"):
+                raise SessionLostError(str(reply))
             handler(reply, asked, now)
 
     def tick(self, now: float) -> None:
@@ -97,6 +105,17 @@ class BusSession:
         for book in self._followed:
             if book.steady:
                 self._look_after(book, now)
+
+    def follow(self, symbols: Iterable[str], now: float) -> None:
+        """Follow these too."""
+        books = [self._table.book(symbol) for symbol in dict.fromkeys(symbols)]
+        new = [book for book in books if book not in self._followed]
+        for book in new:
+            book.await_hash()
+        self._table.add(new)
+        self._followed.update(new)
+        self._unread.update(new)
+        self.stream.subscribe(new, now)
 
     def announce(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
         """Say that this reader lives, unless its user may not write that."""
@@ -167,16 +186,6 @@ class BusSession:
             reply = []
         listed = self._table.listed(reply)
         self._symbols.learn(listed)
-        self._follow(listed if self._wanted is None else map(self._symbols.standard, self._wanted), now)
+        self.follow(listed if self._wanted is None else map(self._symbols.standard, self._wanted), now)
         self._listed_at = now
         self.ready = self.ready or not self._unread
-
-    def _follow(self, symbols: Iterable[str], now: float) -> None:
-        books = [self._table.book(symbol) for symbol in dict.fromkeys(symbols)]
-        new = [book for book in books if book not in self._followed]
-        for book in new:
-            book.await_hash()
-        self._table.add(new)
-        self._followed.update(new)
-        self._unread.update(new)
-        self.stream.subscribe(new, now)

@@ -38,7 +38,16 @@ class BusStream:
     a channel may repeat what a hash has told already, and it bounds how old a message may be that just arrived.
     """
 
-    def __init__(self, table: BusTable, on_change: OnChange, on_subscribed: OnSubscribed, now: float) -> None:
+    def __init__(
+        self,
+        table: BusTable,
+        on_change: OnChange,
+        on_subscribed: OnSubscribed,
+        now: float,
+        *,
+        sharded: bool = False,
+    ) -> None:
+        """`sharded` for a node of a cluster, where books have channels that only their own node serves."""
         self.lag = 0.0
         """Seconds the last ping took."""
         self._table = table
@@ -55,12 +64,14 @@ class BusStream:
         self._still_ping = b""
         """The ping whose answer comes behind all that waited during the standstill; empty once it has come."""
         self._heartbeats = table.names.feeders.encode()
-        self._subscribe([self._heartbeats], now)
+        self._sharded = sharded
+        self._message = b"smessage" if sharded else b"message"
+        self._subscribe("SUBSCRIBE", [self._heartbeats], now)
         self._ping([], now)
 
     def subscribe(self, books: Iterable[BusBook], now: float) -> None:
         """Have the messages of these books sent."""
-        self._subscribe([book.key for book in books], now)
+        self._subscribe("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", [book.key for book in books], now)
 
     def settle_later(self, book: BusBook) -> None:
         """The hash of this book was just read: settle it when everything published before has come."""
@@ -106,9 +117,9 @@ class BusStream:
 
     def receive(self, gets: Gets, now: float) -> None:
         """Take every reply there is; `apply` must follow. Raises SessionLostError if the server refuses."""
-        books, head, touched = self._table.by_key, wire.HEAD, self._touched
+        books, head, touched, message = self._table.by_key, wire.HEAD, self._touched, self._message
         while (reply := gets()) is not False:
-            if type(reply) is not list or reply[0] != b"message":
+            if type(reply) is not list or reply[0] != message:
                 self._receive_control(reply, now)
                 continue
             _, channel, data = reply
@@ -143,9 +154,11 @@ class BusStream:
         self._commands.append(("PING", token))
         self._pings.append((token, now, fenced))
 
-    def _subscribe(self, channels: list[bytes], now: float) -> None:
-        for start in range(0, len(channels), _SUBSCRIBE_CHUNK):
-            self._commands.append(("SUBSCRIBE", *channels[start : start + _SUBSCRIBE_CHUNK]))
+    def _subscribe(self, command: str, channels: list[bytes], now: float) -> None:
+        # A cluster takes only channels of one slot in one command.
+        chunk = 1 if self._sharded else _SUBSCRIBE_CHUNK
+        for start in range(0, len(channels), chunk):
+            self._commands.append((command, *channels[start : start + chunk]))
         self._unsubscribed.update(dict.fromkeys(channels, now))
 
     def _behind(self, now: float) -> float:
@@ -185,8 +198,12 @@ class BusStream:
         match reply:
             case [b"pong", token]:
                 self._on_pong(token, now)
-            case [b"subscribe", channel, _]:
+            case [b"subscribe" | b"ssubscribe", channel, _]:
                 self._on_acknowledged(channel, now)
+            case [b"message", channel, data]:
+                self._receive_heartbeat(channel, data, now)
+            case [b"sunsubscribe", channel, _]:
+                raise SessionLostError(f"{channel.decode()} is another node's now")
             case hiredis.ReplyError():
                 raise SessionLostError(str(reply))
 

@@ -3,8 +3,7 @@
 import logging
 from typing import Any
 
-import redis
-
+from consumers.bus.control_client import CONTROL_ERRORS, control_client
 from schemas.redis_names import RedisNames
 from schemas.trade import Trade, TradeError, trade_of
 from schemas.url_secrets import redacted, secrets_of
@@ -29,9 +28,8 @@ class BusTradeTail:
         self._stream = names.trades(exchange, symbol)
         self._of = (exchange, symbol, native)
         # Its replies are typed for every protocol at once.
-        self._client: Any = redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=_LIMIT, socket_connect_timeout=_LIMIT
-        )
+        self._client: Any = None
+        self._url = url
         self._secrets = secrets_of(url)
         self._last = ""
 
@@ -39,7 +37,7 @@ class BusTradeTail:
         """The trades since the last call; the first call finds where the stream ends and returns none."""
         try:
             trades = self._take()
-        except redis.RedisError as error:
+        except CONTROL_ERRORS as error:
             if not self.trouble:
                 logger.warning("no trades of %s: %s", self._stream, redacted(error, self._secrets))
             self.trouble = redacted(error, self._secrets)
@@ -51,9 +49,12 @@ class BusTradeTail:
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
 
     def _take(self) -> list[Trade]:
+        if self._client is None:
+            self._client = control_client(self._url, _LIMIT, decode_responses=True)
         if not self._last:
             newest = self._client.xrevrange(self._stream, count=1)
             self._last = newest[0][0] if newest else "0-0"

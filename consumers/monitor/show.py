@@ -5,13 +5,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from redis import Redis, RedisError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from rich.console import Console
 from rich.table import Table
 
 from consumers.bus.address import BusConnectionError
+from consumers.bus.control_client import CONTROL_ERRORS, control_client
 from consumers.monitor.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
@@ -79,9 +77,9 @@ def as_fields(book: OrderBookSnapshot, state: BookStatus, status: SymbolStatus) 
 def _print_what_is_stored(url: str, key: str) -> None:
     """Whatever a hash holds that is no book to us: from another version, or another program."""
     try:
-        with Redis.from_url(url, socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as client:
+        with control_client(url, 1.0) as client:
             stored = client.hgetall(key)
-    except RedisError:
+    except CONTROL_ERRORS:
         return  # That there is no hash is said anyway.
     shown: dict[str, Any] = {}
     for name, value in stored.items():

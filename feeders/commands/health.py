@@ -7,10 +7,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-from redis.exceptions import RedisError
 
 from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from feeders.control_client import control_client
+from feeders.control_client import CONTROL_ERRORS, control_client
 from schemas.heartbeat import LineReport
 from schemas.redis_names import RedisNames
 from schemas.url_secrets import masked, redacted, secrets_of
@@ -70,7 +69,7 @@ def health(
         alive = asyncio.run(_alive(redis, RedisNames(prefix), host or socket.gethostname()))
     except ValueError as error:
         fail(str(error))
-    except (RedisError, OSError, TimeoutError) as error:
+    except CONTROL_ERRORS as error:
         fail(f"no answer from {masked(redis)}: {redacted(error, secrets_of(redis))}")
     if not alive:
         fail(f"no feeder on {host or socket.gethostname()} shows signs of life")

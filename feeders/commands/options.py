@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError
 
-from feeders.control_client import control_client
+from feeders.control_client import CONTROL_ERRORS, control_client
 from feeders.settings import DEFAULT_REDIS_URL
 from feeders.shard import parse_shard
 from feeders.symbol_selection import SymbolSelection, parse_selection
@@ -126,7 +126,7 @@ async def require_redis(url: str) -> None:
             f"{masked(url)} refuses this login ({told:.80}): name a user in its address, "
             "redis://USER@host:6379/0, and set BOOKBUS_REDIS_PASSWORD"
         )
-    except (RedisError, OSError, TimeoutError) as error:
+    except CONTROL_ERRORS as error:
         told = redacted(error, secrets_of(url))
         fail(
             f"no Redis at {masked(url)} ({told}): start one with `make redis` or `docker compose up redis`, "
