@@ -167,6 +167,28 @@ async def test_what_one_line_drops_the_other_brings() -> None:
         assert lines.wrong() == []
 
 
+@pytest.mark.parametrize("exchange", ["binance", "bybit"])
+async def test_both_lines_follow_an_exchange_that_begins_its_ids_anew(exchange: str) -> None:
+    async with two_lines(exchange) as lines:
+        await lines.more_books(5)
+        before = {native: lines.feed.current("book", native).update_id for native in lines.natives}
+        lines.simulator.inject(Fault(kind="cold_restart"))
+
+        await await_for(
+            lambda: all(
+                lines.feed.current("book", native).update_id < before[native]
+                and lines.feed.current("book", native).state == "live"
+                for native in lines.natives
+            ),
+            10,
+            "live books with lower ids",
+        )
+        await lines.more_books(5)
+
+        assert lines.wrong() == []
+        assert set(lines.feed.states().values()) == {"live"}
+
+
 async def test_an_announced_shutdown_of_both_lines_replaces_one_after_the_other() -> None:
     async with two_lines("binance") as lines:
         at_once: list[int] = []
