@@ -186,9 +186,10 @@ async def test_a_restart_brings_another_book_with_the_lowest_id_on_the_same_conn
 
         assert message["data"]["u"] == 1
         assert (following["type"], following["data"]["u"]) == ("delta", 2)
-        book = Book()
-        book.apply(message)
-        assert book.levels(50) == bybit.truth("BTCUSDT", 1, 50)
+        for first in (before, message):
+            book = Book()
+            book.apply(first)
+            assert book.levels(50) == bybit.truth("BTCUSDT", first["data"]["u"], 50)
 
 
 async def test_only_the_spot_path_is_served() -> None:

@@ -406,7 +406,8 @@ async def test_ids_fall_when_the_exchange_starts_anew() -> None:
             after = await receive(connection)
 
         assert after["timestamp"] < before["timestamp"]
-        assert sides(after) == upbit.truth("KRW-BTC", after["timestamp"], 30)
+        for frame in (before, after):
+            assert sides(frame) == upbit.truth("KRW-BTC", frame["timestamp"], 30)
 
 
 def test_it_runs_in_a_process_of_its_own() -> None:
