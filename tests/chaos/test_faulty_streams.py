@@ -17,7 +17,7 @@ SECONDS = float(os.environ.get("BOOKBUS_CHAOS_SECONDS", "10"))
 QUIET_SECONDS = float(os.environ.get("BOOKBUS_QUIET_SECONDS", "5"))
 """How long nothing goes wrong; 600 in the figures of the documentation."""
 
-SYMBOL_FAULTS = (*FRAME_FAULTS, "stale_snapshot")
+SYMBOL_FAULTS = (*FRAME_FAULTS, "stale_snapshot", "empty_snapshot")
 BUDGET_PER_MINUTE = 3_000
 
 
