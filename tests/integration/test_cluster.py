@@ -1,8 +1,18 @@
-"""A cluster: books are spread over its nodes, and followed when their slots move or their node dies."""
+"""A cluster: books are spread over its nodes, and followed when their slots move or their node dies.
 
+`BOOKBUS_FLEET_LONG=1` adds what takes longer.
+"""
+
+import os
+
+import pytest
+
+from feeders.local_redis import LocalServer
 from schemas.redis_names import RedisNames
-from tests.support.server_fleet import cluster
+from tests.support.server_fleet import Cluster, ask, cluster
 from tests.support.watched_bus import SYMBOLS, watched_bus
+
+LONG = pytest.mark.skipif(not os.environ.get("BOOKBUS_FLEET_LONG"), reason="BOOKBUS_FLEET_LONG=1 asks for it")
 
 BTC = RedisNames().book("binance", "BTC-USDT")
 
@@ -17,3 +27,30 @@ async def test_books_are_followed_when_their_slot_moves_and_when_their_node_dies
             await bus.survives(lambda: servers.move_slot(BTC, target), lambda: servers.owner(BTC) is target)
 
             await bus.survives(target.kill, lambda: servers.owner(BTC) in servers.replicas)
+
+
+@LONG
+async def test_a_node_that_hangs_is_left_and_joins_again_later() -> None:
+    with cluster() as servers:
+        async with watched_bus(servers.url) as bus:
+            node = servers.owner(BTC)
+            assert node is not None
+
+            await bus.survives(node.pause, lambda: servers.owner(BTC) in servers.replicas)
+
+            await bus.survives(node.resume, lambda: node in _replicas(servers))
+
+
+@LONG
+async def test_every_node_may_die_and_come_back_empty() -> None:
+    with cluster() as servers:
+        async with watched_bus(servers.url) as bus:
+            for replica in servers.replicas:
+                replica.kill()
+            for primary in servers.primaries:
+                await bus.survives(lambda primary=primary: (primary.kill(), primary.start()))  # type: ignore[misc]
+                await bus.survives(lambda primary=primary: ask(primary, "FLUSHALL"))  # type: ignore[misc]
+
+
+def _replicas(servers: Cluster) -> list[LocalServer]:
+    return [server for server in servers.servers if ask(server, "ROLE")[0] == "slave"]

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,28 @@ class WatchedBus:
         return all(snapshot is not None and snapshot.update_id > update_id for snapshot, update_id in readings)
 
 
+class _Bugs(logging.Handler):
+    """What was logged as an error, which nothing that servers do may cause."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _no_errors() -> Iterator[None]:
+    bugs = _Bugs()
+    logging.getLogger().addHandler(bugs)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(bugs)
+    assert bugs.lines == []
+
+
 @contextlib.asynccontextmanager
 async def watched_bus(url: str, *reader_urls: str, seed: int = 61) -> AsyncIterator[WatchedBus]:
     """The feeder writes to `url`, and so many readers read there or from their own URLs. All is live at first."""
@@ -91,5 +113,6 @@ async def watched_bus(url: str, *reader_urls: str, seed: int = 61) -> AsyncItera
             bus = WatchedBus(exchange, feeder, readers, seen)
             await bus.become(bus.all_right_and_live, START_LIMIT, "the first books")
             yield bus
+            assert " ERROR " not in feeder.log, feeder.log
             assert seen.compared > 0
             assert seen.wrong == []
