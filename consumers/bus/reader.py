@@ -62,6 +62,8 @@ class BusReader:
         self._identity = ConsumerIdentity()
         self._decided = threading.Event()
         self._was_ready = False
+        # Each cause once: a server that is back and refuses the password is another trouble than one that is away.
+        self._told: set[str] = set()
         self._stopping = False
         self._wake, self._woken = socket.socketpair()
         self._thread = BackgroundThread("bookbus-reader", self._run, self._interrupt)
@@ -125,6 +127,8 @@ class BusReader:
                 return
             if not self.trouble and self._was_ready and not self._sharded:
                 delay = _FIRST_DELAY
+            if self._was_ready and not self._sharded and lost not in self._told:
+                self._told.add(lost)
                 logger.warning("%s; connecting again", lost)
             self.trouble = lost
             self._table.feeders.lose()
@@ -195,6 +199,7 @@ class BusReader:
             self.reconnect_count += 1
             logger.info("connected to %s again", address.masked)
         self.trouble = ""
+        self._told.clear()
         self._was_ready = True
         self._decided.set()
 

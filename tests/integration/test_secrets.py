@@ -122,6 +122,7 @@ async def test_no_log_file_or_command_line_shows_a_password_through_outages(
                     guarded.server.kill()
                     guarded.server.start()
                     await await_for(lambda: "WRONGPASS" in feeder.log, LIMIT, "the feeder's refusal")
+                    await await_for(lambda: "WRONGPASS" in runner.log, LIMIT, "the runner's refusal")
                     runner.process.send_signal(signal.SIGINT)
                     runner.process.wait(LIMIT)
                     written = feeder.log + runner.log
