@@ -9,7 +9,7 @@ from random import Random
 from tests.chaos.report import Outcome, Result
 from tests.chaos.scenario import Fault, Scenario
 from tests.chaos.stage import Stage
-from tests.chaos.watch import LOOK_INTERVAL, Watch
+from tests.chaos.watch import LOOK_INTERVAL, Seen, Watch
 
 _START_LIMIT = 60.0
 _GIVE_UP = 30.0
@@ -17,6 +17,7 @@ _GIVE_UP = 30.0
 _CALM = 1.0
 """Seconds without anything unusual after which a fault is over."""
 _COUNT_LIMIT = 5.0
+_EXAMPLES = 5
 _BUDGETS = {
     "binance": {"weight_highest": 3_000, "connects_highest": 300},
     "upbit": {"connects_highest": 5},
@@ -34,14 +35,15 @@ async def play(name: str, scenario: Scenario, seconds: float = 0.0, patience: fl
         urls = stage.url("reader"), stage.url("bus")
         async with Watch(stage.exchange, scenario.exchange, stage.symbol_of, *urls) as watch:
             outcomes = await _Play(scenario, stage, watch, patience).run(seconds)
-            failures, log = await _overall(scenario, stage), stage.log
+            failures, log = await _overall(scenario, stage, watch), stage.log
     return Result(name, outcomes, failures, log)
 
 
-async def _overall(scenario: Scenario, stage: Stage) -> list[str]:
+async def _overall(scenario: Scenario, stage: Stage, watch: Watch) -> list[str]:
     counts = await asyncio.to_thread(stage.counts)
     limits = _BUDGETS[scenario.exchange].items()
     failures = [f"{name} {counts[name]}, at most {limit}" for name, limit in limits if counts[name] > limit]
+    failures += [f"wrong: {book}" for book in watch.bus.wrong[:_EXAMPLES]]
     return [*failures, *(["a feeder's log holds a traceback"] if "Traceback" in stage.log else [])]
 
 
@@ -78,35 +80,32 @@ class _Play:
         symbols = watch.symbols if hit is None else [stage.symbol_of[native] for native in hit]
         before = self._counted or await self._counts()
         seen = watch.begin()
-        for action in fault.begin:
-            await stage.act(action, hit, fault.seconds)
-        if fault.seconds:
-            await asyncio.sleep(fault.seconds)
-            for action in fault.end:
-                await stage.act(action, hit)
-            await stage.calm()
+        await self._strike(fault, hit)
         ended = time.monotonic()
         watch.await_fresh()
         failures = await self._stays_lost(symbols) if fault.never else []
         recovered = None if fault.never else await self._recovery(symbols, ended, _GIVE_UP * self._patience)
         await stage.calm()
-        touched = set(seen.not_live)
         if fault.never:
             failures += await self._restart_feeder()
         after = self._counted = await self._counts_later(before, fault.at_least)
-        noticed = min((seen.not_live[symbol][0] for symbol in symbols if symbol in seen.not_live), default=None)
-        outcome = Outcome(
-            fault=fault.name,
-            noticed=None if noticed is None else noticed - seen.since,
-            recovered=recovered,
-            saw=frozenset(state for symbol in symbols for state in seen.states.get(symbol, ())),
-            counts={name: after[name] - before.get(name, 0) for name in after},
-        )
+        counts = {name: after[name] - before.get(name, 0) for name in after}
+        outcome = _outcome(fault.name, symbols, seen, recovered, counts)
         failures += _judge(fault, outcome, self._patience)
-        failures += [f"{symbol} was not hit and not live" for symbol in sorted(touched.difference(symbols))]
+        failures += [f"{symbol} was not hit and not live" for symbol in sorted(set(seen.not_live).difference(symbols))]
         failures += ["a feeder ended by itself"] if stage.dead_feeders else []
         outcome.failures.extend(failures)
         return outcome
+
+    async def _strike(self, fault: Fault, hit: Sequence[str] | None) -> None:
+        """Begin it, and end it if it lasts; what waits for a message to strike goes on waiting."""
+        for action in fault.begin:
+            await self._stage.act(action, hit, fault.seconds)
+        if fault.seconds:
+            await asyncio.sleep(fault.seconds)
+            for action in fault.end:
+                await self._stage.act(action, hit)
+            await self._stage.calm()
 
     async def _recovery(self, symbols: Sequence[str], since: float, limit: float, calm: float = _CALM) -> float | None:
         """Seconds after `since` until the last symbol was live and fresh for good; None if that did not happen."""
@@ -155,6 +154,14 @@ class _Play:
             "skipped": watch.skipped,
             "undecodable": watch.bus.undecodable,
         }
+
+
+def _outcome(
+    fault: str, symbols: Sequence[str], seen: Seen, recovered: float | None, counts: dict[str, int]
+) -> Outcome:
+    noticed = min((seen.not_live[symbol][0] for symbol in symbols if symbol in seen.not_live), default=None)
+    saw = frozenset(state for symbol in symbols for state in seen.states.get(symbol, ()))
+    return Outcome(fault, None if noticed is None else noticed - seen.since, recovered, saw, counts)
 
 
 def _judge(fault: Fault, outcome: Outcome, patience: float) -> list[str]:
