@@ -7,7 +7,7 @@ from consumers.paper import order_flow
 from consumers.paper.decision import Entry, Skip, decide
 from consumers.paper.entry_zones import EntryChooser
 from consumers.paper.exits import Exits
-from consumers.paper.fill_model import TapeEvent
+from consumers.paper.fill_model import FillReason, TapeEvent
 from consumers.paper.market import VenueQuote
 from consumers.paper.open_trade import OpenTrade
 from consumers.paper.order_rules import take_profit_price
@@ -161,8 +161,9 @@ class Desk:
         sent = trade.sent
         if sent is not None and order_flow.is_done(now, sent):
             order_flow.finish(self._context, now, trade, sent)
-            if not trade.remaining:
+            if sent.waiting is not None and sent.waiting.total().reason is FillReason.FILLED:
                 trade.exit_reason = "take_profit"
+            if not trade.remaining:
                 self._close(trade)
                 return
             sent = None
@@ -188,9 +189,13 @@ class Desk:
         trade.tried = tried
         order = self._exits.sale(now, trade, quote, None)
         if order is None:
+            if trade.too_small:
+                self._close(trade)
             return
         fill = order_flow.take(self._context, now, trade, Entry(quote, order))
-        if not trade.remaining:
+        if trade.remaining and fill.quantity == order.quantity:
+            self._exits.sale(now, trade, quote, None)  # what whole steps left over: nobody takes it
+        if not trade.remaining or trade.too_small:
             self._close(trade)
         elif not fill.quantity:
             self._exits.blocked(now, trade, quote, fill.reason, "")

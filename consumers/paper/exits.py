@@ -11,6 +11,9 @@ from consumers.paper.order_rules import Refusal, fit_order
 from consumers.paper.run_context import RunContext
 from schemas.instruments import Instrument
 
+TOO_SMALL = frozenset({"below_step", "below_minimum_notional"})
+"""Refusals of what no exchange would ever take: it stays in the account."""
+
 
 class Exits:
     """One symbol's; `instrument_of` has it on each exchange."""
@@ -56,6 +59,7 @@ class Exits:
         fitted = fit_order(order, self._instrument_of(quote.exchange), bid or 0.0)
         if isinstance(fitted, Refusal):
             self.blocked(now, trade, quote, fitted.code, fitted.detail)
+            trade.too_small = fitted.code in TOO_SMALL
             return None
         return fitted
 

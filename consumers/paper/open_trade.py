@@ -54,6 +54,8 @@ class OpenTrade:
     pnl: Fraction = field(default_factory=Fraction)
     blocked: str = ""
     """Why the last attempt to leave did not work."""
+    too_small: bool = False
+    """What is left is less than the exchange takes."""
     tried: tuple[str, int, int, int] | None = None
     """Exchange, `seq`, update id and time of receipt of the book of the last attempt."""
 

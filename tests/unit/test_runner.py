@@ -9,12 +9,15 @@ import pytest
 from msgspec.structs import replace
 
 from consumers.multi_provider import FxSource, MultiExchangeProvider
+from consumers.paper.calibration_table import save_table
+from consumers.paper.entry_zones import EntrySettings
 from consumers.paper.market import MultiMarket, ProviderMarket
 from consumers.paper.run_record import Gap, ages_of, brier
 from consumers.paper.runner import free_name, steady_clock
 from consumers.paper.settings import RunSettings, check
 from schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
 from schemas.trade import Trade
+from tests.support.calibrations import table, zone
 from tests.support.paper_world import SYMBOL, World
 from tests.support.told_provider import ToldProvider
 
@@ -205,6 +208,61 @@ def test_what_the_exchange_said_of_its_orders_is_kept(world: World) -> None:
     assert kpi.balances["binance"][SYMBOL] == 0.0
     small = refused.run(replace(SETTINGS, order_quantity=0.25), listed=listed)
     assert small.skipped_decisions == {"below_minimum_notional": 1}
+
+
+@pytest.mark.parametrize(
+    ("instrument", "sold", "reason"),
+    [
+        # Of 0.3 one step of 0.2 can be sold.
+        (Instrument("binance", "BTC", "USDT", "BTCUSDT", tick=0.5, step=0.2), 0.2, "below_step"),
+        # The order is worth 50, what is filled of it 30.
+        (Instrument("binance", "BTC", "USDT", "BTCUSDT", minimum_notional=40.0), 0.0, "below_minimum_notional"),
+    ],
+)
+def test_what_is_too_small_to_be_sold_stays_in_the_account_and_holds_nothing_up(
+    world: World, instrument: Instrument, sold: float, reason: str
+) -> None:
+    world.provider.put(SYMBOL, ((100.0, 9.0),), ((101.0, 0.3),))
+    for second in range(1, 30):
+        world.at(second, lambda: world.provider.put(SYMBOL, ((100.0, 9.0),), ((101.0, 0.3),)))
+    listed = {"binance": InstrumentRegistry(EXCHANGES["binance"], [instrument])}
+
+    kpi = world.run(replace(SETTINGS, fill_model="simple", duration=15.0, trade_interval=5.0), listed=listed)
+
+    bought = sum(fill["filled_quantity"] for fill in world.fills() if fill["side"] == "buy")
+    assert (kpi.entry_trades, kpi.closed_trades, kpi.skipped_decisions) == (3, 3, {})
+    assert kpi.blocked_exits[reason] == 3
+    assert kpi.balances["binance"][SYMBOL] == pytest.approx(bought - 3 * sold)
+    cash = sum(
+        (1 if fill["side"] == "sell" else -1) * fill["filled_quantity"] * (fill["effective_price"] or 0.0)
+        for fill in world.fills()
+    )
+    assert kpi.total_pnl == pytest.approx(cash + (bought - 3 * sold) * 100.5 - kpi.fees)
+
+
+def test_a_profit_taken_is_one_whatever_whole_steps_leave_over(world: World) -> None:
+    path = world.directory / "table.json"
+    save_table(table(zone(tp=(0.0, 200.0), buy=0.625, sell=1.0)), path)
+    settings = replace(
+        SETTINGS,
+        fill_model="calibrated",
+        calibrated_mode="expected",
+        calibration_path=str(path),
+        order_quantity=0.8,
+        entry=EntrySettings(minimum=0.0, maximum=0.0, tp_bps=100.0),
+    )
+    instrument = Instrument("binance", "BTC", "USDT", "BTCUSDT", tick=0.5, step=0.2)
+    for second in (1.0, 2.0):
+        world.at(second, lambda: world.put(100.0, 101.0))
+
+    kpi = world.run(settings, listed={"binance": InstrumentRegistry(EXCHANGES["binance"], [instrument])})
+
+    # Of 0.8 the table fills 0.5, of which 0.4 can be sold.
+    assert [(fill["filled_quantity"], fill["effective_price"]) for fill in world.fills()] == [
+        (0.5, 100.0),
+        (0.4, 101.0),
+    ]
+    assert (kpi.exits, kpi.blocked_exits) == ({"take_profit": 1}, {"below_step": 1})
 
 
 def test_a_loss_limit_ends_trading_for_the_day(world: World) -> None:
