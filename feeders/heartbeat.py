@@ -41,19 +41,19 @@ class Heartbeat:
         self._on_data_lost = on_data_lost
         self._registered: frozenset[str] = frozenset()
         self._written_at: float | None = None
-        self._failing = False
+        self._told: set[type[BaseException]] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             try:
                 await self._beat()
-                self._failing = False
+                self._told.clear()
             except CONTROL_ERRORS as error:
                 # That it is a replica is what the publisher says already.
-                if not self._failing and not isinstance(error, ReadOnlyError):
+                if not isinstance(error, ReadOnlyError) and type(error) not in self._told:
                     logger.warning("cannot tell that this feeder lives: %s", redacted(error, self._secrets))
-                self._failing = True
+                self._told.add(type(error))
             await asyncio.sleep(HEARTBEAT_INTERVAL)
 
     async def end(self) -> None:
