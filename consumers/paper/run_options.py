@@ -77,9 +77,9 @@ def listed_instruments(exchanges: Sequence[str], sources: SourceSettings) -> dic
         # What knows the exchanges is an extra that a reader of the bus need not have installed.
         from consumers.direct_provider import known_instruments
     except ImportError:
-        return {}
-    endpoint = sources.endpoints.get(exchange, Endpoint())
-    instruments = known_instruments(exchange, endpoint.rest_url)
+        instruments = None
+    else:
+        instruments = known_instruments(exchange, sources.endpoints.get(exchange, Endpoint()).rest_url)
     if not instruments:
         logger.info("%s told nobody here its ticks, steps and minimum values: orders are not held to them", exchange)
         return {}
