@@ -180,7 +180,7 @@ class ClusterReader:
             self._symbols,
             sorted(share),
             self._on_change,
-            sharded=True,
+            part_of=self._identity,
         )
         node.start()
 

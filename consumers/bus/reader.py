@@ -45,9 +45,9 @@ class BusReader:
         wanted: Sequence[str] | None,
         on_change: OnChange,
         *,
-        sharded: bool = False,
+        part_of: ConsumerIdentity | None = None,
     ) -> None:
-        """`sharded` for a node of a cluster: when the connection is lost, whoever knows the others decides."""
+        """`part_of` is the reader of a cluster, of which this one follows a node and leaves the rest to it."""
         self.lag = 0.0
         """Seconds an answer took, last time."""
         self.reconnect_count = 0
@@ -58,8 +58,8 @@ class BusReader:
         self._symbols = symbols
         self._wanted = wanted
         self._on_change = on_change
-        self._sharded = sharded
-        self._identity = ConsumerIdentity()
+        self._sharded = part_of is not None
+        self._identity = part_of or ConsumerIdentity()
         self._decided = threading.Event()
         self._was_ready = False
         # Each cause once: a server that is back and refuses the password is another trouble than one that is away.

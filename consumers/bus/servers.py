@@ -40,6 +40,8 @@ class BusServers:
 
     def find(self) -> BusAddress:
         """The server to read from now. Raises BusConnectionError if none is known; it may be away all the same."""
+        if self.servers.kind == "cluster":
+            raise BusConnectionError(f"{self.masked} is many servers: name one of them, redis://host:port")
         if not self.may_move:
             return self.first
         candidates = self._addresses
@@ -49,11 +51,11 @@ class BusServers:
 
     def unfit(self, role: Any) -> str:
         """Why a server that answers this to ROLE is not, or no longer, to be read from; empty if it is."""
-        if not isinstance(role, list) or role[0] == b"master":
+        if not isinstance(role, list) or role[:1] in ([], [b"master"]):
             return ""  # Who may not ask has to believe.
         if not self.servers.nearest:
             return "it is no longer the primary"
-        return "" if role[3] == b"connected" else "it has lost its primary"
+        return "" if role[3:4] == [b"connected"] else "it has lost its primary"
 
     def node(self, place: Place) -> "ClusterNode":
         """One node of the cluster."""
