@@ -1,9 +1,14 @@
-"""Two connections for the same symbols: losing either one costs no book, no snapshot and no update."""
+"""Two connections for the same symbols: losing either one costs no book, no snapshot and no update.
+
+`BOOKBUS_LINE_CUTS=100` cuts lines so often.
+"""
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +34,7 @@ NATIVES = {
     "bybit": ("BTCUSDT", "ETHUSDT", "SOLUSDT"),
     "upbit": ("KRW-BTC", "KRW-ETH", "KRW-XRP"),
 }
-CUTS = 4
+CUTS = int(os.environ.get("BOOKBUS_LINE_CUTS", "4"))
 
 all_venues = pytest.mark.parametrize("exchange", sorted(NATIVES))
 
@@ -241,6 +246,13 @@ async def test_two_lines_on_the_command_line_show_in_the_heartbeat_and_survive_c
             told = await asyncio.to_thread(health, redis_url)
             assert "line 1: 1 of 1 open, first with" in told
             assert "line 2: 1 of 1 open, first with" in told
+
+
+def test_a_recording_of_two_lines_is_refused_in_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["run", "--lines", "2", "--record", str(tmp_path / "capture")])
+
+    assert result.exit_code == 1
+    assert result.output == "error: --record holds what one connection brought: use --lines 1 with it\n"
 
 
 def health(redis_url: str) -> str:
