@@ -4,9 +4,11 @@
 """
 
 import os
+import shlex
 
 import pytest
 
+from feeders.access_rules import ROLES, acl_file
 from feeders.local_redis import LocalServer
 from schemas.redis_names import RedisNames
 from tests.support.server_fleet import Cluster, ask, cluster
@@ -50,6 +52,24 @@ async def test_every_node_may_die_and_come_back_empty() -> None:
             for primary in servers.primaries:
                 await bus.survives(lambda primary=primary: (primary.kill(), primary.start()))  # type: ignore[misc]
                 await bus.survives(lambda primary=primary: ask(primary, "FLUSHALL"))  # type: ignore[misc]
+
+
+@LONG
+async def test_the_rights_of_feeders_and_readers_are_enough_for_a_cluster() -> None:
+    with cluster() as servers:
+        rules = acl_file(RedisNames(), {role: f"{role}-password" for role in ROLES}).splitlines()
+        for server in servers.servers:
+            for _, name, *rights in (line.split(" ", 2) for line in rules):
+                if name != "default":
+                    ask(server, "ACL", "SETUSER", name, *shlex.split(rights[0].replace("(", "'(").replace(")", ")'")))
+        feeder, runner = (servers.url.replace("://", f"://{role}:{role}-password@") for role in ("feeder", "runner"))
+        async with watched_bus(feeder, runner) as bus:
+            source = servers.owner(BTC)
+            target = next(server for server in servers.primaries if server is not source)
+
+            await bus.survives(lambda: servers.move_slot(BTC, target), lambda: servers.owner(BTC) is target)
+
+            assert "NOPERM" not in bus.feeder.log
 
 
 def _replicas(servers: Cluster) -> list[LocalServer]:
