@@ -71,7 +71,8 @@ class Smoke:
             if address := environment.get(f"BOOKBUS_{self.exchange.upper()}_{option.upper()}_URL"):
                 command += [f"--{option}-url", address]
         with tempfile.TemporaryDirectory() as cache:
-            process = subprocess.Popen(command, env=environment | {"XDG_CACHE_HOME": cache})
+            # Ctrl-C is for the runner, which needs books to the end; the feeder is stopped after it.
+            process = subprocess.Popen(command, env=environment | {"XDG_CACHE_HOME": cache}, start_new_session=True)
             try:
                 yield
             finally:
@@ -97,4 +98,9 @@ _PYTHON = (sys.executable, "-m")
 
 def _consumers(*arguments: str, environment: dict[str, str]) -> int:
     command: Sequence[str] = [*_PYTHON, "consumers", *arguments]
-    return subprocess.run(command, env=environment, check=False).returncode
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise

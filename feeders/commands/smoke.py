@@ -1,6 +1,7 @@
 """`smoke`: five minutes of paper trading through the real path, with a verdict."""
 
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,7 @@ def smoke(
     """Five minutes of paper trading through the real path, with a verdict."""
     # Ctrl-C reaches the runner as well: it writes its results and ends, and that ends this.
     signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         code = Smoke(source, exchange, seconds, output_dir, live, seed).run()
     except (SmokeError, SimulatorError, LocalRedisError, ValueError) as error:

@@ -69,7 +69,10 @@ class SimulatorProcess:
     def start(self) -> None:
         """Return once it accepts connections. Raises SimulatorError."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "feeders.simulator.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "feeders.simulator.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for its parent, with which it ends
         )
         self._process = process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
