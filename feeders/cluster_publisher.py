@@ -127,7 +127,8 @@ class ClusterPublisher:
                 await self._refresh()
                 calm = self._slots.places and all(node.well for node in self._nodes.values())
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._look.wait(), _CALM if calm else _DOUBT)
+                    async with asyncio.timeout(_CALM if calm else _DOUBT):
+                        await self._look.wait()
                 self._look.clear()
 
     async def _refresh(self) -> None:

@@ -521,3 +521,83 @@ async def test_a_cancelled_publisher_leaves_with_everything_written_sent(server:
         await asyncio.sleep(0)
 
     await await_for(lambda: sent(server) == [("new", 7)])
+
+
+def moved(server: RespServer, *symbols: str) -> None:
+    """From now on, these books are another node's."""
+
+    def answer(command: Command) -> Any:
+        if command[0] == b"EVALSHA" and any(symbol.encode() in command[3] for symbol in symbols):
+            return redis.ResponseError("MOVED 42 there:7000")
+        return server.answer_by_fakeredis(command)
+
+    server.answer = answer
+
+
+async def test_a_node_that_has_a_book_no_longer_is_taken_at_its_word(
+    server: RespServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
+        moved(server, "BTC", "ETH")
+        for symbol in ("BTC-USDT", "ETH-USDT", "SOL-USDT"):
+            publisher.submit(new(7, symbol))
+        await await_for(lambda: len(told) == 2)
+
+        assert publisher.take_out("book", "binance", "BTC-USDT") == new(7)
+        assert publisher.take_out("book", "binance", "ETH-USDT") == new(7, "ETH-USDT")
+        assert publisher.take_out("book", "binance", "SOL-USDT") is None
+        assert await publisher.drain(5)
+    assert told == ["MOVED 42 there:7000"] * 2
+    assert publisher.counters.errors == 0
+    assert caplog.records == []
+
+
+async def test_a_confirmation_of_levels_that_never_arrived_moves_on_with_them(server: RespServer) -> None:
+    told: list[str] = []
+    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
+        moved(server, "BTC")
+        publisher.submit(new(7))
+        await await_for(lambda: told)
+        publisher.submit(again(8))
+        await await_for(lambda: len(told) == 2)
+
+        assert publisher.take_out("book", "binance", "BTC-USDT") == new(8)
+
+
+async def test_a_confirmation_alone_does_not_move_on(server: RespServer) -> None:
+    told: list[str] = []
+    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
+        publisher.submit(new(7))
+        assert await publisher.drain(5)
+        moved(server, "BTC")
+        publisher.submit(again(7))
+        await await_for(lambda: told)
+
+        assert publisher.take_out("book", "binance", "BTC-USDT") is None
+
+
+async def test_what_is_taken_out_is_not_sent_any_more(server: RespServer) -> None:
+    async with running(server, on_moved=lambda _: None) as publisher:
+        server.answering.clear()
+        for update_id in range(MAX_IN_FLIGHT + 2):
+            publisher.submit(new(update_id))
+            publisher.submit_trade(trade(update_id + 1))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        assert publisher.take_out("book", "binance", "BTC-USDT") == new(MAX_IN_FLIGHT + 1)
+        assert publisher.take_out_trades("binance", "BTC-USDT")[-1] == trade(MAX_IN_FLIGHT + 2)
+
+        server.answering.set()
+        assert await publisher.drain(5)
+    assert stored(server).update_id == MAX_IN_FLIGHT - 1
+
+
+async def test_one_node_of_a_cluster_is_told_to_be_that(server: RespServer, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(server) as publisher:
+        moved(server, "BTC")
+        publisher.submit(new(7))
+        await await_for(lambda: caplog.records)
+
+    assert "it is one node of a cluster: name it like redis+cluster://host:port" in caplog.records[0].getMessage()

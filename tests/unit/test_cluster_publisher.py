@@ -1,0 +1,248 @@
+"""A cluster's publisher: each book to the node that has its slot, and what is left of it to where the slot goes."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from feeders import cluster_publisher
+from feeders.cluster_publisher import ClusterPublisher, publisher_of
+from feeders.conflator import Submission
+from feeders.publish_counters import PublisherCounters
+from feeders.publisher import Publisher
+from feeders.resp import RedisConnectionError
+from schemas.bus_url import Place
+from schemas.cluster_slots import SLOTS, SlotMap, slot_of
+from schemas.redis_names import RedisNames
+from schemas.trade import Trade
+from tests.support.builders import book
+from tests.support.resp_server import in_background
+from tests.support.waiting import await_for
+
+NAMES = RedisNames()
+BTC, ETH = "BTC-USDT", "ETH-USDT"
+LEFT, RIGHT = ("left", 7000), ("right", 7001)
+
+
+class Node:
+    """Stands for the publisher of one node, and keeps what it is given."""
+
+    def __init__(self, url: str, *_: Any, on_moved: Callable[[str], None], counters: PublisherCounters, **__: Any):
+        self.url = url
+        self.on_moved = on_moved
+        self.counters = counters
+        self.connected = self.well = True
+        self.submitted: list[Submission] = []
+        self.trades: list[Trade] = []
+        self.pending: Submission | None = None
+        self.runs = self.discarded = False
+
+    async def run(self) -> None:
+        self.runs = True
+        try:
+            await await_for(lambda: False, 3600)
+        finally:
+            self.runs = False
+
+    def submit(self, submission: Submission) -> None:
+        self.submitted.append(submission)
+
+    async def submit_lossless(self, submission: Submission) -> None:
+        self.submit(submission)
+
+    def submit_trade(self, trade: Trade) -> None:
+        self.trades.append(trade)
+
+    async def submit_trade_lossless(self, trade: Trade) -> None:
+        self.submit_trade(trade)
+
+    def take_out(self, *_: str) -> Submission | None:
+        return self.pending
+
+    def take_out_trades(self, *_: str) -> list[Trade]:
+        taken, self.trades = self.trades, []
+        return taken
+
+    def discard(self) -> None:
+        self.discarded = True
+
+    async def drain(self, timeout: float) -> bool:
+        return True
+
+
+class World:
+    """Nodes, and the map that they answer with; None while none answers."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.slots: SlotMap | None = None
+        self.asked = 0
+        self.publisher = ClusterPublisher("redis+cluster://left:7000,right:7001", NAMES, "A")
+
+    def node(self, place: Place) -> Node:
+        return self.nodes[f"redis://{place[0]}:{place[1]}/0"]
+
+    def make(self, url: str, *arguments: Any, **options: Any) -> Node:
+        self.nodes[url] = Node(url, *arguments, **options)
+        return self.nodes[url]
+
+    async def ask(self, *_: Any) -> SlotMap:
+        self.asked += 1
+        if self.slots is None:
+            raise RedisConnectionError("no node answers")
+        return self.slots
+
+    async def looks_again(self) -> None:
+        before = self.asked
+        await await_for(lambda: self.asked >= before + 2, what="another look at the slots")
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(cluster_publisher, "Publisher", world.make)
+    monkeypatch.setattr(cluster_publisher, "ask_slots", world.ask)
+    monkeypatch.setattr(cluster_publisher, "_CALM", 0.01)
+    monkeypatch.setattr(cluster_publisher, "_DOUBT", 0.01)
+    return world
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[ClusterPublisher]:
+    async with in_background(world.publisher.run()):
+        yield world.publisher
+
+
+def owned_by(place: Place, but: dict[str, Place] | None = None) -> SlotMap:
+    """Everything at one node but the slots of some names."""
+    places = dict.fromkeys(range(SLOTS), place)
+    return SlotMap({**places, **{slot_of(name.encode()): other for name, other in (but or {}).items()}}.items())
+
+
+def new(update_id: int, symbol: str = BTC) -> Submission:
+    return Submission("new", "book", book(symbol, update_id=update_id))
+
+
+def trade(trade_id: int) -> Trade:
+    return Trade("binance", BTC, "BTCUSDT", trade_id, 100.5, 0.25, "buy", 1_000, 2_000)
+
+
+async def test_each_book_goes_to_the_node_that_has_its_slot(world: World) -> None:
+    world.slots = owned_by(LEFT, {NAMES.book("binance", ETH): RIGHT})
+    async with running(world) as publisher:
+        await await_for(lambda: publisher.connected)
+
+        publisher.submit(new(1, BTC))
+        publisher.submit(new(2, ETH))
+
+        assert world.node(LEFT).submitted == [new(1, BTC)]
+        assert world.node(RIGHT).submitted == [new(2, ETH)]
+        assert world.node(LEFT).counters is world.node(RIGHT).counters is publisher.counters
+
+
+async def test_until_a_node_answers_the_newest_of_each_book_waits(world: World) -> None:
+    async with running(world) as publisher:
+        for update_id in (1, 2, 3):
+            publisher.submit(new(update_id))
+        publisher.submit_trade(trade(1))
+        publisher.submit_trade(trade(2))
+        assert not await publisher.drain(0.05)
+
+        world.slots = owned_by(LEFT)
+
+        assert await publisher.drain(5)
+        assert world.node(LEFT).submitted == [new(3)]
+        assert world.node(LEFT).trades == [trade(1), trade(2)]
+
+
+async def test_what_a_node_left_unanswered_goes_where_the_slot_went(world: World) -> None:
+    world.slots = owned_by(LEFT)
+    async with running(world) as publisher:
+        await await_for(lambda: publisher.connected)
+        publisher.submit(new(1))
+        publisher.submit_trade(trade(1))
+        world.node(LEFT).pending = new(1)
+
+        world.slots = owned_by(RIGHT)
+        await world.looks_again()
+        publisher.submit(new(2))
+
+        assert world.node(RIGHT).submitted == [new(1), new(2)]
+        assert world.node(RIGHT).trades == [trade(1)]
+
+
+async def test_a_node_without_slots_is_left(world: World) -> None:
+    world.slots = owned_by(LEFT)
+    async with running(world) as publisher:
+        await await_for(lambda: publisher.connected)
+        left = world.node(LEFT)
+        publisher.submit(new(1))
+
+        world.slots = owned_by(RIGHT)
+        await await_for(lambda: not left.runs)
+        await world.looks_again()
+
+        assert world.node(RIGHT).runs
+        assert publisher.connected
+
+
+async def test_who_has_a_slot_is_believed_to_the_node_that_had_it(world: World) -> None:
+    world.slots = owned_by(LEFT, {NAMES.book("binance", ETH): RIGHT})
+    async with running(world) as publisher:
+        await await_for(lambda: publisher.connected)
+        publisher.submit(new(1))
+        world.node(LEFT).pending = new(1)
+        name = NAMES.book("binance", BTC)
+
+        world.node(LEFT).on_moved(f"MOVED {slot_of(name.encode())} right:7001")
+
+        assert world.node(RIGHT).submitted == [new(1)]
+
+
+async def test_a_book_stays_where_it_was_while_nobody_has_its_slot(world: World) -> None:
+    world.slots = owned_by(LEFT)
+    async with running(world) as publisher:
+        await await_for(lambda: publisher.connected)
+        publisher.submit(new(1))
+
+        world.slots = SlotMap([(0, LEFT)])
+        await world.looks_again()
+        publisher.submit(new(2))
+
+        assert world.node(LEFT).submitted == [new(1), new(2)]
+
+
+async def test_lossless_submissions_wait_for_a_node(world: World) -> None:
+    async with running(world) as publisher:
+        publisher.submit(new(1))
+        async with (
+            in_background(publisher.submit_lossless(new(2))),
+            in_background(publisher.submit_trade_lossless(trade(1))),
+        ):
+            await world.looks_again()
+
+            world.slots = owned_by(LEFT)
+
+            await await_for(lambda: world.nodes and world.node(LEFT).trades)
+            await await_for(lambda: world.node(LEFT).submitted == [new(1), new(2)])
+
+
+async def test_what_is_discarded_is_discarded_everywhere(world: World) -> None:
+    async with running(world) as publisher:
+        publisher.submit(new(1))
+
+        publisher.discard()
+        world.slots = owned_by(LEFT)
+        await await_for(lambda: publisher.connected)
+        publisher.discard()
+
+        assert world.node(LEFT).submitted == []
+        assert world.node(LEFT).discarded
+
+
+async def test_the_url_decides_who_publishes() -> None:
+    assert isinstance(publisher_of("redis+cluster://one:7000", NAMES, "A"), ClusterPublisher)
+    assert isinstance(publisher_of("redis+sentinel://one/main", NAMES, "A"), Publisher)
+    with pytest.raises(ValueError, match="name the primary alone"):
+        publisher_of("redis://one,two", NAMES, "A")
