@@ -43,7 +43,7 @@ def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> N
         _show(title, report)
     different = sum(report.total.mismatched for report in reports.values() if report is not None)
     if different:
-        fail(f"books were different {different} times; each was marked suspect and synchronised anew")
+        fail(f"comparisons that found a difference: {different}; each book was synchronised anew")
 
 
 audit.__doc__ = EXAMPLES

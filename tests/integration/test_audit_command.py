@@ -60,7 +60,7 @@ def test_a_different_book_is_shown_by_name_and_fails(redis_url: str) -> None:
     assert "1 different" in output
     (row,) = [line for line in output.splitlines() if "BTC-USDT" in line]
     assert row.replace("│", " ").split() == ["BTC-USDT", "2", "1", "99", "%", "2", "1", "3", "4"]
-    assert output.splitlines()[-1].startswith("error: books were different 1 times")
+    assert output.splitlines()[-1].startswith("error: comparisons that found a difference: 1;")
 
 
 def test_before_the_first_comparison_no_share_is_told(redis_url: str) -> None:

@@ -11,12 +11,16 @@ from feeders.auditor import Auditor, AuditPace, auditor_of
 from feeders.events import SnapshotNeeded
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import Wiring
-from feeders.exchanges.binance_ws_adapter import BinanceAudit
+from feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
 from feeders.exchanges.venue import FeedOptions
+from feeders.feeder import Feeder
 from feeders.order_book import DepthChange
 from feeders.price_watch import BestPrices
 from feeders.rest_client import RestBlockedError, RestClient, RestError
+from feeders.settings import FeederSettings
+from feeders.symbol_selection import parse_selection
 from schemas.heartbeat import AuditReport, SymbolAudit
+from schemas.instruments import EXCHANGES, InstrumentRegistry, guess_instrument
 from schemas.snapshot import OrderBookSnapshot
 from tests.support.depth import ASKS, BIDS, depth_answer, diff_frame
 from tests.support.fake_venue import FakeVenue
@@ -299,6 +303,28 @@ async def test_prices_that_cannot_be_had_are_no_miss(caplog: pytest.LogCaptureFi
 
     assert world.report == AuditReport(symbols=0, prices=0, total=SymbolAudit())
     assert caplog.text.count("cannot compare books") == 1
+
+
+async def test_a_feeder_shows_its_auditor_every_book_and_tells_what_was_found() -> None:
+    settings = FeederSettings(exchange="binance", selection=parse_selection(["BTC"]), redis_url="redis://127.0.0.1:1/0")
+    instrument = guess_instrument(EXCHANGES["binance"], NATIVE)
+    registry = InstrumentRegistry(EXCHANGES["binance"], [instrument])
+    feeder = Feeder(settings, VENUE, registry, [instrument])
+    feed, auditor = feeder.feed.feed_of(NATIVE), feeder._auditor
+    assert auditor is not None
+    feed.open_line(0)
+    feed.receive(diff_frame(9), 0, 0)
+    feed.receive_answer(NATIVE, 100, depth_answer(10), 0)
+    auditor._watch.start(feed.latest.values())
+    feed.receive(diff_frame(11, bids=((100.0, 1.0),)), 0, 0)
+    feed.receive(diff_frame(12, bids=((100.0, 0.0),)), 0, 0)
+    auditor._watch.answer({NATIVE: BestPrices(100.0, 101.0)})
+    auditor.ledger.add(NATIVE, SymbolAudit(mismatched=1))
+
+    assert auditor._watch.end() == []
+    report = feeder._beat().audit
+    assert report is not None
+    assert report.worst == {"BTC-USDT": SymbolAudit(mismatched=1)}
 
 
 def test_books_built_from_changes_are_audited_where_the_exchange_can_be_asked() -> None:
