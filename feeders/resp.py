@@ -118,23 +118,20 @@ class RespConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         self._last_progress = self._loop.time()
-        reader, replies = self._reader, self._replies
-        reader.feed(data)
-        try:
-            while (reply := reader.gets()) is not _NOTHING_YET:
-                replies.append(reply)
-                if not self._waiting:
-                    self.abort("sent an answer to nothing")
+        replies = self._replies
+        self._reader.feed(data)
+        while (reply := self._next_reply()) is not _NOTHING_YET:
+            replies.append(reply)
+            if not self._waiting:
+                self.abort("sent an answer to nothing")
+                return
+            if len(replies) == self._waiting[0][0]:
+                _, on_replies = self._waiting.popleft()
+                self._replies = []
+                on_replies(replies)
+                replies = self._replies
+                if self._cause is not None:
                     return
-                if len(replies) == self._waiting[0][0]:
-                    _, on_replies = self._waiting.popleft()
-                    self._replies = []
-                    on_replies(replies)
-                    replies = self._replies
-                    if self._cause is not None:
-                        return
-        except hiredis.ProtocolError:
-            self.abort("does not speak the Redis protocol")
 
     def pause_writing(self) -> None:
         """Called by the event loop: the socket takes no more for now."""
@@ -152,6 +149,13 @@ class RespConnection(asyncio.Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._closed.set()
+
+    def _next_reply(self) -> Any:
+        try:
+            return self._reader.gets()
+        except (hiredis.ProtocolError, TypeError):  # TypeError: a map or a set with a key that can be none
+            self.abort("does not speak the Redis protocol")
+            return _NOTHING_YET
 
     def _check_deadline(self) -> None:
         self._deadline = None

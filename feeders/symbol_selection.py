@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from feeders.shard import WHOLE, Shard
 from schemas.instruments import Instrument, InstrumentRegistry, SymbolError
 
+_MOST_DIGITS = 10
+"""No exchange lists more markets; of thousands of digits Python makes no number."""
+
 
 @dataclass(frozen=True, slots=True)
 class SymbolSelection:
@@ -70,12 +73,16 @@ def parse_selection(parts: Sequence[str]) -> SymbolSelection:
         match rule.lower(), arguments:
             case "all", [quote] if quote:
                 all_of.append(quote.upper())
-            case "top", [count] if count.isdecimal() and int(count):
+            case "top", [count] if _is_count(count):
                 top.append((int(count), None))
-            case "top", [count, quote] if count.isdecimal() and int(count) and quote:
+            case "top", [count, quote] if _is_count(count) and quote:
                 top.append((int(count), quote.upper()))
             case _, []:
                 names.append(part)
             case _:
                 raise SymbolError(f"{part!r}: write a symbol, all:USDT, top:50 or top:50:BTC")
     return SymbolSelection(tuple(names), tuple(all_of), tuple(top))
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < _MOST_DIGITS and int(text) > 0

@@ -19,9 +19,13 @@ def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry
     try:
         if isinstance(reply, Exception):
             raise wire.WireError(str(reply))
+        if not isinstance(reply, list) or len(reply) != len(HASH_FIELDS):
+            raise wire.WireError("no answer to what was asked")
         data, confirmed, published = reply
         if data is None:
             return None
+        if not isinstance(data, bytes):
+            raise wire.WireError("a book is text")
         confirmed_at = local_time(confirmed, clock, now)
         updated_at = min(local_time(published, clock, now), confirmed_at)
         return Entry(data, wire.seq_of(data), now, updated_at, confirmed_at)
@@ -35,6 +39,6 @@ def local_time(microseconds: bytes | None, clock: ServerClock, now: float) -> fl
     """The local time of one of the hash's times, never in the future. Raises WireError if it is none."""
     try:
         at = clock.local(int(microseconds or b""))
-    except (ValueError, OverflowError):
+    except (ValueError, TypeError, OverflowError):
         raise wire.WireError("its times cannot be read") from None
     return now if at is None else min(at, now)

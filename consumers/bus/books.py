@@ -126,7 +126,8 @@ class BusTable:
 
     def listed(self, members: Iterable[bytes]) -> list[str]:
         """The symbols of this exchange among the members of the set of books."""
-        names = (self.names.parse_book(member.decode(errors="replace")) for member in members)
+        known = (member for member in members if isinstance(member, bytes))
+        names = (self.names.parse_book(member.decode(errors="replace")) for member in known)
         return [name.symbol for name in names if name is not None and name.exchange == self.exchange]
 
     def observe(self, book: BusBook, now: float, trouble: str) -> Observation:

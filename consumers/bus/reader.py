@@ -148,6 +148,11 @@ class BusReader:
             self._serve(address)
         except hiredis.ProtocolError as error:
             raise foreign(address, error) from error
+        except TypeError as error:
+            # How hiredis tells of a map with a key that can be none.
+            if "unhashable" not in str(error):
+                raise
+            raise foreign(address, error) from error
         except SessionLostError as error:
             if self._sharded:
                 raise BusConnectionError(f"{address.masked} answers: {error}") from error

@@ -27,6 +27,8 @@ _QUIET = 2.0
 """A book without news for this long is asked for its confirmation; feeders confirm as often."""
 
 _DISCOVERY_INTERVAL = 2.0
+_END_OF_TIME = 2**62
+"""Microseconds that no clock shows."""
 
 Unfit = Callable[[Any], str]
 """Takes the answer to ROLE. Returns why the server is the wrong one to read from, or nothing."""
@@ -153,21 +155,28 @@ class BusSession:
         newest = book.newest
         if not book.steady:
             return  # The hash is being read anyway.
-        if isinstance(reply, list) and newest is not None and reply[0] == b"%d" % newest.seq:
+        seq, confirmed_us = reply if isinstance(reply, list) and len(reply) == 2 else (b"", None)
+        if newest is not None and seq == b"%d" % newest.seq:
             book.trouble = ""
             try:
-                book.confirm(local_time(reply[1], self._table.clock, now))
+                book.confirm(local_time(confirmed_us, self._table.clock, now))
             except wire.WireError as error:
                 book.trouble = str(error)
-        elif not isinstance(reply, list) or reply[0] is not None:
+        elif seq is not None:
             # The hash has another book than the one held, or is none: a message was lost, or this will say why.
             self._read_hash(book, now)
 
     def _on_time(self, reply: Any, asked: float, now: float) -> None:
         if isinstance(reply, hiredis.ReplyError):
             raise SessionLostError(str(reply))
-        seconds, microseconds = reply
-        self._table.clock.measure(asked, now, int(seconds) * 1_000_000 + int(microseconds))
+        try:
+            seconds, microseconds = reply
+            time_us = int(seconds) * 1_000_000 + int(microseconds)
+        except (ValueError, TypeError):
+            raise SessionLostError("it does not tell the time") from None
+        if not 0 <= time_us < _END_OF_TIME:
+            raise SessionLostError("it does not tell the time")
+        self._table.clock.measure(asked, now, time_us)
 
     def _on_role(self, reply: Any, _asked: float, _now: float) -> None:
         if self._unfit is not None and (reason := self._unfit(reply)):
@@ -184,6 +193,8 @@ class BusSession:
             if self._wanted is None or str(reply).startswith("NOPERM"):
                 raise SessionLostError(str(reply))
             reply = []
+        if not isinstance(reply, list):
+            raise SessionLostError("it does not list the books")
         listed = self._table.listed(reply)
         self._symbols.learn(listed)
         self.follow(listed if self._wanted is None else map(self._symbols.standard, self._wanted), now)

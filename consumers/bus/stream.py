@@ -119,16 +119,19 @@ class BusStream:
         """Take every reply there is; `apply` must follow. Raises SessionLostError if the server refuses."""
         books, head, touched, message = self._table.by_key, wire.HEAD, self._touched, self._message
         while (reply := gets()) is not False:
-            if type(reply) is not list or reply[0] != message:
+            if type(reply) is not list or not reply or reply[0] != message:
                 self._receive_control(reply, now)
                 continue
-            _, channel, data = reply
-            book = books.get(channel)
+            try:
+                _, channel, data = reply
+                book, is_whole = books.get(channel), data.startswith(head) and len(data) > _HEAD_AND_SEQ
+            except (ValueError, TypeError, AttributeError):
+                raise SessionLostError("a message came that is none") from None
             if book is None:
                 self._receive_heartbeat(channel, data, now)
             elif not book.steady:
                 self._offer(book, data, now)
-            elif (data.startswith(head) and len(data) > _HEAD_AND_SEQ) or self._is_book(book, data):
+            elif is_whole or self._is_book(book, data):
                 book.arriving = data
                 if not book.arrived:
                     touched.append(book)
@@ -198,12 +201,12 @@ class BusStream:
         match reply:
             case [b"pong", token]:
                 self._on_pong(token, now)
-            case [b"subscribe" | b"ssubscribe", channel, _]:
+            case [b"subscribe" | b"ssubscribe", bytes() as channel, _]:
                 self._on_acknowledged(channel, now)
-            case [b"message", channel, data]:
+            case [b"message", bytes() as channel, bytes() as data]:
                 self._receive_heartbeat(channel, data, now)
-            case [b"sunsubscribe", channel, _]:
-                raise SessionLostError(f"{channel.decode()} is another node's now")
+            case [b"sunsubscribe", bytes() as channel, _]:
+                raise SessionLostError(f"{channel.decode(errors='replace')} is another node's now")
             case hiredis.ReplyError():
                 raise SessionLostError(str(reply))
 

@@ -93,13 +93,14 @@ async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
 
 def _feeder(key: bytes, *fields: bytes | str | None) -> _Feeder:
     """What cannot be read, as from another version, is left out."""
+    name = key.decode(errors="replace")
     parts = {
-        name: msgspec.Raw(text) for name, text in zip(("states", "counters", "lines"), fields, strict=True) if text
+        field: msgspec.Raw(text) for field, text in zip(("states", "counters", "lines"), fields, strict=True) if text
     }
     try:
-        return msgspec.json.decode(msgspec.json.encode({"key": key.decode()} | parts), type=_Feeder)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _Feeder(key.decode())
+        return msgspec.json.decode(msgspec.json.encode({"key": name} | parts), type=_Feeder)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _Feeder(name)
 
 
 def _row(line: LineReport) -> str:

@@ -1,6 +1,7 @@
 """Binance spot: what messages look like, decoded and checked in one pass."""
 
 from collections.abc import Callable
+from operator import gt, itemgetter, lt
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
@@ -13,6 +14,8 @@ _STREAM_START = b'{"stream":"'
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Data = TypeVar("Data")
+
+_price = itemgetter(0)
 
 
 class Complaint(msgspec.Struct):
@@ -58,6 +61,11 @@ class Whole(msgspec.Struct):
     bids: list[tuple[PositiveNumber, PositiveNumber]]
     asks: list[tuple[PositiveNumber, PositiveNumber]]
     exchange_us: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        bids, asks = list(map(_price, self.bids)), list(map(_price, self.asks))
+        if not (all(map(gt, bids, bids[1:])) and all(map(lt, asks, asks[1:]))):
+            raise ValueError("levels out of order")
 
     @property
     def first_id(self) -> int:

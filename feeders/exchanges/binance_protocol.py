@@ -24,7 +24,7 @@ from feeders.exchanges.binance_messages import (
     decode_trade,
     stream_name,
 )
-from feeders.exchanges.venue import FeedOptions, Request
+from feeders.exchanges.venue import FeedOptions, Request, require_symbol
 from feeders.line_race import LineRace
 from feeders.sync import NOTHING, BookSync, RangeSync, ReplaceSync
 from schemas.instruments import EXACT_DIGITS, significant_digits
@@ -155,7 +155,7 @@ class BinanceProtocol:
         native = query["symbol"][0]
         known = self._syncs.get(("book", native))
         if known is None and self._takes_all and self._options.mode == "diff" and "book" in self._options.topics:
-            known = self._range_sync(native)
+            known = self._range_sync(require_symbol("binance", native))
         if isinstance(known, RangeSync):
             # Somebody asked, perhaps before the first update came: a quiet symbol sends none for minutes.
             known.start()
@@ -185,7 +185,7 @@ class BinanceProtocol:
     def _receiver(self, stream: str) -> Receiver | None:
         """Who takes a stream's frames; None if nobody asked for it or another stream brings the same already."""
         name, _, kind = stream.partition("@")
-        native = self._natives.get(name) or (name.upper() if self._takes_all else None)
+        native = self._natives.get(name) or (require_symbol("binance", name.upper()) if self._takes_all else None)
         kind = kind.partition("@")[0]
         topic = _STREAM_TOPICS.get(kind.rstrip("0123456789"))
         if native is None or topic not in self._options.topics:

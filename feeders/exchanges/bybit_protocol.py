@@ -1,5 +1,6 @@
 """Bybit spot: frames in, events out. The snapshot comes in band, changes carry a counter."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from feeders.events import (
     Topic,
     TradeHappened,
 )
-from feeders.exchanges.venue import FeedOptions, Request
+from feeders.exchanges.venue import FeedOptions, Request, require_symbol
 from feeders.line_race import LineRace
 from feeders.order_book import OrderBook
 from feeders.sync import NOTHING
@@ -32,10 +33,12 @@ _MORE_THAN_ALL = DEPTHS[-1] + 1
 """The exchange says of every level when it leaves the stream's depth: what is there is all that is meant."""
 
 MAX_FRAME_BYTES = 1 << 20
+_OUR_REQUEST = re.compile(r"[0-9]{1,18}")
 RESTARTED = 1
 """The `u` of the snapshot that a restarted service sends."""
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
+TradeId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
@@ -52,7 +55,7 @@ class _BookMessage(msgspec.Struct):
 
 
 class _Trade(msgspec.Struct):
-    trade_id: int = msgspec.field(name="i")
+    trade_id: TradeId = msgspec.field(name="i")
     time_ms: Milliseconds = msgspec.field(name="T")
     price: PositiveNumber = msgspec.field(name="p")
     quantity: PositiveNumber = msgspec.field(name="v")
@@ -220,8 +223,10 @@ class BybitProtocol:
         if not envelope.topic:
             return _control(envelope)
         channel, _, native = envelope.topic.rpartition(".")
-        if native not in self._syncs and not self._takes_all:
-            return NOTHING
+        if native not in self._syncs:
+            if not self._takes_all:
+                return NOTHING
+            require_symbol("bybit", native)
         if channel == "publicTrade" and "trades" in self._options.topics:
             return _trades(native, _decode(_trade_message, frame))
         if channel.startswith("orderbook.") and "book" in self._options.topics:
@@ -272,7 +277,7 @@ class BybitProtocol:
 
 def _control(envelope: _Envelope) -> Sequence[Event]:
     """The reply to a control message; the one to a keepalive says nothing."""
-    request_id = int(envelope.request_id) if envelope.request_id.isdecimal() else None
+    request_id = int(envelope.request_id) if _OUR_REQUEST.fullmatch(envelope.request_id) else None
     if envelope.op in ("ping", "pong") or envelope.message == "pong":
         return NOTHING
     if envelope.success is None:

@@ -109,14 +109,14 @@ class Bybit:
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
         try:
             return {day.symbol: day.turnover for day in _decode_days(body).result.list}
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RestError(f"not a list of 24-hour figures: {error}") from error
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in an `instruments-info` answer. Raises MetadataError if it is none."""
         try:
             markets = _decode_markets(metadata).result.list
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise MetadataError(f"not an instruments-info answer: {error}") from error
         return [
             Instrument(

@@ -8,7 +8,7 @@ import msgspec
 
 from feeders.events import Event, PrecisionLost, Refused, Topic, TradeHappened
 from feeders.exchanges.upbit_messages import Message, Other, ShortTrade, Trade, decode, numbers_in, whole_book
-from feeders.exchanges.venue import FeedOptions, Request
+from feeders.exchanges.venue import FeedOptions, Request, require_symbol
 from feeders.line_race import LineRace
 from feeders.sync import NOTHING, ReplaceSync
 from schemas.instruments import EXACT_DIGITS, significant_digits
@@ -109,12 +109,14 @@ class UpbitProtocol:
         if not self._takes_all and code not in self._wanted:
             return NOTHING  # still on its way when a request replaced the one before
         if isinstance(message, Trade | ShortTrade):
-            return [_trade(message)] if "trades" in self._options.topics else NOTHING
+            if "trades" not in self._options.topics:
+                return NOTHING
+            return [_trade(message, code if code in self._wanted else require_symbol("upbit", code))]
         sync = self._books.get(code)
         if sync is None:
             if "book" not in self._options.topics:
                 return NOTHING
-            sync = self._books[code] = self._new_sync(code)
+            sync = self._books[code] = self._new_sync(require_symbol("upbit", code))
         book = whole_book(message, self._options.depth)
         if self.race is not None:
             self.race.note(code, book.last_id)
@@ -131,6 +133,6 @@ class UpbitProtocol:
         return NOTHING if lost is None else [PrecisionLost(native, lost)]
 
 
-def _trade(trade: Trade | ShortTrade) -> Event:
+def _trade(trade: Trade | ShortTrade, native: str) -> Event:
     aggressor: Literal["buy", "sell"] = "sell" if trade.side == "ASK" else "buy"
-    return TradeHappened(trade.code, trade.trade_id, trade.price, trade.quantity, aggressor, trade.trade_time_ms * 1000)
+    return TradeHappened(native, trade.trade_id, trade.price, trade.quantity, aggressor, trade.trade_time_ms * 1000)

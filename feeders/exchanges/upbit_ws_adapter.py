@@ -92,7 +92,7 @@ class Upbit:
         """The list of markets, with the ticks of those whose tick could be had."""
         try:
             markets = _decode_markets(await rest.get(_MARKETS_PATH, {}, 1))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RestError(f"{rest.url(_MARKETS_PATH, {})}: not a list of markets: {error}") from error
         ticks: list[_Tick] = []
         for start in range(0, len(markets), _MARKETS_PER_REQUEST):
@@ -101,7 +101,7 @@ class Upbit:
                 ticks += _decode_ticks(await rest.get(_TICKS_PATH, {"markets": names}, 1))
             except RestRefusedError as error:
                 logger.info("some markets without a tick size: %s", error)
-            except (RestError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except (RestError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 # A limit or an outage: the books matter more than the rest of the ticks.
                 logger.info("markets without a tick size: %s", error)
                 break
@@ -112,14 +112,14 @@ class Upbit:
         body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
         try:
             return {day.market: day.turnover for day in _decode_days(body)}
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RestError(f"not a list of 24-hour figures: {error}") from error
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in what `fetch_metadata` returned. Raises MetadataError if it is not that."""
         try:
             known = _decode_metadata(metadata)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise MetadataError(f"not a list of markets: {error}") from error
         ticks = {tick.market: tick.tick_size for tick in known.ticks}
         return [_instrument(market.market, ticks.get(market.market)) for market in known.markets]

@@ -7,10 +7,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from feeders.book_record import BookRecord
+from feeders.errors import WebSocketProtocolError
 from feeders.events import Event, SnapshotNeeded, Topic
 from feeders.price_watch import BestPrices
 from feeders.sync import DepthSnapshot
-from schemas.instruments import Exchange, Instrument, exchange_of
+from schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
 
 if TYPE_CHECKING:
     from feeders.line_race import LineRace
@@ -150,6 +151,15 @@ class Venue(Protocol):
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in a metadata answer. Raises MetadataError if it is none."""
+
+
+def require_symbol(exchange_id: str, native: str) -> str:
+    """The name, as it is. Raises WebSocketProtocolError for what can be no symbol of the exchange."""
+    try:
+        guess_instrument(exchange_of(exchange_id), native)
+    except SymbolError as error:
+        raise WebSocketProtocolError(str(error)) from error
+    return native
 
 
 def venue_of(exchange_id: str) -> Venue:
