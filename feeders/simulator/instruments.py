@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 from schemas.instruments import EXCHANGES, Exchange, guess_instrument
@@ -57,6 +58,7 @@ class SimulatedInstrument:
         return decimal_text(steps, self.step_decimals)
 
 
+@lru_cache(maxsize=100_000)
 def decimal_text(units: int, decimals: int) -> str:
     """`units` of 10^-decimals with all eight digits after the point."""
     whole, part = divmod(units * 10 ** (DECIMALS - decimals), 10**DECIMALS)

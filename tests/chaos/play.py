@@ -64,6 +64,8 @@ class _Play:
         started = time.monotonic()
         if await self._recovery(self._watch.symbols, started, _START_LIMIT, calm=0.0) is None:
             raise RuntimeError(f"books were not live within {_START_LIMIT:g} s of the start:\n{self._stage.log}")
+        if self._scenario.feeders > 1:
+            await self._until_all_feeders_live()
         outcomes: list[Outcome] = []
         deadline = time.monotonic() + seconds
         while not outcomes or time.monotonic() < deadline:
@@ -88,6 +90,8 @@ class _Play:
         await stage.calm()
         if fault.never:
             failures += await self._restart_feeder()
+        if self._scenario.feeders > 1:
+            await self._until_all_feeders_live()
         after = self._counted = await self._counts_later(before, fault.at_least)
         counts = {name: after[name] - before.get(name, 0) for name in after}
         outcome = _outcome(fault.name, symbols, seen, recovered, counts)
@@ -131,6 +135,14 @@ class _Play:
         self._watch.begin()
         recovered = await self._recovery(self._watch.symbols, time.monotonic(), _START_LIMIT)
         return ["a new feeder did not get the books either"] if recovered is None else []
+
+    async def _until_all_feeders_live(self) -> None:
+        """A fault of one feeder must not meet the other still recovering from the fault before."""
+        deadline = time.monotonic() + _START_LIMIT
+        while not await asyncio.to_thread(self._stage.feeders_live):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"a feeder has not all its books:\n{self._stage.log}")
+            await asyncio.sleep(LOOK_INTERVAL)
 
     async def _counts_later(self, before: dict[str, int], wanted: dict[str, int]) -> dict[str, int]:
         """The counts once they have risen as wanted, or will not: a reader tells of itself once a second."""

@@ -1,6 +1,7 @@
 """Everything a scenario needs, as real processes: exchange, server, feeders, a second reader, and the ways between."""
 
 import asyncio
+import json
 import shlex
 import signal
 import subprocess
@@ -113,6 +114,14 @@ class Stage:
         for proxy in self._ways.values():
             if proxy.network != GOOD:
                 await proxy.change(GOOD)
+
+    def feeders_live(self) -> bool:
+        """Whether every feeder has all its books; while Redis is away nobody knows."""
+        pids = {str(feeder.process.pid) for feeder in self._feeders}
+        with redis.Redis.from_url(self.server.url, decode_responses=True, socket_timeout=2.0) as client:
+            beats = [client.hmget(key, "pid", "states") for key in client.scan_iter(match="md:feeder:*")]
+        live = {pid for pid, states in beats if states and set(json.loads(states).values()) == {"live"}}
+        return pids <= live
 
     async def restart_feeder(self) -> None:
         """Another first feeder, as somebody would start it by hand."""

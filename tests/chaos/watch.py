@@ -128,10 +128,13 @@ class Watch:
         """Compare everything that was held as live and is not compared yet."""
         async with self._judging:
             unjudged, self.bus.unjudged = self.bus.unjudged, defaultdict(list)
-            for native, books in unjudged.items():
-                truths = await asyncio.to_thread(self._exchange.truths, native, min(book.update_id for book in books))
-                for book in books:
-                    self._compare(book, truths.get(book.update_id))
+            # All at once: on a busy machine each request waits long for its turn, and costs little then.
+            await asyncio.gather(*(self._judge_market(native, books) for native, books in unjudged.items()))
+
+    async def _judge_market(self, native: str, books: list[OrderBookSnapshot]) -> None:
+        truths = await asyncio.to_thread(self._exchange.truths, native, min(book.update_id for book in books))
+        for book in books:
+            self._compare(book, truths.get(book.update_id))
 
     def _compare(self, book: OrderBookSnapshot, true: tuple[Levels, Levels] | None) -> None:
         if true is None:
