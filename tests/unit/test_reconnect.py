@@ -168,6 +168,39 @@ async def test_a_change_over_opens_the_next_line_before_it_leaves_the_current_on
     assert second.reading
 
 
+async def test_both_lines_of_a_change_over_are_known_and_their_end_opens_one_again(world: World) -> None:
+    world.start()
+    first = await world.reads(0)
+    first.replace_wanted.set()
+    second = await world.reads(1)
+    assert world.keeper.lines == (first, second)
+
+    second.lose()
+    first.lose()
+    await await_for(lambda: first.connects == 2, what="the line to be opened again")
+
+    assert world.keeper.lines == (first,)
+    assert world.keeper.handovers == 0
+
+
+async def test_keepers_that_share_a_turn_change_over_one_after_the_other(world: World) -> None:
+    other = World()
+    other.keeper.turn = world.keeper.turn
+    world.start()
+    other.start()
+    for each in (world, other):
+        (await each.reads(0)).replace_wanted.set()
+    second = await world.reads(1)
+    assert len(other.lines) == 1
+
+    second.ready.set()
+    (await other.reads(1)).ready.set()
+    await await_for(lambda: other.keeper.handovers == 1, what="the other change over")
+
+    assert world.keeper.handovers == 1
+    await other.stop()
+
+
 async def test_after_a_change_over_it_is_the_new_line_that_is_opened_again(world: World) -> None:
     world.start()
     (await world.reads(0)).replace_wanted.set()
