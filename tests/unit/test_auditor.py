@@ -11,6 +11,7 @@ from feeders.auditor import Auditor, AuditPace, auditor_of
 from feeders.events import SnapshotNeeded
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import Wiring
+from feeders.exchanges.binance_protocol import BinanceProtocol
 from feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
 from feeders.exchanges.venue import FeedOptions
 from feeders.feeder import Feeder
@@ -19,6 +20,7 @@ from feeders.price_watch import BestPrices
 from feeders.rest_client import RestBlockedError, RestClient, RestError
 from feeders.settings import FeederSettings
 from feeders.symbol_selection import parse_selection
+from feeders.sync import RangeSync
 from schemas.heartbeat import AuditReport, SymbolAudit
 from schemas.instruments import EXCHANGES, InstrumentRegistry, guess_instrument
 from schemas.snapshot import OrderBookSnapshot
@@ -230,6 +232,34 @@ async def test_one_book_after_the_other_has_its_turn() -> None:
         await await_for(lambda: world.report.total.matched == 3, what="three comparisons")
 
         assert world.report.symbols == 2
+
+
+async def test_a_book_of_which_nothing_could_be_said_has_its_next_turn_before_the_round_is_over() -> None:
+    world = World(NATIVE, "ETHUSDT", "SOLUSDT", "XRPUSDT")
+    async with running(world):
+        await world.asked()
+        world.venue.answer(NATIVE, depth_answer(1))
+        for native in ("ETHUSDT", NATIVE, "SOLUSDT"):
+            await world.asked(native)
+            world.venue.answer(native, depth_answer(10))
+
+
+async def test_nothing_is_kept_of_a_book_after_its_turn() -> None:
+    world = World(pace=AuditPace(0.05, NEVER))
+    protocol = world.feed.feed_of(NATIVE).protocol
+    assert isinstance(protocol, BinanceProtocol)
+    sync = protocol._syncs["book", NATIVE]
+    assert isinstance(sync, RangeSync)
+    async with running(world):
+        await world.asked()
+        recorded = sync._record
+        world.venue.answer(NATIVE, depth_answer(10))
+        await world.found()
+    world.take(11)
+
+    assert recorded is not None
+    assert recorded.last_id == 10
+    assert sync._record is None
 
 
 async def test_a_failing_request_is_told_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
