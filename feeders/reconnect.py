@@ -128,7 +128,8 @@ class Keeper(Generic[LineT]):
         finally:
             self._next = None
         await asyncio.wait((reading,), timeout=self.policy.delay(1, self.chance()))
-        self.line.replace_wanted.set()
+        if not reading.done():
+            self.line.replace_wanted.set()
         return reading
 
     async def _hand_over(self, reading: "asyncio.Task[None]") -> "asyncio.Task[None]":

@@ -173,13 +173,13 @@ async def test_both_lines_of_a_change_over_are_known_and_their_end_opens_one_aga
     first = await world.reads(0)
     first.replace_wanted.set()
     second = await world.reads(1)
-    assert world.keeper.lines == (first, second)
+    assert list(world.keeper.lines) == [first, second]
 
     second.lose()
     first.lose()
     await await_for(lambda: first.connects == 2, what="the line to be opened again")
 
-    assert world.keeper.lines == (first,)
+    assert list(world.keeper.lines) == [first]
     assert world.keeper.handovers == 0
 
 
