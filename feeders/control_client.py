@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from feeders.redis_address import parse_address
-from feeders.redis_locator import sentinels_of
+from feeders.redis_locator import refuse_replicas, sentinels_of
 from schemas.bus_url import parse_servers
 
 TIMEOUT = 2.0
@@ -22,6 +22,7 @@ CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 def control_client(url: str) -> "Redis":
     """Short timeouts, no blind retries; of Sentinels it is a client of the primary. ValueError repeats no secret."""
     servers = parse_servers(url)
+    refuse_replicas(servers)
     parse_address(next(servers.urls()))
     if servers.kind == "server":
         return Redis.from_url(url, **_limits())

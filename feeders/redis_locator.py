@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
@@ -29,8 +29,7 @@ def locator(url: str) -> Locate:
     if servers.kind == "sentinel":
         parse_address(servers.url(servers.places[0]))
         return lambda: _ask_sentinels(servers, masked(url))
-    if servers.nearest:
-        raise ValueError("feeders write to one server: name the primary alone, or its Sentinels (redis+sentinel://)")
+    refuse_replicas(servers)
     address = parse_address(url)
 
     async def always() -> RedisAddress:
@@ -39,7 +38,25 @@ def locator(url: str) -> Locate:
     return always
 
 
-def sentinels_of(servers: BusServers, **connection: Any) -> Sentinel:
+def refuse_replicas(servers: BusServers) -> None:
+    """Raises ValueError for a list of servers, which leaves open who of them is the primary."""
+    if servers.kind == "server" and servers.nearest:
+        raise ValueError("feeders write to one server: name the primary alone, or its Sentinels (redis+sentinel://)")
+
+
+class Sentinels(Sentinel):
+    """Says in one line that no primary is known."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """The primary of a service. Raises MasterNotFoundError."""
+        try:
+            host, port = await super().discover_master(service_name)
+        except MasterNotFoundError:
+            raise MasterNotFoundError(f"none of these Sentinels knows a primary of {service_name} that is up") from None
+        return host, port
+
+
+def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:
     """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
     options: dict[str, Any] = {**parse_url(servers.url(servers.places[0]))}
     username, password = servers.sentinel_login
@@ -48,7 +65,7 @@ def sentinels_of(servers: BusServers, **connection: Any) -> Sentinel:
         tls["ssl"] = True
     # Another order each time: one of them that is cut off from the others is not asked for ever.
     places = random.sample(servers.places, len(servers.places))
-    return Sentinel(  # type: ignore[no-untyped-call]
+    return Sentinels(  # type: ignore[no-untyped-call]
         places,
         sentinel_kwargs={
             **tls,
@@ -66,6 +83,6 @@ async def _ask_sentinels(servers: BusServers, shown: str) -> RedisAddress:
     try:
         async with sentinels_of(servers) as sentinels:
             place = await sentinels.discover_master(servers.service)
-    except (RedisError, OSError):
-        raise RedisConnectionError(f"{shown}: none of these Sentinels knows a primary that is up") from None
+    except (RedisError, OSError) as error:
+        raise RedisConnectionError(f"{shown}: {error}") from None
     return parse_address(servers.url(place))

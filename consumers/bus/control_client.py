@@ -9,7 +9,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import SSLConnection, parse_url
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from schemas.bus_url import BusServers, parse_servers
 
@@ -38,7 +38,18 @@ def control_client(url: str, timeout: float, *, decode_responses: bool = False) 
     return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
 
 
-def sentinels_of(servers: BusServers, **connection: Any) -> Sentinel:
+class Sentinels(Sentinel):
+    """Says in one line that no primary is known."""
+
+    def discover_master(self, service_name: str) -> Any:
+        """The primary of a service. Raises MasterNotFoundError."""
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError:
+            raise MasterNotFoundError(f"none of the Sentinels knows a primary of {service_name} that is up") from None
+
+
+def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:
     """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
     username, password = servers.sentinel_login
     tls = {name: value for name, value in _options(servers.url(servers.places[0]), 0).items() if name.startswith("ssl")}
@@ -46,7 +57,7 @@ def sentinels_of(servers: BusServers, **connection: Any) -> Sentinel:
     # Another order each time: one of them that is cut off from the others is not asked for ever.
     places = random.sample(servers.places, len(servers.places))
     options = {**tls, **login, **_limits(_SENTINEL_TIMEOUT)}
-    return Sentinel(places, sentinel_kwargs=options, **connection)  # type: ignore[no-untyped-call]
+    return Sentinels(places, sentinel_kwargs=options, **connection)  # type: ignore[no-untyped-call]
 
 
 def _options(url: str, timeout: float) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class BusServers:
         """The primary, and behind it the replicas if they count."""
         sentinels = sentinels_of(self.servers)
         try:
-            found = [sentinels.discover_master(self.servers.service)]  # type: ignore[no-untyped-call]
+            found = [sentinels.discover_master(self.servers.service)]
             if self.servers.nearest:
                 found += sentinels.discover_slaves(self.servers.service)  # type: ignore[no-untyped-call]
             return found

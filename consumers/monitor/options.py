@@ -32,7 +32,7 @@ RedisUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="BOOKBUS_REDIS_URL",
-        help="redis://, rediss:// or unix:// address of the bus.",
+        help="URL of the bus: redis://, unix://, redis+sentinel://, redis+cluster://, with rediss for TLS.",
         callback=add_kept_password,
     ),
 ]

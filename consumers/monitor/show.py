@@ -21,7 +21,8 @@ from consumers.monitor.options import (
     start_logging,
 )
 from consumers.reading import SymbolStatus
-from consumers.redis_provider import RedisMarketDataProvider
+from consumers.redis_provider import Mode, RedisMarketDataProvider
+from schemas.bus_url import parse_servers
 from schemas.instruments import SymbolError
 from schemas.redis_names import RedisNames
 from schemas.snapshot import BookStatus, OrderBookSnapshot
@@ -48,7 +49,9 @@ def show(
     """One book as it stands on the bus."""
     start_logging("error")
     try:
-        with RedisMarketDataProvider(redis, exchange, [symbol], mode="pull", prefix=prefix) as provider:
+        # One question is enough for one server; in a cluster the right one has to be found.
+        mode: Mode = "push" if parse_servers(redis).kind == "cluster" else "pull"
+        with RedisMarketDataProvider(redis, exchange, [symbol], mode, prefix) as provider:
             reading, status = provider.read(symbol), provider.status(symbol)
             near = provider.near_symbols(status.symbol)
     except (BusConnectionError, SymbolError, ValueError) as error:

@@ -5,12 +5,11 @@ from math import floor
 
 import msgspec
 import typer
-from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
 from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from feeders.control_client import control_client
+from feeders.control_client import CONTROL_ERRORS, control_client
 from schemas.heartbeat import AuditReport, SymbolAudit
 from schemas.redis_names import RedisNames
 from schemas.url_secrets import masked, redacted, secrets_of
@@ -35,7 +34,7 @@ def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> N
         reports = asyncio.run(_reports(redis, RedisNames(prefix)))
     except ValueError as error:
         fail(str(error))
-    except (RedisError, OSError, TimeoutError) as error:
+    except CONTROL_ERRORS as error:
         fail(f"no answer from {masked(redis)}: {redacted(error, secrets_of(redis))}")
     if not reports:
         fail("no feeder shows signs of life: start one with `python -m feeders run`")
