@@ -10,6 +10,7 @@ seen is told at the end; the exit code is 0 only if all of it is as it should be
 
 import argparse
 import asyncio
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,9 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, default=Path("logs/soak"), help="for the logs of all processes")
     arguments = parser.parse_args()
     say = partial(print, flush=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Also in the background, where Ctrl-C is ignored: no process may be left behind.
+        signal.signal(number, signal.default_int_handler)
     soak = Soak(arguments.directory, arguments.seed, arguments.symbols, arguments.readers, say)
     try:
         outcome = asyncio.run(soak.run(arguments.minutes * 60))
