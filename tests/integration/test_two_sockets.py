@@ -238,7 +238,7 @@ async def test_two_lines_on_the_command_line_show_in_the_heartbeat_and_survive_c
                 exchange.inject(Fault(kind="reset", connection=connection))
                 before = dict(seen.seen)
                 await await_for(lambda: connected() == 2, 10, "the cut line")
-                await await_for(lambda b=before: all(seen.seen[s] > b[s] + 20 for s in symbols), 20, "more books")  # type: ignore[misc]
+                await await_for(lambda b=before: all(seen.seen[s] > b[s] + 8 for s in symbols), 20, "more books")  # type: ignore[misc]
 
             assert seen.never_left_live(symbols), feeder.log
             assert (seen.wrong, seen.gaps) == ([], 0)
