@@ -7,8 +7,9 @@ import os
 
 import pytest
 
+from consumers.redis_provider import RedisMarketDataProvider
 from tests.support.server_fleet import watched
-from tests.support.watched_bus import watched_bus
+from tests.support.watched_bus import RECOVERY_LIMIT, SYMBOLS, watched_bus
 
 LONG = pytest.mark.skipif(not os.environ.get("BOOKBUS_FLEET_LONG"), reason="BOOKBUS_FLEET_LONG=1 asks for it")
 
@@ -17,7 +18,11 @@ async def test_feeder_and_readers_follow_the_new_primary() -> None:
     with watched() as servers:
         old, new = servers.servers
         async with watched_bus(servers.url, servers.url, f"{servers.url}?read=nearest") as bus:
-            await bus.survives(old.kill, lambda: servers.primary is new)
+            with RedisMarketDataProvider(servers.url, "binance", SYMBOLS, mode="pull") as asking:
+                await bus.survives(old.kill, lambda: servers.primary is new)
+
+                bus.readers = [asking]
+                await bus.become(bus.all_right_and_live, RECOVERY_LIMIT, "the books asked for")
 
 
 @LONG
