@@ -144,6 +144,9 @@ async def test_the_control_endpoint_injects_clears_and_tells() -> None:
         path = f"/control/truth?symbol=BTCUSDT&update_id={event['u']}&depth=3"
         truth = (await get(simulator, path)).body
         series = (await get(simulator, f"/control/truth?symbol=BTCUSDT&since={event['u']}")).body["books"]
+        await receive(connection)
+        span = f"since={event['u']}&until={event['u']}"
+        only = (await get(simulator, f"/control/truth?symbol=BTCUSDT&{span}")).body["books"]
         injected = await post(simulator, "/control/fault", {"kind": "drop", "count": 3})
         waiting = (await get(simulator, "/control/status")).body["faults_waiting"]
         cleared = await post(simulator, "/control/clear", {})
@@ -152,6 +155,7 @@ async def test_the_control_endpoint_injects_clears_and_tells() -> None:
     assert (levels(truth["bids"]), levels(truth["asks"])) == simulator.truth("BTCUSDT", event["u"], 3)
     assert series[0]["update_id"] == event["u"]
     assert len(series[0]["bids"]) == 20
+    assert [book["update_id"] for book in only] == [event["u"]]
     assert (injected.status, cleared.status, waiting) == (200, 200, ["drop"])
     assert after["faults_waiting"] == []
     assert after["connections"][0]["streams"] == 1
