@@ -64,8 +64,9 @@ class ClusterReader:
         self._listed = False
         self._announces = True
         self._decided = threading.Event()
+        self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._thread = BackgroundThread("bookbus-cluster", self._run, self._stopping.set)
+        self._thread = BackgroundThread("bookbus-cluster", self._run, self._interrupt)
 
     @property
     def alive(self) -> bool:
@@ -90,11 +91,15 @@ class ClusterReader:
         """End all threads."""
         self._thread.stop()
 
+    def _interrupt(self) -> None:
+        self._stopping.set()
+        self._wake.set()
+
     def _run(self) -> None:
         look = 0
         try:
             while not self._stopping.is_set():
-                calm = not self.trouble and all(node.alive for node in self._nodes.values())
+                calm = not self.trouble and not any(node.ended for node in self._nodes.values())
                 if not calm or look % _LOOKS == 0:
                     self._ask_slots()
                 if calm or not self._listed:
@@ -103,7 +108,12 @@ class ClusterReader:
                 if calm:
                     self._announce()
                 look += 1
-                self._stopping.wait(_DOUBT if self.trouble else _CALM)
+                if self.trouble:
+                    # Not woken: who ends again and again would have it turn without end.
+                    self._stopping.wait(_DOUBT)
+                else:
+                    self._wake.wait(_CALM)
+                self._wake.clear()
         finally:
             for node in self._nodes.values():
                 node.stop()
@@ -154,14 +164,14 @@ class ClusterReader:
                 shares[place].add(symbol)
         for place in list(self._nodes):
             node = self._nodes[place]
-            if not node.alive or not self._following[place] <= shares.get(place, set()):
+            if node.ended or not self._following[place] <= shares.get(place, set()):
                 self._let_go(place, node)
         for place, share in shares.items():
             self._follow(place, frozenset(share))
         self._judge(homeless)
 
     def _let_go(self, place: Place, node: BusReader) -> None:
-        if not node.alive and place not in self._lost:
+        if node.ended and place not in self._lost:
             self._lost.add(place)
             logger.warning("%s; connecting again", node.trouble)
         node.stop()
@@ -181,6 +191,7 @@ class ClusterReader:
             sorted(share),
             self._on_change,
             part_of=self._identity,
+            on_end=self._wake.set,
         )
         node.start()
 

@@ -46,8 +46,13 @@ class BusReader:
         on_change: OnChange,
         *,
         part_of: ConsumerIdentity | None = None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`part_of` is the reader of a cluster, of which this one follows a node and leaves the rest to it."""
+        """`part_of` is the reader of a cluster, of which this one follows a node and leaves the rest to it.
+
+        `on_end` is called, by the thread, when there is nothing left for it to do.
+        """
+        self.ended = False
         self.lag = 0.0
         """Seconds an answer took, last time."""
         self.reconnect_count = 0
@@ -59,6 +64,7 @@ class BusReader:
         self._wanted = wanted
         self._on_change = on_change
         self._sharded = part_of is not None
+        self._on_end = on_end
         self._identity = part_of or ConsumerIdentity()
         self._decided = threading.Event()
         self._was_ready = False
@@ -114,7 +120,9 @@ class BusReader:
             self._table.feeders.lose()
             self._wake.close()
             self._woken.close()
+            self.ended = True
             self._decided.set()
+            self._on_end()
 
     def _keep_following(self) -> None:
         delay = _FIRST_DELAY
