@@ -118,7 +118,7 @@ class Pair:
         await await_for(lambda: pid in self._serving(), 60, f"the books of feeder {name}")
 
     def merged(self) -> float:
-        """Updates that a feeder too busy to send them at once replaced by newer ones, by its own account."""
+        """Updates that a feeder replaced by newer ones, or brought after its twin's newer ones, by its own account."""
         list(self._serving())
         return sum(self._merged.values())
 
@@ -139,7 +139,8 @@ class Pair:
         for key in self._redis.scan_iter("md:feeder:*"):
             pid, states, counters = self._redis.hmget(key, "pid", "states", "counters")
             known = msgspec.json.decode(states or "{}", type=dict[str, str])
-            self._merged[str(key)] = msgspec.json.decode(counters or "{}", type=dict[str, float]).get("conflated", 0)
+            count = msgspec.json.decode(counters or "{}", type=dict[str, float])
+            self._merged[str(key)] = count.get("conflated", 0) + count.get("duplicates", 0)
             if len(known) == len(self._natives) and set(known.values()) == {"live"}:
                 yield str(pid)
 
