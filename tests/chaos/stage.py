@@ -67,9 +67,11 @@ class Stage:
         if self._reader is not None:
             self._reader.kill()
             self._reader.wait()
-        for feeder in self._feeders:
-            await asyncio.to_thread(feeder.close)
-        await self._stack.aclose()
+        try:
+            for feeder in self._feeders:
+                await asyncio.to_thread(feeder.close)
+        finally:
+            await self._stack.aclose()
 
     def url(self, way: str) -> str:
         """Where to connect to get there on this way."""
