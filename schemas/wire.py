@@ -70,7 +70,10 @@ def decode(data: bytes) -> OrderBookSnapshot:
         book = _decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise WireError(f"not a book of wire format 1: {error}") from error
-    if not data.startswith(HEAD) and not {"v", "seq"} <= inspect(data).keys():
+    if data.startswith(HEAD):
+        if book.seq != int.from_bytes(data[_SEQ_START:_BODY_START], "big"):
+            raise WireError("not a book of wire format 1: it names two seqs")
+    elif not {"v", "seq"} <= inspect(data).keys():
         raise WireError("not a book of wire format 1: it names no version or no seq")
     if not _in_order(book):
         raise WireError(f"levels out of order in {book.exchange}:{book.symbol} update {book.update_id}")
@@ -91,7 +94,7 @@ def inspect(data: bytes) -> dict[str, Any]:
     try:
         value = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a map or list as a key
-        raise WireError(f"not msgpack that can be shown: {error!r}") from error
+        raise WireError(f"not msgpack that can be shown: {type(error).__name__}") from error
     if not isinstance(value, dict):
         raise WireError(f"a msgpack {type(value).__name__}, not a map")
     return value

@@ -81,7 +81,7 @@ def _calibration(data: bytes) -> None:
 def _url(data: bytes) -> None:
     url = _text(data)
     shown = masked(url)
-    assert not any(len(word) > 8 and word in shown for word in secrets_of(url))
+    assert not any(len(word) > 8 and url.count(word) == 1 and word in shown for word in secrets_of(url))
     with_password(url, "s3cret/@:")
     if "ssl_" in url or "rediss" in url:
         return  # It would read whatever file is named, or all the authorities of this machine.

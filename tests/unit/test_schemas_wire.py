@@ -294,3 +294,12 @@ def test_inspection_gives_a_map_or_a_wire_error(data: Any) -> None:
         return
 
     assert isinstance(shown, dict)
+
+
+def test_a_book_that_names_two_seqs_is_refused() -> None:
+    data = wire.encode(book(seq=7, feeder="A"))
+    feeder, second_seq = b"\xa6feeder\xa1A", b"\xa3seq\x08"
+
+    assert feeder in data
+    with pytest.raises(wire.WireError, match="two seqs"):
+        wire.decode(data.replace(feeder, second_seq))
