@@ -126,9 +126,9 @@ class RangeSync:
         if update.last_id <= book_id:
             return NOTHING
         if update.first_id > book_id + 1:
-            return self._wait(update, line)
+            return self._wait(update, line, book_id)
         events = self._apply(update, line)
-        return [*events, *self._catch_up()] if self._ahead else events
+        return [*events, *self._catch_up(update.last_id)] if self._ahead else events
 
     def receive_snapshot(self, snapshot: DepthSnapshot, limit: int) -> Sequence[Event]:
         """Bridge from the snapshot to now by the buffered updates; `limit` is the levels asked for."""
@@ -137,7 +137,7 @@ class RangeSync:
         live, arrivals = self._id is not None, [*self._buffer, *self._ahead]
         following, beyond = _split(arrivals, snapshot.last_id)
         reached = following[-1][0].last_id if following else snapshot.last_id
-        if (reached < (self._id or 0)) if live else (arrivals and len(arrivals) == len(beyond)):
+        if (reached < self._id) if self._id is not None else (arrivals and len(arrivals) == len(beyond)):
             return [SnapshotNeeded(self._native, limit, not live)]  # stale: a newer one will meet the buffer
         if beyond and self._all_past(beyond):
             return self._lose("updates since the snapshot are missing", arrivals[-1:])
@@ -154,13 +154,13 @@ class RangeSync:
         if live and before == (self._book.bids.top, self._book.asks.top):
             return [*self._check_window(), BookUnchanged(self._native, reached), *deepen]
         exchange_us = following[-1][0].exchange_us if following else None
-        return [*self._check_window(), self._updated(exchange_us), *deepen]
+        return [*self._check_window(), self._updated(reached, exchange_us), *deepen]
 
     def lose_line(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known; a line's end also ends waiting for what it lacked."""
         self._ids.forget(line)
         if self._lines:
-            return self._lose(reason, self._ahead) if self._ahead and self._all_past(self._ahead) else NOTHING
+            return self._lose(reason, self._ahead) if self._all_past(self._ahead) else NOTHING
         live, self._id, self._asked, self._buffer, self._ahead = self._id is not None, None, False, None, []
         self._end_record()
         return [BookLost(self._native, reason)] if live else NOTHING
@@ -180,41 +180,41 @@ class RangeSync:
         touched = self._book.apply(update.bids, update.asks)
         self._id = update.last_id
         if self._record is not None:
-            self._keep_in_record(update)
+            self._keep_in_record(self._record, update)
         if not touched:
             return [BookUnchanged(self._native, update.last_id)]
         if self._book.crossed:
             return self._lose("bids and asks cross", [(update, line)])
-        return [*self._check_window(), self._updated(update.exchange_us)]
+        return [*self._check_window(), self._updated(update.last_id, update.exchange_us)]
 
-    def _keep_in_record(self, update: DepthUpdate) -> None:
-        if self._record is not None and not self._record.is_over:
-            self._record.add(update)
-        else:
+    def _keep_in_record(self, record: BookRecord, update: DepthUpdate) -> None:
+        if record.is_over:
             self._record = None
+        else:
+            record.add(update)
 
     def _end_record(self) -> None:
         if self._record is not None:
             self._record.end()
             self._record = None
 
-    def _updated(self, exchange_us: int | None) -> BookUpdated:
+    def _updated(self, update_id: int, exchange_us: int | None) -> BookUpdated:
         book = self._book
-        return BookUpdated(self._native, self._id or 0, exchange_us, book.bids.top, book.asks.top)
+        return BookUpdated(self._native, update_id, exchange_us, book.bids.top, book.asks.top)
 
-    def _wait(self, update: DepthUpdate, line: int) -> Sequence[Event]:
+    def _wait(self, update: DepthUpdate, line: int, book_id: int) -> Sequence[Event]:
         self._ahead.append((update, line))
         if len(self._ahead) <= _MAX_BUFFERED and not self._all_past(self._ahead):
             return NOTHING
-        return self._lose(f"expected update {(self._id or 0) + 1}, received {update.first_id}", self._ahead)
+        return self._lose(f"expected update {book_id + 1}, received {update.first_id}", self._ahead)
 
     def _all_past(self, ahead: Sequence[Arrival]) -> bool:
         """Whether no working line is left that could bring what is missing before these."""
         return self._lines <= {line for _, line in ahead}
 
-    def _catch_up(self) -> Sequence[Event]:
+    def _catch_up(self, book_id: int) -> Sequence[Event]:
         """Apply what other lines brought too early, as far as it now follows."""
-        following, self._ahead = _split(self._ahead, self._id or 0)
+        following, self._ahead = _split(self._ahead, book_id)
         events: list[Event] = []
         for update, line in following:
             events.extend(self._apply(update, line))

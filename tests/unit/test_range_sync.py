@@ -168,6 +168,24 @@ def test_an_answer_nobody_waits_for_changes_nothing() -> None:
     assert sync.book.bids.top == BIDS
 
 
+def test_what_came_before_the_request_left_still_meets_its_answer() -> None:
+    sync = waiting_with(depth_update(101), depth_update(102))
+
+    sync.expect_answer()
+
+    assert sync.receive_snapshot(depth_snapshot(100), LIMIT) == [updated(102)]
+
+
+def test_a_request_that_leaves_after_its_connection_was_lost_changes_nothing() -> None:
+    sync = waiting_with(depth_update(101))
+    lose_line(sync, LINE)
+
+    sync.expect_answer()
+
+    assert list(sync.receive_snapshot(depth_snapshot(100), LIMIT)) == []
+    assert sync.update_id is None
+
+
 def test_the_buffer_keeps_the_newest_updates_and_never_more_than_its_limit() -> None:
     sync = waiting_with(*[depth_update(update_id) for update_id in range(1, 1_001)])
 
@@ -228,6 +246,16 @@ def test_after_a_gap_the_book_is_lost_once_and_comes_back_from_the_update_that_s
     assert sync.receive_snapshot(depth_snapshot(116), LIMIT) == [updated(118)]
 
 
+def test_after_a_gap_no_more_is_kept_than_at_the_start() -> None:
+    sync = live_at(110)
+
+    for update_id in range(112, 1_001):
+        sync.receive_update(depth_update(update_id), LINE)
+
+    assert sync._buffer is not None
+    assert len(sync._buffer) == 100
+
+
 def test_a_gap_concerns_its_own_symbol_only() -> None:
     lines = {LINE}
     first, second = (RangeSync(native, 2, lines, LIMIT, LIMIT) for native in ("BTCUSDT", "ETHUSDT"))
@@ -276,6 +304,14 @@ def test_a_snapshot_that_crosses_is_not_taken() -> None:
     assert sync.update_id is None
 
 
+def test_after_a_snapshot_that_crosses_none_older_than_the_newest_update_is_taken() -> None:
+    sync = waiting_with(depth_update(101), depth_update(102), depth_update(103))
+
+    assert sync.receive_snapshot(depth_snapshot(100, bids=[(102.0, 1.0)]), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(101), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
+    assert sync.receive_snapshot(depth_snapshot(102), LIMIT) == [updated(103)]
+
+
 def test_one_sided_and_empty_books_are_books() -> None:
     sync = waiting_with()
 
@@ -307,7 +343,7 @@ def test_ids_that_stay_low_on_their_own_line_lose_the_book() -> None:
     events = [event for new in range(1, 22) for event in sync.receive_update(depth_update(new), LINE)]
 
     assert events == [BookLost(NATIVE, "update ids fell to 21"), FIRST_SNAPSHOT_NEEDED]
-    assert sync.receive_snapshot(depth_snapshot(21), LIMIT) == [updated(21)]
+    assert sync.receive_snapshot(depth_snapshot(20), LIMIT) == [updated(21)]
     for update_id in range(22, 80):
         assert sync.receive_update(depth_update(update_id), LINE) == [BookUnchanged(NATIVE, update_id)]
 
@@ -449,6 +485,25 @@ def test_a_gap_while_deepening_starts_over_with_the_first_limit() -> None:
     assert events == [BookLost(NATIVE, "expected update 101, received 102"), SnapshotNeeded(NATIVE, 2, urgent=True)]
 
 
+def test_while_a_deeper_answer_is_awaited_no_more_is_kept_than_while_the_first_is() -> None:
+    sync = deepening_at(100)
+
+    for update_id in range(101, 1_001):
+        sync.receive_update(depth_update(update_id), LINE)
+
+    assert sync._buffer is not None
+    assert len(sync._buffer) == 100
+
+
+def test_a_deeper_snapshot_that_crosses_loses_the_book() -> None:
+    sync = deepening_at(100)
+
+    assert sync.receive_snapshot(depth_snapshot(100, bids=[(102.0, 1.0)]), DEEP) == [
+        BookLost(NATIVE, "bids and asks cross"),
+        SnapshotNeeded(NATIVE, 2, urgent=True),
+    ]
+
+
 def test_the_deeper_answer_may_end_what_came_after_it_was_asked_for() -> None:
     sync = deepening_at(100)
     sync.receive_update(depth_update(102), LINE)
@@ -529,6 +584,16 @@ def test_leaving_the_known_window_is_told_once_and_keeps_the_book_live() -> None
     assert (sync.update_id, sync.book.bids.top) == (112, ((40.0, 1.0),))
 
 
+def test_the_asks_have_a_window_of_their_own() -> None:
+    sync = live_at(100, bids=[(99.0, 1.0)], asks=falling(*range(101, 111)), depth=1, limit=10)
+
+    nearing = sync.receive_update(depth_update(101, asks=falling_to_zero(*range(101, 110))), LINE)
+    leaving = sync.receive_update(depth_update(102, asks=[(110.0, 0.0), (150.0, 1.0)]), LINE)
+
+    assert nearing == [SnapshotNeeded(NATIVE, 10, urgent=True), updated(101, bids=[(99.0, 1.0)], asks=[(110.0, 1.0)])]
+    assert leaving == [KnownWindowLeft(NATIVE), updated(102, bids=[(99.0, 1.0)], asks=[(150.0, 1.0)])]
+
+
 def test_a_fresh_snapshot_ends_the_episode_and_the_next_one_is_told_again() -> None:
     sync = live_with_window()
     remove_bids(sync, *range(100, 90, -1))
@@ -549,6 +614,29 @@ def test_a_window_that_the_buffered_updates_left_is_told_with_the_snapshot() -> 
         KnownWindowLeft(NATIVE),
         SnapshotNeeded(NATIVE, 2, urgent=True),
         BookUpdated(NATIVE, 101, None, (), tuple(ASKS[:1])),
+    ]
+
+
+def test_a_snapshot_whose_window_is_all_but_left_when_it_comes_asks_for_the_next() -> None:
+    sync = live_with_window()
+    sync.receive_update(depth_update(101, bids=falling_to_zero(*range(100, 92, -1))), LINE)
+    sync.expect_answer()
+    sync.receive_update(depth_update(102, bids=[*falling_to_zero(*range(92, 83, -1)), (83.0, 1.0)]), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(101, bids=falling(*range(92, 82, -1)), asks=[(101.0, 1.0)]), 10) == [
+        SnapshotNeeded(NATIVE, 10, urgent=True),
+        BookUnchanged(NATIVE, 102),
+    ]
+
+
+def test_after_a_hurried_small_snapshot_the_deeper_one_is_asked_for_again() -> None:
+    sync = deepening_at(100)
+    fallen = [(99.0, 0.0), (98.0, 0.0), (97.0, 1.0)]
+    assert SnapshotNeeded(NATIVE, 2, urgent=True) in sync.receive_update(depth_update(101, bids=fallen), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(101, bids=[(97.0, 1.0), (96.0, 1.0)]), 2) == [
+        BookUnchanged(NATIVE, 101),
+        SnapshotNeeded(NATIVE, DEEP, urgent=False),
     ]
 
 
@@ -584,6 +672,18 @@ def test_an_update_that_one_line_lost_is_brought_by_the_other_and_nothing_is_los
         updated(103, bids=[(98.0, 7.0)]),
     ]
     assert list(sync.receive_update(depth_update(102, bids=[(98.0, 7.0)]), OTHER_LINE)) == []
+
+
+def test_a_hole_in_what_bridges_is_filled_by_the_line_that_still_may() -> None:
+    sync = new_sync(LINE, OTHER_LINE)
+    for update_id in (101, 103):
+        sync.receive_update(depth_update(update_id), LINE)
+
+    assert sync.receive_snapshot(depth_snapshot(100), LIMIT) == [updated(101)]
+    assert sync.receive_update(depth_update(102), OTHER_LINE) == [
+        BookUnchanged(NATIVE, 102),
+        BookUnchanged(NATIVE, 103),
+    ]
 
 
 def test_two_losses_on_one_line_are_both_made_good_by_the_other() -> None:
