@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -11,6 +12,7 @@ from schemas.url_secrets import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 
+_COUNT = re.compile(r"[0-9]{1,9}")
 _BODY_IN_ERROR = 200
 """Characters of an answer shown in an error."""
 
@@ -114,7 +116,7 @@ class RestClient:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             told = redacted(error, secrets_of(self.base_url)) or type(error).__name__
             raise RestError(f"{url}: {told}") from error
-        if (used := answer.headers.get(self._used_header, "")).isdecimal():
+        if _COUNT.fullmatch(used := answer.headers.get(self._used_header, "")):
             self.budget.observe(int(used))
         if answer.status != 200:
             self._refuse(url, answer.status, answer.headers.get("Retry-After"), body)
@@ -123,7 +125,7 @@ class RestClient:
     def _refuse(self, url: str, status: int, retry_after: str | None, body: bytes) -> None:
         text = body[:_BODY_IN_ERROR].decode(errors="replace")
         if status in (418, 429):
-            seconds = float(retry_after) if retry_after and retry_after.isdecimal() else 60.0
+            seconds = float(retry_after) if _COUNT.fullmatch(retry_after or "") else 60.0
             self.budget.close_for(seconds)
             raise RestError(f"{url}: limit exceeded (HTTP {status}), no request for {seconds:g} s: {text}")
         if status == 451:

@@ -188,7 +188,8 @@ async def test_the_address_of_a_request_is_told_as_it_was_sent() -> None:
 
 @pytest.mark.parametrize("status", [429, 418])
 @pytest.mark.parametrize(
-    ("headers", "seconds"), [({"Retry-After": "17"}, 17.0), ({}, 60.0), ({"Retry-After": "²"}, 60)]
+    ("headers", "seconds"),
+    [({"Retry-After": "17"}, 17.0), ({}, 60.0), ({"Retry-After": "²"}, 60), ({"Retry-After": "9" * 400}, 60)],
 )
 async def test_a_limit_closes_the_budget_for_as_long_as_the_exchange_says(
     status: int, headers: dict[str, str], seconds: float
