@@ -125,7 +125,7 @@ class RestClient:
     def _refuse(self, url: str, status: int, retry_after: str | None, body: bytes) -> None:
         text = body[:_BODY_IN_ERROR].decode(errors="replace")
         if status in (418, 429):
-            seconds = float(retry_after) if _COUNT.fullmatch(retry_after or "") else 60.0
+            seconds = float(retry_after) if retry_after and _COUNT.fullmatch(retry_after) else 60.0
             self.budget.close_for(seconds)
             raise RestError(f"{url}: limit exceeded (HTTP {status}), no request for {seconds:g} s: {text}")
         if status == 451:
