@@ -55,10 +55,7 @@ end
 
 -- The clock as the first number: after a loss of data it never falls back.
 seq = exists and seq + 1 or now
-local twin = '0'
-if exists then
-    twin = same_feeder and (stored[6] or '0') or confirmed
-end
+local twin = same_feeder and (stored[6] or '0') or confirmed
 -- Eight bytes, big end first. The highest is 0 below 2^53. Unrolled: a loop over a table costs 3 us more.
 local rest = seq
 local byte8 = rest % 256

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from tests.mutation.mutant import Mutant, numbered
+from tests.mutation.mutant import Mutant, numbered, other_numbers
 
 _TOKEN = re.compile(r"'(?:[^'\\]|\\.)*'|\.\.|[<>=~]=|[-+*/%<>]|\b\d+\b|\b\w+\b")
 _OTHER = {
@@ -54,7 +54,7 @@ def _changes(code: str) -> Iterator[str]:
 
 def _others(token: str) -> tuple[str, ...]:
     if token.isdigit():
-        return (str(int(token) + 1), *((str(int(token) - 1),) if int(token) else ()))
+        return tuple(map(str, other_numbers(int(token))))
     if token.startswith("'"):
         return (f"{token[:-1]}X'",)
     return _OTHER.get(token, ())

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.mutation.mutant import Mutant, numbered
+from tests.mutation.mutant import Mutant, numbered, other_numbers
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -159,9 +159,8 @@ def _changed_constant(node: ast.Constant) -> Iterator[Change]:
     if isinstance(value, bool):
         yield _set(node, "value", not value)
     elif isinstance(value, (int, float)):
-        yield _set(node, "value", value + 1)
-        if value:
-            yield _set(node, "value", value - 1)
+        for other in other_numbers(value):
+            yield _set(node, "value", other)
     elif isinstance(value, str):
         yield _set(node, "value", f"{value}X")
 

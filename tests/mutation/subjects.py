@@ -34,8 +34,7 @@ def _module(name: str, *stages: tuple[str, ...]) -> Subject:
 SUBJECTS = {
     "sync": _module(
         "sync",
-        ("range_sync", "replace_sync"),
-        ("bybit_protocol", "upbit_protocol", "book_record"),
+        ("range_sync", "replace_sync", "book_record"),
         ("sync_model",),
     ),
     "order_book": _module("order_book", ("order_book", "range_sync"), ("book_record",), ("sync_model",)),

@@ -179,6 +179,7 @@ class PublishScriptRules:
         bus.submit("again", "B", 100)
 
         assert (bus.field("feeder"), bus.field("twin_us")) == ("B", "5")
+        assert int(bus.field("confirmed_us")) >= bus.stored().seq
         assert bus.stored().feeder == "A"
 
     def test_a_twins_newer_book_remembers_when_the_other_was_heard(self, bus: Bus) -> None:
@@ -228,6 +229,46 @@ class PublishScriptRules:
         assert bus.stored().state == "suspect"
         assert bus.field("state") == "suspect"
 
+    def test_a_line_that_is_not_behind_a_book_says_nothing_of_its_failure(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+
+        assert bus.submit("state", "B", 100, "suspect") == REFUSED
+
+        assert bus.stored().state == "live"
+
+    def test_where_there_is_no_book_a_failure_is_not_told(self, bus: Bus) -> None:
+        bus.set(feeder="A", state="live")
+
+        assert bus.submit("state", "A", 100, "suspect") == REFUSED
+
+    @pytest.mark.parametrize(("seconds", "reply"), [(2, REFUSED), (4, ACCEPTED)])
+    def test_a_twin_counts_for_three_seconds(self, bus: Bus, seconds: int, reply: int) -> None:
+        bus.submit("new", "A", 100)
+        bus.set(twin_us=bus.server_us() - seconds * 1_000_000)
+
+        assert bus.submit("state", "A", 100, "suspect") == reply
+
+    @pytest.mark.parametrize(("seconds", "reply"), [(8, REFUSED), (12, ACCEPTED)])
+    def test_for_ten_seconds_a_book_belongs_to_the_line_that_vouched_for_it(
+        self, bus: Bus, seconds: int, reply: int
+    ) -> None:
+        bus.submit("new", "A", 100)
+        bus.set(confirmed_us=bus.server_us() - seconds * 1_000_000)
+
+        assert bus.submit("new", "B", 50) == reply
+
+    def test_a_time_that_is_missing_is_one_long_ago(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        bus.client.hdel(NAME, "confirmed_us", "twin_us")
+
+        assert bus.submit("new", "B", 50) == ACCEPTED
+        assert bus.field("twin_us") == "0"
+
+        bus.client.hdel(NAME, "twin_us")
+        bus.submit("new", "B", 51)
+
+        assert bus.field("twin_us") == "0"
+
     def test_a_line_whose_ids_start_again_goes_on_after_it_said_suspect(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)
         bus.submit("state", "A", 100, "suspect")
@@ -244,6 +285,11 @@ class PublishScriptRules:
         assert bus.submit("new", "A", 1) == ACCEPTED
         assert bus.submit("new", "B", 2) == ACCEPTED
         assert bus.submit("new", "A", 2) == CONFIRMED
+
+    def test_below_half_the_ids_start_again(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+
+        assert bus.submit("new", "A", 49) == ACCEPTED
 
     def test_a_line_still_at_the_old_ids_falls_in_as_soon_as_it_sees_the_new_ones(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)
