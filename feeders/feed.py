@@ -156,7 +156,8 @@ class Feed:
     def is_current(self, topic: Topic, native: str) -> bool:
         """Whether the newest book still is the exchange's, as far as its connection has said."""
         held = self._held.get(native) if topic == "book" else None
-        return self.protocol.update_id(native, topic) is not None and held is None
+        known = self.protocol.update_id(native, topic) is not None
+        return known and held is None and not self.protocol.is_behind(native, topic)
 
     def states(self) -> Mapping[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once, else as stored."""

@@ -102,8 +102,19 @@ class RestClient:
         query = "&".join(f"{key}={value}" for key, value in parameters.items())
         return f"{masked(self.base_url)}{path}" + (f"?{query}" if query else "")
 
-    async def get(self, path: str, parameters: Mapping[str, str | int], weight: int, *, urgent: bool = True) -> bytes:
-        """The answer's body. Raises RestError, RestRefusedError or RestBlockedError."""
+    async def get(
+        self,
+        path: str,
+        parameters: Mapping[str, str | int],
+        weight: int,
+        *,
+        urgent: bool = True,
+        patience: float | None = None,
+    ) -> bytes:
+        """The answer's body. Raises RestError, RestRefusedError or RestBlockedError.
+
+        `patience` is the seconds to wait for it once the request has left, if fewer than usual.
+        """
         await self.budget.spend(weight, urgent=urgent)
         if self._session is None:
             # An exchange may limit requests that carry an Origin header; aiohttp sends none.
@@ -111,7 +122,8 @@ class RestClient:
             self._session = aiohttp.ClientSession(timeout=self._timeout, headers=headers, trust_env=True)
         url = self.url(path, parameters)
         try:
-            async with self._session.get(self.base_url + path, params=dict(parameters)) as answer:
+            timeout = self._timeout if patience is None else aiohttp.ClientTimeout(total=patience)
+            async with self._session.get(self.base_url + path, params=dict(parameters), timeout=timeout) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             told = redacted(error, secrets_of(self.base_url)) or type(error).__name__

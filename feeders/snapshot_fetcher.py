@@ -43,7 +43,8 @@ class SnapshotFetcher:
         self._parallel = parallel
         self._waiting: dict[str, _Ask] = {}
         self._running: dict[str, _Ask] = {}
-        self._repeats: dict[str, tuple[int, float]] = {}
+        self._repeats: dict[tuple[str, bool], tuple[int, float]] = {}
+        """By symbol and urgency: how often in a row, and when the last one was due."""
         self._failing: set[str] = set()
         self._refused: set[str] = set()
         self._wake = asyncio.Event()
@@ -62,7 +63,7 @@ class SnapshotFetcher:
         if known is not None and known.need.urgent and not need.urgent:
             return
         # Asked for again, what waits keeps its turn: else a connection that breaks again and again puts it off.
-        due = known.due if known is not None else time.monotonic() + self._delay(need.native)
+        due = known.due if known is not None else time.monotonic() + self._delay(need)
         self._waiting[need.native] = _Ask(need, feed, due)
         self._wake.set()
 
@@ -143,11 +144,11 @@ class SnapshotFetcher:
         if ask.task is not None:
             ask.task.cancel()
 
-    def _delay(self, native: str) -> float:
+    def _delay(self, need: SnapshotNeeded) -> float:
         """Nothing for the first request; more for each repetition soon after the last one was due."""
-        now = time.monotonic()
-        count, due = self._repeats.get(native, (0, 0.0))
+        now, kind = time.monotonic(), (need.native, need.urgent)
+        count, due = self._repeats.get(kind, (0, 0.0))
         count = 0 if now - due > _CALM_AFTER else count
         delay = 0.0 if count == 0 else min(_FIRST_DELAY * 2 ** (count - 1), _LONGEST_DELAY)
-        self._repeats[native] = (count + 1, now + delay)
+        self._repeats[kind] = (count + 1, now + delay)
         return delay

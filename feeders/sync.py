@@ -55,6 +55,10 @@ class BookSync(Protocol):
     def update_id(self) -> int | None:
         """The id the book is at; None while there is none to trust."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a later update came already, and the next one may still come by another line."""
+
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Changes of the book, or a whole book where the venue sends those."""
 
@@ -104,6 +108,11 @@ class RangeSync:
     def update_id(self) -> int | None:
         """The id the book is at; None while there is none to trust."""
         return self._id
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a later update came already, and the next one may still come by another line."""
+        return bool(self._ahead)
 
     def start(self) -> Sequence[Event]:
         """The subscription works: ask for the first snapshot. A quiet symbol may send no update for minutes."""
@@ -318,6 +327,11 @@ class ReplaceSync:
     def update_id(self) -> int | None:
         """The id of the newest book; None while there is none to trust."""
         return self._id
+
+    @property
+    def is_behind(self) -> bool:
+        """Never: every message is the newest book."""
+        return False
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Take the book unless a newer one is here already."""

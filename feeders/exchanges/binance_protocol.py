@@ -91,6 +91,10 @@ class BinanceProtocol:
         """Where the book or quote is; None while there is none to trust."""
         return self._syncs[topic, native].update_id
 
+    def is_behind(self, native: str, topic: Topic = "book") -> bool:
+        """Whether a later update came by one line, and the one before it may still come by another."""
+        return self._syncs[topic, native].is_behind
+
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """The control messages that ask for every stream, each small enough for the exchange to read."""
         wanted = self._natives.values() if natives is None else natives

@@ -27,6 +27,9 @@ STREAMS_PER_CONNECTION = 1_024
 LIFETIME = 23 * 3600.0
 """Seconds. The exchange cuts every connection after 24 hours."""
 
+_URGENT_PATIENCE = 3.0
+"""Seconds for an answer that a book waits for: it has few levels, and asking again is cheap."""
+
 _DEPTH_PATH = "/api/v3/depth"
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50), (5_000, 250))
 _STATUS: dict[str, TradingStatus] = {"TRADING": "trading", "HALT": "halted", "BREAK": "halted", "CANCEL_ONLY": "halted"}
@@ -121,7 +124,9 @@ class Binance:
         """Address and answer of a depth request."""
         weight = next(weight for levels, weight in _DEPTH_WEIGHTS if need.limit <= levels)
         parameters: dict[str, str | int] = {"symbol": need.native, "limit": need.limit}
-        return rest.url(_DEPTH_PATH, parameters), await rest.get(_DEPTH_PATH, parameters, weight, urgent=need.urgent)
+        patience = _URGENT_PATIENCE if need.urgent else None
+        body = await rest.get(_DEPTH_PATH, parameters, weight, urgent=need.urgent, patience=patience)
+        return rest.url(_DEPTH_PATH, parameters), body
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """What the exchange says of its instruments."""

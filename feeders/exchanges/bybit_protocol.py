@@ -111,6 +111,11 @@ class CounterSync:
         """The id the book is at; None while there is none to trust."""
         return self._id
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether a later change came already, and the next one may still come by another line."""
+        return bool(self._past)
+
     def receive_snapshot(self, changes: _Changes, exchange_us: int, line: int) -> Sequence[Event]:
         """The whole book. The first one of a further line may be older than the book already is."""
         known = self._id
@@ -195,6 +200,10 @@ class BybitProtocol:
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
         """Where the book is; None while there is none to trust."""
         return self._syncs[native].update_id
+
+    def is_behind(self, native: str, topic: Topic = "book") -> bool:
+        """Whether a later update came by one line, and the one before it may still come by another."""
+        return self._syncs[native].is_behind
 
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """Ask for everything; for named symbols anew, since only a new subscription brings a snapshot."""

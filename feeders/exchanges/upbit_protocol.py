@@ -53,6 +53,10 @@ class UpbitProtocol:
         """Where the book is; None while there is none to trust."""
         return self._books[native].update_id
 
+    def is_behind(self, native: str, topic: Topic = "book") -> bool:
+        """Never: every frame is the newest book."""
+        return False
+
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """One message that asks for everything, whichever symbols it is for: it replaces the message before."""
         if not self._natives:

@@ -55,6 +55,9 @@ class VenueProtocol(Protocol):
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
         """Where the book or quote is; None while there is none to trust."""
 
+    def is_behind(self, native: str, topic: Topic = "book") -> bool:
+        """Whether a later update came by one line, and the one before it may still come by another."""
+
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """The control messages that ask for everything wanted of these symbols, None for all."""
 

@@ -41,6 +41,7 @@ class FakeProtocol:
         self.asked: list[Sequence[str] | None] = []
         self.frames: list[tuple[bytes, int]] = []
         self.expected: list[str] = []
+        self.behind: set[str] = set()
         self.taken: list[tuple[str, int, bytes]] = []
         self.open_lines: set[int] = set()
         self.records: dict[str, BookRecord] = {}
@@ -49,6 +50,9 @@ class FakeProtocol:
 
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
         return self.ids.get((native, topic))
+
+    def is_behind(self, native: str, topic: Topic = "book") -> bool:
+        return native in self.behind
 
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         self.asked.append(natives)

@@ -19,7 +19,15 @@ class Answering(RestClient):
         self._body = body
         self.requests: list[tuple[str, Mapping[str, str | int], int, bool]] = []
 
-    async def get(self, path: str, parameters: Mapping[str, str | int], weight: int, *, urgent: bool = True) -> bytes:
+    async def get(
+        self,
+        path: str,
+        parameters: Mapping[str, str | int],
+        weight: int,
+        *,
+        urgent: bool = True,
+        patience: float | None = None,
+    ) -> bytes:
         self.requests.append((path, parameters, weight, urgent))
         return self._body
 

@@ -300,6 +300,16 @@ def test_a_book_beyond_the_known_window_waits_for_the_answer_under_way() -> None
     assert not world.feed.is_current("book", "BTCUSDT")
 
 
+def test_a_book_that_waits_for_another_lines_update_is_not_current() -> None:
+    world = Collected()
+    world.receive(updated())
+    assert world.feed.is_current("book", "BTCUSDT")
+
+    world.protocol.behind.add("BTCUSDT")
+
+    assert not world.feed.is_current("book", "BTCUSDT")
+
+
 def test_the_quote_of_a_held_book_is_current() -> None:
     world = _holding()
     world.receive(updated(update_id=2, topic="quote"))

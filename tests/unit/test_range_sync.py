@@ -836,3 +836,14 @@ def test_a_recording_without_lines_loses_the_book_at_the_first_gap() -> None:
         BookLost(NATIVE, "expected update 101, received 102"),
         FIRST_SNAPSHOT_NEEDED,
     ]
+
+
+def test_a_book_is_behind_while_another_line_may_still_bring_what_is_missing() -> None:
+    sync = live_at(100, LINE, OTHER_LINE)
+    assert not sync.is_behind
+
+    sync.receive_update(depth_update(102), LINE)
+    assert sync.is_behind
+
+    sync.receive_update(depth_update(101), OTHER_LINE)
+    assert (sync.update_id, sync.is_behind) == (102, False)

@@ -176,6 +176,19 @@ async def test_an_answer_is_the_body_and_its_weight_is_spent() -> None:
         assert world.client.budget.spent == 5
 
 
+async def test_a_request_may_have_less_patience_than_others() -> None:
+    never = asyncio.Event()
+
+    async def handle(_: HttpRequest) -> HttpResponse:
+        await never.wait()
+        return HttpResponse(200, b"late")
+
+    async with client_of(handle, timeout=60.0) as world:
+        with pytest.raises(RestError, match="TimeoutError"):
+            await asyncio.wait_for(world.client.get("/depth", {}, 5, patience=0.05), 10)
+        never.set()
+
+
 async def test_the_address_of_a_request_is_told_as_it_was_sent() -> None:
     client = RestClient("https://api.example.com/", budget(FakeTime()))
 

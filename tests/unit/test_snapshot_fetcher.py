@@ -207,6 +207,22 @@ async def test_repetitions_are_paced_and_the_pace_recovers(clock: Clock) -> None
         await world.asked("BTCUSDT")
 
 
+async def test_a_background_request_is_no_reason_for_the_next_urgent_one_to_wait(clock: Clock) -> None:
+    async with running() as world:
+        world.ask("BTCUSDT")
+        await world.asked("BTCUSDT")
+        world.venue.answer("BTCUSDT")
+        await world.settle()
+        clock.now += 3.1
+        world.ask("BTCUSDT", urgent=False)
+        await world.asked("BTCUSDT")
+        world.venue.answer("BTCUSDT")
+        await world.settle()
+
+        world.ask("BTCUSDT")
+        await world.asked("BTCUSDT")
+
+
 async def test_asking_again_for_what_still_waits_does_not_put_it_off(clock: Clock) -> None:
     async with running() as world:
         world.ask("BTCUSDT")

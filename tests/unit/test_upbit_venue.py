@@ -28,7 +28,15 @@ class FakeRest(RestClient):
         self._answers = iter(answers)
         self.asked: list[list[str]] = []
 
-    async def get(self, path: str, parameters: Mapping[str, str | int], weight: int, *, urgent: bool = True) -> bytes:
+    async def get(
+        self,
+        path: str,
+        parameters: Mapping[str, str | int],
+        weight: int,
+        *,
+        urgent: bool = True,
+        patience: float | None = None,
+    ) -> bytes:
         if path != TICKS:
             answer: Any = [{"market": market, "korean_name": "…", "english_name": "…"} for market in self._markets]
             return json.dumps(answer).encode()
