@@ -115,6 +115,15 @@ def test_a_price_is_one_level_however_it_is_written(spelling: str) -> None:
 
 def test_levels_without_quantity_in_a_snapshot_are_no_levels() -> None:
     assert bid_side((10.0, 1.0), (9.0, 0.0)).levels() == ((10.0, 1.0),)
+    assert bid_side((10.0, 0.0), limit=1).levels() == ()
+
+
+def test_a_new_side_is_empty_and_takes_its_first_levels() -> None:
+    side = BookSide(-1, DEPTH)
+
+    assert (len(side), side.levels(), side.top, side.nears_edge, side.beyond_edge) == (0, (), (), False, False)
+    assert side.apply([(2.0, 1.0), (1.0, 1.0)])
+    assert side.top == ((1.0, 1.0), (2.0, 1.0))
 
 
 def test_replacing_forgets_every_level_before() -> None:
@@ -212,6 +221,15 @@ def test_a_side_with_fewer_levels_than_asked_for_is_whole_and_has_no_edge() -> N
 
     assert not side.nears_edge
     assert not side.beyond_edge
+
+
+def test_a_side_replaced_by_a_whole_one_has_no_edge_any_more() -> None:
+    side = bid_side((10.0, 1.0), (9.0, 1.0), depth=1, limit=2)
+
+    side.replace(((5.0, 1.0),), PLENTY)
+
+    assert side.edge == float("-inf")
+    assert (side.nears_edge, side.beyond_edge) == (False, False)
 
 
 def test_published_levels_near_the_edge_before_they_are_beyond_it() -> None:
