@@ -272,12 +272,15 @@ def test_levels_learnt_beyond_the_edge_do_not_move_it() -> None:
 
 
 def test_what_pruning_dropped_is_no_longer_known() -> None:
-    side = bid_side(*descending(10_000.0, MAX_LEVELS), depth=2)
+    side = bid_side(*descending(10_000.0, MAX_LEVELS), depth=2, limit=MAX_LEVELS + 1)
+    assert side.edge == float("-inf")
+
     side.apply(descending(20_000.0, 300))
+    *better, worst = side.levels()
+    assert side.edge == worst[0]
+    side.apply([(price, 0.0) for price, _ in better])
 
-    side.apply([(price, 0.0) for price, _ in side.levels()[:-1]])
-
-    assert side.beyond_edge
+    assert (side.nears_edge, side.beyond_edge) == (True, True)
 
 
 def test_publishing_as_many_levels_as_there_are_to_know_does_not_start_near_the_edge() -> None:
