@@ -39,20 +39,20 @@ def main() -> int:
     names = list(SUBJECTS) if arguments.subject == "all" else arguments.subject.split(",")
     if unknown := [name for name in names if name not in SUBJECTS]:
         parser.error(f"no subject {', '.join(unknown)}: use any of {', '.join(SUBJECTS)}")
-    explained = tomllib.loads(EXPLAINED.read_text())
     preload()
     try:
-        unexplained = sum(
-            _run(name, SUBJECTS[name], arguments.match, arguments.timeout, explained.get(name, {})) for name in names
-        )
+        unexplained = sum(_run(name, SUBJECTS[name], arguments.match, arguments.timeout) for name in names)
     except KeyboardInterrupt:
         return _INTERRUPTED
     return 1 if unexplained else 0
 
 
-def _run(name: str, subject: Subject, match: str, timeout: float, explained: dict[str, str]) -> int:
+def _run(name: str, subject: Subject, match: str, timeout: float) -> int:
     """Try each mutant on one stage of tests after the other until one notices; how many are left unexplained."""
     text = subject.source.read_text()
+    explained = {mutant for entry in tomllib.loads(EXPLAINED.read_text()).get(name, []) for mutant in entry["mutants"]}
+    if gone := explained - {mutant.name for mutant in subject.mutants(text)}:
+        sys.exit("\n".join([f"{name}: {EXPLAINED.name} explains what is no mutant any more", *sorted(gone)]))
     for stage in subject.stages:
         if attempt(text, subject.install, stage, timeout) != "survived":
             sys.exit(f"{name}: {' '.join(stage)} fails without a mutant")
