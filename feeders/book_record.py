@@ -43,7 +43,7 @@ class BookRecord:
 
     def at(self, update_id: int) -> RecordedBook | None:
         """The book at this very id; None if it never stood there, or only inside what one update covered."""
-        if self.is_over or not self._first_id <= update_id <= self.last_id:
+        if self.is_over:
             return None
         bids, asks, reached = dict(self._start.bids), dict(self._start.asks), self._first_id
         for update in self._updates:
