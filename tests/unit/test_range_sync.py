@@ -367,7 +367,7 @@ def test_a_new_connection_may_start_with_lower_ids() -> None:
 
 
 def test_ids_that_start_again_while_a_snapshot_is_awaited_do_not_block_it() -> None:
-    sync = waiting_with(depth_update(1_000), depth_update(1), depth_update(2))
+    sync = waiting_with(depth_update(1_000), depth_update(1_001), depth_update(1), depth_update(2))
 
     assert sync.receive_snapshot(depth_snapshot(2), LIMIT) == [FIRST_SNAPSHOT_NEEDED]
     assert sync.receive_snapshot(depth_snapshot(2), LIMIT) == [updated(2)]
