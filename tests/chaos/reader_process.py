@@ -1,10 +1,12 @@
 """A reader in a process of its own, to be stopped and woken: `python -m tests.chaos.reader_process URL EXCHANGE`."""
 
+import contextlib
 import signal
 import sys
 
 from consumers.redis_provider import RedisMarketDataProvider
 
 if __name__ == "__main__":
-    with RedisMarketDataProvider(sys.argv[1], sys.argv[2]):
+    # Ctrl-C at the terminal is for the scenario, which ends with its reader.
+    with contextlib.suppress(KeyboardInterrupt), RedisMarketDataProvider(sys.argv[1], sys.argv[2]):
         signal.pause()

@@ -13,7 +13,7 @@ from tests.chaos.scenario import Scenario, ScenarioError, find, load
 EXAMPLES = """
 Play scenarios with faults on real processes and print what readers saw of each.
 
-Exit code 0 if everything was as the scenarios say.
+Exit code 0 if everything was as the scenarios say. Ctrl-C ends it, and tells of the scenarios that were over.
 
 \b
   python -m tests.chaos.run                               every scenario, each fault once
@@ -54,12 +54,17 @@ def run(
             if results[-1].all_failures:
                 typer.echo(_last_lines(results[-1].log), err=True)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    finally:
+        code = 130
+    except RuntimeError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = 1
+    else:
+        code = int(any(result.all_failures for result in results))
+    if results:
         typer.echo(table(results))
         compared, wrong = (sum(result.count(name) for result in results) for name in ("compared", "wrong"))
         typer.echo(f"{compared:,} books compared with the exchange's own, {wrong} wrong")
-    raise typer.Exit(any(result.all_failures for result in results))
+    raise typer.Exit(code)
 
 
 run.__doc__ = EXAMPLES
@@ -73,5 +78,8 @@ def _last_lines(log: str) -> str:
     return "\n".join(log.splitlines()[-_LOG_LINES:])
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.command()(run)
+
 if __name__ == "__main__":
-    typer.run(run)
+    app()

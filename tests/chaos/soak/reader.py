@@ -1,6 +1,7 @@
 """A process of several readers of one exchange, each of whose books it compares with the exchange's truth."""
 
 import argparse
+import contextlib
 import json
 import sys
 import threading
@@ -172,4 +173,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):
+        main()
