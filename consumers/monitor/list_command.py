@@ -28,7 +28,7 @@ Exit code 1 if a reader is slow or stopped.
 
 \b
   python -m consumers list
-  python -m consumers list --redis redis://viewer:PASSWORD@host:6379/0
+  python -m consumers list --redis redis://viewer@10.0.0.5:6379/0
   python -m consumers list --json | jq 'select(.state != "ok") | .name'
   watch python -m consumers list
 """

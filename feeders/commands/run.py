@@ -77,7 +77,7 @@ def run(
     ws_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="Another WebSocket base address.")] = None,
     rest_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="Another REST base address.")] = None,
     feeder_id: Annotated[
-        str | None, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Name of this line; made unique for each run.")
+        str | None, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Name of this feeder; made unique for each run.")
     ] = None,
     snapshot_limit: Annotated[
         int | None, typer.Option(envvar="BOOKBUS_SNAPSHOT_LIMIT", min=100, max=5000, help="Levels of deep snapshots.")

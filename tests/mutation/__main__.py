@@ -3,7 +3,7 @@
 Each mutant is the source with one operator, constant, condition or statement changed. It must fail a test, or
 explained.toml must say why no test can tell it from the original. The sources themselves are left alone.
 
-  python -m tests.mutation                          everything, about an hour on one core
+  python -m tests.mutation                          everything, half an hour or more on one core
   python -m tests.mutation --subject audit          one source
   python -m tests.mutation --subject sync --match _split
 """
