@@ -283,6 +283,18 @@ def test_what_pruning_dropped_is_no_longer_known() -> None:
     assert (side.nears_edge, side.beyond_edge) == (True, True)
 
 
+def test_a_level_that_pruning_dropped_may_be_told_of_again() -> None:
+    side = bid_side(*descending(10_000.0, MAX_LEVELS), limit=MAX_LEVELS + 1)
+    dropped = side.levels()[-1][0]
+    side.apply(descending(20_000.0, 300))
+    kept = side.levels()
+
+    side.apply([(dropped, 0.0)])
+    assert side.levels() == kept
+    side.apply([(dropped, 1.0)])
+    assert side.levels() == (*kept, (dropped, 1.0))
+
+
 def test_publishing_as_many_levels_as_there_are_to_know_does_not_start_near_the_edge() -> None:
     side = bid_side(*descending(100.0, 10), depth=10, limit=10)
 
