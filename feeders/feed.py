@@ -83,11 +83,13 @@ class Feed:
     latest: dict[tuple[Topic, str], OrderBookSnapshot] = field(default_factory=dict)
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
     losses: int = 0
-    """How often a connection ended: what was asked for before says nothing of the books after."""
+    """How often no connection was left, or none to go on: what was asked for before says nothing of the books after."""
     dropped: set[str] = field(default_factory=set)
     """Symbols that are wanted no more, whatever the exchange still sends."""
     _held: dict[str, BookUpdated | None] = field(default_factory=dict)
     """Symbols whose published levels reach beyond what the exchange has told, with the book not published for that."""
+    _lines: set[int] = field(default_factory=set)
+    """Connections that bring every update."""
     _losing_line: bool = False
 
     def receive(self, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
@@ -133,11 +135,14 @@ class Feed:
 
     def open_line(self, line: int) -> None:
         """This connection now brings every update."""
+        self._lines.add(line)
         self.protocol.open_line(line)
 
     def lose_line(self, line: int, reason: str, received_us: int) -> None:
         """This connection is gone."""
-        self.losses += 1
+        self._lines.discard(line)
+        if not self._lines:
+            self.losses += 1
         lost = self.counters.lost
         self._losing_line = True
         self._handle(self.protocol.lose_line(line, reason), received_us)
@@ -185,6 +190,8 @@ class Feed:
     def forget(self) -> None:
         """Drop every book without a word: what is held may be old, and nothing of it may be published."""
         self.latest.clear()
+        # The connections end a little later; an answer that came meanwhile must not be taken.
+        self.losses += 1
 
     def _handle(self, events: Sequence[Event], received_us: int) -> Sequence[Event]:
         rest: list[Event] = []

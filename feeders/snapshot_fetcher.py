@@ -63,6 +63,9 @@ class SnapshotFetcher:
         if known is not None and known.need.urgent and not need.urgent:
             return
         # Asked for again, what waits keeps its turn: else a connection that breaks again and again puts it off.
+        # An urgent request does not take the turn of a background one, which may be far away.
+        if known is not None and known.need.urgent != need.urgent:
+            known = None
         due = known.due if known is not None else time.monotonic() + self._delay(need)
         self._waiting[need.native] = _Ask(need, feed, due)
         self._wake.set()

@@ -239,6 +239,22 @@ async def test_asking_again_for_what_still_waits_does_not_put_it_off(clock: Cloc
         await world.asked("BTCUSDT")
 
 
+async def test_an_urgent_request_does_not_inherit_the_turn_of_a_background_one(clock: Clock) -> None:
+    async with running() as world:
+        for _ in range(4):
+            world.ask("BTCUSDT", urgent=False)
+            clock.now += 1.0
+            await world.wake()
+            await world.asked("BTCUSDT")
+            world.venue.answer("BTCUSDT")
+            await world.settle()
+        world.ask("BTCUSDT", urgent=False)
+        assert world.venue.running == []
+
+        world.ask("BTCUSDT")
+        await world.asked("BTCUSDT")
+
+
 async def test_a_failed_request_is_repeated_and_the_feed_is_told_not_to_wait(clock: Clock) -> None:
     async with running() as world:
         world.ask("BTCUSDT")
@@ -351,6 +367,36 @@ async def test_an_answer_from_before_a_lost_connection_is_asked_for_again(clock:
         assert ("BTCUSDT", 100, b"old") not in world.told.protocol.taken
 
 
+async def test_an_answer_from_before_a_standstill_is_asked_for_again(clock: Clock) -> None:
+    """The connections of that time are ended, but their end is told a little later."""
+    async with running() as world:
+        world.ask("BTCUSDT")
+        await world.asked("BTCUSDT")
+
+        world.feed.forget()
+        world.venue.answer("BTCUSDT", b"old")
+        await await_for(lambda: world.venue.running == [])
+        await world.settle()
+
+        assert world.taken == []
+        assert world.fetcher.is_pending("BTCUSDT")
+
+
+async def test_the_end_of_one_of_two_lines_makes_no_answer_obsolete() -> None:
+    async with running() as world:
+        world.feed.open_line(0)
+        world.feed.open_line(1)
+        world.ask("BTCUSDT")
+        await world.asked("BTCUSDT")
+
+        world.feed.lose_line(0, "reset", 1)
+        world.venue.answer("BTCUSDT", b"whole")
+        await world.settle()
+
+        assert world.told.protocol.taken == [("BTCUSDT", 100, b"whole")]
+        assert not world.fetcher.is_pending("BTCUSDT")
+
+
 async def test_a_bug_in_a_request_ends_the_fetcher() -> None:
     world = World(parallel=4)
     task = asyncio.create_task(world.fetcher.run())
@@ -362,3 +408,18 @@ async def test_a_bug_in_a_request_ends_the_fetcher() -> None:
     with pytest.raises(ExceptionGroup) as raised:
         await asyncio.wait_for(task, 5)
     assert raised.group_contains(KeyError)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_it_ends_when_cancelled_just_as_something_is_asked_for(turns: int) -> None:
+    world = World(parallel=4)
+    task = asyncio.create_task(world.fetcher.run())
+    await world.settle()
+
+    world.ask("BTCUSDT")
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+
+    await asyncio.wait([task], timeout=5)
+    assert task.cancelled()
