@@ -85,7 +85,9 @@ class SnapshotFetcher:
                 self._wake.clear()
                 wait = self._start_due(requests)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), wait)
+                    # Not wait_for: before Python 3.12 that forgets it was cancelled when both happen at once.
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
 
     def _start_due(self, requests: asyncio.TaskGroup) -> float | None:
         """Start what may start. Returns the seconds until the next one is due, None if none is waiting."""

@@ -174,7 +174,8 @@ class BaseWebSocketClient(ABC):
     async def _ping(self, socket: ClientConnection) -> None:
         pong = await socket.ping()
         try:
-            await asyncio.wait_for(pong, PONG_LIMIT)
+            async with asyncio.timeout(PONG_LIMIT):
+                await pong
         except TimeoutError:
             if time.monotonic() - self.last_frame >= PONG_LIMIT:
                 raise WebSocketTimeoutError(f"no frame and no pong for {PONG_LIMIT:g} s") from None

@@ -414,6 +414,11 @@ async def test_a_bug_in_a_request_ends_the_fetcher() -> None:
 async def test_it_ends_when_cancelled_just_as_something_is_asked_for(turns: int) -> None:
     world = World(parallel=4)
     task = asyncio.create_task(world.fetcher.run())
+    world.ask("ETHUSDT")
+    await world.asked("ETHUSDT")
+    world.venue.answer("ETHUSDT")
+    await world.settle()
+    world.ask("ETHUSDT")  # not due yet: it now waits with a limit
     await world.settle()
 
     world.ask("BTCUSDT")
