@@ -14,6 +14,11 @@ logger = logging.getLogger(__name__)
 HANDOVER_GRACE = 0.5
 """Seconds both connections run side by side once the new one is ready: more than their skew."""
 
+READY_LIMIT = 60.0
+"""Seconds after which a new connection that is not ready is given up: more than subscribing takes anywhere."""
+
+_TURN_LOOK = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
@@ -120,6 +125,11 @@ class Keeper(Generic[LineT]):
 
     async def _replace(self, reading: "asyncio.Task[None]") -> "asyncio.Task[None]":
         """Hand over, or go on with the connection there is. Returns the task that reads from then on."""
+        # Looked at instead of waited for: the connection may be lost before its turn comes.
+        while self.turn.locked() and not reading.done():
+            await asyncio.wait((reading,), timeout=_TURN_LOOK)
+        if reading.done():
+            return reading
         try:
             async with self.turn:
                 return await self._hand_over(reading)
@@ -140,12 +150,14 @@ class Keeper(Generic[LineT]):
         await successor.subscribe()
         next_reading = asyncio.create_task(successor.receive_loop())
         try:
-            await _until(next_reading, successor.ready)
+            await _until(next_reading, successor.ready, READY_LIMIT)
             if next_reading.done():
                 await next_reading
+            if not successor.ready.is_set():
+                raise WebSocketTimeoutError(f"the next one is not ready after {READY_LIMIT:g} s")
             # Both bring every update now. What the old one still has in flight arrives within the grace.
             await asyncio.wait((reading,), timeout=HANDOVER_GRACE)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, WebSocketTimeoutError):
             await _stop(next_reading)
             raise
         self.line, self.handovers = successor, self.handovers + 1
@@ -154,11 +166,11 @@ class Keeper(Generic[LineT]):
         return next_reading
 
 
-async def _until(task: "asyncio.Task[None]", event: asyncio.Event) -> None:
-    """Return once the task has ended or the event is set."""
+async def _until(task: "asyncio.Task[None]", event: asyncio.Event, limit: float | None = None) -> None:
+    """Return once the task has ended or the event is set, or after so many seconds."""
     waiting = asyncio.create_task(event.wait())
     try:
-        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, waiting), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
 

@@ -201,6 +201,37 @@ async def test_keepers_that_share_a_turn_change_over_one_after_the_other(world: 
     await other.stop()
 
 
+async def test_a_line_that_is_lost_while_it_waits_for_its_turn_is_opened_again_at_once(world: World) -> None:
+    async with world.keeper.turn:
+        world.start()
+        first = await world.reads(0)
+        first.replace_wanted.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(world.lines) == 1
+
+        first.lose()
+        await await_for(lambda: first.connects == 2, what="the line to be opened again")
+
+    await world.reads(0)
+    assert not world.keeper.turn.locked()
+
+
+async def test_a_next_line_that_does_not_become_ready_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeders.reconnect, "READY_LIMIT", 0.01)
+    world.start()
+    first = await world.reads(0)
+
+    first.replace_wanted.set()
+    await await_for(lambda: len(world.lines) > 1 and "left 1" in world.happened, what="the next line to be given up")
+
+    assert first.reading
+    assert world.keeper.line is first
+    await world.reads(2)
+
+
 async def test_after_a_change_over_it_is_the_new_line_that_is_opened_again(world: World) -> None:
     world.start()
     (await world.reads(0)).replace_wanted.set()
