@@ -55,7 +55,7 @@ def _stop_shared(port: int) -> None:
 
 
 def _run_private(port: int | None) -> None:
-    with LocalServer(port=port or 0) as server:
+    with LocalServer(port or None) as server:
         typer.echo(f"{server.url}")
         try:
             code = server.wait()

@@ -138,6 +138,20 @@ def test_a_server_on_the_path_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert find_server() == on_path
 
 
+def test_the_command_takes_a_free_port_prints_its_url_and_ends_on_ctrl_c() -> None:
+    command = [sys.executable, "-m", "feeders", "redis"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with redis.Redis.from_url(process.stdout.readline().strip()) as client:
+            assert client.ping()
+
+        process.send_signal(signal.SIGINT)
+
+        assert process.stderr.read() == ""
+    assert process.returncode == 130
+
+
 def test_a_server_dies_with_a_parent_that_was_killed() -> None:
     program = "from feeders.local_redis import *\ns = LocalServer()\ns.start()\nprint(s.pid, flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
