@@ -46,6 +46,7 @@ class Soak:
     async def run(self, seconds: float) -> Outcome:
         """All of it. Raises SoakError, SimulatorError or LocalRedisError if something does not start or dies."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._say(f"starting exchanges, server, feeders and readers; their logs are in {self._directory}")
         with LocalServer(persistent=True) as server:
             async with self._running(server) as bus:
                 symbols = {name: exchange.symbols for name, exchange in self._exchanges.items()}
