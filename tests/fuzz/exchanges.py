@@ -1,6 +1,5 @@
 """Targets: what exchanges send, taken by a feed as a feeder has it."""
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -146,6 +145,3 @@ TARGETS = (
         for exchange in ("binance", "upbit", "bybit")
     ),
 )
-
-# What goes wrong is expected here.
-logging.getLogger("feeders").setLevel(logging.CRITICAL + 1)

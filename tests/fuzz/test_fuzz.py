@@ -1,5 +1,6 @@
 """The corpus, which holds all that once broke something, and some mutations of it."""
 
+import logging
 import random
 from collections.abc import Iterator
 
@@ -12,6 +13,13 @@ from tests.fuzz.target import CORPUS, Target
 from tests.fuzz.targets import TARGETS
 
 MUTATIONS = 150
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logging.disable()  # what goes wrong is expected here
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="module")
