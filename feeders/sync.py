@@ -311,6 +311,9 @@ class _LineIds:
         self._newest.pop(line, None)
 
 
+_Top = tuple[Sequence[DepthChange], Sequence[DepthChange]]
+
+
 class ReplaceSync:
     """Every message is a whole book; the greatest id wins, whichever line brought it."""
 
@@ -321,7 +324,11 @@ class ReplaceSync:
         self._topic: Topic = topic
         self._id: int | None = None
         self._ids = _LineIds()
-        self._top: tuple[Sequence[DepthChange], Sequence[DepthChange]] | None = None
+        self._top: _Top | None = None
+        self._passed: tuple[_Top, ...] = ()
+        """Books before the newest one that had the same id."""
+        self._leader = -1
+        """The line that brought the newest book."""
 
     @property
     def update_id(self) -> int | None:
@@ -342,9 +349,15 @@ class ReplaceSync:
         bids, asks = tuple(update.bids[: self._depth]), tuple(update.asks[: self._depth])
         if bids and asks and bids[0][0] >= asks[0][0]:
             return self._lose("bids and asks cross")
-        unchanged = self._top == (bids, asks)
-        self._id, self._top = update.last_id, (bids, asks)
-        if unchanged:
+        newest, top = self._top, (bids, asks)
+        if update.last_id != self._id or newest is None:
+            self._passed, self._leader = (), line
+        elif newest != top:
+            if line != self._leader and top in self._passed:
+                return NOTHING  # a faster line brought it, and the one after it
+            self._passed, self._leader = (*self._passed, newest), line
+        self._id, self._top = update.last_id, top
+        if newest == top:
             return [BookUnchanged(self._native, update.last_id, self._topic)]
         return [BookUpdated(self._native, update.last_id, update.exchange_us, bids, asks, self._topic)]
 

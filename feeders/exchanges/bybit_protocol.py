@@ -104,7 +104,7 @@ class CounterSync:
         self._id: int | None = None
         self._past: set[int] = set()
         self._started: set[int] = set()
-        """Lines that have sent changes after their snapshot."""
+        """Lines whose first snapshot came, since the start or the last loss."""
 
     @property
     def update_id(self) -> int | None:
@@ -172,6 +172,8 @@ class CounterSync:
             return NOTHING
         self._id = None
         self._past.clear()
+        # Each line that asks anew gets another first snapshot.
+        self._started.clear()
         return [BookLost(self._native, reason), ResubscribeNeeded(self._native)]
 
 

@@ -135,6 +135,19 @@ def test_the_first_snapshot_of_a_further_line_never_goes_back() -> None:
     assert protocol.update_id("BTCUSDT") == 11
 
 
+def test_a_lost_book_that_both_lines_ask_for_anew_never_goes_back() -> None:
+    protocol = _live(0, 1)
+    protocol.receive(_message("snapshot", 10, BIDS, ASKS), line=1)
+    protocol.receive(_message("delta", 12, [], []), line=0)
+    protocol.receive(_message("delta", 12, [], []), line=1)
+    assert protocol.update_id("BTCUSDT") is None
+    protocol.receive(_message("snapshot", 20, BIDS, ASKS), line=0)
+    protocol.receive(_message("delta", 21, [["100.0", "8"]], []), line=0)
+
+    assert protocol.receive(_message("snapshot", 20, BIDS, ASKS), line=1) == ()
+    assert protocol.update_id("BTCUSDT") == 21
+
+
 def test_the_last_line_takes_the_book_with_it() -> None:
     protocol = _live(0, 1)
 

@@ -54,6 +54,19 @@ def test_another_book_with_the_same_id_is_taken() -> None:
     assert events == [BookUpdated(NATIVE, 100, None, ((99.0, 5.0),), tuple(ASKS))]
 
 
+def test_of_two_books_with_the_same_id_a_slower_line_brings_none_back() -> None:
+    first, second = depth_snapshot(100), depth_snapshot(100, bids=[(99.0, 5.0)])
+    sync = new_sync(LINE, OTHER_LINE)
+    for book in (first, second):
+        sync.receive_update(book, LINE)
+
+    assert [list(sync.receive_update(book, OTHER_LINE)) for book in (first, second)] == [
+        [],
+        [BookUnchanged(NATIVE, 100)],
+    ]
+    assert list(sync.receive_update(first, LINE)) == [BookUpdated(NATIVE, 100, None, tuple(BIDS), tuple(ASKS))]
+
+
 def test_an_older_book_is_ignored() -> None:
     sync = live_at(100)
 
