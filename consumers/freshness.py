@@ -76,15 +76,15 @@ class FeederLife:
 
     def __init__(self) -> None:
         self._heard: dict[str, tuple[float, str, frozenset[str]]] = {}
-        self._listening_since: float | None = None
+        self._listening: dict[object, float] = {}
 
-    def listen(self, now: float) -> None:
-        """Heartbeats can be heard from now on."""
-        self._listening_since = now
+    def listen(self, now: float, listener: object = None) -> None:
+        """Heartbeats can be heard from now on, by one of several who listen."""
+        self._listening[listener] = now
 
-    def lose(self) -> None:
-        """Heartbeats cannot be heard until further notice."""
-        self._listening_since = None
+    def lose(self, listener: object = None) -> None:
+        """It cannot hear heartbeats until further notice."""
+        self._listening.pop(listener, None)
 
     def hear(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
         """A heartbeat came."""
@@ -99,6 +99,6 @@ class FeederLife:
             serving = name == feeder or (serves_exchange == exchange and symbol in serves)
             if serving and now - at <= FEEDER_LIMIT:
                 return True
-        if self._listening_since is None or now - self._listening_since <= FEEDER_LIMIT:
-            return None
-        return False
+        # A list of its own: other threads may be changing it.
+        since = max(list(self._listening.values()), default=now)
+        return None if now - since <= FEEDER_LIMIT else False

@@ -117,7 +117,7 @@ class BusReader:
         finally:
             if not self.trouble:
                 self.trouble = "stopped"
-            self._table.feeders.lose()
+            self._table.feeders.lose(self._table)
             self._wake.close()
             self._woken.close()
             self.ended = True
@@ -139,7 +139,7 @@ class BusReader:
                 self._told.add(lost)
                 logger.warning("%s; connecting again", lost)
             self.trouble = lost
-            self._table.feeders.lose()
+            self._table.feeders.lose(self._table)
             if not self._was_ready or self._sharded:
                 return
             self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311

@@ -100,7 +100,7 @@ class BusStream:
         self._still_since = since if self._still_since is None else self._still_since
         if now - since > FEEDER_LIMIT / 2:
             # The heartbeats of that time have yet to be read.
-            self._table.feeders.listen(now)
+            self._table.feeders.listen(now, self._table)
 
     def waiting_since(self, now: float) -> float:
         """Since when an answer is due; now if none is."""
@@ -226,6 +226,6 @@ class BusStream:
     def _on_acknowledged(self, channel: bytes, now: float) -> None:
         self._unsubscribed.pop(channel, None)
         if channel == self._heartbeats:
-            self._table.feeders.listen(now)
+            self._table.feeders.listen(now, self._table)
         elif book := self._table.by_key.get(channel):
             self._on_subscribed(book, now)

@@ -113,3 +113,15 @@ def test_the_nodes_share_books_and_heartbeats_but_each_has_its_own_clock() -> No
     assert right.book("BTC-USDT") is left.book("BTC-USDT")
     assert left.feeders is right.feeders is whole.feeders
     assert right.clock.local(5_000_000) is None
+
+
+def test_a_node_that_leaves_the_cluster_makes_no_other_deaf() -> None:
+    whole = BusTable("binance", NAMES)
+    left, right = NodeTable(whole), NodeTable(whole)
+    for node in (left, right):
+        node.feeders.listen(1.0, node)
+
+    right.feeders.lose(right)
+    assert whole.feeders.alive("A", "binance", "BTC-USDT", 10.0) is False
+    left.feeders.lose(left)
+    assert whole.feeders.alive("A", "binance", "BTC-USDT", 10.0) is None
