@@ -174,3 +174,30 @@ def test_a_quote_names_its_topic_in_every_event() -> None:
     assert sync.receive_update(depth_snapshot(3, bids=[(101.0, 1.0)]), LINE) == [
         BookLost(NATIVE, "bids and asks cross", "quote")
     ]
+
+
+def test_a_newer_book_may_equal_one_that_went_before() -> None:
+    first, second, third = [(99.0, 1.0)], [(99.0, 2.0)], [(99.0, 3.0)]
+    sync = live_at(100, LINE, OTHER_LINE)
+    for bids in (first, second):
+        sync.receive_update(depth_snapshot(100, bids=bids), LINE)
+
+    assert sync.receive_update(depth_snapshot(101, bids=first), OTHER_LINE) == [
+        BookUpdated(NATIVE, 101, None, tuple(first), tuple(ASKS))
+    ]
+    sync.receive_update(depth_snapshot(101, bids=second), OTHER_LINE)
+    sync.receive_update(depth_snapshot(102, bids=third), OTHER_LINE)
+    assert sync.receive_update(depth_snapshot(102, bids=first), LINE) == [
+        BookUpdated(NATIVE, 102, None, tuple(first), tuple(ASKS))
+    ]
+
+
+def test_of_one_id_the_line_that_brought_the_newest_book_may_go_back_and_another_bring_a_further_one() -> None:
+    first, second, third = [(99.0, 1.0)], [(99.0, 2.0)], [(99.0, 3.0)]
+    sync = new_sync(LINE, OTHER_LINE)
+    sync.receive_update(depth_snapshot(100, bids=first), LINE)
+
+    for bids, line in ((second, OTHER_LINE), (first, OTHER_LINE), (third, LINE)):
+        assert sync.receive_update(depth_snapshot(100, bids=bids), line) == [
+            BookUpdated(NATIVE, 100, None, tuple(bids), tuple(ASKS))
+        ]
