@@ -74,7 +74,7 @@ def _is_silent(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.AnnAssign):
         return statement.value is None
     text = ast.unparse(statement)
-    return text.startswith(("__slots__", "if TYPE_CHECKING", "Quantities =", "Arrival =", "DepthChange ="))
+    return text.startswith(("__slots__", "if TYPE_CHECKING", "Quantities =", "Arrival =", "_Top =", "DepthChange ="))
 
 
 def _removable(statement: ast.stmt) -> bool:
