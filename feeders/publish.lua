@@ -7,6 +7,7 @@
 -- Ids and times stay strings: Lua prints large numbers with an exponent. As doubles they are exact below 2^53.
 
 local HEAD = '\142\161v\001\163seq\207'
+local LEVELS = '\164bids' -- where the levels begin, which end the message
 local TWIN_LIMIT = 3000000 -- a twin heard within this time still stands behind the book
 local STAND_LIMIT = 10000000 -- nobody confirmed for this time: nobody stands behind the book any more
 local CLOSED_SECONDS = 86400
@@ -35,10 +36,17 @@ elseif exists then
         if stored_state == 'live' and not (same_feeder and kind == 'new') then
             if same_feeder then
                 redis.call('HSET', key, 'confirmed_us', now_text)
-            else
-                redis.call('HSET', key, 'confirmed_us', now_text, 'feeder', feeder, 'twin_us', confirmed)
+                return 2
             end
-            return 2
+            -- Two books may have one id where that is a time: of the stored one only the same levels are a sign.
+            local levels = string.sub(ARGV[10], string.find(ARGV[10], LEVELS, 1, true) or 1)
+            if string.sub(redis.call('HMGET', key, 'book')[1] or '', -#levels) == levels then
+                redis.call('HSET', key, 'confirmed_us', now_text, 'feeder', feeder, 'twin_us', confirmed)
+                return 2
+            end
+            if now - (tonumber(confirmed) or 0) < TWIN_LIMIT then
+                return 0
+            end
         end
     elseif id < stored_id then
         local abandoned = stored_state == 'closed' or now - (tonumber(confirmed) or 0) > STAND_LIMIT

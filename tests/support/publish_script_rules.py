@@ -205,6 +205,29 @@ class PublishScriptRules:
 
         assert bus.stored().bids == ((98.0, 3.0),)
 
+    @pytest.mark.parametrize("order", ["AABB", "ABAB", "ABBA"])
+    def test_of_two_books_with_one_id_from_two_lines_the_second_stays(self, bus: Bus, order: str) -> None:
+        waiting = {feeder: [9.0, 9.5] for feeder in order}
+
+        bids = []
+        for feeder in order:
+            submitted = book(update_id=100, feeder=feeder, bids=((waiting[feeder].pop(0), 1.0),))
+            bus.submit_book("new", submitted)
+            bids.append(bus.stored().bids[0][0])
+
+        assert bids == sorted(bids)
+        assert bids[-1] == 9.5
+
+    @pytest.mark.parametrize(("seconds", "reply"), [(2, REFUSED), (4, ACCEPTED)])
+    def test_other_levels_at_one_id_are_no_confirmation(self, bus: Bus, seconds: int, reply: int) -> None:
+        bus.submit_book("new", book(update_id=100, feeder="A", bids=((9.0, 1.0), (8.0, 1.0))))
+        bus.set(confirmed_us=bus.server_us() - seconds * 1_000_000)
+
+        other = book(update_id=100, feeder="B", bids=((9.0, 1.0), (8.0, 2.0)))
+
+        assert bus.submit_book("again", other) == reply
+        assert bus.field("feeder") == ("A" if reply == REFUSED else "B")
+
     def test_a_late_book_of_a_twin_is_refused_but_heard(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)
 
