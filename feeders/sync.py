@@ -57,7 +57,7 @@ class BookSync(Protocol):
 
     @property
     def is_behind(self) -> bool:
-        """Whether a later update came already, and the next one may still come by another line."""
+        """Whether the book may be older than what came: the next update may still come by another line, or ids fell."""
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Changes of the book, or a whole book where the venue sends those."""
@@ -111,8 +111,8 @@ class RangeSync:
 
     @property
     def is_behind(self) -> bool:
-        """Whether a later update came already, and the next one may still come by another line."""
-        return bool(self._ahead)
+        """Whether the book may be older than what came: the next update may still come by another line, or ids fell."""
+        return bool(self._ahead) or self._ids.falling
 
     def start(self) -> Sequence[Event]:
         """The subscription works: ask for the first snapshot. A quiet symbol may send no update for minutes."""
@@ -294,6 +294,11 @@ class _LineIds:
         self._newest: dict[int, int] = {}
         self._fallen = 0
 
+    @property
+    def falling(self) -> bool:
+        """Whether the last id was below one that its own line brought before."""
+        return self._fallen > 0
+
     def started_again(self, update_id: int, line: int) -> bool:
         """Take note of one id; True once enough have fallen in a row."""
         if update_id >= self._newest.get(line, 0):
@@ -304,11 +309,13 @@ class _LineIds:
         if self._fallen <= _MAX_FALLEN:
             return False
         self._newest.clear()
+        self._fallen = 0
         return True
 
     def forget(self, line: int) -> None:
         """The line is gone; another connection may take its number."""
         self._newest.pop(line, None)
+        self._fallen = 0
 
 
 _Top = tuple[Sequence[DepthChange], Sequence[DepthChange]]
@@ -337,8 +344,8 @@ class ReplaceSync:
 
     @property
     def is_behind(self) -> bool:
-        """Never: every message is the newest book."""
-        return False
+        """Whether the book may be older than what came: ids fell."""
+        return self._ids.falling
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Take the book unless a newer one is here already."""

@@ -92,7 +92,7 @@ class BinanceProtocol:
         return self._syncs[topic, native].update_id
 
     def is_behind(self, native: str, topic: Topic = "book") -> bool:
-        """Whether a later update came by one line, and the one before it may still come by another."""
+        """Whether the book or quote may be older than what its lines brought."""
         return self._syncs[topic, native].is_behind
 
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:

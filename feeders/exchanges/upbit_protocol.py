@@ -54,8 +54,8 @@ class UpbitProtocol:
         return self._books[native].update_id
 
     def is_behind(self, native: str, topic: Topic = "book") -> bool:
-        """Never: every frame is the newest book."""
-        return False
+        """Whether the book may be older than what its lines brought."""
+        return self._books[native].is_behind
 
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """One message that asks for everything, whichever symbols it is for: it replaces the message before."""

@@ -56,7 +56,7 @@ class VenueProtocol(Protocol):
         """Where the book or quote is; None while there is none to trust."""
 
     def is_behind(self, native: str, topic: Topic = "book") -> bool:
-        """Whether a later update came by one line, and the one before it may still come by another."""
+        """Whether the book or quote may be older than what its lines brought."""
 
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """The control messages that ask for everything wanted of these symbols, None for all."""

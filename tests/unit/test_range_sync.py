@@ -366,6 +366,40 @@ def test_a_new_connection_may_start_with_lower_ids() -> None:
     assert sync.receive_snapshot(depth_snapshot(30), LIMIT) == [updated(30)]
 
 
+def test_ids_that_fall_leave_open_whether_the_book_is_the_newest() -> None:
+    """In a quiet market it takes long until so many have fallen that the book is lost."""
+    sync = live_at(1_000)
+    sync.receive_update(depth_update(1_001), LINE)
+    assert not sync.is_behind
+
+    sync.receive_update(depth_update(7), LINE)
+    assert sync.is_behind
+
+    sync.receive_update(depth_update(1_002), LINE)
+    assert not sync.is_behind
+
+
+def test_what_a_slower_line_brings_late_leaves_nothing_open() -> None:
+    sync = live_at(1_000, LINE, OTHER_LINE)
+    for update_id in (1_001, 1_002):
+        sync.receive_update(depth_update(update_id), LINE)
+
+    sync.receive_update(depth_update(1_001), OTHER_LINE)
+
+    assert not sync.is_behind
+
+
+def test_the_end_of_a_line_whose_ids_fell_leaves_nothing_open() -> None:
+    sync = live_at(1_000, LINE, OTHER_LINE)
+    for update_id in (1_001, 7):
+        sync.receive_update(depth_update(update_id), LINE)
+
+    lose_line(sync, LINE)
+
+    assert sync.update_id == 1_001
+    assert not sync.is_behind
+
+
 def test_ids_that_start_again_while_a_snapshot_is_awaited_do_not_block_it() -> None:
     sync = waiting_with(depth_update(1_000), depth_update(1_001), depth_update(1), depth_update(2))
 

@@ -98,6 +98,16 @@ def test_ids_that_stay_low_on_their_own_line_are_a_new_beginning() -> None:
     assert sync.receive_update(depth_snapshot(22), LINE) == [BookUnchanged(NATIVE, 22)]
 
 
+def test_ids_that_fall_leave_open_whether_the_book_is_the_newest() -> None:
+    sync = live_at(100)
+
+    sync.receive_update(depth_snapshot(99, bids=[(1.0, 1.0)]), LINE)
+    assert sync.is_behind
+
+    sync.receive_update(depth_snapshot(101), LINE)
+    assert not sync.is_behind
+
+
 def test_a_few_old_books_in_a_row_are_no_new_beginning() -> None:
     sync = live_at(1_000)
 
