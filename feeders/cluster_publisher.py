@@ -63,6 +63,8 @@ class ClusterPublisher:
         self._look = asyncio.Event()
         self._housed = asyncio.Event()
         self._away = False
+        self._moves: list[tuple[Place, str]] = []
+        """What nodes said of slots that others have now, not followed yet."""
 
     @property
     def connected(self) -> bool:
@@ -146,8 +148,8 @@ class ClusterPublisher:
 
     def _use(self, slots: SlotMap) -> None:
         """Bring every book to the node that has its slot now."""
-        self._slots = slots
-        for place in slots.places - self._nodes.keys():
+        self._slots, places = slots, slots.places
+        for place in places - self._nodes.keys():
             self._open(place)
         for book, node in list(self._books.items()):
             owner = self._owner(self._names.of(*book))
@@ -161,7 +163,7 @@ class ClusterPublisher:
                 for trade in node.take_out_trades(*stream):
                     owner.submit_trade(trade)
         used = {*self._books.values(), *self._streams.values()}
-        for place in [place for place, node in self._nodes.items() if place not in slots.places and node not in used]:
+        for place in [place for place, node in self._nodes.items() if place not in places and node not in used]:
             logger.warning("%s:%d has no slots of the cluster any more", *place)
             del self._nodes[place]
             self._tasks.pop(place).cancel()
@@ -187,9 +189,19 @@ class ClusterPublisher:
 
     def _moved(self, asked: Place, error: str) -> None:
         """A node said that another one has a slot now; the other nodes may not all know yet."""
-        with contextlib.suppress(ValueError):
-            self._use(self._slots.moved(error, asked))
+        self._moves.append((asked, error))
+        if len(self._moves) == 1:
+            # It says so of each of its books, one by one: followed together once all of it was heard.
+            asyncio.get_running_loop().call_soon(self._follow_moves)
         self._look.set()
+
+    def _follow_moves(self) -> None:
+        moves, self._moves = self._moves, []
+        slots = self._slots
+        for asked, error in moves:
+            with contextlib.suppress(ValueError):
+                slots = slots.moved(error, asked)
+        self._use(slots)
 
     def _house_all(self) -> None:
         homeless, self._homeless = self._homeless, {}

@@ -46,4 +46,6 @@ class SlotMap:
         """The same after a node answered `MOVED 3999 host:port`. Raises ValueError if that is not what it says."""
         _, slot, where = error.split(" ")[:3]
         host, _, port = where.rpartition(":")
-        return SlotMap({**self._places, int(slot): (host or asked[0], int(port))}.items())
+        after = SlotMap()
+        after._places = {**self._places, int(slot): (host or asked[0], int(port))}
+        return after

@@ -197,7 +197,35 @@ async def test_who_has_a_slot_is_believed_to_the_node_that_had_it(world: World) 
 
         world.node(LEFT).on_moved(f"MOVED {slot_of(name.encode())} right:7001")
 
-        assert world.node(RIGHT).submitted == [new(1)]
+        await await_for(lambda: world.node(RIGHT).submitted == [new(1)])
+
+
+async def test_all_that_a_node_says_at_once_of_moved_slots_is_followed_in_one_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With hundreds of books, following each by itself keeps everything else waiting for seconds."""
+    symbols = [BTC, ETH, "SOL-USDT"]
+    world.slots = owned_by(LEFT, {"another": RIGHT})
+    uses: list[SlotMap] = []
+    async with running(world) as publisher:
+        await await_for(lambda: publisher.connected)
+        for symbol in symbols:
+            publisher.submit(new(1, symbol))
+        world.node(LEFT).pending = new(1)
+        world.slots = None
+        use = publisher._use
+
+        def counted(slots: SlotMap) -> None:
+            uses.append(slots)
+            use(slots)
+
+        monkeypatch.setattr(publisher, "_use", counted)
+
+        for symbol in symbols:
+            world.node(LEFT).on_moved(f"MOVED {slot_of(NAMES.book('binance', symbol).encode())} right:7001")
+        await await_for(lambda: len(world.node(RIGHT).submitted) == len(symbols))
+
+    assert len(uses) == 1
 
 
 async def test_a_book_stays_where_it_was_while_nobody_has_its_slot(world: World) -> None:
