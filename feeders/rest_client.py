@@ -93,9 +93,10 @@ class RestClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        """Give the connections back."""
-        if self._session is not None:
-            await self._session.close()
+        """Give the connections back; the next request opens others."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def url(self, path: str, parameters: Mapping[str, str | int]) -> str:
         """The address of a request, as people and recordings get it."""

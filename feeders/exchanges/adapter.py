@@ -126,6 +126,7 @@ class FeedAdapter(BaseWebSocketClient):
             if requests is not None:
                 requests.cancel()
                 await asyncio.gather(requests, return_exceptions=True)
+                await self.close()  # what the last requests opened again
 
     async def close(self) -> None:
         """Close the socket; harmless if it is closed."""

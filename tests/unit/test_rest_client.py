@@ -176,6 +176,14 @@ async def test_an_answer_is_the_body_and_its_weight_is_spent() -> None:
         assert world.client.budget.spent == 5
 
 
+async def test_after_its_connections_were_closed_it_opens_others() -> None:
+    async with served(HttpResponse(200, b"1")) as world:
+        await world.get()
+        await world.client.close()
+
+        assert await world.get() == b"1"
+
+
 async def test_a_request_may_have_less_patience_than_others() -> None:
     never = asyncio.Event()
 
