@@ -37,6 +37,9 @@ _ENVELOPE_BYTES = 80
 
 MAX_STREAMS_PER_REQUEST = 150
 
+MAX_UNANSWERED = 500
+"""Requests remembered until they are answered: many times what connections ask at once. Lost ones never are."""
+
 MAX_FRAME_BYTES = 1 << 20
 """Many times what the busiest symbol sends in one message."""
 
@@ -266,6 +269,7 @@ class BinanceProtocol:
         self._request_id += 1
         names = dict.fromkeys(stream.partition("@")[0] for stream in streams)
         self._requests[self._request_id] = tuple(self._natives[name] for name in names)
+        self._requests.pop(self._request_id - MAX_UNANSWERED, None)
         message = {"method": "SUBSCRIBE", "params": streams, "id": self._request_id}
         return Request(self._request_id, msgspec.json.encode(message).decode())
 

@@ -83,6 +83,14 @@ def trade_frame(**changes: Any) -> bytes:
 # Asking for streams.
 
 
+def test_requests_that_are_never_answered_do_not_pile_up() -> None:
+    protocol = BinanceProtocol(["BTCUSDT"], FeedOptions())
+    for _ in range(2_000):
+        protocol.subscribe()
+
+    assert len(protocol._requests) <= 1_000
+
+
 def test_a_subscription_names_every_stream_in_lower_case_with_an_id() -> None:
     (request,) = new_protocol("BTCUSDT", "ETHUSDT").subscribe()
 
