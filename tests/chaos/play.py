@@ -66,6 +66,8 @@ class _Play:
             raise RuntimeError(f"books were not live within {_START_LIMIT:g} s of the start:\n{self._stage.log}")
         if self._scenario.feeders > 1:
             await self._until_all_feeders_live()
+        if self._scenario.reader_process:
+            await self._until_reader_follows()
         outcomes: list[Outcome] = []
         deadline = time.monotonic() + seconds
         while not outcomes or time.monotonic() < deadline:
@@ -142,6 +144,14 @@ class _Play:
         while not await asyncio.to_thread(self._stage.feeders_live):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"a feeder has not all its books:\n{self._stage.log}")
+            await asyncio.sleep(LOOK_INTERVAL)
+
+    async def _until_reader_follows(self) -> None:
+        """A reader that is stopped before it follows any book would miss nothing."""
+        deadline = time.monotonic() + _START_LIMIT
+        while not await asyncio.to_thread(self._stage.reader_follows):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the second reader gets no books")
             await asyncio.sleep(LOOK_INTERVAL)
 
     async def _counts_later(self, before: dict[str, int], wanted: dict[str, int]) -> dict[str, int]:

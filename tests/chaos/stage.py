@@ -125,6 +125,10 @@ class Stage:
         live = {pid for pid, states in beats if states and set(json.loads(states).values()) == {"live"}}
         return pids <= live
 
+    def reader_follows(self) -> bool:
+        """Whether the second reader gets books: it looks for new ones now and then."""
+        return self._reader_count("received") > 0
+
     async def restart_feeder(self) -> None:
         """Another first feeder, as somebody would start it by hand."""
         await asyncio.to_thread(self._replace_feeder)
@@ -142,7 +146,7 @@ class Stage:
             "connects_refused": status["connects_refused"],
             "faults_played": sum(status["faults_played"].values()),
         }
-        return counts | ({"reader_reconnects": self._reader_reconnects()} if self._reader is not None else {})
+        return counts | ({"reader_reconnects": self._reader_count("reconnects")} if self._reader is not None else {})
 
     def _direct_url(self, way: str) -> str:
         url: str = getattr(self.exchange, _REQUEST_WAYS[way]) if way in _REQUEST_WAYS else self.server.url
@@ -187,9 +191,9 @@ class Stage:
         else:
             await proxy.change(Network(**{name: getattr(way, name) for name in Network.__struct_fields__}))
 
-    def _reader_reconnects(self) -> int:
+    def _reader_count(self, name: str) -> int:
         assert self._reader is not None
         with redis.Redis.from_url(self.server.url, decode_responses=True) as client:
             for key in client.scan_iter(match=f"md:consumer:*-{self._reader.pid}-*"):
-                return int(client.hget(key, "reconnects") or 0)
+                return int(client.hget(key, name) or 0)
         return 0
