@@ -42,12 +42,16 @@ class Heartbeat:
         self._registered: frozenset[str] = frozenset()
         self._written_at: float | None = None
         self._told: set[type[BaseException]] = set()
+        self._beating: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            # In a task of its own: redis-py forgets at times that it was cancelled, and this one must end then.
+            self._beating = asyncio.create_task(self._beat())
+            await asyncio.wait((self._beating,))
             try:
-                await self._beat()
+                self._beating.result()
                 self._told.clear()
             except CONTROL_ERRORS as error:
                 # That it is a replica is what the publisher says already.
@@ -58,6 +62,8 @@ class Heartbeat:
 
     async def end(self) -> None:
         """Take the sign of life away: this feeder stopped on purpose."""
+        if self._beating is not None:
+            await asyncio.wait((self._beating,))
         with contextlib.suppress(*CONTROL_ERRORS):
             await self._redis.delete(self._names.feeder(self._make().feeder))
         await self._redis.aclose()
