@@ -71,6 +71,11 @@ class ClusterPublisher:
         """Whether every node that has slots is connected."""
         return bool(self._nodes) and all(node.connected for node in self._nodes.values())
 
+    @property
+    def well(self) -> bool:
+        """Whether every node that has slots is connected and refuses nothing."""
+        return bool(self._nodes) and all(node.well for node in self._nodes.values())
+
     def submit(self, submission: Submission) -> None:
         """Send it as soon as this turn of the loop ends, unless a newer one of the same book comes before."""
         place = _place_of(submission)

@@ -31,6 +31,9 @@ from schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
 
+CLOSED_BY_US = "connection closed by us"
+"""Why books are lost when a feed is stopped, which is nothing to tell anybody."""
+
 OnSnapshot = Callable[[OrderBookSnapshot, Topic], None]
 OnTrade = Callable[[Trade], None]
 
@@ -147,7 +150,7 @@ class Feed:
         self._losing_line = True
         self._handle(self.protocol.lose_line(line, reason), received_us)
         self._losing_line = False
-        if self.counters.lost > lost:
+        if self.counters.lost > lost and reason != CLOSED_BY_US:
             logger.info("%s: %d books lost: %s", self.exchange, self.counters.lost - lost, reason)
 
     def current(self, topic: Topic, native: str) -> OrderBookSnapshot:

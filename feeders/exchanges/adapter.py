@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 from feeders.errors import WebSocketTimeoutError
 from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from feeders.exchanges.venue import FeedOptions, Venue, adapter_module
-from feeders.feed import Feed, OnTrade, SnapshotSource
+from feeders.feed import CLOSED_BY_US, Feed, OnTrade, SnapshotSource
 from feeders.line_race import LineRace
 from feeders.rest_client import RestClient
 from feeders.snapshot_fetcher import SnapshotFetcher
@@ -113,7 +113,7 @@ class FeedAdapter(BaseWebSocketClient):
     async def receive_loop(self) -> None:
         """Drain until the connection is lost, then tell the feed. Snapshots of its own are fetched meanwhile."""
         requests = asyncio.create_task(self._own_requests[1].run()) if self._own_requests else None
-        reason, on_lost = "connection closed by us", None
+        reason, on_lost = CLOSED_BY_US, None
         try:
             await super().receive_loop()
         except Exception as error:

@@ -75,6 +75,7 @@ class Readers:
         self._exchange = exchange
         self._readers = [Reader(url, name, symbols) for _ in range(count)]
         self._report = Report()
+        self._stopped = False
 
     def start(self) -> None:
         """Return once each has every book."""
@@ -89,12 +90,19 @@ class Readers:
 
     def restart_one(self) -> None:
         """Stop the last reader and start it again."""
-        provider = self._readers[-1].provider
-        provider.stop()
+        self._readers[-1].provider.stop()
+        self._stopped = True
+        self.start_stopped()
+
+    def start_stopped(self) -> None:
+        """Start the last reader if it is stopped; while the server is away, that has to be tried again."""
+        if not self._stopped:
+            return
         try:
-            provider.start()
+            self._readers[-1].provider.start()
         except ConnectionError:
-            self._report.reconnects += 1  # The server is away: tried again with the next restart.
+            return
+        self._stopped = False
 
     def report(self) -> Report:
         """Judge what came since the last report, and say how everything stands."""
@@ -167,6 +175,7 @@ def main() -> None:
         if over:
             readers.stop()
             return
+        readers.start_stopped()
         if time.monotonic() >= restart_at:
             restart_at += RESTART_INTERVAL
             readers.restart_one()
