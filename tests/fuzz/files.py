@@ -81,7 +81,9 @@ def _calibration(data: bytes) -> None:
 def _url(data: bytes) -> None:
     url = _text(data)
     shown = masked(url)
-    assert not any(len(word) > 8 and url.count(word) == 1 and word in shown for word in secrets_of(url))
+    # What stands in the URL twice may be the user's name too; line ends are no part of a URL.
+    bare = url.translate(dict.fromkeys(b"\t\r\n"))
+    assert not any(len(word) > 8 and bare.count(word) == 1 and word in shown for word in secrets_of(url))
     with_password(url, "s3cret/@:")
     if "ssl_" in url or "rediss" in url:
         return  # It would read whatever file is named, or all the authorities of this machine.
