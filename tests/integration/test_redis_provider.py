@@ -18,7 +18,7 @@ from schemas.snapshot import BookStatus, StoredState
 from schemas.wire import HEAD, encode
 from tests.support.builders import book
 from tests.support.provider_sources import silent_server
-from tests.support.waiting import wait_for
+from tests.support.waiting import await_for, wait_for
 from tests.support.writer import BusWriter
 
 HUNDRED = [f"S{number}-USDT" for number in range(100)]
@@ -518,6 +518,11 @@ def test_a_reader_is_seen_while_it_lives(redis_url: str, client: redis.Redis) ->
     wait_for(lambda: client.keys("md:consumer:*") == [])
 
 
+def newest(provider: RedisMarketDataProvider) -> int:
+    book = provider.get_latest_snapshot("BTC")
+    return 0 if book is None else book.update_id
+
+
 async def test_every_update_is_handed_out_or_counted_as_merged(redis_url: str, client: redis.Redis) -> None:
     writer = BusWriter(client)
     writer.update(update_id=1)
@@ -529,10 +534,11 @@ async def test_every_update_is_handed_out_or_counted_as_merged(redis_url: str, c
         async for snapshot, conflated in provider.updates("BTC"):
             handed_out += 1
             merged += conflated
-            await asyncio.sleep(0.001)
             if snapshot.update_id == 401:
                 break
-        await submitting
+            # A slow reader: it comes for the next one when all have arrived.
+            await submitting
+            await await_for(lambda: newest(provider) == 401, 10, "the last update")
 
     assert handed_out + merged == 401
     assert merged > 0
