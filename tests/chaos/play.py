@@ -90,6 +90,7 @@ class _Play:
         failures = await self._stays_lost(symbols) if fault.never else []
         recovered = None if fault.never else await self._recovery(symbols, ended, _GIVE_UP * self._patience)
         await stage.calm()
+        beside = sorted(set(seen.not_live).difference(symbols))  # a restart closes every book
         if fault.never:
             failures += await self._restart_feeder()
         if self._scenario.feeders > 1:
@@ -98,7 +99,7 @@ class _Play:
         counts = {name: after[name] - before.get(name, 0) for name in after}
         outcome = _outcome(fault.name, symbols, seen, recovered, counts)
         failures += _judge(fault, outcome, self._patience)
-        failures += [f"{symbol} was not hit and not live" for symbol in sorted(set(seen.not_live).difference(symbols))]
+        failures += [f"{symbol} was not hit and not live" for symbol in beside]
         failures += ["a feeder ended by itself"] if stage.dead_feeders else []
         outcome.failures.extend(failures)
         return outcome
@@ -127,10 +128,13 @@ class _Play:
         return None
 
     async def _stays_lost(self, symbols: Sequence[str]) -> list[str]:
-        """Whether the books are still lost after a while."""
-        await asyncio.sleep(3 * _CALM)
-        now, not_live = time.monotonic(), self._watch.seen.not_live
-        return [f"{name} is live" for name in symbols if name not in not_live or now - not_live[name][1] > _CALM]
+        """Those books that are not told to be lost again and again for a while."""
+        since, not_live = time.monotonic(), self._watch.seen.not_live
+        missing = set(symbols)
+        while missing and time.monotonic() < since + 4 * _CALM:
+            await asyncio.sleep(LOOK_INTERVAL)
+            missing = {name for name in symbols if name not in not_live or not_live[name][1] < since + 2 * _CALM}
+        return [f"{name} is live" for name in sorted(missing)]
 
     async def _restart_feeder(self) -> list[str]:
         await self._stage.restart_feeder()
