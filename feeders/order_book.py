@@ -1,6 +1,6 @@
 """Price levels of one symbol, kept current by absolute quantities."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from schemas.snapshot import Levels
@@ -17,15 +17,18 @@ _PRUNE_SLACK = 250
 _NEAR_EDGE = 0.25
 """Share of a snapshot's levels beyond the published ones that, when only they are left, are few."""
 
+_NEAR_TOUCH = 32
+"""Levels looked through first. Most changes are there, and what was just used is fast to reach."""
+
 _WORST = float("-inf")
 
 
 class BookSide:
-    """One side of a book.
+    """One side of a book: two lists that go together, sorted keys and their levels.
 
-    Levels are keyed by price times `sign` (bids +1, asks -1), so that on both sides the best level has the
-    greatest key and stands at the end of the sorted keys, where insertion is cheap. Keys are never computed
-    otherwise: the same decimal text always gives the same float.
+    The key is the price times `sign` (bids +1, asks -1), so that on both sides the best level has the greatest
+    key and stands at the end, where insertion is cheap. Keys are never computed otherwise: the same decimal text
+    always gives the same float.
 
     What is known ends at an edge: beyond it levels may exist that no update has mentioned since.
     """
@@ -36,7 +39,7 @@ class BookSide:
         self._sign = float(sign)
         self._depth = depth
         self._keys: list[float] = []
-        self._levels: dict[float, DepthChange] = {}
+        self._levels: list[DepthChange] = []
         self._bound = self._near = self._edge = _WORST
         self.top: Levels = ()
         """The best `depth` levels."""
@@ -61,13 +64,14 @@ class BookSide:
 
     def levels(self) -> Levels:
         """Every level, best first."""
-        return tuple([self._levels[key] for key in reversed(self._keys)])
+        return tuple(self._levels[::-1])
 
     def replace(self, levels: Sequence[DepthChange], limit: int) -> None:
         """Forget everything and take these best `limit` levels; if they are fewer, the side has no more."""
         sign = self._sign
-        self._levels = {sign * level[0]: level for level in levels if level[1]}
-        self._keys = keys = sorted(self._levels)
+        known = {sign * level[0]: level for level in levels if level[1]}
+        self._keys = keys = sorted(known)
+        self._levels = [known[key] for key in keys]
         self._near = self._edge = _WORST
         if keys and len(levels) >= limit:
             spare = max(len(keys) - self._depth, 0)
@@ -79,13 +83,18 @@ class BookSide:
         sign, keys, levels, bound = self._sign, self._keys, self._levels, self._bound
         touched = False
         for change in changes:
-            key = sign * change[0]
+            key, count = sign * change[0], len(keys)
+            near = count > _NEAR_TOUCH and key >= keys[-_NEAR_TOUCH]
+            place = bisect_left(keys, key, count - _NEAR_TOUCH if near else 0)
+            known = place < count and keys[place] == key
             if change[1]:
-                if key not in levels:
-                    insort(keys, key)
-                levels[key] = change
-            elif levels.pop(key, None) is not None:
-                del keys[bisect_left(keys, key)]
+                if known:
+                    levels[place] = change
+                else:
+                    keys.insert(place, key)
+                    levels.insert(place, change)
+            elif known:
+                del keys[place], levels[place]
             else:
                 continue
             if key >= bound:
@@ -97,15 +106,12 @@ class BookSide:
         return touched
 
     def _refresh_top(self) -> None:
-        depth, keys, levels = self._depth, self._keys, self._levels
-        self.top = tuple([levels[key] for key in keys[: -depth - 1 : -1]])
+        depth, keys = self._depth, self._keys
+        self.top = tuple(self._levels[: -depth - 1 : -1])
         self._bound = keys[-depth] if len(keys) >= depth else _WORST
 
     def _prune(self) -> None:
-        worst = self._keys[:-MAX_LEVELS]
-        del self._keys[:-MAX_LEVELS]
-        for key in worst:
-            del self._levels[key]
+        del self._keys[:-MAX_LEVELS], self._levels[:-MAX_LEVELS]
         self._edge = max(self._edge, self._keys[0])
         self._near = max(self._near, self._edge)
 
