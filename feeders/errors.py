@@ -2,11 +2,15 @@
 
 
 class WebSocketError(Exception):
-    """Base of the three below."""
+    """Base of those below."""
 
 
 class WebSocketConnectionError(WebSocketError):
     """The connection could not be made, or is gone: connect again."""
+
+
+class WebSocketUnreachableError(WebSocketConnectionError):
+    """Nobody answered at all, not even to refuse: trying again costs the exchange nothing."""
 
 
 class WebSocketTimeoutError(WebSocketError):

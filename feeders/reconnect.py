@@ -7,7 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
-from feeders.errors import WebSocketConnectionError, WebSocketError, WebSocketTimeoutError
+from feeders.errors import (
+    WebSocketConnectionError,
+    WebSocketError,
+    WebSocketTimeoutError,
+    WebSocketUnreachableError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +27,16 @@ _TURN_LOOK = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """Exponential backoff in seconds; `max_attempts` counts failures in a row, None retries for ever."""
+    """Exponential backoff in seconds; `max_attempts` counts failures in a row, None retries for ever.
+
+    The first `steady` attempts that nobody answers do not lengthen the delay.
+    """
 
     initial: float = 1.0
     multiplier: float = 2.0
     maximum: float = 30.0
     max_attempts: int | None = None
+    steady: int = 0
 
     def delay(self, failures: int, chance: float) -> float:
         """Seconds to wait after this many failures in a row; `chance` in [0, 1) spreads it over 50 to 100 %."""
@@ -92,7 +101,7 @@ class Keeper(Generic[LineT]):
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError if the policy has a limit and it is reached."""
-        failures = 0
+        failures = unanswered = 0
         while True:
             try:
                 await self.line.connect()
@@ -100,10 +109,12 @@ class Keeper(Generic[LineT]):
                 failures = await self._stay()
             except (WebSocketConnectionError, WebSocketTimeoutError) as error:
                 self.failure = str(error)
-                failures = 1 if self.line.has_valid_data else failures + 1
+                failures, unanswered = (1, 0) if self.line.has_valid_data else (failures + 1, unanswered)
+                if isinstance(error, WebSocketUnreachableError) and unanswered < self.policy.steady:
+                    unanswered += 1
                 if self.policy.max_attempts is not None and failures > self.policy.max_attempts:
                     raise GaveUpError(f"gave up after {self.policy.max_attempts} attempts in a row: {error}") from error
-                delay = self.policy.delay(failures, self.chance())
+                delay = self.policy.delay(max(failures - unanswered, 1), self.chance())
                 self.reconnects += 1
                 # Once when it breaks; whoever watches a longer outage reads the heartbeat.
                 level = logging.WARNING if failures == 1 else logging.DEBUG

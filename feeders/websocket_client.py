@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidMessage, WebSocketException
 
-from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError
+from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnreachableError
 from schemas.url_secrets import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,9 @@ class BaseWebSocketClient(ABC):
             raise WebSocketTimeoutError(f"{masked(self.url)} did not answer within {self.timeout:g} s") from error
         except (OSError, WebSocketException) as error:
             told = redacted(error, secrets_of(self.url))
-            raise WebSocketConnectionError(f"cannot connect to {masked(self.url)}: {told}") from error
+            unanswered = isinstance(error, OSError | InvalidMessage)
+            kind = WebSocketUnreachableError if unanswered else WebSocketConnectionError
+            raise kind(f"cannot connect to {masked(self.url)}: {told}") from error
         now = time.monotonic()
         self.opened_at = self.last_frame = self.last_pong = now
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import feeders.reconnect
-from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError
+from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnreachableError
 from feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
 from tests.support.waiting import await_for
 
@@ -33,7 +33,7 @@ class World:
         self.lines: list[Line] = []
         self.happened: list[str] = []
         self.slept: list[float] = []
-        self.refusals: list[str] = []
+        self.refusals: list[str | WebSocketUnreachableError] = []
         self.keeper: Keeper[Line] = Keeper(Line(self), ReconnectPolicy(), self.sleep, chance=lambda: 1.0)
         self.task: asyncio.Task[None] | None = None
 
@@ -79,7 +79,8 @@ class Line:
         self.connects += 1
         self.has_valid_data = False
         if self.world.refusals:
-            raise WebSocketConnectionError(self.world.refusals.pop(0))
+            refusal = self.world.refusals.pop(0)
+            raise WebSocketConnectionError(refusal) if isinstance(refusal, str) else refusal
         self.world.happened.append(f"open {self.number}")
 
     async def subscribe(self) -> None: ...
@@ -119,6 +120,30 @@ async def test_failures_in_a_row_are_waited_out_ever_longer(world: World) -> Non
 
     assert world.slept == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
     assert (world.keeper.reconnects, world.keeper.failure) == (6, "f")
+
+
+async def test_attempts_that_nobody_answers_do_not_lengthen_the_delay_for_a_while(world: World) -> None:
+    nobody = WebSocketUnreachableError("refused")
+    world.refusals = [nobody, nobody, "busy", "busy", nobody, nobody, nobody]
+    world.start(ReconnectPolicy(steady=3))
+
+    await world.reads(0)
+
+    assert world.slept == [1.0, 1.0, 1.0, 2.0, 2.0, 4.0, 8.0]
+
+
+async def test_after_valid_data_attempts_that_nobody_answers_are_steady_again(world: World) -> None:
+    nobody = WebSocketUnreachableError("refused")
+    world.refusals = [nobody, nobody]
+    world.start(ReconnectPolicy(steady=1))
+    line = await world.reads(0)
+    line.has_valid_data = True
+    world.refusals = [nobody, nobody]
+
+    line.lose()
+    await await_for(lambda: line.connects == 6)
+
+    assert world.slept == [1.0, 1.0, 1.0, 1.0, 2.0]
 
 
 async def test_valid_data_resets_the_delay_and_a_handshake_does_not(world: World) -> None:
