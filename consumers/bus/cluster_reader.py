@@ -84,7 +84,7 @@ class ClusterReader:
         """
         if self._decided.wait(timeout) and not self.trouble:
             return
-        if not any(not node.trouble for node in self._nodes.values()):
+        if not any(not node.trouble for node in list(self._nodes.values())):
             raise BusConnectionError(self.trouble or f"{self._servers.masked} has no books yet to be found")
 
     def stop(self) -> None:
