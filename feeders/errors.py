@@ -9,8 +9,8 @@ class WebSocketConnectionError(WebSocketError):
     """The connection could not be made, or is gone: connect again."""
 
 
-class WebSocketUnreachableError(WebSocketConnectionError):
-    """Nobody answered at all, not even to refuse: trying again costs the exchange nothing."""
+class WebSocketUnavailableError(WebSocketConnectionError):
+    """Nobody is there: no answer, or that of a gateway (5xx). Nobody refused us, so we may soon try again."""
 
 
 class WebSocketTimeoutError(WebSocketError):

@@ -27,7 +27,7 @@ class ConnectionSettings:
 
     heartbeat_interval: float = 30.0
     timeout: float = 10.0
-    policy: ReconnectPolicy = field(default_factory=lambda: ReconnectPolicy(steady=30))
+    policy: ReconnectPolicy = field(default_factory=lambda: ReconnectPolicy(steady=20))
     lines: int = 1
 
 

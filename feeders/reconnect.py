@@ -11,7 +11,7 @@ from feeders.errors import (
     WebSocketConnectionError,
     WebSocketError,
     WebSocketTimeoutError,
-    WebSocketUnreachableError,
+    WebSocketUnavailableError,
 )
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _TURN_LOOK = 0.1
 class ReconnectPolicy:
     """Exponential backoff in seconds; `max_attempts` counts failures in a row, None retries for ever.
 
-    The first `steady` attempts that nobody answers do not lengthen the delay.
+    The first `steady` attempts during an outage, where nobody is there to refuse us, do not lengthen the delay.
     """
 
     initial: float = 1.0
@@ -101,7 +101,7 @@ class Keeper(Generic[LineT]):
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError if the policy has a limit and it is reached."""
-        failures = unanswered = 0
+        failures = outages = 0
         while True:
             try:
                 await self.line.connect()
@@ -109,12 +109,12 @@ class Keeper(Generic[LineT]):
                 failures = await self._stay()
             except (WebSocketConnectionError, WebSocketTimeoutError) as error:
                 self.failure = str(error)
-                failures, unanswered = (1, 0) if self.line.has_valid_data else (failures + 1, unanswered)
-                if isinstance(error, WebSocketUnreachableError) and unanswered < self.policy.steady:
-                    unanswered += 1
+                failures, outages = (1, 0) if self.line.has_valid_data else (failures + 1, outages)
+                if isinstance(error, WebSocketUnavailableError) and outages < self.policy.steady:
+                    outages += 1
                 if self.policy.max_attempts is not None and failures > self.policy.max_attempts:
                     raise GaveUpError(f"gave up after {self.policy.max_attempts} attempts in a row: {error}") from error
-                delay = self.policy.delay(max(failures - unanswered, 1), self.chance())
+                delay = self.policy.delay(max(failures - outages, 1), self.chance())
                 self.reconnects += 1
                 # Once when it breaks; whoever watches a longer outage reads the heartbeat.
                 level = logging.WARNING if failures == 1 else logging.DEBUG

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidMessage, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, WebSocketException
 
-from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnreachableError
+from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
 from schemas.url_secrets import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
@@ -101,8 +101,7 @@ class BaseWebSocketClient(ABC):
             raise WebSocketTimeoutError(f"{masked(self.url)} did not answer within {self.timeout:g} s") from error
         except (OSError, WebSocketException) as error:
             told = redacted(error, secrets_of(self.url))
-            unanswered = isinstance(error, OSError | InvalidMessage)
-            kind = WebSocketUnreachableError if unanswered else WebSocketConnectionError
+            kind = WebSocketUnavailableError if _is_outage(error) else WebSocketConnectionError
             raise kind(f"cannot connect to {masked(self.url)}: {told}") from error
         now = time.monotonic()
         self.opened_at = self.last_frame = self.last_pong = now
@@ -188,3 +187,9 @@ class BaseWebSocketClient(ABC):
         if self._socket is None:
             raise WebSocketConnectionError("not connected: call connect() first")
         return self._socket
+
+
+def _is_outage(error: Exception) -> bool:
+    if isinstance(error, InvalidStatus):
+        return error.response.status_code >= 500
+    return isinstance(error, OSError | InvalidMessage)

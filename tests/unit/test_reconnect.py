@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import feeders.reconnect
-from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnreachableError
+from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
 from feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
 from tests.support.waiting import await_for
 
@@ -33,7 +33,7 @@ class World:
         self.lines: list[Line] = []
         self.happened: list[str] = []
         self.slept: list[float] = []
-        self.refusals: list[str | WebSocketUnreachableError] = []
+        self.refusals: list[str | WebSocketUnavailableError] = []
         self.keeper: Keeper[Line] = Keeper(Line(self), ReconnectPolicy(), self.sleep, chance=lambda: 1.0)
         self.task: asyncio.Task[None] | None = None
 
@@ -122,8 +122,8 @@ async def test_failures_in_a_row_are_waited_out_ever_longer(world: World) -> Non
     assert (world.keeper.reconnects, world.keeper.failure) == (6, "f")
 
 
-async def test_attempts_that_nobody_answers_do_not_lengthen_the_delay_for_a_while(world: World) -> None:
-    nobody = WebSocketUnreachableError("refused")
+async def test_an_outage_does_not_lengthen_the_delay_for_a_while(world: World) -> None:
+    nobody = WebSocketUnavailableError("refused")
     world.refusals = [nobody, nobody, "busy", "busy", nobody, nobody, nobody]
     world.start(ReconnectPolicy(steady=3))
 
@@ -132,8 +132,8 @@ async def test_attempts_that_nobody_answers_do_not_lengthen_the_delay_for_a_whil
     assert world.slept == [1.0, 1.0, 1.0, 2.0, 2.0, 4.0, 8.0]
 
 
-async def test_after_valid_data_attempts_that_nobody_answers_are_steady_again(world: World) -> None:
-    nobody = WebSocketUnreachableError("refused")
+async def test_after_valid_data_the_next_outage_is_tried_steadily_again(world: World) -> None:
+    nobody = WebSocketUnavailableError("refused")
     world.refusals = [nobody, nobody]
     world.start(ReconnectPolicy(steady=1))
     line = await world.reads(0)
