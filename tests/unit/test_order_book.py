@@ -301,6 +301,20 @@ def test_publishing_as_many_levels_as_there_are_to_know_does_not_start_near_the_
     assert not side.nears_edge
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 34, 80])
+def test_a_level_is_found_wherever_it_stands(sign: int, count: int) -> None:
+    levels = {float(price): 1.0 for price in range(1, count + 1)}
+
+    for price in (half / 2 for half in range(1, 2 * count + 2)):
+        side = BookSide(sign, DEPTH)
+        side.replace(list(levels.items()), limit=count + 1)
+        for quantity in (2.0, 3.0, 0.0):
+            side.apply([(price, quantity)])
+            expected = {known: size for known, size in (levels | {price: quantity}).items() if size}
+            assert side.levels() == tuple(sorted(expected.items(), reverse=sign > 0))
+
+
 # Against a dict and a sort, for every input.
 
 PRICES = st.integers(1, 30).map(float)
