@@ -19,7 +19,7 @@ new_key="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
         -addext "basicConstraints=critical,CA:TRUE,pathlen:0" -addext "keyUsage=critical,keyCertSign,cRLSign"
     openssl req $new_key -keyout server.key -out server.csr -subj "/CN=bookbus server"
     printf '%s\n' "subjectAltName=$names" "basicConstraints=critical,CA:FALSE" "keyUsage=critical,digitalSignature" \
-        "extendedKeyUsage=serverAuth" "authorityKeyIdentifier=keyid" > server.ext
+        "extendedKeyUsage=serverAuth,clientAuth" "authorityKeyIdentifier=keyid" > server.ext
     openssl x509 -req -in server.csr -extfile server.ext -CA ca.crt -CAkey ca.key -CAcreateserial -days 825 -out server.crt
 } 2> openssl.log || {
     cat openssl.log >&2
