@@ -1,6 +1,7 @@
 """Which server feeders write to: the one that a URL names, or the primary that Sentinels know."""
 
 import random
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,12 +14,13 @@ from redis.exceptions import RedisError
 from feeders.redis_address import RedisAddress, parse_address
 from feeders.resp import RedisConnectionError
 from schemas.bus_url import BusServers, parse_servers
-from schemas.url_secrets import masked
+from schemas.url_secrets import masked, redacted, secrets_of
 
 Locate = Callable[[], Awaitable[RedisAddress]]
 """Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
 
 SENTINEL_TIMEOUT = 0.5
+_NO_TLS = re.compile(r"\[SSL[^(]+")
 
 
 def locator(url: str) -> Locate:
@@ -28,7 +30,7 @@ def locator(url: str) -> Locate:
         raise ValueError("a cluster is many servers at once")
     if servers.kind == "sentinel":
         parse_address(servers.url(servers.places[0]))
-        return lambda: _ask_sentinels(servers, masked(url))
+        return lambda: _ask_sentinels(servers, url)
     refuse_replicas(servers)
     address = parse_address(url)
 
@@ -52,8 +54,20 @@ class Sentinels(Sentinel):
         try:
             host, port = await super().discover_master(service_name)
         except MasterNotFoundError:
-            raise MasterNotFoundError(f"none of these Sentinels knows a primary of {service_name} that is up") from None
+            distrust = await self._distrust()
+            raise MasterNotFoundError(
+                f"none of these Sentinels knows a primary of {service_name} that is up{distrust}"
+            ) from None
         return host, port
+
+    async def _distrust(self) -> str:
+        """Why the first of them is not trusted, which the library does not tell; empty if that is no reason."""
+        try:
+            await self.sentinels[0].sentinel_masters()
+        except RedisError as error:
+            found = _NO_TLS.search(str(error))
+            return f" ({found[0].strip()})" if found else ""
+        return ""
 
 
 def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:
@@ -79,10 +93,10 @@ def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:
     )
 
 
-async def _ask_sentinels(servers: BusServers, shown: str) -> RedisAddress:
+async def _ask_sentinels(servers: BusServers, url: str) -> RedisAddress:
     try:
         async with sentinels_of(servers) as sentinels:
             place = await sentinels.discover_master(servers.service)
     except (RedisError, OSError) as error:
-        raise RedisConnectionError(f"{shown}: {error}") from None
+        raise RedisConnectionError(f"{masked(url)}: {redacted(error, secrets_of(url))}") from None
     return parse_address(servers.url(place))

@@ -1,6 +1,7 @@
 """A client for what is asked now and then, whatever servers the bus is made of."""
 
 import random
+import re
 from typing import Any
 
 import redis
@@ -17,6 +18,7 @@ CONTROL_ERRORS = (redis.RedisError, RedisClusterException, OSError)
 """What such a client raises when the servers fail it."""
 
 _SENTINEL_TIMEOUT = 0.5
+_NO_TLS = re.compile(r"\[SSL[^(]+")
 
 
 def control_client(url: str, timeout: float, *, decode_responses: bool = False) -> Any:
@@ -46,7 +48,18 @@ class Sentinels(Sentinel):
         try:
             return super().discover_master(service_name)  # type: ignore[no-untyped-call]
         except MasterNotFoundError:
-            raise MasterNotFoundError(f"none of the Sentinels knows a primary of {service_name} that is up") from None
+            raise MasterNotFoundError(
+                f"none of the Sentinels knows a primary of {service_name} that is up{self._distrust()}"
+            ) from None
+
+    def _distrust(self) -> str:
+        """Why the first of them is not trusted, which the library does not tell; empty if that is no reason."""
+        try:
+            self.sentinels[0].sentinel_masters()
+        except redis.RedisError as error:
+            found = _NO_TLS.search(str(error))
+            return f" ({found[0].strip()})" if found else ""
+        return ""
 
 
 def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:

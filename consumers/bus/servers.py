@@ -7,12 +7,12 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
-from consumers.bus.address import BusAddress, BusConnectionError
+from consumers.bus.address import BusAddress, BusConnectionError, foreign
 from consumers.bus.control_client import sentinels_of
 from consumers.bus.link import BusLink
 from consumers.freshness import elapsed
 from schemas.bus_url import Place, parse_servers
-from schemas.url_secrets import masked
+from schemas.url_secrets import masked, redacted, secrets_of
 
 _LIMIT = 0.5
 _PROBES = 3
@@ -24,6 +24,7 @@ class BusServers:
 
     def __init__(self, url: str) -> None:
         self.masked = masked(url)
+        self._secrets = secrets_of(url)
         self.servers = parse_servers(url)
         # Refused now rather than when it is needed.
         self._addresses = [BusAddress.parse(single) for single in self.servers.urls()]
@@ -72,29 +73,33 @@ class BusServers:
             if self.servers.nearest:
                 found += sentinels.discover_slaves(self.servers.service)  # type: ignore[no-untyped-call]
             return found
-        except (RedisError, OSError):
-            raise BusConnectionError(f"none of the Sentinels of {self.masked} knows a primary that is up") from None
+        except (RedisError, OSError) as error:
+            raise BusConnectionError(f"{self.masked}: {redacted(error, self._secrets)}") from None
         finally:
             for client in sentinels.sentinels:
                 client.close()
 
     def _nearest_of(self, candidates: Iterable[BusAddress]) -> BusAddress:
-        distances = [(self._distance(address), number, address) for number, address in enumerate(candidates)]
-        known = [(distance, number, address) for distance, number, address in distances if distance is not None]
+        known, troubles = [], []
+        for number, address in enumerate(candidates):
+            try:
+                known.append((self._distance(address), number, address))
+            except BusConnectionError as error:
+                troubles.append(str(error))
         if not known:
-            raise BusConnectionError(f"none of the servers of {self.masked} answers and is in step with its primary")
+            raise BusConnectionError(f"none of the servers of {self.masked} can be read from: {troubles[0]}")
         return min(known)[2]
 
-    def _distance(self, address: BusAddress) -> float | None:
-        """Seconds to the server and back; None if it is away or unfit."""
+    def _distance(self, address: BusAddress) -> float:
+        """Seconds to the server and back. Raises BusConnectionError if it is away or unfit."""
         try:
             with closing(BusLink(address, _NAME, _LIMIT)) as link:
                 (role,) = link.ask([("ROLE",)], _LIMIT)
-                if self.unfit(role):
-                    return None
+                if trouble := self.unfit(role):
+                    raise BusConnectionError(f"{address.masked}: {trouble}")
                 return min(_round_trip(link) for _ in range(_PROBES))
-        except (BusConnectionError, hiredis.ProtocolError):
-            return None
+        except hiredis.ProtocolError as error:
+            raise foreign(address, error) from error
 
 
 class ClusterNode(BusServers):
