@@ -1,9 +1,10 @@
 """Several real servers that make one bus: a primary with replicas, watched by Sentinels, and a cluster."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ SERVICE = "bus"
 LIMIT = 20.0
 # Any other server than the one found first: BOOKBUS_TEST_SERVER=/usr/bin/redis-server
 BINARY = Path(os.environ["BOOKBUS_TEST_SERVER"]) if "BOOKBUS_TEST_SERVER" in os.environ else None
+MakeServer = Callable[..., LocalServer]
+"""A server with these options, not started yet."""
+_PLAIN: MakeServer = partial(LocalServer, binary=BINARY)
 
 _SENTINEL = """
 sentinel monitor {service} 127.0.0.1 {port} 2
@@ -77,20 +81,17 @@ class Watched(Replicated):
 
 
 @contextmanager
-def replicated(replicas: int = 1) -> Iterator[Replicated]:
+def replicated(replicas: int = 1, make: MakeServer = _PLAIN) -> Iterator[Replicated]:
     with ExitStack() as stack:
-        yield Replicated(_replicated(stack, replicas))
+        yield Replicated(_replicated(stack, replicas, make))
 
 
 @contextmanager
-def watched(replicas: int = 1) -> Iterator[Watched]:
+def watched(replicas: int = 1, make: MakeServer = _PLAIN) -> Iterator[Watched]:
     with ExitStack() as stack:
-        servers = _replicated(stack, replicas)
+        servers = _replicated(stack, replicas, make)
         configuration = _SENTINEL.format(service=SERVICE, port=servers[0].port)
-        sentinels = [
-            stack.enter_context(LocalServer(configuration=configuration, options=["--sentinel"], binary=BINARY))
-            for _ in range(3)
-        ]
+        sentinels = [stack.enter_context(make(configuration=configuration, options=["--sentinel"])) for _ in range(3)]
         for sentinel in sentinels:
             wait_for(lambda sentinel=sentinel: _knows_all(sentinel, replicas), LIMIT, "Sentinels that know all")  # type: ignore[misc]
         yield Watched(servers, sentinels)
@@ -131,9 +132,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(primaries: int = 3) -> Iterator[Cluster]:
+def cluster(primaries: int = 3, make: MakeServer = _PLAIN) -> Iterator[Cluster]:
     with ExitStack() as stack:
-        servers = [stack.enter_context(_cluster_node()) for _ in range(2 * primaries)]
+        servers = [stack.enter_context(_cluster_node(make)) for _ in range(2 * primaries)]
         fleet = Cluster(servers[:primaries], servers[primaries:])
         bounds = [number * SLOTS // primaries for number in range(primaries + 1)]
         for server, first, end in zip(fleet.primaries, bounds, bounds[1:], strict=False):
@@ -151,12 +152,12 @@ def cluster(primaries: int = 3) -> Iterator[Cluster]:
         yield fleet
 
 
-def _cluster_node() -> LocalServer:
+def _cluster_node(make: MakeServer) -> LocalServer:
     options = [
         *("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1500"),
         *("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"),
     ]
-    return LocalServer(binary=BINARY, options=options)
+    return make(options=options)
 
 
 def _replicates(replica: LocalServer, primary_id: str) -> bool:
@@ -179,12 +180,12 @@ def _owner_port(server: LocalServer, slot: int) -> int | None:
     return next((int(primary[1]) for first, last, primary, *_ in ranges if first <= slot <= last), -1)
 
 
-def _replicated(stack: ExitStack, replicas: int) -> list[LocalServer]:
+def _replicated(stack: ExitStack, replicas: int, make: MakeServer) -> list[LocalServer]:
     # A replica asks again each second, so that tests need not wait; Redis and Valkey differ in which word they know.
-    primary = stack.enter_context(LocalServer(binary=BINARY, options=["--repl-diskless-sync-delay", "0"]))
+    primary = stack.enter_context(make(options=["--repl-diskless-sync-delay", "0"]))
     following = ["--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0"]
     servers = [primary]
-    servers += [stack.enter_context(LocalServer(binary=BINARY, options=following)) for _ in range(replicas)]
+    servers += [stack.enter_context(make(options=following)) for _ in range(replicas)]
     for replica in servers[1:]:
         wait_for(lambda replica=replica: ask(replica, "ROLE")[3] == "connected", LIMIT, "replicas in step")  # type: ignore[misc]
     return servers
