@@ -17,6 +17,9 @@ _SHORT_HOLD = 2.0
 _UNANSWERED = 13.0
 """A subscription that is not answered ends its connection after ten seconds."""
 
+_ONE_CONNECTION = 5.0
+"""Seconds in which a fault of subscriptions meets the connection after a reset, and not the one after that."""
+
 _NOT_JUDGED = {
     "binance": (),
     # Of two books in one millisecond the exchange's truth keeps the later one. A book without bids is a book that
@@ -87,8 +90,8 @@ def _connection_faults(dice: random.Random, exchange: str) -> list[tuple[tuple[d
         (({"kind": "slow_drip", "value": 20_000},), 5.0),
         (({"kind": "reset"},), _SHORT_HOLD),
         (({"kind": "cold_restart"},), _SHORT_HOLD),
-        (({"kind": "subscribe_ignored"}, {"kind": "reset"}), _UNANSWERED),
-        (({"kind": "ack_error"}, {"kind": "reset"}), _UNANSWERED),
+        (({"kind": "subscribe_ignored", "seconds": _ONE_CONNECTION}, {"kind": "reset"}), _UNANSWERED),
+        (({"kind": "ack_error", "seconds": _ONE_CONNECTION}, {"kind": "reset"}), _UNANSWERED),
         (({"kind": "refuse_connections", "seconds": 3.0}, {"kind": "reset"}), 4.0),
         (({"kind": "refuse_connections", "seconds": 3.0, "value": "http"}, {"kind": "reset"}), 4.0),
         *((({"kind": "close", "value": code},), _SHORT_HOLD) for code in (1000, 1001, 1006, 1011)),
@@ -96,7 +99,7 @@ def _connection_faults(dice: random.Random, exchange: str) -> list[tuple[tuple[d
     if exchange == "binance":
         found += [
             (({"kind": "server_shutdown", "value": 1.0},), 3.0),
-            (({"kind": "ack_lost"}, {"kind": "reset"}), _UNANSWERED),
+            (({"kind": "ack_lost", "seconds": _ONE_CONNECTION}, {"kind": "reset"}), _UNANSWERED),
             (({"kind": "ack_delayed", "value": 1.0}, {"kind": "reset"}), 4.0),
         ]
     return found
