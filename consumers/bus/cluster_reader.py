@@ -59,7 +59,8 @@ class ClusterReader:
         self._slots = SlotMap()
         self._nodes: dict[Place, BusReader] = {}
         self._following: dict[Place, frozenset[str]] = {}
-        self._lost: set[Place] = set()
+        self._lost: dict[Place, str] = {}
+        """Nodes whose connection ended or could not be made, and why."""
         self._away = self._unlisted = ""
         self._listed = False
         self._announces = True
@@ -172,7 +173,7 @@ class ClusterReader:
 
     def _let_go(self, place: Place, node: BusReader) -> None:
         if node.ended and place not in self._lost:
-            self._lost.add(place)
+            self._lost[place] = node.trouble
             logger.warning("%s; connecting again", node.trouble)
         node.stop()
         del self._nodes[place], self._following[place]
@@ -197,7 +198,8 @@ class ClusterReader:
 
     def _judge(self, homeless: int) -> None:
         """Say what is wrong, if anything is."""
-        troubles = [node.trouble for node in self._nodes.values() if node.trouble]
+        # One that is tried again has nothing to tell yet.
+        troubles = [self._lost.get(place, node.trouble) for place, node in self._nodes.items() if node.trouble]
         if homeless:
             troubles.append(f"{homeless} books are in slots that no node of {self._servers.masked} has")
         if self._wanted is None and self._unlisted:
