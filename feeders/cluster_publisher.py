@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from feeders.cluster_map import ask_slots
 from feeders.conflator import Submission
 from feeders.events import Topic
 from feeders.publish_counters import PublisherCounters
 from feeders.publisher import TRADES_CAPACITY, Publisher
-from feeders.redis_address import parse_address
 from feeders.resp import RedisConnectionError
+from feeders.servers.address import parse_address
+from feeders.servers.cluster_map import ask_slots
 from schemas.bus_url import Place, parse_servers
 from schemas.cluster_slots import SlotMap
 from schemas.redis_names import RedisNames

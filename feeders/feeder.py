@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from feeders.auditor import auditor_of
+from feeders.audit.auditor import auditor_of
 from feeders.cluster_publisher import publisher_of
 from feeders.conflator import Submission
 from feeders.events import Topic

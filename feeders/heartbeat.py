@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 from redis.exceptions import ReadOnlyError
 
-from feeders.control_client import CONTROL_ERRORS, control_client
+from feeders.servers.control_client import CONTROL_ERRORS, control_client
 from feeders.settings import is_made_up
 from schemas.heartbeat import HEARTBEAT_INTERVAL, HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
 from schemas.redis_names import RedisNames

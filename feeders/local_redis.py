@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from feeders.redis_process import (
+from feeders.servers.process import (
     HOST,
     LOG_NAME,
     START_LIMIT,

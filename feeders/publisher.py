@@ -13,10 +13,10 @@ from feeders.conflator import Conflator, Submission
 from feeders.events import Topic
 from feeders.publish_counters import PublisherCounters
 from feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, load_command, script_sha
-from feeders.redis_link import RedisLink
-from feeders.redis_locator import locator
 from feeders.resp import REPLY_TIMEOUT, Reply, RespConnection
-from feeders.server_errors import RECONNECT_KINDS, ErrorLog, error_kind, explain
+from feeders.servers.errors import RECONNECT_KINDS, ErrorLog, error_kind, explain
+from feeders.servers.link import RedisLink
+from feeders.servers.locator import locator
 from feeders.trade_queue import TradeQueue
 from schemas.redis_names import RedisNames
 from schemas.trade import Trade

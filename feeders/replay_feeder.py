@@ -6,11 +6,11 @@ from pathlib import Path
 
 from feeders.cluster_publisher import publisher_of
 from feeders.conflator import Submission
-from feeders.control_client import control_client
 from feeders.events import Topic
 from feeders.exchanges.venue import FeedOptions
 from feeders.heartbeat import refuse_mixed_prefix
 from feeders.replay import Pace, ReplayResult, replay
+from feeders.servers.control_client import control_client
 from feeders.settings import unique_feeder_id
 from schemas.capture import CaptureFrame
 from schemas.redis_names import RedisNames

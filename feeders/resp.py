@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import hiredis
 
-from feeders.redis_address import RedisAddress
+from feeders.servers.address import RedisAddress
 from schemas.url_secrets import redacted
 
 Reply = bytes | int | list[Any] | hiredis.ReplyError | None

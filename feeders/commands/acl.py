@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from feeders.access_rules import ROLES, acl_file
 from feeders.commands.options import PREFIX_DEFAULT, Prefix, fail
+from feeders.servers.access_rules import ROLES, acl_file
 from schemas.redis_names import RedisNames
 
 EXAMPLES = """

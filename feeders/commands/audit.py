@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from feeders.control_client import CONTROL_ERRORS, control_client
+from feeders.servers.control_client import CONTROL_ERRORS, control_client
 from schemas.heartbeat import AuditReport, SymbolAudit
 from schemas.redis_names import RedisNames
 from schemas.url_secrets import masked, redacted, secrets_of

@@ -11,7 +11,7 @@ from rich.table import Table
 from feeders.commands.options import fail, run_until_signal
 from feeders.demo import DEMO_SYMBOLS, Demo, DemoError, Reader, Verdict
 from feeders.local_redis import private_server
-from feeders.redis_process import LocalRedisError
+from feeders.servers.process import LocalRedisError
 
 EXAMPLES = """
 Local exchange, feeder, private server and two readers in processes of their own, with a live table.

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from feeders.control_client import CONTROL_ERRORS, control_client
+from feeders.servers.control_client import CONTROL_ERRORS, control_client
 from schemas.heartbeat import LineReport
 from schemas.redis_names import RedisNames
 from schemas.url_secrets import masked, redacted, secrets_of

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from redis.exceptions import AuthenticationError
 
-from feeders.control_client import CONTROL_ERRORS, control_client
+from feeders.servers.control_client import CONTROL_ERRORS, control_client
 from feeders.settings import DEFAULT_REDIS_URL
 from feeders.shard import parse_shard
 from feeders.symbol_selection import SymbolSelection, parse_selection

@@ -6,8 +6,8 @@ import typer
 
 from feeders.commands.options import fail
 from feeders.local_redis import LocalServer
-from feeders.redis_process import LocalRedisError
-from feeders.shared_redis import SHARED_PORT, start_shared, stop_shared
+from feeders.servers.process import LocalRedisError
+from feeders.servers.shared import SHARED_PORT, start_shared, stop_shared
 
 EXAMPLES = """
 Run the embedded server and print its URL; Ctrl-C stops it.

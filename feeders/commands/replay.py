@@ -21,9 +21,9 @@ from feeders.commands.options import (
 from feeders.commands.run import feed_options
 from feeders.exchanges.venue import FeedOptions
 from feeders.local_redis import private_server
-from feeders.redis_process import LocalRedisError
 from feeders.replay import ReplayError, ReplayResult
 from feeders.replay_feeder import ReplayFeeder
+from feeders.servers.process import LocalRedisError
 from schemas.redis_names import RedisNames
 
 logger = logging.getLogger(__name__)

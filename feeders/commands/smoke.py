@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from feeders.commands.options import fail
-from feeders.redis_process import LocalRedisError
+from feeders.servers.process import LocalRedisError
 from feeders.simulator.process import SimulatorError
 from feeders.smoke import Smoke, SmokeError, Source
 

@@ -6,10 +6,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from feeders.audit.price_watch import BestPrices
 from feeders.book_record import BookRecord
 from feeders.errors import WebSocketProtocolError
 from feeders.events import Event, SnapshotNeeded, Topic
-from feeders.price_watch import BestPrices
 from feeders.sync import DepthSnapshot
 from schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
 

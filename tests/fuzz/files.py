@@ -14,7 +14,7 @@ from consumers.paper.calibration_zones import parse_zones
 from consumers.paper.run_options import fees_of
 from feeders.capture_file import CaptureFile
 from feeders.commands.options import split_symbols
-from feeders.redis_address import parse_address
+from feeders.servers.address import parse_address
 from feeders.shard import parse_shard
 from feeders.symbol_selection import parse_selection
 from schemas.bus_url import parse_servers

@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 from consumers.__main__ import app as consumers_app
 from consumers.redis_provider import RedisMarketDataProvider
 from feeders.__main__ import app as feeders_app
-from feeders.access_rules import ROLES
 from feeders.local_redis import LocalServer
+from feeders.servers.access_rules import ROLES
 from feeders.simulator.binance import BinanceSimulator
 from schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from feeders import redis_process
 from feeders.local_redis import LocalRedisError, LocalServer, private_server
-from feeders.redis_process import HOST, LOG_NAME, find_server, identify
-from feeders.shared_redis import start_shared, stop_shared
+from feeders.servers import process as redis_process
+from feeders.servers.process import HOST, LOG_NAME, find_server, identify
+from feeders.servers.shared import start_shared, stop_shared
 from tests.support.waiting import wait_for
 
 
@@ -165,7 +165,7 @@ def test_a_server_dies_with_a_parent_that_was_killed() -> None:
 
 
 def test_the_shared_server_outlives_who_started_it_and_stops_when_told(cache: Path, free_port: int) -> None:
-    program = f"from feeders.shared_redis import start_shared\nprint(start_shared({free_port}))"
+    program = f"from feeders.servers.shared import start_shared\nprint(start_shared({free_port}))"
 
     started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

@@ -14,7 +14,7 @@ import redis
 
 from feeders.local_redis import LocalServer, private_server
 from feeders.publisher import Publisher, Submission
-from feeders.redis_process import HOST
+from feeders.servers.process import HOST
 from schemas.redis_names import RedisNames
 from schemas.trade import Trade
 from schemas.wire import decode

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from consumers.__main__ import app as consumers_app
 from feeders.__main__ import app as feeders_app
 from feeders.local_redis import free_port
-from feeders.redis_address import parse_address
 from feeders.resp import RedisConnectionError, open_connection
+from feeders.servers.address import parse_address
 from feeders.simulator.binance import BinanceSimulator
 from tests.support.feeder_process import feeder_process
 from tests.support.guarded_server import GuardedServer, guarded_server

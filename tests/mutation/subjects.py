@@ -24,7 +24,7 @@ class Subject(NamedTuple):
 
 def _module(name: str, *stages: tuple[str, ...]) -> Subject:
     return Subject(
-        _ROOT / "feeders" / f"{name}.py",
+        _ROOT / "feeders" / f"{name.replace('.', '/')}.py",
         python_mutants.mutants,
         partial(install_module, f"feeders.{name}"),
         tuple(tuple(f"{_UNIT}/test_{test}.py" for test in stage) for stage in stages),
@@ -39,7 +39,7 @@ SUBJECTS = {
     ),
     "order_book": _module("order_book", ("order_book", "range_sync"), ("book_record",), ("sync_model",)),
     "book_record": _module("book_record", ("book_record", "audit"), ("auditor",)),
-    "audit": _module("audit", ("audit",), ("auditor", "binance_audit")),
+    "audit": _module("audit.comparison", ("audit",), ("auditor", "binance_audit")),
     "publish_script": Subject(
         _ROOT / "feeders" / "publish.lua",
         lua_mutants.mutants,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from feeders.__main__ import app
-from feeders.access_rules import ROLES
 from feeders.local_redis import LocalServer
+from feeders.servers.access_rules import ROLES
 
 
 @dataclass(frozen=True, slots=True)

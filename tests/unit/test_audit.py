@@ -2,7 +2,7 @@
 
 import pytest
 
-from feeders.audit import compare
+from feeders.audit.comparison import compare
 from feeders.book_record import RecordedBook
 from schemas.heartbeat import SymbolAudit
 from schemas.snapshot import Levels

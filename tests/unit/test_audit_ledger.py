@@ -1,6 +1,6 @@
 """What audits found, summed, and whose turn is next."""
 
-from feeders.audit_ledger import WORST, AuditLedger, AuditTurns
+from feeders.audit.ledger import WORST, AuditLedger, AuditTurns
 from schemas.heartbeat import AuditReport, SymbolAudit
 
 EQUAL = SymbolAudit(matched=1, levels=200)

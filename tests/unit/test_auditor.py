@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from feeders.auditor import Auditor, AuditPace, auditor_of
+from feeders.audit.auditor import Auditor, AuditPace, auditor_of
+from feeders.audit.price_watch import BestPrices
 from feeders.events import SnapshotNeeded
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import Wiring
@@ -16,7 +17,6 @@ from feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
 from feeders.exchanges.venue import FeedOptions
 from feeders.feeder import Feeder
 from feeders.order_book import DepthChange
-from feeders.price_watch import BestPrices
 from feeders.rest_client import RestBlockedError, RestClient, RestError
 from feeders.settings import FeederSettings
 from feeders.symbol_selection import parse_selection

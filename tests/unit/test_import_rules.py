@@ -115,7 +115,7 @@ def test_consumers_import_feeders_only_in_the_direct_provider(name: str) -> None
     allowed = name == "consumers.direct_provider"
 
     assert touches(IMPORTS[name], {"tests"} if allowed else {"tests", "feeders"}) == []
-    assert touches(IMPORTS[name], {"feeders.local_redis", "feeders.redis_process", "feeders.shared_redis"}) == []
+    assert touches(IMPORTS[name], {"feeders.local_redis", "feeders.servers.process", "feeders.servers.shared"}) == []
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if is_pure(name)])

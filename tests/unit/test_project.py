@@ -19,7 +19,7 @@ from feeders.__main__ import app as feeders_app
 from feeders.feed import FeedCounters
 from feeders.heartbeat import counters_of
 from feeders.publish_counters import PublisherCounters
-from feeders.redis_process import server_command
+from feeders.servers.process import server_command
 from schemas.wire import encode, inspect
 from tests.support.builders import book
 

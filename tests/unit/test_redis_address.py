@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from feeders.redis_address import RedisAddress, parse_address
+from feeders.servers.address import RedisAddress, parse_address
 
 
 def plain(url: str) -> tuple[object, ...]:

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Iterable
 
-from feeders.redis_address import parse_address
 from feeders.resp import RedisConnectionError, open_connection
+from feeders.servers.address import parse_address
 from schemas.bus_url import BusServers, Place
 from schemas.cluster_slots import SlotMap
 

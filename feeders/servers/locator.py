@@ -11,8 +11,8 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from feeders.redis_address import RedisAddress, parse_address
 from feeders.resp import RedisConnectionError
+from feeders.servers.address import RedisAddress, parse_address
 from schemas.bus_url import BusServers, parse_servers
 from schemas.url_secrets import masked, redacted, secrets_of
 

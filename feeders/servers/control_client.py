@@ -9,8 +9,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
-from feeders.redis_address import parse_address
-from feeders.redis_locator import refuse_replicas, sentinels_of
+from feeders.servers.address import parse_address
+from feeders.servers.locator import refuse_replicas, sentinels_of
 from schemas.bus_url import parse_servers
 
 TIMEOUT = 2.0

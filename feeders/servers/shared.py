@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from feeders.redis_process import (
+from feeders.servers.process import (
     LOG_NAME,
     START_LIMIT,
     STOP_LIMIT,

@@ -6,8 +6,8 @@ import random
 from collections.abc import Awaitable, Callable
 
 from feeders.reconnect import ReconnectPolicy
-from feeders.redis_locator import Locate
 from feeders.resp import RedisConnectionError, RespConnection, open_connection
+from feeders.servers.locator import Locate
 
 logger = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from feeders.audit import UNMATCHED, compare
-from feeders.audit_ledger import AuditLedger, AuditTurns
+from feeders.audit.comparison import UNMATCHED, compare
+from feeders.audit.ledger import AuditLedger, AuditTurns
+from feeders.audit.price_watch import PriceWatch
 from feeders.book_record import BookRecord
 from feeders.errors import WebSocketProtocolError
 from feeders.events import SnapshotNeeded
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.venue import FeedOptions, VenueAudit
-from feeders.price_watch import PriceWatch
 from feeders.rest_client import RestBlockedError, RestError
 from feeders.sync import DepthSnapshot
 from schemas.heartbeat import SymbolAudit

@@ -1,0 +1,1 @@
+"""Books held against the exchange's own answers, in the background."""
