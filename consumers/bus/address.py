@@ -56,10 +56,13 @@ class BusAddress:
 
 def unreachable(address: BusAddress, error: OSError) -> BusConnectionError:
     """Nobody answers there, or nobody to be trusted."""
-    if isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLCertVerificationError):
         return BusConnectionError(
-            f"no TLS with {address.masked}: {error.reason or error}; ?ssl_ca_certs=FILE names a CA"
+            f"the certificate of {address.masked} is not to be trusted: {error.verify_message}; "
+            "?ssl_ca_certs=FILE names the CA that signed it"
         )
+    if isinstance(error, ssl.SSLError):
+        return BusConnectionError(f"no TLS with {address.masked}: {error.reason or error}")
     cause = error.strerror or str(error) or type(error).__name__
     return BusConnectionError(
         f"no Redis answers at {address.masked} ({cause.lower()}); "
