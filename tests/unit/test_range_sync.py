@@ -344,6 +344,7 @@ def test_ids_that_stay_low_on_their_own_line_lose_the_book() -> None:
 
     assert events == [BookLost(NATIVE, "update ids fell to 21"), FIRST_SNAPSHOT_NEEDED]
     assert sync.receive_snapshot(depth_snapshot(20), LIMIT) == [updated(21)]
+    assert not sync.is_behind
     for update_id in range(22, 80):
         assert sync.receive_update(depth_update(update_id), LINE) == [BookUnchanged(NATIVE, update_id)]
 
