@@ -168,11 +168,11 @@ class Keeper(Generic[LineT]):
                 raise WebSocketTimeoutError(f"the next one is not ready after {READY_LIMIT:g} s")
             # Both bring every update now. What the old one still has in flight arrives within the grace.
             await asyncio.wait((reading,), timeout=HANDOVER_GRACE)
+            self.line, self.handovers = successor, self.handovers + 1
+            await _stop(reading)
         except (asyncio.CancelledError, WebSocketTimeoutError):
             await _stop(next_reading)
             raise
-        self.line, self.handovers = successor, self.handovers + 1
-        await _stop(reading)
         logger.info("connection replaced without a gap")
         return next_reading
 

@@ -1,5 +1,6 @@
 """Fixtures for every test: a real server, private to this run."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 from feeders.local_redis import LocalServer, private_server
 
 pytest.register_assert_rewrite("tests.support.publish_script_rules")
+
+# Who is started in the background by a shell ignores Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a machine with other work.
 settings.register_profile("bookbus", settings(), deadline=None)

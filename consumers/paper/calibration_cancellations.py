@@ -1,5 +1,6 @@
 """How much of what is cancelled at a price stood ahead of an order that waits there."""
 
+import math
 from dataclasses import dataclass, field
 
 from schemas.snapshot import Levels, OrderBookSnapshot, Side
@@ -21,10 +22,10 @@ class Cancellation:
 
 def share_ahead(cancellations: list[Cancellation], horizon_us: int) -> float | None:
     """Share of the quantity that was older than an order which waits for a time uniform in the horizon."""
-    total = sum(cancellation.quantity for cancellation in cancellations)
+    total = math.fsum(cancellation.quantity for cancellation in cancellations)
     if not total:
         return None
-    return sum(one.quantity * min(one.age_us, horizon_us) for one in cancellations) / horizon_us / total
+    return math.fsum(one.quantity * min(one.age_us, horizon_us) for one in cancellations) / horizon_us / total
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ class _Queue:
     def update(self, displayed: float, traded: float, at_us: int) -> list[Cancellation]:
         """The level shows `displayed` after `traded` was taken from it. Returns what was recognised as cancelled."""
         self._serve(traded)
-        change = displayed - self._unknown - sum(quantity for _, quantity in self._known)
+        change = displayed - self._unknown - math.fsum(quantity for _, quantity in self._known)
         slack = _TOLERANCE * max(displayed, abs(change))
         if not displayed:
             gone, self._known, self._unknown = self._known, [], 0.0

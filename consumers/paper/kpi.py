@@ -1,5 +1,7 @@
 """The figures of a whole run."""
 
+import math
+
 import msgspec
 
 from consumers.paper.fill_events import utc
@@ -133,6 +135,6 @@ def _advice(context: RunContext) -> Advice | None:
         return None
     advised = context.record.advised
     count = len(advised)
-    expected = sum(expected for expected, _ in advised) / count if count else None
-    filled = sum(filled for _, filled in advised) / count if count else None
+    expected = math.fsum(expected for expected, _ in advised) / count if count else None
+    filled = math.fsum(filled for _, filled in advised) / count if count else None
     return Advice(count, expected, filled, brier(advised))

@@ -1,5 +1,6 @@
 """What all symbols of a run share, and how what they do is put on record."""
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -102,7 +103,7 @@ class RunContext:
                 book_seq=book.seq or None,
                 book_update_id=book.update_id,
                 book_age_ms=_milliseconds(quote.age),
-                depth_volume=sum(quantity for _, quantity in levels),
+                depth_volume=math.fsum(quantity for _, quantity in levels),
                 zone_id=trade.advice.zone_id if trade.advice is not None else None,
                 fill_model=self.execution.name if sent.waiting is not None else self.execution.taker.name,
                 fill_reason=fill.reason,

@@ -82,4 +82,4 @@ def brier(advised: list[tuple[float, bool]]) -> float | None:
     """Mean squared error of the expectations: 0 is a prophet, 0.25 a coin."""
     if not advised:
         return None
-    return sum((expected - filled) ** 2 for expected, filled in advised) / len(advised)
+    return math.fsum((expected - filled) ** 2 for expected, filled in advised) / len(advised)

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,7 +157,7 @@ class TradingSession:
         self.context.record.gaps[symbol].observe(now, bool(tradable))
         if tradable:
             mids = [mid for quote in tradable if quote.book is not None and (mid := quote.book.mid()) is not None]
-            self.context.marks[symbol] = sum(mids) / len(mids)
+            self.context.marks[symbol] = math.fsum(mids) / len(mids)
         if self._ungranted:
             self._grant(symbol, tradable)
         self._desks[symbol].step(now, quotes, events)

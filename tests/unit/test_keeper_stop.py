@@ -51,3 +51,5 @@ async def test_a_stop_while_the_replaced_connection_closes_is_obeyed(monkeypatch
     await await_for(running.done, 2, "the keeper to end")
 
     assert running.cancelled()
+    assert keeper.line is not line
+    assert keeper.line.closing
