@@ -10,7 +10,7 @@ class WebSocketConnectionError(WebSocketError):
 
 
 class WebSocketUnavailableError(WebSocketConnectionError):
-    """Nobody is there: no answer, or that of a gateway (5xx). Nobody refused us, so we may soon try again."""
+    """Nobody is there: no answer, or a gateway says so (5xx). Nobody refused us, so we may soon try again."""
 
 
 class WebSocketTimeoutError(WebSocketError):

@@ -21,13 +21,17 @@ from schemas.snapshot import OrderBookSnapshot
 logger = logging.getLogger(__name__)
 
 
+STEADY_ATTEMPTS = 10
+"""Binance allows an address 300 attempts in five minutes: with fifteen connections these are half of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
     """How connections are kept. Times in seconds; `lines` are connections that bring the same symbols."""
 
     heartbeat_interval: float = 30.0
     timeout: float = 10.0
-    policy: ReconnectPolicy = field(default_factory=lambda: ReconnectPolicy(steady=20))
+    policy: ReconnectPolicy = field(default_factory=lambda: ReconnectPolicy(steady=STEADY_ATTEMPTS))
     lines: int = 1
 
 

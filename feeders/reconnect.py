@@ -29,7 +29,7 @@ _TURN_LOOK = 0.1
 class ReconnectPolicy:
     """Exponential backoff in seconds; `max_attempts` counts failures in a row, None retries for ever.
 
-    The first `steady` attempts during an outage, where nobody is there to refuse us, do not lengthen the delay.
+    Up to `steady` failures since the last valid data do not lengthen the delay if nobody was there to refuse us.
     """
 
     initial: float = 1.0

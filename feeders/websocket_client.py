@@ -2,13 +2,22 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from urllib.request import getproxies
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidProxyMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
+    WebSocketException,
+)
 
 from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
 from schemas.url_secrets import masked, redacted, secrets_of
@@ -26,6 +35,8 @@ PING_EVERY = 20.0
 
 PONG_LIMIT = 5.0
 CLOSE_TIMEOUT = 1.0
+
+_GATEWAY = (500, 502, 503, 504)
 
 
 class BaseWebSocketClient(ABC):
@@ -81,7 +92,7 @@ class BaseWebSocketClient(ABC):
         return self._socket is not None
 
     async def connect(self) -> None:
-        """Open the socket. Raises WebSocketConnectionError or WebSocketTimeoutError."""
+        """Open the socket. Raises WebSocketConnectionError."""
         self._outbox.clear()
         self._abandoned = ""
         self.replace_wanted.clear()
@@ -98,9 +109,10 @@ class BaseWebSocketClient(ABC):
                 user_agent_header="bookbus",
             )
         except TimeoutError as error:
-            raise WebSocketTimeoutError(f"{masked(self.url)} did not answer within {self.timeout:g} s") from error
-        except (OSError, WebSocketException) as error:
-            told = redacted(error, secrets_of(self.url))
+            raise WebSocketUnavailableError(f"{masked(self.url)} did not answer in time") from error
+        # ImportError: a proxy of a kind that needs another package. UnicodeError: a name that no host can have.
+        except (OSError, WebSocketException, ImportError, UnicodeError) as error:
+            told = redacted(error, [secret for url in (self.url, *getproxies().values()) for secret in secrets_of(url)])
             kind = WebSocketUnavailableError if _is_outage(error) else WebSocketConnectionError
             raise kind(f"cannot connect to {masked(self.url)}: {told}") from error
         now = time.monotonic()
@@ -190,6 +202,10 @@ class BaseWebSocketClient(ABC):
 
 
 def _is_outage(error: Exception) -> bool:
-    if isinstance(error, InvalidStatus):
-        return error.response.status_code >= 500
-    return isinstance(error, OSError | InvalidMessage)
+    """Whether nobody listens, somebody hangs up without a word, or a gateway says that nobody is behind it."""
+    if isinstance(error, InvalidStatus | InvalidProxyStatus):
+        return error.response.status_code in _GATEWAY
+    if isinstance(error, InvalidMessage | InvalidProxyMessage):
+        return isinstance(error.__cause__, EOFError)
+    # Whose certificate is not trusted is there.
+    return isinstance(error, OSError) and not isinstance(error, ssl.SSLCertVerificationError)

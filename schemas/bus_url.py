@@ -20,6 +20,7 @@ _SCHEMES: dict[str, tuple[str, Kind]] = {
     "rediss+cluster": ("rediss", "cluster"),
 }
 _PORTS = {"server": 6379, "sentinel": 26379, "cluster": 6379}
+_CAUSE = re.compile(r"\[SSL[^(\n]+|(?:invalid username|WRONGPASS|NOAUTH|Authentication required)[^\n]*")
 _PLACE = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
 
 FORMS = (
@@ -89,6 +90,14 @@ def parse_servers(url: str) -> BusServers:
         sentinel_login,
         f"{scheme}://{login}{at}",
         f"/{database}" + (f"?{query}" if query else ""),
+    )
+
+
+def no_primary(service: str, told: str) -> str:
+    """One line of what went wrong with every Sentinel, a line each, most of which is of no use to people."""
+    cause = _CAUSE.search(told)
+    return f"none of these Sentinels knows a primary of {service} that is up" + (
+        f" ({cause[0].strip()})" if cause else ""
     )
 
 

@@ -11,6 +11,8 @@ from schemas.url_secrets import masked, redacted
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 _DEFAULT_HOST = "localhost"
 _DEFAULT_PORT = 6379
+_UNKNOWN_CA = (18, 19, 20, 21)
+"""What OpenSSL says of a certificate whose signer it does not know."""
 
 
 class BusConnectionError(ConnectionError):
@@ -58,8 +60,8 @@ def unreachable(address: BusAddress, error: OSError) -> BusConnectionError:
     """Nobody answers there, or nobody to be trusted."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return BusConnectionError(
-            f"the certificate of {address.masked} is not to be trusted: {error.verify_message}; "
-            "?ssl_ca_certs=FILE names the CA that signed it"
+            f"the certificate of {address.masked} is not to be trusted: {error.verify_message}"
+            + ("; ?ssl_ca_certs=FILE names the CA that signed it" if error.verify_code in _UNKNOWN_CA else "")
         )
     if isinstance(error, ssl.SSLError):
         return BusConnectionError(f"no TLS with {address.masked}: {error.reason or error}")

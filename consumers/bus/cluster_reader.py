@@ -172,9 +172,10 @@ class ClusterReader:
         self._judge(homeless)
 
     def _let_go(self, place: Place, node: BusReader) -> None:
-        if node.ended and place not in self._lost:
+        if node.ended:
+            if place not in self._lost:
+                logger.warning("%s; connecting again", node.trouble)
             self._lost[place] = node.trouble
-            logger.warning("%s; connecting again", node.trouble)
         node.stop()
         del self._nodes[place], self._following[place]
 

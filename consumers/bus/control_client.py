@@ -1,7 +1,6 @@
 """A client for what is asked now and then, whatever servers the bus is made of."""
 
 import random
-import re
 from typing import Any
 
 import redis
@@ -12,13 +11,12 @@ from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from schemas.bus_url import BusServers, parse_servers
+from schemas.bus_url import BusServers, no_primary, parse_servers
 
 CONTROL_ERRORS = (redis.RedisError, RedisClusterException, OSError)
 """What such a client raises when the servers fail it."""
 
 _SENTINEL_TIMEOUT = 0.5
-_NO_TLS = re.compile(r"\[SSL[^(]+")
 
 
 def control_client(url: str, timeout: float, *, decode_responses: bool = False) -> Any:
@@ -48,18 +46,17 @@ class Sentinels(Sentinel):
         try:
             return super().discover_master(service_name)  # type: ignore[no-untyped-call]
         except MasterNotFoundError:
-            raise MasterNotFoundError(
-                f"none of the Sentinels knows a primary of {service_name} that is up{self._distrust()}"
-            ) from None
+            raise MasterNotFoundError(no_primary(service_name, self._answers())) from None
 
-    def _distrust(self) -> str:
-        """Why the first of them is not trusted, which the library does not tell; empty if that is no reason."""
-        try:
-            self.sentinels[0].sentinel_masters()
-        except redis.RedisError as error:
-            found = _NO_TLS.search(str(error))
-            return f" ({found[0].strip()})" if found else ""
-        return ""
+    def _answers(self) -> str:
+        """Why each of them failed us, of which the library tells only the kind."""
+        told = []
+        for sentinel in self.sentinels:
+            try:
+                sentinel.sentinel_masters()
+            except redis.RedisError as error:
+                told.append(str(error))
+        return "\n".join(told)
 
 
 def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:

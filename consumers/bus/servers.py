@@ -87,7 +87,7 @@ class BusServers:
             except BusConnectionError as error:
                 troubles.append(str(error))
         if not known:
-            raise BusConnectionError(f"none of the servers of {self.masked} can be read from: {troubles[0]}")
+            raise BusConnectionError(f"none of the servers of {self.masked} can be read from: {'; '.join(troubles)}")
         return min(known)[2]
 
     def _distance(self, address: BusAddress) -> float:

@@ -1,16 +1,9 @@
 """Whether the best prices that the exchange names stood in our books about the time it was asked."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
+from feeders.exchanges.venue import BestPrices
 from schemas.snapshot import Levels, OrderBookSnapshot
-
-
-class BestPrices(NamedTuple):
-    """What an exchange names as the best prices of a symbol; None for an empty side."""
-
-    bid: float | None
-    ask: float | None
 
 
 class PriceWatch:

@@ -5,12 +5,11 @@ from typing import Any
 
 import msgspec
 
-from feeders.audit.price_watch import BestPrices
 from feeders.events import SnapshotNeeded, Topic
 from feeders.exchanges.adapter import FeedAdapter
 from feeders.exchanges.binance_messages import decode_answer
 from feeders.exchanges.binance_protocol import BinanceProtocol
-from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
+from feeders.exchanges.venue import BestPrices, FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
 from feeders.rest_client import RestClient, RestError, WeightBudget
 from feeders.sync import DepthSnapshot
 from schemas.instruments import EXCHANGES, Instrument, TradingStatus

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from feeders.audit.price_watch import BestPrices
 from feeders.book_record import BookRecord
 from feeders.errors import WebSocketProtocolError
 from feeders.events import Event, SnapshotNeeded, Topic
@@ -40,6 +39,13 @@ class Request:
 
     request_id: int | None
     text: str
+
+
+class BestPrices(NamedTuple):
+    """What an exchange names as the best prices of a symbol; None for an empty side."""
+
+    bid: float | None
+    ask: float | None
 
 
 class VenueProtocol(Protocol):

@@ -1,1 +1,1 @@
-"""Redis and Valkey servers: which one, how to reach it, how to start it, who may do what there."""
+"""Redis and Valkey servers: which one, how to find and reach it, who may do what there."""

@@ -1,7 +1,6 @@
 """Which server feeders write to: the one that a URL names, or the primary that Sentinels know."""
 
 import random
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,14 +12,13 @@ from redis.exceptions import RedisError
 
 from feeders.resp import RedisConnectionError
 from feeders.servers.address import RedisAddress, parse_address
-from schemas.bus_url import BusServers, parse_servers
+from schemas.bus_url import BusServers, no_primary, parse_servers
 from schemas.url_secrets import masked, redacted, secrets_of
 
 Locate = Callable[[], Awaitable[RedisAddress]]
 """Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
 
 SENTINEL_TIMEOUT = 0.5
-_NO_TLS = re.compile(r"\[SSL[^(]+")
 
 
 def locator(url: str) -> Locate:
@@ -54,20 +52,18 @@ class Sentinels(Sentinel):
         try:
             host, port = await super().discover_master(service_name)
         except MasterNotFoundError:
-            distrust = await self._distrust()
-            raise MasterNotFoundError(
-                f"none of these Sentinels knows a primary of {service_name} that is up{distrust}"
-            ) from None
+            raise MasterNotFoundError(no_primary(service_name, await self._answers())) from None
         return host, port
 
-    async def _distrust(self) -> str:
-        """Why the first of them is not trusted, which the library does not tell; empty if that is no reason."""
-        try:
-            await self.sentinels[0].sentinel_masters()
-        except RedisError as error:
-            found = _NO_TLS.search(str(error))
-            return f" ({found[0].strip()})" if found else ""
-        return ""
+    async def _answers(self) -> str:
+        """Why each of them failed us, of which the library tells only the kind."""
+        told = []
+        for sentinel in self.sentinels:
+            try:
+                await sentinel.sentinel_masters()
+            except RedisError as error:
+                told.append(str(error))
+        return "\n".join(told)
 
 
 def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:

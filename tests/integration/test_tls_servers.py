@@ -138,7 +138,7 @@ def test_a_server_notes_who_tries_without_tls(tmp_path: Path) -> None:
 
 @contextmanager
 def _nobody_gets_in(bus: Bus) -> Iterator[None]:
-    """Somebody turns away from the servers for what they are, and does not try without TLS instead."""
+    """Somebody tries and does not get in, nor tries without TLS instead. The errors say why: not every client tells."""
     before = bus.logs.count(NOT_IN)
     yield
     wait_for(lambda: bus.logs.count(NOT_IN) > before, what="a note of the refusal")

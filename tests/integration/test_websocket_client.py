@@ -1,5 +1,6 @@
 """What a connection that cannot be made says of the exchange."""
 
+import asyncio
 import socket
 from contextlib import closing
 
@@ -47,3 +48,45 @@ async def test_who_refuses_the_handshake_is_there() -> None:
         await Client(f"{exchange.ws_url}/nothing/here").connect()
 
     assert not isinstance(refused.value, WebSocketUnavailableError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outage"),
+    [
+        (b"", True),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", True),
+        (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", False),
+        (b"HTTP/1.1 418 I'm a teapot\r\n\r\n", False),
+        (b"220 mail.example.com ESMTP\r\n", False),
+    ],
+)
+async def test_the_first_words_tell_an_outage_from_a_refusal(answer: bytes, outage: bool) -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        with pytest.raises(WebSocketConnectionError) as failed:
+            await Client(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}").connect()
+
+    assert isinstance(failed.value, WebSocketUnavailableError) == outage
+
+
+async def test_who_never_answers_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client(f"ws://127.0.0.1:{silent.getsockname()[1]}", timeout=0.05)
+
+        with pytest.raises(WebSocketUnavailableError, match="did not answer in time"):
+            await client.connect()
+
+
+async def test_a_proxy_of_no_use_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for proxy in ("ftp://me:s3cret@127.0.0.1:1", "socks5://me:s3cret@127.0.0.1:1"):
+        monkeypatch.setenv("wss_proxy", proxy)
+        monkeypatch.setenv("https_proxy", proxy)
+
+        with pytest.raises(WebSocketConnectionError) as failed:
+            await Client("wss://exchange.invalid").connect()
+
+        assert "s3cret" not in str(failed.value)

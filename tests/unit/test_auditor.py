@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from feeders.audit.auditor import Auditor, AuditPace, auditor_of
-from feeders.audit.price_watch import BestPrices
 from feeders.events import SnapshotNeeded
 from feeders.exchange_feed import ExchangeFeed
 from feeders.exchanges.adapter import Wiring
 from feeders.exchanges.binance_protocol import BinanceProtocol
 from feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
-from feeders.exchanges.venue import FeedOptions
+from feeders.exchanges.venue import BestPrices, FeedOptions
 from feeders.feeder import Feeder
 from feeders.order_book import DepthChange
 from feeders.rest_client import RestBlockedError, RestClient, RestError

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from feeders.audit.price_watch import BestPrices
 from feeders.errors import WebSocketProtocolError
 from feeders.exchanges.binance_ws_adapter import BinanceAudit
+from feeders.exchanges.venue import BestPrices
 from feeders.rest_client import RestClient, RestError, WeightBudget
 from tests.support.depth import ASKS, BIDS, depth_answer
 

@@ -1,6 +1,7 @@
 """Best prices that the exchange names, against those that our books show about that time."""
 
-from feeders.audit.price_watch import BestPrices, PriceWatch
+from feeders.audit.price_watch import PriceWatch
+from feeders.exchanges.venue import BestPrices
 from schemas.snapshot import Levels, OrderBookSnapshot, StoredState
 from tests.support.builders import book
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from schemas.bus_url import parse_servers
+from schemas.bus_url import no_primary, parse_servers
 
 
 def test_one_server_is_what_its_url_says() -> None:
@@ -74,3 +74,22 @@ def test_what_makes_no_sense_is_refused_without_repeating_the_password(url: str,
 
 def test_no_password_shows_in_what_is_printed_of_it() -> None:
     assert "hush" not in repr(parse_servers("redis+sentinel://u:hush@one/main?sentinel_password=hush"))
+
+
+@pytest.mark.parametrize(
+    ("told", "cause"),
+    [
+        ("Error 111 connecting to a:1. Connection refused.", ""),
+        (
+            "Error 111 connecting to a:1. Connection refused.\n"
+            "Error 1 connecting to b:1. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed (_ssl.c:1006).",
+            " ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed)",
+        ),
+        (
+            "invalid username-password pair or user is disabled.",
+            " (invalid username-password pair or user is disabled.)",
+        ),
+    ],
+)
+def test_one_cause_is_left_of_what_went_wrong_with_each_sentinel(told: str, cause: str) -> None:
+    assert no_primary("m", told) == f"none of these Sentinels knows a primary of m that is up{cause}"
