@@ -141,6 +141,16 @@ def test_whatever_is_wrong_fails_the_run(changes: dict[str, Any], complaint: str
     assert failures(passed_run(**changes)) == [complaint]
 
 
+def test_memory_that_rose_once_and_stayed_is_no_growth() -> None:
+    rose = [70.0 + (number > 60) * 5.0 for number in range(330)]
+
+    slope = memory_slope(samples(rose), 300.0)
+
+    assert slope is not None
+    assert slope.per_hour > 1.0
+    assert failures(passed_run(samples={"feeder": samples(rose)})) == []
+
+
 def test_growth_fails_the_run() -> None:
     memory = [70 + number / 60 for number in range(330)]
     grown = [*samples(memory)[:200], *samples(memory, descriptors=25, threads=4, tasks=9)[200:]]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.soak.reader import Report
-from tests.chaos.soak.resources import Sample, memory_slope, usual
+from tests.chaos.soak.resources import Sample, Slope, memory_slope, usual
 
 WARM_UP = 300.0
 """Seconds whose memory is not judged: caches fill, books deepen."""
@@ -33,13 +33,14 @@ class Outcome:
 
 def table(outcome: Outcome) -> list[str]:
     """Lines for people."""
-    lines = [f"{'process':18} {'memory MB':>15} {'slope MB/h':>14} {'files':>9} {'threads':>9} {'tasks':>9}"]
+    lines = [
+        f"{'process':18} {'memory MB':>15} {'slope MB/h':>14} {'second half':>14} {'files':>9} {'threads':>9} {'tasks':>9}"
+    ]
     for name, samples in outcome.samples.items():
-        slope = memory_slope(samples, WARM_UP)
         memory = f"{samples[0].memory_mb:.1f} - {samples[-1].memory_mb:.1f}" if samples else "-"
-        shown = "too short" if slope is None else f"{slope.per_hour:+.2f} ± {slope.error:.2f}"
+        whole, late = _shown(memory_slope(samples, WARM_UP)), _shown(_late_slope(samples))
         counts = [_change(each) for each in _counts(samples)]
-        lines.append(f"{name:18} {memory:>15} {shown:>14} {counts[0]:>9} {counts[1]:>9} {counts[2]:>9}")
+        lines.append(f"{name:18} {memory:>15} {whole:>14} {late:>14} {counts[0]:>9} {counts[1]:>9} {counts[2]:>9}")
     for name, report in outcome.reports.items():
         lines.append(
             f"{name}: {report.compared:,} books compared, {len(report.wrong)} wrong, {report.unknown} unknown to the "
@@ -76,7 +77,7 @@ def failures(outcome: Outcome) -> list[str]:
 
 def _growth(samples: Sequence[Sample]) -> list[str]:
     found = []
-    slope = memory_slope(samples, WARM_UP)
+    slope = _late_slope(samples)
     if slope is not None and slope.per_hour > max(_FLAT, 2 * slope.error):
         found.append(f"memory grows by {slope.per_hour:.2f} ± {slope.error:.2f} MB an hour")
     for what, counts in zip(("files", "threads", "tasks"), _counts(samples), strict=True):
@@ -84,6 +85,15 @@ def _growth(samples: Sequence[Sample]) -> list[str]:
         if medians is not None and medians[1] > medians[0]:
             found.append(f"{what} grow: {medians[0]} at first, {medians[1]} at last")
     return found
+
+
+def _late_slope(samples: Sequence[Sample]) -> Slope | None:
+    """Of the second half: a leak goes on, while what the largest message took is kept once."""
+    return memory_slope(samples, max(WARM_UP, samples[-1].at / 2)) if samples else None
+
+
+def _shown(slope: Slope | None) -> str:
+    return "too short" if slope is None else f"{slope.per_hour:+.2f} ± {slope.error:.2f}"
 
 
 def _counts(samples: Sequence[Sample]) -> tuple[list[int], list[int], list[int]]:
