@@ -33,9 +33,8 @@ class Outcome:
 
 def table(outcome: Outcome) -> list[str]:
     """Lines for people."""
-    lines = [
-        f"{'process':18} {'memory MB':>15} {'slope MB/h':>14} {'second half':>14} {'files':>9} {'threads':>9} {'tasks':>9}"
-    ]
+    heads = f"{'memory MB':>15} {'slope MB/h':>14} {'second half':>14} {'files':>9} {'threads':>9} {'tasks':>9}"
+    lines = [f"{'process':18} {heads}"]
     for name, samples in outcome.samples.items():
         memory = f"{samples[0].memory_mb:.1f} - {samples[-1].memory_mb:.1f}" if samples else "-"
         whole, late = _shown(memory_slope(samples, WARM_UP)), _shown(_late_slope(samples))
