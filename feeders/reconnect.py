@@ -56,7 +56,7 @@ class Line(Protocol):
         """Whether the exchange sent something right since the connection was opened."""
 
     async def connect(self) -> None:
-        """Open the connection. Raises WebSocketConnectionError or WebSocketTimeoutError."""
+        """Open the connection. Raises WebSocketConnectionError."""
 
     async def subscribe(self) -> None:
         """Ask for everything the line is to carry."""

@@ -94,7 +94,7 @@ class FeedAdapter(BaseWebSocketClient):
         return type(self)(self.symbols, self.callback, self.heartbeat_interval, self.timeout, wiring)
 
     async def connect(self) -> None:
-        """Open the socket. Raises WebSocketConnectionError or WebSocketTimeoutError."""
+        """Open the socket. Raises WebSocketConnectionError."""
         self._awaited.clear()
         self._had_data = False
         self._line = next(_line_numbers)
