@@ -16,6 +16,8 @@ _GIVE_UP = 30.0
 """Seconds after a fault's end when nobody waits for recovery any longer."""
 _CALM = 1.0
 """Seconds without anything unusual after which a fault is over."""
+_DEEP_WEIGHT = 50
+"""So much request weight within `_CALM` means deep snapshots: audits and first snapshots weigh 5."""
 _COUNT_LIMIT = 5.0
 _EXAMPLES = 5
 _BUDGETS = {
@@ -82,6 +84,8 @@ class _Play:
         stage, watch = self._stage, self._watch
         hit = None if fault.hits is None else [next(self._turns) for _ in range(fault.hits)]
         symbols = watch.symbols if hit is None else [stage.symbol_of[native] for native in hit]
+        if hit is not None:
+            await self._until_deep()
         before = self._counted or await self._counts()
         seen = watch.begin()
         await self._strike(fault, hit)
@@ -141,6 +145,17 @@ class _Play:
         self._watch.begin()
         recovered = await self._recovery(self._watch.symbols, time.monotonic(), _START_LIMIT)
         return ["a new feeder did not get the books either"] if recovered is None else []
+
+    async def _until_deep(self) -> None:
+        """Until no deep snapshots follow the first ones: one that comes late makes a lost message good unnoticed."""
+        deadline = time.monotonic() + _START_LIMIT
+        weight, now = -_DEEP_WEIGHT, await self._weight()
+        while now - weight >= _DEEP_WEIGHT and time.monotonic() < deadline:
+            await asyncio.sleep(_CALM)
+            weight, now = now, await self._weight()
+
+    async def _weight(self) -> int:
+        return (await asyncio.to_thread(self._stage.counts))["weight"]
 
     async def _until_all_feeders_live(self) -> None:
         """A fault of one feeder must not meet the other still recovering from the fault before."""
