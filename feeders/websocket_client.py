@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """Above any exchange's largest message (a full snapshot of some 5 MB); beyond it the connection is dropped."""
 
+MAX_QUEUED = 1000
+"""Messages read before they are taken, from then on the exchange's side waits: what they change is published before
+more is read. Much fewer would leave a feeder that is behind nothing to conflate, and it would stay behind.
+"""
+
 PING_AFTER = 2.0
 """Seconds of silence after which the other side has to prove that it is there."""
 
@@ -105,7 +110,7 @@ class BaseWebSocketClient(ABC):
                 ping_interval=None,
                 close_timeout=CLOSE_TIMEOUT,
                 max_size=MAX_FRAME_BYTES,
-                max_queue=None,
+                max_queue=MAX_QUEUED,
                 user_agent_header="bookbus",
             )
         except TimeoutError as error:

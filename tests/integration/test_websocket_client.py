@@ -1,22 +1,34 @@
-"""What a connection that cannot be made says of the exchange."""
+"""What a connection that cannot be made says of the exchange, and what one does that brings more than is taken."""
 
 import asyncio
 import socket
 from contextlib import closing
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from feeders.errors import WebSocketConnectionError, WebSocketUnavailableError
 from feeders.simulator.process import SimulatorProcess
-from feeders.websocket_client import BaseWebSocketClient
+from feeders.websocket_client import MAX_QUEUED, BaseWebSocketClient
+from tests.support.waiting import await_for
 
 
 class Client(BaseWebSocketClient):
-    """Takes nothing, asks for nothing."""
+    """Asks for nothing, keeps what comes."""
+
+    def __init__(self, url: str, timeout: float = 10.0) -> None:
+        super().__init__(url, timeout=timeout)
+        self.taken: list[bytes] = []
 
     async def subscribe(self, channels: object = None) -> None: ...
 
-    def on_message(self, message: bytes) -> None: ...
+    def on_message(self, message: bytes) -> None:
+        self.taken.append(message)
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether more is read from the socket."""
+        return self._require_socket().transport.is_reading()
 
 
 async def test_where_nobody_listens_nobody_is_there() -> None:
@@ -90,3 +102,23 @@ async def test_a_proxy_of_no_use_is_told_without_its_password(monkeypatch: pytes
             await Client("wss://exchange.invalid").connect()
 
         assert "s3cret" not in str(failed.value)
+
+
+async def test_what_is_not_taken_yet_is_not_read_without_end_and_nothing_of_it_is_lost() -> None:
+    sent = [b"%d" % number for number in range(3 * MAX_QUEUED)]
+
+    async def send(connection: ServerConnection) -> None:
+        for message in sent:
+            await connection.send(message)
+        await connection.wait_closed()
+
+    async with serve(send, "127.0.0.1", 0) as server:
+        client = Client(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await client.connect()
+        await await_for(lambda: not client.is_reading)
+        taking = asyncio.create_task(client.receive_loop())
+        await await_for(lambda: len(client.taken) == len(sent))
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+
+    assert client.taken == sent
