@@ -46,6 +46,11 @@ _STATUS_INTERVAL = 60.0
 _LISTINGS_INTERVAL = float(os.environ.get("BOOKBUS_LISTINGS_INTERVAL", "600"))
 """Seconds between two looks at the exchange's list of markets."""
 
+_COLLECT_AFTER = 50_000
+"""Containers more than before, since the last collection, that call for the next: thousands of messages under way
+have as many, and each look through them cost milliseconds.
+"""
+
 EXAMPLES = """
 Live books of one exchange onto the bus, until Ctrl-C.
 
@@ -179,7 +184,9 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
             helpers.append(tasks.create_task(_follow_listings(feeder, markets)))
         if recorder is not None:
             helpers.append(tasks.create_task(recorder.run()))
-        gc.freeze()  # what is loaded now stays: a collection that visits it again would only hold up the books
+        # Books are no cycles, and what is loaded now stays: to look through either often only holds up the books.
+        gc.freeze()
+        gc.set_threshold(_COLLECT_AFTER)
         try:
             await feeder.run()
         finally:
