@@ -42,8 +42,12 @@ class PreparedFeed:
         self._played = 0
         self._flushed_id = self._first_id
         self._told = self.quote()
+        self._stepped_to = 0
 
     def step(self) -> list[Quote | Fill]:
+        if self._stepped_to == self._played:
+            return []
+        self._stepped_to = self._played
         quote = self.quote()
         if quote[1:] == self._told[1:]:
             return []

@@ -4,9 +4,11 @@
 
 600 Binance symbols at 10 updates a second and 250 Upbit markets at 5, from frames computed beforehand, one feeder
 each, one server, one reader of all books. Ages are the reader's: time since the newest confirmation or update.
+The exchanges, which are elsewhere in life, yield to the others where there are fewer cores than processes.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from tests.support.feeder_process import FeederProcess, feeder_process
 _SAMPLE_INTERVAL = 0.1
 _MEMORY_INTERVAL = 5.0
 _LIVE_LIMIT = 300.0
+_NICENESS = 5
 
 
 @dataclass
@@ -74,6 +77,7 @@ def _open(stack: ExitStack, url: str, name: str, count: int, rate: float) -> Mar
     exchange = stack.enter_context(
         SimulatorProcess(symbols=count, exchange=name, rate=rate, prepared=4.0, seed=5, truth_flushes=100)
     )
+    os.setpriority(os.PRIO_PROCESS, exchange.pid, _NICENESS)
     started = time.monotonic()
     feeder = stack.enter_context(
         feeder_process(url, exchange.ws_url, exchange.rest_url, exchange.symbols, "--exchange", name)
