@@ -12,8 +12,6 @@ from feeders.simulator.truth import BookAt
 
 Render = Callable[[SimulatedInstrument, Flush], str]
 
-_WHOLE_BOOK = 1_000_000
-
 
 class PreparedFeed:
     """Plays a stretch of market forwards, then backwards, then again: ids go on rising, books stay consistent.
@@ -109,13 +107,14 @@ class PreparedFeed:
         return min(slot, len(self._cycle) - slot)
 
     def _whole_book(self, position: int, update_id: int, limit: int) -> BookAt:
-        end = self._live.snapshot(_WHOLE_BOOK, "flushed")
+        # The live market stands at the far end: walk back from there. Each change on the way hides at most one level.
+        undone = [flush for flush in reversed(self._forward[position:]) if flush is not None]
+        hidden = sum(len(flush.bids_before) + len(flush.asks_before) for flush in undone)
+        end = self._live.snapshot(limit + hidden, "flushed")
         bids, asks = dict(end.bids), dict(end.asks)
-        # The live market stands at the far end: walk back from there.
-        for flush in reversed(self._forward[position:]):
-            if flush is not None:
-                bids.update(flush.bids_before)
-                asks.update(flush.asks_before)
+        for flush in undone:
+            bids.update(flush.bids_before)
+            asks.update(flush.asks_before)
         return BookAt(update_id, _best(bids.items(), limit, highest=True), _best(asks.items(), limit, highest=False))
 
 
