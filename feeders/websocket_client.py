@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """Above any exchange's largest message (a full snapshot of some 5 MB); beyond it the connection is dropped."""
 
-MAX_QUEUED = 1000
+MAX_QUEUED = 2000
 """Messages read before they are taken, from then on the exchange's side waits: what they change is published before
-more is read. Much fewer would leave a feeder that is behind nothing to conflate, and it would stay behind.
+more is read. Much fewer would leave a feeder that is behind little to conflate, and it would stay behind.
 """
 
 PING_AFTER = 2.0
