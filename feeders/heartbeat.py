@@ -41,6 +41,7 @@ class Heartbeat:
         self._on_data_lost = on_data_lost
         self._registered: frozenset[str] = frozenset()
         self._written_at: float | None = None
+        """When the last sign of life was on its way: the server has it from then or later."""
         self._told: set[type[BaseException]] = set()
         self._beating: asyncio.Task[None] | None = None
 
@@ -73,6 +74,7 @@ class Heartbeat:
         key = self._names.feeder(beat.feeder)
         books = frozenset(self._book_names())
         new = sorted(books - self._registered)
+        asked_at = time.monotonic()
         await self._redis.publish(self._names.feeders, encode_heartbeat(beat))
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping=heartbeat_fields(beat))  # type: ignore[arg-type]
@@ -82,14 +84,13 @@ class Heartbeat:
                 pipeline.sadd(self._names.books, *(new or [min(books)]))
             added, _, *listed = await pipeline.execute()
         self._registered = self._registered | books if new or listed != [1] else frozenset()
-        now = time.monotonic()
         if added and self._written_at is not None:
             # The hash we refresh each second was gone, so everything else may be, if it did not just expire.
-            if now - self._written_at < HEARTBEAT_TTL:
+            if time.monotonic() - self._written_at < HEARTBEAT_TTL:
                 logger.warning("Redis lost its data: sending every book again")
             self._registered = frozenset()
             self._on_data_lost()
-        self._written_at = now
+        self._written_at = asked_at
 
 
 async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoint: str) -> None:

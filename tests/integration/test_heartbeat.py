@@ -1,9 +1,14 @@
 """A feeder's sign of life, on a real server."""
 
 import asyncio
+import logging
+from itertools import count
+from types import SimpleNamespace
 
+import pytest
 import redis
 
+from feeders import heartbeat as heartbeat_module
 from feeders.heartbeat import Heartbeat
 from schemas.heartbeat import FeederHeartbeat
 from schemas.redis_names import RedisNames
@@ -40,3 +45,22 @@ async def test_it_ends_whenever_it_is_cancelled_and_leaves_no_sign_of_life(redis
 
             assert task.cancelled(), turns
             assert not client.exists(NAMES.feeder("feeder-1"))
+
+
+@pytest.mark.parametrize(("step", "told"), [(0.1, True), (2.8, False)], ids=["too soon to expire", "a late answer"])
+async def test_only_a_sign_of_life_that_cannot_have_expired_tells_that_data_was_lost(
+    redis_url: str, step: float, told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = count(0.0, step)
+    monkeypatch.setattr(heartbeat_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    resent: list[bool] = []
+    heartbeat = Heartbeat(redis_url, NAMES, beat, lambda: [BOOK], lambda: resent.append(True))
+
+    with redis.Redis.from_url(redis_url) as client, caplog.at_level(logging.WARNING):
+        await heartbeat._beat()
+        client.flushall()
+        await heartbeat._beat()
+    await heartbeat.end()
+
+    assert resent == [True]
+    assert ("Redis lost its data" in caplog.text) == told
