@@ -166,6 +166,7 @@ async def _serve(job: _Job, reader: asyncio.StreamReader) -> None:
     exchange = create(job.exchange, settings_of(job.exchange, msgspec.json.decode(job.settings)))
     # What is there now stays: no need to look through it again and again.
     gc.freeze()
+    gc.set_threshold(50_000)
     async with exchange:
         sys.stdout.write(ready_line(job.exchange, exchange) + "\n")
         sys.stdout.flush()
