@@ -18,7 +18,6 @@ IMPURE = {
     *("time", "logging"),
     *("redis", "hiredis", "websockets", "uvloop"),
 }
-PURE_NAMES = {"order_book", "sync", "events"}
 
 
 def module_name(path: Path) -> str:
@@ -65,11 +64,7 @@ IMPORTS_AT_RUN_TIME = {name: imported(path.read_text(), name, at_run_time=True) 
 
 def is_pure(name: str) -> bool:
     last = name.rpartition(".")[2]
-    return (
-        name.startswith("bookbus.schemas")
-        or last.endswith("_protocol")
-        or (name.startswith("bookbus.feeders.") and last in PURE_NAMES)
-    )
+    return name.startswith(("bookbus.schemas", "bookbus.feeders.books")) or last.endswith("_protocol")
 
 
 def reached_from(name: str) -> Iterator[str]:
@@ -126,7 +121,7 @@ def test_consumers_import_feeders_only_in_the_direct_provider(name: str) -> None
     assert (
         touches(
             IMPORTS[name],
-            {"bookbus.feeders.local_redis", "bookbus.feeders.servers.process", "bookbus.feeders.servers.shared"},
+            {"bookbus.feeders.redis_server", "bookbus.feeders.servers.process", "bookbus.feeders.servers.shared"},
         )
         == []
     )
@@ -160,7 +155,10 @@ def test_shared_code_names_no_exchange(name: str) -> None:
     ("source", "names"),
     [
         ("import bookbus.feeders.sync", {"bookbus.feeders.sync"}),
-        ("def later():\n    from bookbus.feeders import sync", {"bookbus.feeders", "bookbus.feeders.sync"}),
+        (
+            "def later():\n    from bookbus.feeders import sync",
+            {"bookbus.feeders", "bookbus.feeders.books.synchronizer"},
+        ),
         ("from . import sync", {"bookbus.feeders", "bookbus.feeders.sync"}),
         ("from ..schemas import wire", {"bookbus.schemas", "bookbus.schemas.wire"}),
         ("if False:\n    import asyncio as quiet", {"asyncio"}),
