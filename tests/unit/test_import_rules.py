@@ -157,7 +157,7 @@ def test_shared_code_names_no_exchange(name: str) -> None:
         ("import bookbus.feeders.sync", {"bookbus.feeders.sync"}),
         (
             "def later():\n    from bookbus.feeders import sync",
-            {"bookbus.feeders", "bookbus.feeders.books.synchronizer"},
+            {"bookbus.feeders", "bookbus.feeders.sync"},
         ),
         ("from . import sync", {"bookbus.feeders", "bookbus.feeders.sync"}),
         ("from ..schemas import wire", {"bookbus.schemas", "bookbus.schemas.wire"}),
