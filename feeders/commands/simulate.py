@@ -10,9 +10,12 @@ import typer
 
 from bookbus.feeders.commands.options import LogLevel, fail, run_until_signal, split_symbols, start_logging
 from bookbus.feeders.simulator.binance.settings import ErrorShape
-from bookbus.feeders.simulator.core.faults import KINDS, Fault
+from bookbus.feeders.simulator.core.faults import ANY_FRAME_FAULTS, KINDS, Fault
 from bookbus.feeders.simulator.core.feed import SnapshotMode
-from bookbus.feeders.simulator.process import Simulator, create, ready_line, settings_of, simulated_exchanges
+from bookbus.feeders.simulator.process import create, ready_line, settings_of, simulated_exchanges
+from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
+
+_FAULTS = dict.fromkeys((*sorted({*ANY_FRAME_FAULTS, *UPBIT_FRAME_FAULTS}), *KINDS))
 
 EXAMPLES = f"""
 A local exchange with made-up markets: real WebSocket and REST, the true book at every update id, faults on request.
@@ -29,7 +32,7 @@ When it is ready it prints one line of JSON with its addresses; point a feeder a
   curl '127.0.0.1:9080/control/truth?symbol=BTCUSDT&update_id=8388502246&depth=5'
   curl -d '{{"kind":"rest_status","value":429,"seconds":5}}' 127.0.0.1:9080/control/fault
 
-Faults, of which each exchange knows those that can happen to it: {", ".join(KINDS)}.
+Faults, of which each exchange knows those that can happen to it: {", ".join(_FAULTS)}.
 """
 
 _BOTH = ("binance", "upbit")
@@ -130,7 +133,10 @@ def _fault(text: str) -> Fault:
 
 
 async def _serve(wanted: dict[str, Any], faults: list[Fault]) -> None:
-    exchanges: dict[str, Simulator] = {exchange: create(exchange, settings) for exchange, settings in wanted.items()}
+    exchanges = {exchange: create(exchange, settings) for exchange, settings in wanted.items()}
+    for simulator in exchanges.values():
+        for fault in faults:
+            simulator.check_fault(fault)
     # What is there now stays: no need to look through it again and again.
     gc.freeze()
     async with contextlib.AsyncExitStack() as stack:

@@ -8,37 +8,17 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from bookbus.feeders.simulator.core.faults import Fault
+from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.schemas.instruments import EXCHANGES
 from bookbus.schemas.snapshot import Levels
-
-
-class Simulator(AbstractAsyncContextManager["Simulator"], Protocol):
-    """What a program that starts one needs of it."""
-
-    @property
-    def ws_url(self) -> str:
-        """Base address of the sockets."""
-
-    @property
-    def rest_url(self) -> str:
-        """Base address of requests, those to the control endpoint included."""
-
-    @property
-    def symbols(self) -> list[str]:
-        """Native names of all markets."""
-
-    def inject(self, fault: Fault) -> None:
-        """Play a fault. Raises FaultError."""
 
 
 class Ready(msgspec.Struct):
@@ -62,7 +42,7 @@ def settings_of(exchange: str, values: Mapping[str, Any]) -> Any:
     """
     if exchange not in simulated_exchanges():
         raise ValueError(f"no simulator for {exchange!r}: use {' or '.join(simulated_exchanges())}")
-    kind = import_module(f"bookbus.feeders.simulator.{exchange}.exchange").SETTINGS
+    kind = _simulator_of(exchange).SETTINGS
     wanted = {name: value for name, value in values.items() if name != "clock_speed"}
     if unknown := wanted.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"{exchange} has no option {', '.join(sorted(unknown))}")
@@ -74,13 +54,17 @@ def settings_of(exchange: str, values: Mapping[str, Any]) -> Any:
         raise ValueError(str(error)) from error
 
 
-def create(exchange: str, settings: Any) -> Simulator:
+def create(exchange: str, settings: Any) -> ExchangeSimulator[Any, Any]:
     """An exchange that has not started yet; the settings are its own."""
-    simulator: Simulator = import_module(f"bookbus.feeders.simulator.{exchange}.exchange").SIMULATOR(settings=settings)
+    return _simulator_of(exchange)(settings=settings)
+
+
+def _simulator_of(exchange: str) -> type[ExchangeSimulator[Any, Any]]:
+    simulator: type[ExchangeSimulator[Any, Any]] = import_module(f"{__package__}.{exchange}.exchange").SIMULATOR
     return simulator
 
 
-def ready_line(exchange: str, simulator: Simulator) -> str:
+def ready_line(exchange: str, simulator: ExchangeSimulator[Any, Any]) -> str:
     """Where a started exchange is."""
     ready = Ready(exchange, simulator.ws_url, simulator.rest_url, simulator.symbols)
     return msgspec.json.encode(ready).decode()

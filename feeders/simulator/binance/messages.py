@@ -136,13 +136,6 @@ class ControlError(NamedTuple):
     message: str
 
 
-class Reply(NamedTuple):
-    """What to send back, and whether that is an acknowledgement, a refusal or information."""
-
-    text: str
-    accepted: bool
-
-
 @dataclass(slots=True)
 class ControlSession:
     """State of one connection. `streams` is what it is subscribed to, known to the exchange or not."""
@@ -152,8 +145,8 @@ class ControlSession:
     combined: bool
     streams: dict[str, None] = field(default_factory=dict)
 
-    def receive(self, text: str | bytes) -> Reply | None:
-        """Act on one message. None: the exchange does not answer."""
+    def receive(self, text: str | bytes) -> str | None:
+        """Act on one message. Returns the reply; None if the exchange does not answer."""
         if len(text if isinstance(text, bytes) else text.encode()) > self.rules.subscribe_bytes:
             return None
         try:
@@ -166,10 +159,10 @@ class ControlSession:
         outcome = self._act(message)
         if isinstance(outcome, ControlError):
             return self._refuse(outcome, request_id)
-        return Reply(_text({"result": outcome, "id": request_id}), accepted=True)
+        return _text({"result": outcome, "id": request_id})
 
-    def refuse(self, message: str, text: str | bytes) -> Reply:
-        """Refuse a message whatever it says."""
+    def refuse(self, message: str, text: str | bytes) -> str:
+        """The reply that refuses a request, whatever it asks for."""
         request = msgspec.json.decode(text)
         return self._refuse(ControlError(2, message), request.get("id") if isinstance(request, dict) else None)
 
@@ -223,11 +216,11 @@ class ControlSession:
         self.combined = parameters[1]
         return None
 
-    def _refuse(self, error: ControlError, request_id: object) -> Reply:
+    def _refuse(self, error: ControlError, request_id: object) -> str:
         body: dict[str, object] = {"code": error.code, "msg": error.message}
         if self.error_shape == "nested":
             body = {"error": body}
-        return Reply(_text(body if request_id is None else body | {"id": request_id}), accepted=False)
+        return _text(body if request_id is None else body | {"id": request_id})
 
 
 def is_stream(name: object) -> bool:

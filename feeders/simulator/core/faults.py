@@ -1,7 +1,7 @@
 """Faults asked for, which of them strikes next, and how often each has been played."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -214,6 +214,7 @@ def corrupt_level(frame: PendingFrame) -> list[bytes]:
 
 
 FrameFault = Callable[[PendingFrame], list[bytes]]
+FrameFaults = Mapping[str, FrameFault]
 
 FRAME_FAULTS: dict[str, FrameFault] = {
     play.__name__: play
@@ -227,6 +228,8 @@ FRAME_FAULTS: dict[str, FrameFault] = {
 
 SILENT_FAULTS: dict[str, FrameFault] = {corrupt_level.__name__: corrupt_level}
 """Those that no client can notice in the message: only a comparison with another answer shows them."""
+
+ANY_FRAME_FAULTS = FRAME_FAULTS | SILENT_FAULTS
 
 
 def _side(payload: dict[str, Any], name: str) -> list[list[str]]:
@@ -252,15 +255,15 @@ ControlFaultKind = Literal["ack_lost", "ack_delayed", "ack_error", "subscribe_ig
 RestFaultKind = Literal[
     "rest_timeout", "rest_status", "rest_truncated", "rest_delay", "stale_snapshot", "empty_snapshot"
 ]
-ConnectionFaultKind = Literal["silence", "half_open", "slow_drip", "reset", "close", "server_shutdown"]
-VenueFaultKind = Literal["refuse_connections", "cold_restart"]
+ImmediateFaultKind = Literal[
+    "silence", "half_open", "slow_drip", "reset", "close", "server_shutdown", "refuse_connections", "cold_restart"
+]
+"""Kinds that act once, when they are asked for; the others wait for a message or request that they match."""
 
-IMMEDIATE = (*get_args(ConnectionFaultKind), *get_args(VenueFaultKind))
-"""Kinds that act once, when they are asked for; the others wait for something to strike."""
 _EACH_SYMBOL = ("stale_snapshot", "empty_snapshot")
-_OF_ONE_VENUE = {"out_of_order", "same_time", "text"}
-_FRAME_KINDS = FRAME_FAULTS.keys() | SILENT_FAULTS.keys() | _OF_ONE_VENUE
-KINDS = (*sorted(_FRAME_KINDS), *get_args(ControlFaultKind), *get_args(RestFaultKind), *IMMEDIATE)
+_OTHER_KINDS = (*get_args(ControlFaultKind), *get_args(RestFaultKind), *get_args(ImmediateFaultKind))
+KINDS = (*sorted(ANY_FRAME_FAULTS), *_OTHER_KINDS)
+"""Kinds that do not belong to one exchange alone."""
 
 
 class FaultError(ValueError):
@@ -287,11 +290,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     value: float | str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise FaultError(f"unknown fault {self.kind!r}; known: {', '.join(KINDS)}")
         for name in ("count", "seconds", "every"):
             if (number := getattr(self, name)) is not None and number <= 0:
                 raise FaultError(f"{name} must be above zero, not {number}")
+
+    @property
+    def acts_at_once(self) -> bool:
+        """Whether it is played when asked for, instead of waiting for a message or request."""
+        return self.kind in get_args(ImmediateFaultKind)
 
     def number(self, default: float) -> float:
         """`value` as a number. Raises FaultError for a text."""
@@ -323,27 +329,38 @@ class _Waiting:
 
 
 class FaultBoard:
-    """The waiting faults of one venue. `clock` is monotonic; `binary` says what its messages are."""
+    """The faults of one exchange that wait. `clock` is monotonic."""
 
     def __init__(
         self,
         clock: Callable[[], float],
-        frame_faults: Mapping[str, FrameFault] = FRAME_FAULTS | SILENT_FAULTS,
+        frame_faults: FrameFaults = ANY_FRAME_FAULTS,
         *,
+        impossible: Set[str] = frozenset(),
         binary: bool = False,
     ) -> None:
+        """`frame_faults` are those that its messages can have; `binary` is whether these are binary messages."""
         self._clock = clock
         self._frame_faults = frame_faults
+        self._kinds = [kind for kind in (*sorted(frame_faults), *_OTHER_KINDS) if kind not in impossible]
         self._binary = binary
         self._waiting: list[_Waiting] = []
         self.played: Counter[str] = Counter()
         self.alters_frames = False
-        """Whether a fault may strike market data: the fast path ends here."""
+        """Whether a fault may change market data: the fast path ends here."""
+
+    def check(self, fault: Fault) -> None:
+        """Raises FaultError for a kind that this exchange does not have."""
+        if fault.kind in self._kinds:
+            return
+        if fault.kind in KINDS:
+            raise FaultError(f"this exchange knows no {fault.kind!r}")
+        known = ", ".join(self._kinds)
+        raise FaultError(f"unknown fault {fault.kind!r}, this exchange knows no such kind; known: {known}")
 
     def add(self, fault: Fault) -> None:
-        """Let a waiting fault strike from now on. Raises FaultError for one that no message of the venue can have."""
-        if fault.kind in _FRAME_KINDS - self._frame_faults.keys():
-            raise FaultError(f"this exchange knows no {fault.kind!r}")
+        """Let a fault wait from now on. Raises FaultError for a kind that this exchange does not have."""
+        self.check(fault)
         deadline = None if fault.seconds is None else self._clock() + fault.seconds
         self._waiting = [each for each in self._waiting if each.fault != fault]
         self._waiting.append(_Waiting(fault, deadline))
@@ -408,7 +425,7 @@ class FaultBoard:
         return self._waiting
 
     def _refresh(self) -> None:
-        self.alters_frames = any(each.fault.kind in _FRAME_KINDS for each in self._waiting)
+        self.alters_frames = any(each.fault.kind in self._frame_faults for each in self._waiting)
 
 
 def _concerns(wanted: str, stream: str) -> bool:

@@ -1,11 +1,11 @@
-"""One symbol's market on a venue's grid: steps between flushes, snapshots, and the truth of both."""
+"""One symbol's market as messages and requests see it: steps between flushes, snapshots, and the truth of both."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import accumulate
 from random import Random
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 from bookbus.feeders.simulator.core.market import (
     Fill,
@@ -17,6 +17,7 @@ from bookbus.feeders.simulator.core.market import (
     SimulatedInstrument,
     unpack,
 )
+from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, SimulatorSettings
 
 
 class BookAt(NamedTuple):
@@ -28,34 +29,26 @@ class BookAt(NamedTuple):
 
 
 class TruthHistory:
-    """The best `depth` levels at each of the last `limit` recorded ids, and as many quotes; no older ones."""
+    """The best `depth` levels at each of the last `limit` recorded ids, and as many quotes."""
 
     def __init__(self, depth: int, limit: int) -> None:
         self._depth = depth
         self._limit = limit
         self._books: dict[int, tuple[bytes, bytes]] = {}
-        self._ids: deque[int] = deque()
         self._quotes: dict[int, Quote] = {}
-        self._quote_ids: deque[int] = deque()
 
     def record(self, update_id: int, bids: Ladder, asks: Ladder) -> None:
         """Remember the book as it is now."""
-        if update_id not in self._books:
-            self._ids.append(update_id)
         self._books[update_id] = (bids.packed(self._depth), asks.packed(self._depth))
-        if len(self._ids) > self._limit:
-            del self._books[self._ids.popleft()]
+        _forget_oldest(self._books, self._limit)
 
     def record_quote(self, quote: Quote) -> None:
         """Remember the best levels between two records."""
-        if quote.update_id not in self._quotes:
-            self._quote_ids.append(quote.update_id)
         self._quotes[quote.update_id] = quote
-        if len(self._quote_ids) > self._limit:
-            del self._quotes[self._quote_ids.popleft()]
+        _forget_oldest(self._quotes, self._limit)
 
     def at(self, update_id: int) -> BookAt | None:
-        """The book at this id, one level of it if only a quote was recorded; None if nothing was or it is forgotten."""
+        """The book at this id, one level of it if only a quote was recorded; None if nothing is remembered."""
         if packed := self._books.get(update_id):
             return BookAt(update_id, unpack(1, packed[0]), unpack(-1, packed[1]))
         if quote := self._quotes.get(update_id):
@@ -63,14 +56,12 @@ class TruthHistory:
         return None
 
     def ids_since(self, update_id: int) -> list[int]:
-        """Every id whose book is still known from this one on, in the order recorded."""
-        return [known for known in self._ids if known >= update_id]
+        """Every id from this one on whose book is remembered, in the order recorded."""
+        return [known for known in self._books if known >= update_id]
 
 
 STEPS_PER_FLUSH = 4
 """The market moves this often between two flushes, so that quotes and trades are not all on the grid."""
-
-FLUSHES_PER_SECOND = 10
 
 SnapshotMode = Literal["flushed", "unflushed", "ahead"]
 """Which id a snapshot has: of the last flush · inside what the next flush will cover · of a flush still to be sent."""
@@ -78,46 +69,11 @@ SnapshotMode = Literal["flushed", "unflushed", "ahead"]
 _FLUSHES_AHEAD = 3
 
 
-class Feed(Protocol):
-    """What a venue needs to know of one symbol."""
-
-    instrument: SimulatedInstrument
-    stream_prefix: str
-    """`btcusdt@`"""
-
-    def step(self) -> list[Quote | Fill]:
-        """Move by a quarter of the way to the next flush."""
-
-    def flush(self) -> Flush | None:
-        """What changed since the last flush; None if nothing did."""
-
-    def top(self, depth: int) -> BookAt:
-        """The book at the last flush that was handed out."""
-
-    def quote(self) -> Quote:
-        """Best bid and ask."""
-
-    def snapshot(self, limit: int, mode: SnapshotMode) -> BookAt:
-        """A book to answer a request with; the truth at its id is remembered."""
-
-    def stale_snapshot(self, limit: int) -> BookAt:
-        """The book as it was when the market began: older than what any client buffers."""
-
-    def truth(self, update_id: int) -> BookAt | None:
-        """The true book at this id, as deep as it is remembered."""
-
-    def remember(self, quote: Quote) -> None:
-        """Make the truth known at the id of a quote that goes out."""
-
-    def truth_ids(self, since: int) -> list[int]:
-        """Every id from this one on whose truth is remembered."""
-
-    def restart(self) -> None:
-        """Begin anew with lower ids and another book."""
-
-
 class LiveFeed:
     """A market that is computed as it goes."""
+
+    stream_prefix: str
+    """`btcusdt@`"""
 
     def __init__(
         self,
@@ -155,6 +111,7 @@ class LiveFeed:
         self._record()
 
     def step(self) -> list[Quote | Fill]:
+        """Move by a quarter of the way to the next flush."""
         if self._ahead:
             return []
         if not self._steps_left:
@@ -165,6 +122,7 @@ class LiveFeed:
         return self._market.step(mutations) if mutations else []
 
     def flush(self) -> Flush | None:
+        """What changed since the last flush; None if nothing did."""
         if self._ahead:
             return self._ahead.popleft()
         self._steps_left = 0
@@ -174,6 +132,7 @@ class LiveFeed:
         return flush
 
     def top(self, depth: int) -> BookAt:
+        """The book at the last flush that was handed out."""
         sent = self._ahead[0].first_id - 1 if self._ahead else self._market.flushed_id
         book = self._history.at(sent)
         if book is None:
@@ -181,9 +140,11 @@ class LiveFeed:
         return BookAt(sent, book.bids[:depth], book.asks[:depth])
 
     def quote(self) -> Quote:
+        """Best bid and ask."""
         return self._market.quote()
 
     def snapshot(self, limit: int, mode: SnapshotMode) -> BookAt:
+        """A book to answer a request with; the truth at its id is remembered."""
         if mode == "unflushed" and not self._ahead:
             return self._inside_next_flush(limit)
         if mode == "ahead" and not self._ahead:
@@ -191,20 +152,25 @@ class LiveFeed:
         return self._at_flush(limit)
 
     def stale_snapshot(self, limit: int) -> BookAt:
+        """The book as it was when the market began: older than what any client buffers."""
         first = self._create_market()
         self._history.record(first.update_id, first.bids, first.asks)
         return BookAt(first.update_id, first.bids.top(limit), first.asks.top(limit))
 
     def truth(self, update_id: int) -> BookAt | None:
+        """The true book at this id, as deep as it is remembered."""
         return self._history.at(update_id)
 
     def remember(self, quote: Quote) -> None:
+        """Make the truth known at the id of a quote that goes out."""
         self._history.record_quote(quote)
 
     def truth_ids(self, since: int) -> list[int]:
+        """Every id from this one on whose truth is remembered."""
         return self._history.ids_since(since)
 
     def restart(self) -> None:
+        """Begin anew with lower ids and another book."""
         self._restarts += 1
         # Far enough below for no id to be used twice.
         self._first_id = max(1, self._market.update_id - 100_000_000)
@@ -257,7 +223,7 @@ class PreparedFeed:
     Quotes come once a flush, trades not at all. `live` must remember the truth of all `slots`.
     """
 
-    def __init__(self, live: LiveFeed, slots: int, render: Render, truth_flushes: int) -> None:
+    def __init__(self, live: LiveFeed, slots: int, render: Render | None, truth_flushes: int) -> None:
         self.instrument = live.instrument
         self.stream_prefix = live.stream_prefix
         self._live = live
@@ -270,14 +236,16 @@ class PreparedFeed:
             self._forward.append(_next_flush(live))
             self._quotes.append(live.quote())
         both_ways = self._forward + [flush and flush.undone() for flush in reversed(self._forward)]
-        self._cycle = [flush and replace(flush, body=render(self.instrument, flush)) for flush in both_ways]
+        self._cycle = [
+            flush and replace(flush, body=render(self.instrument, flush)) if render else flush for flush in both_ways
+        ]
         spans = (flush.last_id - flush.first_id + 1 if flush else 0 for flush in self._cycle)
         self._used = list(accumulate(spans, initial=0))
         """Ids used before each slot of the cycle; the last is what a whole cycle uses."""
         self._slot_of = {used: slot for slot, used in enumerate(self._used)}
         self._played = 0
         self._flushed_id = self._first_id
-        self._told = self.quote()
+        self._last_quote = self.quote()
         self._stepped_to = 0
 
     def step(self) -> list[Quote | Fill]:
@@ -285,9 +253,9 @@ class PreparedFeed:
             return []
         self._stepped_to = self._played
         quote = self.quote()
-        if quote[1:] == self._told[1:]:
+        if quote[1:] == self._last_quote[1:]:
             return []
-        self._told = quote
+        self._last_quote = quote
         return [quote]
 
     def flush(self) -> Flush | None:
@@ -326,7 +294,7 @@ class PreparedFeed:
         return book and BookAt(update_id, book.bids, book.asks)
 
     def remember(self, quote: Quote) -> None:
-        """Its quotes are those of the books it knows."""
+        """Its quotes are those of books whose truth it knows."""
 
     def truth_ids(self, since: int) -> list[int]:
         played = range(max(0, self._played - self._truth_flushes), self._played + 1)
@@ -364,3 +332,88 @@ def _next_flush(live: LiveFeed) -> Flush | None:
 
 def _best(levels: Iterable[RawLevel], limit: int, *, highest: bool) -> list[RawLevel]:
     return sorted((level for level in levels if level[1]), reverse=highest)[:limit]
+
+
+def _forget_oldest(remembered: dict[int, Any], limit: int) -> None:
+    if len(remembered) > limit:
+        del remembered[next(iter(remembered))]
+
+
+Feed = LiveFeed | PreparedFeed
+
+
+def create_feed(
+    instrument: SimulatedInstrument,
+    settings: SimulatorSettings,
+    truth_depth: int,
+    *,
+    rate: float | None = None,
+    render: Render | None = None,
+) -> Feed:
+    """The feed that the settings ask for. `render` writes the text of a prepared flush beforehand."""
+    slots = round(settings.prepared * FLUSHES_PER_SECOND)
+    live = LiveFeed(
+        instrument,
+        seed=settings.seed,
+        rate=settings.rate if rate is None else rate,
+        changes=settings.changes,
+        levels=settings.levels,
+        truth_depth=truth_depth,
+        truth_flushes=max(settings.truth_flushes, slots + 1),
+    )
+    return PreparedFeed(live, slots, render, settings.truth_flushes) if slots else live
+
+
+class WholeBookMarket:
+    """A market of an exchange that shows the best levels under ids of its own: the book shown, the truth at each id."""
+
+    def __init__(self, feed: Feed, depth: int, truth_flushes: int, first_id: int) -> None:
+        """`feed` must remember the truth of `depth` levels."""
+        self.feed = feed
+        self.instrument = feed.instrument
+        self._depth = depth
+        self._truth_flushes = truth_flushes
+        self._feed_ids: dict[int, int] = {}
+        """The feed's id of each book shown, by the exchange's id."""
+        self._show(first_id, self._shown_of(feed.top(depth)))
+
+    def fills(self) -> list[Fill]:
+        """Move by a quarter of the way to the next flush; the trades on the way."""
+        return [event for event in self.feed.step() if isinstance(event, Fill)]
+
+    def flush(self, update_id: int) -> bool:
+        """Flush the feed. Returns whether another book is shown from now on, under this id."""
+        if self.feed.flush() is None:
+            return False
+        book = self._shown_of(self.feed.top(self._depth))
+        if book[1:] == self.book[1:]:
+            return False  # only deeper levels changed
+        self._show(update_id, book)
+        return True
+
+    def truth(self, update_id: int) -> BookAt | None:
+        """The book shown at this id; None if it is not remembered."""
+        feed_id = self._feed_ids.get(update_id)
+        book = None if feed_id is None else self.feed.truth(feed_id)
+        return book and self._shown_of(book)._replace(update_id=update_id)
+
+    def truth_ids(self, since: int) -> list[int]:
+        """Every id from this one on whose book is remembered."""
+        return [known for known in self._feed_ids if known >= since]
+
+    def begin_anew(self, update_id: int) -> None:
+        """Restart the feed and show its first book under this id."""
+        self.feed.restart()
+        self._show(update_id, self._shown_of(self.feed.top(self._depth)))
+
+    def _shown_of(self, book: BookAt) -> BookAt:
+        """The part of a book that the exchange shows."""
+        return book
+
+    def _show(self, update_id: int, book: BookAt) -> None:
+        self.update_id = update_id
+        self.book = book
+        """The book shown; its own id is the feed's."""
+        self._feed_ids.pop(update_id, None)  # used before a restart: the newest ids stay last
+        self._feed_ids[update_id] = book.update_id
+        _forget_oldest(self._feed_ids, self._truth_flushes)

@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from bookbus.feeders.simulator.core.market import Fill, RawLevel, SimulatedInstrument, decimal_text
-from bookbus.feeders.simulator.upbit.feed import ShownBook, UpbitFeed
+from bookbus.feeders.simulator.core.feed import BookAt
+from bookbus.feeders.simulator.core.market import RawLevel, SimulatedInstrument, decimal_text
+from bookbus.feeders.simulator.upbit.market import UpbitMarket, UpbitTrade
 from bookbus.schemas.decoding import DECODE_ERRORS
 
 _UNIT_COUNTS = (1, 5, 15, 30)
@@ -49,7 +50,7 @@ class TypeRequest(msgspec.Struct, frozen=True):
 class Subscription:
     """Everything that a connection gets from now on."""
 
-    wishes: tuple[TypeRequest, ...]
+    parts: tuple[TypeRequest, ...]
     form: Form
 
 
@@ -95,10 +96,10 @@ def _parse(message: str | bytes) -> Subscription | Listing:
     form = _form(next((part["format"] for part in parts if "format" in part), "DEFAULT"))
     if any(part.get("method") == "LIST_SUBSCRIPTIONS" for part in parts):
         return Listing(ticket, form)
-    wishes = tuple(_wish(part) for part in parts if "type" in part)
-    if not wishes:
+    requests = tuple(_parse_type(part) for part in parts if "type" in part)
+    if not requests:
         raise _RefusedError("NO_TYPE", "타입이 존재하지 않습니다.")
-    return Subscription(wishes, form)
+    return Subscription(requests, form)
 
 
 def _form(name: object) -> Form:
@@ -107,7 +108,7 @@ def _form(name: object) -> Form:
     return Form(short=str(name).startswith("SIMPLE"), listed=str(name).endswith("LIST"))
 
 
-def _wish(part: dict[str, Any]) -> TypeRequest:
+def _parse_type(part: dict[str, Any]) -> TypeRequest:
     kind, codes, level = part["type"], part.get("codes"), part.get("level", 0)
     if kind not in _TYPES:
         raise _RefusedError("INVALID_PARAM", f"{kind} 은 지원하지 않는 타입입니다.")
@@ -168,34 +169,33 @@ _SIMPLE = _Spelling("ap", "bp", "as", "bs", "tas", "tbs", "obu", plain, double)
 _REST = _Spelling(*_LONG_NAMES, plain, plain)
 
 
-def book_frame(feed: UpbitFeed, form: Form, units: int, factor: int, stream_type: str) -> str:
+def book_frame(market: UpbitMarket, form: Form, units: int, factor: int, stream_type: str) -> str:
     """A whole book; `factor` ticks make one price, 0 does not group."""
-    book, instrument = feed.book, feed.instrument
+    instrument = market.instrument
     key = form.short, units, factor
-    body = book.texts.get(key)
+    body = market.texts.get(key)
     if body is None:
-        body = book.texts[key] = _body(instrument, book, _SIMPLE if form.short else _DEFAULT, units, factor)
+        body = market.texts[key] = _body(market, _SIMPLE if form.short else _DEFAULT, units, factor)
     type_, code, time, stream, level = (
         ("ty", "cd", "tms", "st", "lv") if form.short else ("type", "code", "timestamp", "stream_type", "level")
     )
     text = (
-        f'{{"{type_}":"orderbook","{code}":"{instrument.native}","{time}":{feed.time_ms},{body},'
+        f'{{"{type_}":"orderbook","{code}":"{instrument.native}","{time}":{market.update_id},{body},'
         f'"{stream}":"{stream_type}","{level}":{plain(factor, instrument.tick_decimals)}}}'
     )
     return f"[{text}]" if form.listed else text
 
 
-def rest_book(feed: UpbitFeed, units: int, factor: int) -> str:
-    """One book of a REST answer, where the market has another name."""
-    body = _body(feed.instrument, feed.book, _REST, units, factor)
-    level = plain(factor, feed.instrument.tick_decimals)
-    return f'{{"market":"{feed.instrument.native}","timestamp":{feed.time_ms},{body},"level":{level}}}'
+def rest_book(market: UpbitMarket, units: int, factor: int) -> str:
+    """One book of a REST answer, where the fields have other names."""
+    body = _body(market, _REST, units, factor)
+    level = plain(factor, market.instrument.tick_decimals)
+    return f'{{"market":"{market.instrument.native}","timestamp":{market.update_id},{body},"level":{level}}}'
 
 
-def trade_frame(feed: UpbitFeed, form: Form, trade: tuple[Fill, int, int], stream_type: str) -> str:
-    """One trade with its time and its id."""
+def trade_frame(market: UpbitMarket, form: Form, trade: UpbitTrade, stream_type: str) -> str:
     fill, time_ms, trade_id = trade
-    instrument = feed.instrument
+    instrument = market.instrument
     at = datetime.fromtimestamp(time_ms // 1000, UTC)
     price = double(fill.ticks, instrument.tick_decimals)
     values = (
@@ -218,6 +218,18 @@ def trade_frame(feed: UpbitFeed, form: Form, trade: tuple[Fill, int, int], strea
     return f"[{{{text}}}]" if form.listed else f"{{{text}}}"
 
 
+def listing_text(listing: Listing, subscription: Subscription | None) -> str:
+    """What a connection is subscribed to."""
+    long_names = ("method", "result", "type", "codes", "level", "ticket")
+    short_names = ("mthd", "rslt", "ty", "cds", "lv", "tckt")
+    method, result, type_, codes, level, ticket = short_names if listing.form.short else long_names
+    found = [
+        {type_: part.kind, codes: part.codes} | ({level: part.level} if part.kind == "orderbook" else {})
+        for part in (subscription.parts if subscription else ())
+    ]
+    return msgspec.json.encode({method: "LIST_SUBSCRIPTIONS", result: found, ticket: listing.ticket}).decode()
+
+
 def error_text(name: str | int, message: str) -> str:
     """An error on either interface; REST names it by a number."""
     return msgspec.json.encode({"error": {"name": name, "message": message}}).decode()
@@ -237,7 +249,7 @@ def grouping_factor(instrument: SimulatedInstrument, level: float) -> int | None
     return next((factor for factor in factors if instrument.price(factor) == level), None)
 
 
-def grouped_book(book: ShownBook, factor: int, units: int) -> tuple[list[RawLevel], list[RawLevel]]:
+def grouped_book(book: BookAt, factor: int, units: int) -> tuple[list[RawLevel], list[RawLevel]]:
     """Bids and asks as they are listed: bids are grouped downwards, asks upwards."""
     if not factor:
         return book.bids[:units], book.asks[:units]
@@ -253,9 +265,10 @@ def grouped_book(book: ShownBook, factor: int, units: int) -> tuple[list[RawLeve
     return [level for level in bids.items() if level[0]][:units], list(asks.items())[:units]
 
 
-def _body(instrument: SimulatedInstrument, book: ShownBook, names: _Spelling, units: int, factor: int) -> str:
+def _body(market: UpbitMarket, names: _Spelling, units: int, factor: int) -> str:
     """Totals and levels."""
-    bids, asks = grouped_book(book, factor, units)
+    bids, asks = grouped_book(market.book, factor, units)
+    instrument = market.instrument
     prices, sizes = instrument.tick_decimals, instrument.step_decimals
     price, size = names.write_price, names.write_size
     rows = ",".join(

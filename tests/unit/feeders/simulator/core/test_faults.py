@@ -323,7 +323,7 @@ def test_every_kind_of_fault_is_known_once() -> None:
 @pytest.mark.parametrize("fields", [{"kind": "rain"}, {"kind": "drop", "count": 0}, {"kind": "drop", "seconds": -1}])
 def test_faults_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(FaultError):
-        Fault(**fields)
+        Line(Fault(**fields))
 
 
 def test_a_text_where_a_number_is_needed_is_refused() -> None:
