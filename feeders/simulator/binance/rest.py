@@ -179,15 +179,20 @@ class RequestWeight:
         """Count a request."""
         used, now = self.used + weight, self._clock()
         if seconds := self._bans.check(now):
-            return Verdict(418, ceil(seconds))
+            return Verdict(418, _whole_seconds(seconds))
         self._used = used
         self.total += weight
         self.highest = max(self.highest, used)
         if used <= self._rules.weight:
             return Verdict(200, 0)
         if seconds := self._bans.refuse(now):
-            return Verdict(418, ceil(seconds))
-        return Verdict(429, ceil(self._window_end - now))
+            return Verdict(418, _whole_seconds(seconds))
+        return Verdict(429, _whole_seconds(self._window_end - now))
+
+
+def _whole_seconds(seconds: float) -> int:
+    """Rounded up, but not for the rounding error of a sum: (214.21 + 120) - 214.21 is slightly above 120."""
+    return ceil(round(seconds, 6))
 
 
 _RESTRICTED = (
@@ -260,7 +265,7 @@ class BinanceRest(RestApi):
     def _faulty_status(self, fault: Fault) -> HttpResponse:
         status = int(fault.number(503))
         if status in (418, 429):
-            return self._refused(status, max(1, round(self._faults.remaining(fault) or 1)))
+            return self._refused(status, max(1, _whole_seconds(self._faults.remaining(fault) or 1)))
         if status == 451:
             return json_response({"code": 0, "msg": _RESTRICTED}, status)
         if status == 403:
