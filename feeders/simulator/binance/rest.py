@@ -212,12 +212,11 @@ _DEFAULT_LIMIT = 100
 _MAXIMUM_LIMIT = 5000
 
 
-class BinanceRest(RestApi):
+class BinanceRest(RestApi[Feed]):
     """Answers `/api/v3/…` from the feeds."""
 
-    def __init__(self, settings: BinanceSettings, feeds: Mapping[str, Feed], faults: FaultBoard) -> None:
-        super().__init__(settings, feeds, faults)
-        self._feeds = feeds
+    def __init__(self, settings: BinanceSettings, markets: Mapping[str, Feed], faults: FaultBoard) -> None:
+        super().__init__(settings, markets, faults)
         self._settings = settings
         self._weight = RequestWeight(settings.rules, time.monotonic)
         self._routes: dict[str, Callable[[HttpRequest], object]] = {
@@ -297,22 +296,24 @@ class BinanceRest(RestApi):
             except msgspec.MsgspecError:
                 raise RestError(400, -1100, "Illegal characters found in parameter 'symbols'.") from None
         else:
-            names = [query["symbol"]] if "symbol" in query else list(self._feeds)
-        if any(name not in self._feeds for name in names):
+            names = [query["symbol"]] if "symbol" in query else list(self._markets)
+        if any(name not in self._markets for name in names):
             raise RestError(400, -1121, "Invalid symbol.")
         everything = "symbol" not in query and "symbols" not in query
-        instruments = [self._feeds[name].instrument for name in names]
+        instruments = [self._markets[name].instrument for name in names]
         return exchange_info(instruments, self._settings.rules, _now_ms(), with_delisted=everything)
 
     def _book_ticker(self, request: HttpRequest) -> object:
         if "symbol" in request.query:
             return _book_ticker(self._feed(request))
-        return [_book_ticker(feed) for feed in self._feeds.values()]
+        return [_book_ticker(feed) for feed in self._markets.values()]
 
     def _day(self, request: HttpRequest) -> object:
-        if request.query.get("type") != "MINI":
-            raise RestError(400, -1130, "Data sent for parameter 'type' is not valid.")  # the long form is not played
-        feeds = list(self._feeds.values())
+        if request.query.get("type") != "MINI":  # the long form is not simulated
+            raise RestError(
+                400, -1130, "Data sent for parameter 'type' is not valid."
+            )
+        feeds = list(self._markets.values())
         days = [day_statistics(feed.instrument, feed.quote(), rank, _now_ms()) for rank, feed in enumerate(feeds)]
         return days[feeds.index(self._feed(request))] if "symbol" in request.query else days
 
@@ -320,7 +321,7 @@ class BinanceRest(RestApi):
         symbol = request.query.get("symbol")
         if not symbol:
             raise RestError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
-        feed = self._feeds.get(symbol)
+        feed = self._markets.get(symbol)
         if feed is None:
             raise RestError(400, -1121, "Invalid symbol.")
         return feed

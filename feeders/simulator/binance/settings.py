@@ -14,16 +14,6 @@ ErrorShape = Literal["nested", "flat"]
 class BinanceRules(Rules):
     """The exchange's limits; times in seconds."""
 
-    DURATIONS: ClassVar[tuple[str, ...]] = (
-        "connect_window",
-        "ping_interval",
-        "pong_timeout",
-        "lifetime",
-        "frame_window",
-        "weight_window",
-        "ban",
-    )
-
     ping_interval: float = 20.0
     pong_timeout: float = 60.0
     lifetime: float = 24 * 3600.0

@@ -1,24 +1,19 @@
 """Bybit's public REST answers: instruments and day figures of spot markets."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.feeders.simulator.core.feed import WholeBookMarket
 from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, json_response
 from bookbus.feeders.simulator.core.market import DECIMALS, decimal_text
-from bookbus.feeders.simulator.core.settings import SimulatorSettings
 
 _INVALID = 10001
 _TOO_MANY = 10006
 
 
-class BybitRest(RestApi):
+class BybitRest(RestApi[WholeBookMarket]):
     """Answers `/v5/market/…` from the markets."""
-
-    def __init__(self, settings: SimulatorSettings, markets: Mapping[str, WholeBookMarket], faults: FaultBoard) -> None:
-        super().__init__(settings, markets, faults)
-        self._markets = markets
 
     def _respond(self, request: HttpRequest) -> HttpResponse:
         describe = _ROUTES.get(request.path)

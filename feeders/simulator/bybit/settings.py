@@ -1,7 +1,6 @@
 """Options and limits of a simulated Bybit."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from bookbus.feeders.simulator.core.limits import Rules
 from bookbus.feeders.simulator.core.settings import SimulatorSettings
@@ -10,8 +9,6 @@ from bookbus.feeders.simulator.core.settings import SimulatorSettings
 @dataclass(frozen=True, kw_only=True)
 class BybitRules(Rules):
     """The exchange's limits; times in seconds."""
-
-    DURATIONS: ClassVar[tuple[str, ...]] = ("connect_window", "idle")
 
     connects: int = 500
     idle: float = 600.0

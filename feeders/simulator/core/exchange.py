@@ -53,7 +53,7 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
     EXCHANGE: ClassVar[str]
     SETTINGS: ClassVar[type[SimulatorSettings]]
     STREAMS: ClassVar[type[WebSocketServer[Any, Any]]]
-    REST: ClassVar[type[RestApi]]
+    REST: ClassVar[type[RestApi[Any]]]
     FRAME_FAULTS: ClassVar[FrameFaults] = ANY_FRAME_FAULTS
     """The faults that its messages can have, by kind."""
     IMPOSSIBLE_FAULTS: ClassVar[frozenset[str]] = frozenset()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Generic, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -31,7 +31,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What to answer. `hang` seconds pass without an answer, then the connection drops; `cut` sends half the body."""
+    """`hang` drops the connection after so many seconds without an answer; `cut` sends half the body."""
 
     status: int
     body: bytes = b""
@@ -58,7 +58,7 @@ class HttpServer:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port."""
+        """Listen. Returns the port."""
         self._server = await asyncio.start_server(self._serve, host, port, limit=_MAXIMUM_HEAD)
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -87,7 +87,7 @@ class HttpServer:
             writer.close()
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: str) -> bool:
-        """Whether the connection stays open."""
+        """Answer one request. Returns whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         request_line, *lines = head.rstrip("\r\n").split("\r\n")
         method, target, _ = request_line.split(" ")
@@ -125,7 +125,10 @@ def _encode(response: HttpResponse, keep: bool) -> bytes:
     return f"HTTP/1.1 {response.status} {phrase}\r\n{lines}\r\n".encode("latin-1") + body
 
 
+MarketT = TypeVar("MarketT")
+
 _HANG = 60.0
+"""Seconds without an answer, unless the fault says how many."""
 
 
 class RestError(Exception):
@@ -138,10 +141,11 @@ class RestError(Exception):
         self.message = message
 
 
-class RestApi(ABC):
+class RestApi(ABC, Generic[MarketT]):
     """The public requests of an exchange, with the faults that happen to them."""
 
-    def __init__(self, settings: SimulatorSettings, markets: Mapping[str, Any], faults: FaultBoard) -> None:
+    def __init__(self, settings: SimulatorSettings, markets: Mapping[str, MarketT], faults: FaultBoard) -> None:
+        self._markets = markets
         self._faults = faults
         self._delay = settings.rest_delay
         self._statuses: Counter[int] = Counter()

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
 
@@ -11,8 +11,8 @@ from typing import ClassVar, Self
 class Rules:
     """Limits that every exchange has; times in seconds."""
 
-    DURATIONS: ClassVar[tuple[str, ...]] = ("connect_window",)
-    """Fields that a faster clock makes shorter."""
+    FIXED: ClassVar[tuple[str, ...]] = ()
+    """Durations that a faster clock does not change."""
 
     connects: int = 300
     """Handshakes within `connect_window`, refused ones included."""
@@ -20,7 +20,8 @@ class Rules:
 
     def scaled(self, speed: float) -> Self:
         """The same rules on a clock that runs `speed` times as fast."""
-        return replace(self, **{name: getattr(self, name) / speed for name in self.DURATIONS})
+        durations = [field.name for field in fields(self) if field.type is float and field.name not in self.FIXED]
+        return replace(self, **{name: getattr(self, name) / speed for name in durations})
 
 
 class RateLimit:

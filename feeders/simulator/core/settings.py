@@ -6,6 +6,7 @@ from typing import ClassVar
 from bookbus.feeders.simulator.core.limits import Rules
 
 FLUSHES_PER_SECOND = 10
+"""The grid of book updates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class SimulatorSettings:
     """The exchange's own names, or the number of synthetic markets."""
     seed: int = 1
     rate: float = float(FLUSHES_PER_SECOND)
-    """Updates a second and symbol, on a grid of 100 ms."""
+    """Updates a second and symbol, at most one at each point of the grid."""
     changes: int = 20
     """Mutations of the book per update, on average."""
     levels: int = 2000

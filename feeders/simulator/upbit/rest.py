@@ -53,12 +53,11 @@ def _too_many() -> RestError:
     return RestError(429, "too_many_requests", "요청 수 제한을 초과했습니다.")
 
 
-class UpbitRest(RestApi):
+class UpbitRest(RestApi[UpbitMarket]):
     """Answers `/v1/…` from the markets."""
 
     def __init__(self, settings: UpbitSettings, markets: Mapping[str, UpbitMarket], faults: FaultBoard) -> None:
         super().__init__(settings, markets, faults)
-        self._markets = markets
         self._settings = settings
         self._groups: dict[tuple[str, str], _Group] = {}
         self._origin_limit = RateLimit(1, settings.rules.origin_window)

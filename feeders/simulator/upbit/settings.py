@@ -11,16 +11,7 @@ from bookbus.feeders.simulator.core.settings import SimulatorSettings
 class UpbitRules(Rules):
     """The exchange's limits and delays; times in seconds."""
 
-    DURATIONS: ClassVar[tuple[str, ...]] = (
-        "connect_window",
-        "idle",
-        "message_window",
-        "more_message_window",
-        "origin_window",
-        "status_interval",
-        "request_window",
-        "ban",
-    )
+    FIXED: ClassVar[tuple[str, ...]] = ("close_delay",)
 
     connects: int = 5
     connect_window: float = 1.0
