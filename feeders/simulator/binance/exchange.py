@@ -14,9 +14,9 @@ from bookbus.feeders.simulator.binance.rest import BinanceRest
 from bookbus.feeders.simulator.binance.settings import BinanceSettings
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, Feed, create_feed
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, MarketFeed, create_feed
 from bookbus.feeders.simulator.core.limits import RateLimit
-from bookbus.feeders.simulator.core.market import Fill, Flush, Quote, SimulatedInstrument, merged
+from bookbus.feeders.simulator.core.market import Flush, Quote, SimulatedFill, SimulatedInstrument, merged
 from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND
 from bookbus.feeders.simulator.core.websocket_server import (
     GOING_AWAY,
@@ -41,11 +41,11 @@ class BinanceClient(Client):
     """The path and query with which it connected."""
 
 
-class BinanceStreams(WebSocketServer[BinanceClient, Feed]):
+class BinanceStreams(WebSocketServer[BinanceClient, MarketFeed]):
     """Streams named by path or request. A connection is pinged, lives a day, and ends when its client floods it."""
 
     def __init__(
-        self, settings: BinanceSettings, markets: Mapping[str, Feed], faults: FaultBoard, background: Background
+        self, settings: BinanceSettings, markets: Mapping[str, MarketFeed], faults: FaultBoard, background: Background
     ) -> None:
         super().__init__(settings, markets, faults, background)
         self._rules = settings.rules
@@ -55,7 +55,7 @@ class BinanceStreams(WebSocketServer[BinanceClient, Feed]):
         self._second: dict[str, list[Flush]] = {}
         """The flushes of each symbol since the last full second."""
 
-    def step(self, market: Feed, step: int, time_us: int) -> None:
+    def step(self, market: MarketFeed, step: int, time_us: int) -> None:
         self._publish_events(market, market.step(), time_us)
         if step % STEPS_PER_FLUSH == 0:
             on_second = step % (STEPS_PER_FLUSH * FLUSHES_PER_SECOND) == 0
@@ -130,7 +130,7 @@ class BinanceStreams(WebSocketServer[BinanceClient, Feed]):
             self._join(client, stream)
             self._new.add(stream)
 
-    def _publish_events(self, feed: Feed, events: Iterable[Quote | Fill], time: int) -> None:
+    def _publish_events(self, feed: MarketFeed, events: Iterable[Quote | SimulatedFill], time: int) -> None:
         """Quotes and trades, the moment they happen."""
         instrument = feed.instrument
         for event in events:
@@ -146,7 +146,7 @@ class BinanceStreams(WebSocketServer[BinanceClient, Feed]):
                     self._publish(feed, "trade", write, time)
             self._publish(feed, "aggTrade", partial(messages.aggregate_trade, instrument, event), time)
 
-    def _publish_flush(self, feed: Feed, flush: Flush | None, time: int, *, on_second: bool) -> None:
+    def _publish_flush(self, feed: MarketFeed, flush: Flush | None, time: int, *, on_second: bool) -> None:
         """Depth streams of 100 ms and, on the second, those of 1000 ms."""
         if flush is not None:
             self._publish_depth(feed, "depth@100ms", flush, time)
@@ -160,11 +160,11 @@ class BinanceStreams(WebSocketServer[BinanceClient, Feed]):
             for suffix in ("", "@1000ms"):
                 self._publish_partial(feed, suffix, time, changed=bool(flushes))
 
-    def _publish_depth(self, feed: Feed, kind: str, flush: Flush, time: int) -> None:
+    def _publish_depth(self, feed: MarketFeed, kind: str, flush: Flush, time: int) -> None:
         body = flush.body or messages.depth_body(feed.instrument, flush)
         self._publish(feed, kind, partial(messages.depth_update, feed.instrument, flush, body), time)
 
-    def _publish_partial(self, feed: Feed, suffix: str, time: int, *, changed: bool) -> None:
+    def _publish_partial(self, feed: MarketFeed, suffix: str, time: int, *, changed: bool) -> None:
         for depth in _PARTIAL_DEPTHS:
             kind = f"depth{depth}{suffix}"
             # A new subscriber gets the book at the next flush even if it did not change; so do all others then.
@@ -172,10 +172,10 @@ class BinanceStreams(WebSocketServer[BinanceClient, Feed]):
                 text = messages.book_text(feed.instrument, feed.top(depth))
                 self._publish(feed, kind, partial(_without_time, text), time)
 
-    def _wants(self, feed: Feed, kind: str) -> bool:
+    def _wants(self, feed: MarketFeed, kind: str) -> bool:
         return feed.stream_prefix + kind in self._subscribers
 
-    def _publish(self, feed: Feed, kind: str, write: Writer, time: int) -> None:
+    def _publish(self, feed: MarketFeed, kind: str, write: Writer, time: int) -> None:
         """Queue a message for the subscribers of a stream. `time` is in microseconds."""
         stream = feed.stream_prefix + kind
         clients = self._subscribers.get(stream)
@@ -210,7 +210,7 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-class BinanceSimulator(ExchangeSimulator[BinanceSettings, Feed]):
+class BinanceSimulator(ExchangeSimulator[BinanceSettings, MarketFeed]):
     """`async with BinanceSimulator(symbols=("BTCUSDT",), seed=1) as exchange:` — options as in BinanceSettings."""
 
     EXCHANGE = "binance"
@@ -218,7 +218,7 @@ class BinanceSimulator(ExchangeSimulator[BinanceSettings, Feed]):
     STREAMS = BinanceStreams
     REST = BinanceRest
 
-    def _create_market(self, instrument: SimulatedInstrument) -> Feed:
+    def _create_market(self, instrument: SimulatedInstrument) -> MarketFeed:
         return create_feed(instrument, self.settings, self.settings.truth_depth, render=messages.depth_body)
 
 

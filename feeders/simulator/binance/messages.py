@@ -10,7 +10,7 @@ import msgspec
 
 from bookbus.feeders.simulator.binance.settings import BinanceRules, ErrorShape
 from bookbus.feeders.simulator.core.feed import BookAt
-from bookbus.feeders.simulator.core.market import DECIMALS, Fill, Flush, Quote, RawLevel, SimulatedInstrument
+from bookbus.feeders.simulator.core.market import DECIMALS, Flush, Quote, RawLevel, SimulatedFill, SimulatedInstrument
 
 
 class _LevelFormat(NamedTuple):
@@ -79,7 +79,7 @@ def book_ticker_answer(instrument: SimulatedInstrument, quote: Quote) -> dict[st
     }
 
 
-def trades(instrument: SimulatedInstrument, fill: Fill) -> list[Callable[[int], str]]:
+def trades(instrument: SimulatedInstrument, fill: SimulatedFill) -> list[Callable[[int], str]]:
     """A writer a trade, in the order of their ids."""
     parts = [fill.steps // fill.trades] * fill.trades
     parts[-1] += fill.steps - sum(parts)
@@ -87,7 +87,7 @@ def trades(instrument: SimulatedInstrument, fill: Fill) -> list[Callable[[int], 
     return [partial(_trade, instrument, fill, first_id + index, steps) for index, steps in enumerate(parts)]
 
 
-def aggregate_trade(instrument: SimulatedInstrument, fill: Fill, time: int) -> str:
+def aggregate_trade(instrument: SimulatedInstrument, fill: SimulatedFill, time: int) -> str:
     return (
         f'{{"e":"aggTrade","E":{time},"s":{quoted(instrument.native)},"a":{fill.fill_id},'
         f'"p":"{instrument.price_text(fill.ticks)}","q":"{instrument.quantity_text(fill.steps)}",'
@@ -106,7 +106,7 @@ def server_shutdown(time: int, *, combined: bool) -> str:
     return wrapped("!serverShutdown", payload) if combined else payload
 
 
-def _trade(instrument: SimulatedInstrument, fill: Fill, trade_id: int, steps: int, time: int) -> str:
+def _trade(instrument: SimulatedInstrument, fill: SimulatedFill, trade_id: int, steps: int, time: int) -> str:
     return (
         f'{{"e":"trade","E":{time},"s":{quoted(instrument.native)},"t":{trade_id},'
         f'"p":"{instrument.price_text(fill.ticks)}","q":"{instrument.quantity_text(steps)}",'
@@ -114,7 +114,7 @@ def _trade(instrument: SimulatedInstrument, fill: Fill, trade_id: int, steps: in
     )
 
 
-def _maker_is_buyer(fill: Fill) -> str:
+def _maker_is_buyer(fill: SimulatedFill) -> str:
     return "false" if fill.aggressor == "buy" else "true"
 
 

@@ -10,7 +10,7 @@ import msgspec
 from bookbus.feeders.simulator.binance import messages
 from bookbus.feeders.simulator.binance.settings import BinanceRules, BinanceSettings
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.feed import BookAt, Feed
+from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed
 from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, RestError, json_response
 from bookbus.feeders.simulator.core.limits import Bans
 from bookbus.feeders.simulator.core.market import DECIMALS, Quote, SimulatedInstrument, decimal_text
@@ -212,10 +212,10 @@ _DEFAULT_LIMIT = 100
 _MAXIMUM_LIMIT = 5000
 
 
-class BinanceRest(RestApi[Feed]):
+class BinanceRest(RestApi[MarketFeed]):
     """Answers `/api/v3/…` from the feeds."""
 
-    def __init__(self, settings: BinanceSettings, markets: Mapping[str, Feed], faults: FaultBoard) -> None:
+    def __init__(self, settings: BinanceSettings, markets: Mapping[str, MarketFeed], faults: FaultBoard) -> None:
         super().__init__(settings, markets, faults)
         self._settings = settings
         self._weight = RequestWeight(settings.rules, time.monotonic)
@@ -310,14 +310,12 @@ class BinanceRest(RestApi[Feed]):
 
     def _day(self, request: HttpRequest) -> object:
         if request.query.get("type") != "MINI":  # the long form is not simulated
-            raise RestError(
-                400, -1130, "Data sent for parameter 'type' is not valid."
-            )
+            raise RestError(400, -1130, "Data sent for parameter 'type' is not valid.")
         feeds = list(self._markets.values())
         days = [day_statistics(feed.instrument, feed.quote(), rank, _now_ms()) for rank, feed in enumerate(feeds)]
         return days[feeds.index(self._feed(request))] if "symbol" in request.query else days
 
-    def _feed(self, request: HttpRequest) -> Feed:
+    def _feed(self, request: HttpRequest) -> MarketFeed:
         symbol = request.query.get("symbol")
         if not symbol:
             raise RestError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
@@ -351,7 +349,7 @@ def _weight(request: HttpRequest) -> int:
     return 1
 
 
-def _book_ticker(feed: Feed) -> dict[str, str]:
+def _book_ticker(feed: MarketFeed) -> dict[str, str]:
     return messages.book_ticker_answer(feed.instrument, feed.quote())
 
 

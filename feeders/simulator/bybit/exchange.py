@@ -12,7 +12,7 @@ from bookbus.feeders.simulator.bybit.rest import BybitRest
 from bookbus.feeders.simulator.bybit.settings import BybitSettings
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, Fault, FaultBoard, FaultError
-from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, Feed, WholeBookMarket, create_feed
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, MarketFeed, WholeBookMarket, create_feed
 from bookbus.feeders.simulator.core.market import SimulatedInstrument
 from bookbus.feeders.simulator.core.websocket_server import Background, Client, ClientConnection, WebSocketServer
 
@@ -31,7 +31,7 @@ _RESTARTED = 1
 class BybitMarket(WholeBookMarket):
     """`update_id` is a counter; the ids of the feed are sent as `seq`."""
 
-    def __init__(self, feed: Feed, truth_flushes: int) -> None:
+    def __init__(self, feed: MarketFeed, truth_flushes: int) -> None:
         first_id = Random(f"first id:{feed.instrument.native}").randrange(10**7, 10**8)  # noqa: S311
         super().__init__(feed, DEPTH, truth_flushes, first_id)
 

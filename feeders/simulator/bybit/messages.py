@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from bookbus.feeders.simulator.core.feed import BookAt
-from bookbus.feeders.simulator.core.market import Fill, RawLevel, SimulatedInstrument
+from bookbus.feeders.simulator.core.market import RawLevel, SimulatedFill, SimulatedInstrument
 from bookbus.schemas.decoding import DECODE_ERRORS
 
 
@@ -24,7 +24,9 @@ def delta(
     return _book(topic, "delta", instrument, BookAt(book.update_id, bids, asks), sequence, time_ms)
 
 
-def trades(topic: str, instrument: SimulatedInstrument, fills: Iterable[Fill], sequence: int, time_ms: int) -> str:
+def trades(
+    topic: str, instrument: SimulatedInstrument, fills: Iterable[SimulatedFill], sequence: int, time_ms: int
+) -> str:
     """What was traded in one go."""
     data = [
         {

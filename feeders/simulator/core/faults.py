@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from bookbus.feeders.simulator.core.connection import encode_frame
-from bookbus.feeders.simulator.core.feed import Feed
+from bookbus.feeders.simulator.core.feed import MarketFeed
 
 _REPLAY_AFTER = 3
 _OVERSIZED_BYTES = 5_000_000
@@ -21,7 +21,7 @@ class PendingFrame:
     """One message about to be sent. `memory` is kept between the messages of one symbol on one connection."""
 
     text: str
-    feed: Feed
+    feed: MarketFeed
     value: float | str | None = None
     memory: list[str] = field(default_factory=list)
     snapshots: int = 0
@@ -381,7 +381,7 @@ class FaultBoard:
         for each in self._waiting:
             each.snapshots[symbol] += 1
 
-    def alter(self, feed: Feed, stream: str, connection: int, text: str) -> list[bytes]:
+    def alter(self, feed: MarketFeed, stream: str, connection: int, text: str) -> list[bytes]:
         """The frames that go out in place of one message."""
         symbol = feed.instrument.native
         target = connection, symbol
@@ -393,9 +393,9 @@ class FaultBoard:
             if each.is_used_up(target):
                 continue
             memory = each.memory.setdefault(target, [])
-            in_hand = PendingFrame(text, feed, fault.value, memory, each.snapshots[symbol], binary=self._binary)
-            frames = play(in_hand)
-            if in_hand.played:
+            pending = PendingFrame(text, feed, fault.value, memory, each.snapshots[symbol], binary=self._binary)
+            frames = play(pending)
+            if pending.played:
                 each.matched[target] += 1
                 self.played[fault.kind] += 1
             return frames

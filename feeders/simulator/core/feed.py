@@ -8,13 +8,13 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 from bookbus.feeders.simulator.core.market import (
-    Fill,
     Flush,
     Ladder,
-    Market,
     Quote,
     RawLevel,
+    SimulatedFill,
     SimulatedInstrument,
+    SimulatedMarket,
     unpack,
 )
 from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, SimulatorSettings
@@ -97,8 +97,8 @@ class LiveFeed:
         self._first_id: int | None = None
         self._begin()
 
-    def _create_market(self) -> Market:
-        return Market(self.instrument, self._seed + 7919 * self._restarts, self._levels, self._first_id)
+    def _create_market(self) -> SimulatedMarket:
+        return SimulatedMarket(self.instrument, self._seed + 7919 * self._restarts, self._levels, self._first_id)
 
     def _begin(self) -> None:
         self._market = self._create_market()
@@ -110,7 +110,7 @@ class LiveFeed:
         self._ahead: deque[Flush] = deque()
         self._record()
 
-    def step(self) -> list[Quote | Fill]:
+    def step(self) -> list[Quote | SimulatedFill]:
         """Move by a quarter of the way to the next flush."""
         if self._ahead:
             return []
@@ -248,7 +248,7 @@ class PreparedFeed:
         self._last_quote = self.quote()
         self._stepped_to = 0
 
-    def step(self) -> list[Quote | Fill]:
+    def step(self) -> list[Quote | SimulatedFill]:
         if self._stepped_to == self._played:
             return []
         self._stepped_to = self._played
@@ -339,7 +339,7 @@ def _forget_oldest(remembered: dict[int, Any], limit: int) -> None:
         del remembered[next(iter(remembered))]
 
 
-Feed = LiveFeed | PreparedFeed
+MarketFeed = LiveFeed | PreparedFeed
 
 
 def create_feed(
@@ -349,7 +349,7 @@ def create_feed(
     *,
     rate: float | None = None,
     render: Render | None = None,
-) -> Feed:
+) -> MarketFeed:
     """The feed that the settings ask for. `render` writes the text of a prepared flush beforehand."""
     slots = round(settings.prepared * FLUSHES_PER_SECOND)
     live = LiveFeed(
@@ -367,7 +367,7 @@ def create_feed(
 class WholeBookMarket:
     """A market of an exchange that shows the best levels under ids of its own: the book shown, the truth at each id."""
 
-    def __init__(self, feed: Feed, depth: int, truth_flushes: int, first_id: int) -> None:
+    def __init__(self, feed: MarketFeed, depth: int, truth_flushes: int, first_id: int) -> None:
         """`feed` must remember the truth of `depth` levels."""
         self.feed = feed
         self.instrument = feed.instrument
@@ -377,9 +377,9 @@ class WholeBookMarket:
         """The feed's id of each book shown, by the exchange's id."""
         self._show(first_id, self._shown_of(feed.top(depth)))
 
-    def fills(self) -> list[Fill]:
+    def fills(self) -> list[SimulatedFill]:
         """Move by a quarter of the way to the next flush; the trades on the way."""
-        return [event for event in self.feed.step() if isinstance(event, Fill)]
+        return [event for event in self.feed.step() if isinstance(event, SimulatedFill)]
 
     def flush(self, update_id: int) -> bool:
         """Flush the feed. Returns whether another book is shown from now on, under this id."""

@@ -197,7 +197,7 @@ class Quote(NamedTuple):
     ask: RawLevel
 
 
-class Fill(NamedTuple):
+class SimulatedFill(NamedTuple):
     """An aggressor took from one level: `trades` single trades with ids up to `last_trade_id`."""
 
     fill_id: int
@@ -281,7 +281,7 @@ def _tables() -> _Tables:
     )
 
 
-class Market:
+class SimulatedMarket:
     """The book moves in single mutations; each raises `update_id` by one and leaves bid below ask.
 
     Each side keeps about `levels` levels. Nothing here knows of time: a venue calls `step` and `flush`.
@@ -305,9 +305,9 @@ class Market:
         self.bids = self._ladder(1, middle)
         self.asks = self._ladder(-1, -(middle + 1))
 
-    def step(self, mutations: int) -> list[Quote | Fill]:
+    def step(self, mutations: int) -> list[Quote | SimulatedFill]:
         """Mutate the book and tell what happened at the touch, in order."""
-        happened: list[Quote | Fill] = []
+        happened: list[Quote | SimulatedFill] = []
         drift = self.bids.best / self.instrument.start_ticks - 1.0
         # A weak pull back to the start keeps a market that runs for days on its price grid.
         self._buy_chance = int(_PER_MILLE / (1.0 + exp(8.0 * drift)))
@@ -350,7 +350,7 @@ class Market:
         sizes = [max(1, unit * draw >> 10) for draw in self._rng.choices(self._tables.sizes, k=len(keys))]
         return Ladder(sign, reversed(keys), sizes)
 
-    def _mutate(self) -> Fill | None:
+    def _mutate(self) -> SimulatedFill | None:
         bits = self._bits(60)
         ladder, opposite = (self.bids, self.asks) if bits & 1 else (self.asks, self.bids)
         kind = (bits >> 1) & 1023
@@ -385,7 +385,7 @@ class Market:
         else:
             ladder.remove(index if place > 1 or bits & 7 == 0 else index - 1)
 
-    def _take(self, size: int) -> Fill:
+    def _take(self, size: int) -> SimulatedFill:
         """The aggressor takes from the best level; one that sweeps takes all of it and comes back for the next."""
         self._sweeping -= 1
         ladder = self.asks if self._buys else self.bids
@@ -399,4 +399,4 @@ class Market:
         trades = 2 if taken > 2 and taken & 1 else 1
         self._trade_id += trades
         self._fill_id += 1
-        return Fill(self._fill_id, "buy" if self._buys else "sell", ticks, taken, self._trade_id, trades)
+        return SimulatedFill(self._fill_id, "buy" if self._buys else "sell", ticks, taken, self._trade_id, trades)

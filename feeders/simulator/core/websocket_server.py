@@ -19,7 +19,7 @@ from websockets.protocol import OPEN, Event
 
 from bookbus.feeders.simulator.core.connection import SlowWriter, encode_frame
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard, FaultError
-from bookbus.feeders.simulator.core.feed import Feed
+from bookbus.feeders.simulator.core.feed import MarketFeed
 from bookbus.feeders.simulator.core.limits import RateLimit
 from bookbus.feeders.simulator.core.settings import SimulatorSettings
 
@@ -326,7 +326,7 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
     def _queue(
         self,
         client: ClientT,
-        feed: Feed,
+        feed: MarketFeed,
         kind: str,
         write: Callable[[], str],
         form: Hashable = None,

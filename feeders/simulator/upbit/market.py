@@ -3,8 +3,8 @@
 from random import Random
 from typing import NamedTuple
 
-from bookbus.feeders.simulator.core.feed import BookAt, Feed, PreparedFeed, WholeBookMarket
-from bookbus.feeders.simulator.core.market import Fill, RawLevel
+from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed, PreparedFeed, WholeBookMarket
+from bookbus.feeders.simulator.core.market import RawLevel, SimulatedFill
 
 DEPTH = 30
 """Levels a side that the exchange shows."""
@@ -17,7 +17,7 @@ _SET_BACK = 3_600_000
 
 
 class UpbitTrade(NamedTuple):
-    fill: Fill
+    fill: SimulatedFill
     time_ms: int
     trade_id: int
 
@@ -25,7 +25,7 @@ class UpbitTrade(NamedTuple):
 class UpbitMarket(WholeBookMarket):
     """`update_id` is the time in milliseconds at which the book last changed."""
 
-    def __init__(self, feed: Feed, now_ms: int, truth_flushes: int) -> None:
+    def __init__(self, feed: MarketFeed, now_ms: int, truth_flushes: int) -> None:
         native = feed.instrument.native
         self.last_trade: UpbitTrade | None = None
         self.texts: dict[tuple[bool, int, int], str] = {}

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bookbus.feeders.simulator.binance.messages import depth_body
-from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, Feed, LiveFeed, PreparedFeed
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, LiveFeed, MarketFeed, PreparedFeed
 from bookbus.feeders.simulator.core.market import (
-    Fill,
     Flush,
-    Market,
     Quote,
     RawLevel,
+    SimulatedFill,
     SimulatedInstrument,
+    SimulatedMarket,
     decimal_text,
     instruments,
     merged,
@@ -24,8 +24,8 @@ LEVELS = 120
 SYMBOLS = st.sampled_from(["BTCUSDT", "ETHUSDT", "DOGEUSDT", "AAAZUSDT", "AABZUSDT", "ETHBTC"])
 
 
-def market(symbol: str = "BTCUSDT", seed: int = 1, levels: int = LEVELS) -> Market:
-    return Market(instruments([symbol])[0], seed, levels)
+def market(symbol: str = "BTCUSDT", seed: int = 1, levels: int = LEVELS) -> SimulatedMarket:
+    return SimulatedMarket(instruments([symbol])[0], seed, levels)
 
 
 def live_feed(symbol: str = "BTCUSDT", *, seed: int = 1, rate: float = 10.0, truth_flushes: int = 1000) -> LiveFeed:
@@ -44,7 +44,7 @@ def prepared_feed(slots: int = 7, rate: float = 10.0) -> PreparedFeed:
     return PreparedFeed(live_feed(rate=rate), slots, depth_body, truth_flushes=1000)
 
 
-def next_flush(feed: Feed) -> Flush | None:
+def next_flush(feed: MarketFeed) -> Flush | None:
     """All steps of a slot, then its flush."""
     for _ in range(STEPS_PER_FLUSH):
         feed.step()
@@ -78,7 +78,7 @@ def _set(side: dict[int, int], levels: Iterable[RawLevel]) -> None:
             side.pop(price, None)
 
 
-def whole_book(of: Market) -> BookAt:
+def whole_book(of: SimulatedMarket) -> BookAt:
     return BookAt(of.flushed_id, of.bids.top_at_flush(10**6), of.asks.top_at_flush(10**6))
 
 
@@ -186,7 +186,7 @@ def test_every_change_of_the_touch_is_quoted_and_every_fill_has_its_trade_ids(se
             case Quote():
                 assert last_quote[1:] != happened[1:]
                 last_quote = happened
-            case Fill():
+            case SimulatedFill():
                 assert happened.steps > 0
                 assert last_trade is None or happened.last_trade_id - happened.trades == last_trade
                 last_trade = happened.last_trade_id
@@ -250,7 +250,7 @@ def test_made_up_markets_have_different_names_and_room_below_their_price() -> No
 
 
 @pytest.mark.parametrize("create", [live_feed, prepared_feed], ids=["live", "prepared"])
-def test_a_feed_s_snapshots_flushes_and_truth_agree(create: Callable[[], Feed]) -> None:
+def test_a_feed_s_snapshots_flushes_and_truth_agree(create: Callable[[], MarketFeed]) -> None:
     feed = create()
     replicas = [Replica(feed.snapshot(10**6, "flushed"))]
 
@@ -346,7 +346,7 @@ def test_a_snapshot_ahead_makes_the_next_flushes_old() -> None:
 
 
 @pytest.mark.parametrize("create", [live_feed, prepared_feed], ids=["live", "prepared"])
-def test_a_stale_snapshot_is_the_first_book(create: Callable[[], Feed]) -> None:
+def test_a_stale_snapshot_is_the_first_book(create: Callable[[], MarketFeed]) -> None:
     feed = create()
     first = feed.snapshot(50, "flushed")
     for _ in range(30):
@@ -360,7 +360,7 @@ def test_a_stale_snapshot_is_the_first_book(create: Callable[[], Feed]) -> None:
 
 
 @pytest.mark.parametrize("create", [live_feed, prepared_feed], ids=["live", "prepared"])
-def test_a_restart_begins_with_lower_ids(create: Callable[[], Feed]) -> None:
+def test_a_restart_begins_with_lower_ids(create: Callable[[], MarketFeed]) -> None:
     feed = create()
     for _ in range(10):
         feed.step()
