@@ -1,4 +1,4 @@
-"""Texts that Binance spot sends: stream payloads and order books, to the letter."""
+"""Binance spot's messages, as the exchange writes them, and its requests."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -67,7 +67,7 @@ def book_ticker(instrument: SimulatedInstrument, quote: Quote) -> str:
 
 
 def book_ticker_answer(instrument: SimulatedInstrument, quote: Quote) -> dict[str, str]:
-    """The best level as REST tells it."""
+    """The best levels in the form of REST."""
     bid, bid_quantity = _number_texts(instrument, quote.bid)
     ask, ask_quantity = _number_texts(instrument, quote.ask)
     return {
@@ -80,7 +80,7 @@ def book_ticker_answer(instrument: SimulatedInstrument, quote: Quote) -> dict[st
 
 
 def trades(instrument: SimulatedInstrument, fill: SimulatedFill) -> list[Callable[[int], str]]:
-    """A writer a trade, in the order of their ids."""
+    """One writer per trade, in the order of their ids."""
     parts = [fill.steps // fill.trades] * fill.trades
     parts[-1] += fill.steps - sum(parts)
     first_id = fill.last_trade_id - fill.trades + 1
@@ -97,7 +97,7 @@ def aggregate_trade(instrument: SimulatedInstrument, fill: SimulatedFill, time: 
 
 
 def wrapped(stream: str, payload: str) -> str:
-    """A payload as the combined connection sends it."""
+    """A payload in the wrapper of a combined connection."""
     return f'{{"stream":{quoted(stream)},"data":{payload}}}'
 
 
@@ -138,7 +138,7 @@ class ControlError(NamedTuple):
 
 @dataclass(slots=True)
 class ControlSession:
-    """State of one connection. `streams` is what it is subscribed to, known to the exchange or not."""
+    """State of one connection. `streams` are its subscriptions, also those of symbols that do not exist."""
 
     rules: BinanceRules
     error_shape: ErrorShape

@@ -1,4 +1,4 @@
-"""Binance spot's public REST answers: depth, exchangeInfo, time, ping, tickers; weights and errors."""
+"""Binance spot's public REST API: depth, exchangeInfo, time, ping, tickers; weights and errors."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +46,7 @@ def exchange_info(
 
 
 def day_statistics(instrument: SimulatedInstrument, quote: Quote, rank: int, time: int) -> dict[str, object]:
-    """A day of one market in the short form. The greatest turnover has `rank` 0."""
+    """Synthetic figures of a day in the short form. The greatest turnover has `rank` 0."""
     price, (last, _) = instrument.price_text(instrument.start_ticks), quote.bid
     volume = round(_GREATEST_TURNOVER / (rank + 1) / instrument.price(last) * 10**instrument.step_decimals)
     traded = round(instrument.price(last) * instrument.quantity(volume) * 10**DECIMALS)
@@ -146,7 +146,7 @@ def _filters(instrument: SimulatedInstrument) -> list[dict[str, object]]:
 
 
 class Verdict(NamedTuple):
-    """What a request is answered with for its weight: 200, 429 or 418; `retry_after` in whole seconds."""
+    """Status of a request for its weight: 200, 429 or 418; `retry_after` in whole seconds."""
 
     status: int
     retry_after: int

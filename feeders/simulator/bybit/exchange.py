@@ -52,7 +52,7 @@ class BybitClient(Client):
 
 
 class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
-    """Topics: a whole book first, then changes. A connection whose client does not ping is cut."""
+    """Topics of books (a snapshot, then changes) and trades. A connection whose client does not ping is cut."""
 
     def __init__(
         self, settings: BybitSettings, markets: Mapping[str, BybitMarket], faults: FaultBoard, background: Background
@@ -81,7 +81,7 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
     def restart(self) -> None:
         # Connections stay: each topic of a book gets another snapshot, with the lowest id.
         for market in self._markets.values():
-            market.begin_anew(_RESTARTED)
+            market.restart_at(_RESTARTED)
             for topic, depth, _ in self._shown_topics(market):
                 self._shown[topic] = market.at_depth(depth)
                 self._publish_snapshot(market, topic, self._subscribers[topic])
@@ -135,7 +135,7 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
         return channel in _CHANNELS and native in self._markets
 
     def _subscribe(self, client: BybitClient, topic: str) -> None:
-        """Join a topic; a topic of a book begins with the whole of it."""
+        """Subscribe to a topic; a topic of a book begins with a snapshot."""
         channel, _, native = topic.rpartition(".")
         if depth := _CHANNELS[channel]:
             market = self._markets[native]
@@ -150,7 +150,7 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
             self._shown.pop(str(stream), None)
 
     def _shown_topics(self, market: BybitMarket) -> list[tuple[str, int, BookAt]]:
-        """Topics of this market's book that somebody has: name, depth and the book shown last."""
+        """Subscribed topics of this market's book: name, depth and the book shown last."""
         names = ((f"orderbook.{depth}.{market.instrument.native}", depth) for depth in _DEPTHS)
         return [(name, depth, self._shown[name]) for name, depth in names if name in self._shown]
 

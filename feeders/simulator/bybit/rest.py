@@ -1,4 +1,4 @@
-"""Bybit's public REST answers: instruments and day figures of spot markets."""
+"""Bybit's public REST API: instruments and day figures of spot markets."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One symbol's market as messages and requests see it: steps between flushes, snapshots, and the truth of both."""
+"""The market of one symbol as an exchange serves it: steps, flushes, snapshots, and the true book at each id."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ class BookAt(NamedTuple):
 
 
 class TruthHistory:
-    """The best `depth` levels at each of the last `limit` recorded ids, and as many quotes."""
+    """The best `depth` levels at each of the last `limit` recorded ids, and the last `limit` quotes."""
 
     def __init__(self, depth: int, limit: int) -> None:
         self._depth = depth
@@ -61,16 +61,16 @@ class TruthHistory:
 
 
 STEPS_PER_FLUSH = 4
-"""The market moves this often between two flushes, so that quotes and trades are not all on the grid."""
+"""Steps between two flushes: quotes and trades are not all on the grid of the books."""
 
 SnapshotMode = Literal["flushed", "unflushed", "ahead"]
-"""Which id a snapshot has: of the last flush · inside what the next flush will cover · of a flush still to be sent."""
+"""Id of a snapshot: of the last flush, inside the range of the next flush, or of a flush that is not sent yet."""
 
 _FLUSHES_AHEAD = 3
 
 
 class LiveFeed:
-    """A market that is computed as it goes."""
+    """A market that is computed while it runs."""
 
     stream_prefix: str
     """`btcusdt@`"""
@@ -122,7 +122,7 @@ class LiveFeed:
         return self._market.step(mutations) if mutations else []
 
     def flush(self) -> Flush | None:
-        """What changed since the last flush; None if nothing did."""
+        """Changes since the last flush; None if there are none."""
         if self._ahead:
             return self._ahead.popleft()
         self._steps_left = 0
@@ -144,7 +144,7 @@ class LiveFeed:
         return self._market.quote()
 
     def snapshot(self, limit: int, mode: SnapshotMode) -> BookAt:
-        """A book to answer a request with; the truth at its id is remembered."""
+        """A book for the answer to a request; the truth at its id is remembered."""
         if mode == "unflushed" and not self._ahead:
             return self._inside_next_flush(limit)
         if mode == "ahead" and not self._ahead:
@@ -158,11 +158,11 @@ class LiveFeed:
         return BookAt(first.update_id, first.bids.top(limit), first.asks.top(limit))
 
     def truth(self, update_id: int) -> BookAt | None:
-        """The true book at this id, as deep as it is remembered."""
+        """The true book at this id, as deep as remembered; None if it is not."""
         return self._history.at(update_id)
 
     def remember(self, quote: Quote) -> None:
-        """Make the truth known at the id of a quote that goes out."""
+        """Remember the truth at the id of a quote that is sent."""
         self._history.record_quote(quote)
 
     def truth_ids(self, since: int) -> list[int]:
@@ -170,9 +170,9 @@ class LiveFeed:
         return self._history.ids_since(since)
 
     def restart(self) -> None:
-        """Begin anew with lower ids and another book."""
+        """Start again with lower ids and another book."""
         self._restarts += 1
-        # Far enough below for no id to be used twice.
+        # Low enough that no id is used twice.
         self._first_id = max(1, self._market.update_id - 100_000_000)
         self._begin()
 
@@ -218,9 +218,9 @@ Render = Callable[[SimulatedInstrument, Flush], str]
 
 
 class PreparedFeed:
-    """Plays a stretch of market forwards, then backwards, then again: ids go on rising, books stay consistent.
+    """Replays `slots` flushes of a market forwards, then backwards, and so on, with rising ids and consistent books.
 
-    Quotes come once a flush, trades not at all. `live` must remember the truth of all `slots`.
+    There is at most one quote per flush, and no trades. `live` must remember the truth of all slots.
     """
 
     def __init__(self, live: LiveFeed, slots: int, render: Render | None, truth_flushes: int) -> None:
@@ -230,7 +230,7 @@ class PreparedFeed:
         self._truth_flushes = truth_flushes
         self._first_live_id = self._first_id = live.snapshot(1, "flushed").update_id
         self._quotes = [live.quote()]
-        """At each position, the start first."""
+        """Quote at each position, the start first."""
         self._forward: list[Flush | None] = []
         for _ in range(slots):
             self._forward.append(_next_flush(live))
@@ -241,7 +241,7 @@ class PreparedFeed:
         ]
         spans = (flush.last_id - flush.first_id + 1 if flush else 0 for flush in self._cycle)
         self._used = list(accumulate(spans, initial=0))
-        """Ids used before each slot of the cycle; the last is what a whole cycle uses."""
+        """Number of ids used before each slot of the cycle; the last is that of a whole cycle."""
         self._slot_of = {used: slot for slot, used in enumerate(self._used)}
         self._played = 0
         self._flushed_id = self._first_id
@@ -294,7 +294,7 @@ class PreparedFeed:
         return book and BookAt(update_id, book.bids, book.asks)
 
     def remember(self, quote: Quote) -> None:
-        """Its quotes are those of books whose truth it knows."""
+        """Nothing to do: quotes are those of books whose truth is known."""
 
     def truth_ids(self, since: int) -> list[int]:
         played = range(max(0, self._played - self._truth_flushes), self._played + 1)
@@ -309,11 +309,11 @@ class PreparedFeed:
         return self._first_id + cycles * self._used[-1] + self._used[rest]
 
     def _position(self, slot: int) -> int:
-        """How many flushes away from the start the book is before this slot of the cycle."""
+        """Distance of the book before this slot from the start, in flushes."""
         return min(slot, len(self._cycle) - slot)
 
     def _whole_book(self, position: int, update_id: int, limit: int) -> BookAt:
-        # The live market stands at the far end: walk back from there. Each change on the way hides at most one level.
+        # The live market is at the far end: revert from there. Each reverted change may hide one level.
         undone = [flush for flush in reversed(self._forward[position:]) if flush is not None]
         hidden = sum(len(flush.bids_before) + len(flush.asks_before) for flush in undone)
         end = self._live.snapshot(limit + hidden, "flushed")
@@ -350,7 +350,7 @@ def create_feed(
     rate: float | None = None,
     render: Render | None = None,
 ) -> MarketFeed:
-    """The feed that the settings ask for. `render` writes the text of a prepared flush beforehand."""
+    """A live or prepared feed, as in the settings. `render` writes the text of a prepared flush beforehand."""
     slots = round(settings.prepared * FLUSHES_PER_SECOND)
     live = LiveFeed(
         instrument,
@@ -365,7 +365,7 @@ def create_feed(
 
 
 class WholeBookMarket:
-    """A market of an exchange that shows the best levels under ids of its own: the book shown, the truth at each id."""
+    """A market of an exchange with ids of its own, which rise when one of the best `depth` levels changes."""
 
     def __init__(self, feed: MarketFeed, depth: int, truth_flushes: int, first_id: int) -> None:
         """`feed` must remember the truth of `depth` levels."""
@@ -374,7 +374,7 @@ class WholeBookMarket:
         self._depth = depth
         self._truth_flushes = truth_flushes
         self._feed_ids: dict[int, int] = {}
-        """The feed's id of each book shown, by the exchange's id."""
+        """Id of the feed for each book shown, by id of the exchange."""
         self._show(first_id, self._shown_of(feed.top(depth)))
 
     def fills(self) -> list[SimulatedFill]:
@@ -401,7 +401,7 @@ class WholeBookMarket:
         """Every id from this one on whose book is remembered."""
         return [known for known in self._feed_ids if known >= since]
 
-    def begin_anew(self, update_id: int) -> None:
+    def restart_at(self, update_id: int) -> None:
         """Restart the feed and show its first book under this id."""
         self.feed.restart()
         self._show(update_id, self._shown_of(self.feed.top(self._depth)))

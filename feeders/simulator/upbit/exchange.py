@@ -31,7 +31,7 @@ from bookbus.feeders.simulator.upbit.settings import UpbitSettings
 PATH = "/websocket/v1"
 
 _MOST_TRAILING = 2
-"""Messages of the old set that may still come after another one was asked for."""
+"""Messages of the old subscription that may still come after a new request."""
 _IDLE_CHECKS = 50
 """How often a connection is checked within the time that it may idle."""
 _LATEST_STATUS = 0.75
@@ -41,7 +41,7 @@ _TOO_MANY = Refusal("TOO_MANY_REQUESTS", "요청 수 제한을 초과했습니�
 
 
 class _Wanted(NamedTuple):
-    """What one subscriber gets of one market; `factor` ticks are grouped into one price."""
+    """A subscription to one market; `factor` ticks are grouped into one price."""
 
     units: int
     factor: int
@@ -61,7 +61,7 @@ class UpbitClient(Client):
     subscription: Subscription | None = None
     requests: int = 0
     trailing: int | None = None
-    """How many messages of the old set may still come; None when there is no newer one."""
+    """Messages of the old subscription that may still come; None without a newer one."""
     received: int = 0
     """Frames that the client sent."""
     wants_status: bool = False
@@ -69,7 +69,7 @@ class UpbitClient(Client):
 
 
 class UpbitStreams(WebSocketServer[UpbitClient, UpbitMarket]):
-    """Each request replaces the one before. A connection ends by an error or for idling."""
+    """Each request replaces the one before. The exchange ends a connection after an error, or when it is idle."""
 
     BINARY = True
 
@@ -203,7 +203,7 @@ class UpbitStreams(WebSocketServer[UpbitClient, UpbitMarket]):
             self._background.call_later(delay, partial(self._start, client.requests, client, burst))
 
     def _available(self, parts: Iterable[messages.TypeRequest]) -> dict[Key, _Wanted]:
-        """What there is of what is asked for; the exchange does not answer the rest."""
+        """The markets and levels that exist; the exchange does not answer the rest."""
         found: dict[Key, _Wanted] = {}
         for part in parts:
             for native, units in map(messages.split_code, part.codes):
@@ -230,7 +230,7 @@ class UpbitStreams(WebSocketServer[UpbitClient, UpbitMarket]):
         client.connection.send_queued()
 
     def _may_still_send(self, client: UpbitClient) -> bool:
-        """Whether the client still gets what it has; one message less to come if something newer is on its way."""
+        """Whether the client still gets messages of its subscription; counts one if a newer request waits."""
         if client.trailing is None:
             return True
         if not client.trailing:

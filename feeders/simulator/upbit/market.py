@@ -29,12 +29,12 @@ class UpbitMarket(WholeBookMarket):
         native = feed.instrument.native
         self.last_trade: UpbitTrade | None = None
         self.texts: dict[tuple[bool, int, int], str] = {}
-        """What was written of the book shown, by form, levels and grouping."""
+        """Texts of the book shown, by form, number of levels and grouping."""
         self._texts_of: dict[tuple[tuple[RawLevel, ...], tuple[RawLevel, ...]], dict[tuple[bool, int, int], str]] = {}
-        """The same for each book of a prepared market, which shows them again and again."""
+        """The same for each book of a prepared market, which repeats its books."""
         self._set_back = 0
         rng = Random(f"thin:{native}")  # noqa: S311
-        # In the bitcoin markets sides are often thin.
+        # Markets quoted in bitcoin often have few levels.
         thin = feed.instrument.quote == "BTC"
         self._levels = (min(DEPTH, rng.randrange(2, 45)), min(DEPTH, rng.randrange(2, 45))) if thin else (DEPTH, DEPTH)
         age = Random(f"age:{native}").randrange(1000, _OLDEST)  # noqa: S311
@@ -52,9 +52,9 @@ class UpbitMarket(WholeBookMarket):
         return super().flush(update_id - self._set_back)
 
     def restart(self, time_ms: int) -> None:
-        """Begin anew with lower ids."""
+        """Start again with lower ids."""
         self._set_back += _SET_BACK
-        self.begin_anew(time_ms - self._set_back)
+        self.restart_at(time_ms - self._set_back)
 
     def _shown_of(self, book: BookAt) -> BookAt:
         bids, asks = self._levels

@@ -1,4 +1,4 @@
-"""Texts that Upbit sends, its ways to spell numbers included."""
+"""Upbit's messages, with its two ways to write numbers, and its requests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ Kind = Literal["orderbook", "trade", "ticker"]
 
 
 class Refusal(NamedTuple):
-    """Why the exchange ends the connection."""
+    """The error with which the exchange ends the connection."""
 
     name: str
     message: str
 
 
 class Form(NamedTuple):
-    """How messages are written: with short keys, and as a list of one."""
+    """Format of messages: with short field names, and as a list of one."""
 
     short: bool
     listed: bool
@@ -48,7 +48,7 @@ class TypeRequest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Everything that a connection gets from now on."""
+    """Replaces all subscriptions of a connection."""
 
     parts: tuple[TypeRequest, ...]
     form: Form
@@ -56,7 +56,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The wish to be told what the connection is subscribed to."""
+    """The request to list the subscriptions of the connection."""
 
     ticket: str
     form: Form
@@ -69,7 +69,7 @@ class _RefusedError(Exception):
 
 
 def parse_request(message: str | bytes) -> Subscription | Listing | Refusal:
-    """What one message asks for."""
+    """Parse one message of a client."""
     try:
         return _parse(message)
     except _RefusedError as error:
@@ -77,7 +77,7 @@ def parse_request(message: str | bytes) -> Subscription | Listing | Refusal:
 
 
 def split_code(code: str) -> tuple[str, int]:
-    """Market and number of levels; a number that is not offered is answered with 30."""
+    """Market and number of levels; a number that is not offered means 30."""
     market, _, suffix = code.partition(".")
     count = int(suffix) if suffix.isascii() and suffix.isdigit() else 0
     return market, count if count in _UNIT_COUNTS else _UNIT_COUNTS[-1]
@@ -126,7 +126,7 @@ def _parse_type(part: dict[str, Any]) -> TypeRequest:
 
 
 _FACTORS = (10, 100, 1000)
-"""Price levels are grouped by so many ticks."""
+"""Numbers of ticks by which price levels can be grouped."""
 
 _SMALL, _LARGE = -3, 7
 """Powers of ten below and from which numbers are written with an exponent."""
@@ -150,7 +150,7 @@ def double(units: int, decimals: int) -> str:
 
 
 class _Spelling(NamedTuple):
-    """Names and numbers of one format."""
+    """Field names and number formats of one format."""
 
     ask_price: str
     bid_price: str
@@ -219,7 +219,7 @@ def trade_frame(market: UpbitMarket, form: Form, trade: UpbitTrade, stream_type:
 
 
 def listing_text(listing: Listing, subscription: Subscription | None) -> str:
-    """What a connection is subscribed to."""
+    """The subscriptions of a connection."""
     long_names = ("method", "result", "type", "codes", "level", "ticket")
     short_names = ("mthd", "rslt", "ty", "cds", "lv", "tckt")
     method, result, type_, codes, level, ticket = short_names if listing.form.short else long_names
@@ -231,7 +231,7 @@ def listing_text(listing: Listing, subscription: Subscription | None) -> str:
 
 
 def error_text(name: str | int, message: str) -> str:
-    """An error on either interface; REST names it by a number."""
+    """An error of WebSocket or REST, which names it by a number."""
     return msgspec.json.encode({"error": {"name": name, "message": message}}).decode()
 
 
@@ -250,7 +250,7 @@ def grouping_factor(instrument: SimulatedInstrument, level: float) -> int | None
 
 
 def grouped_book(book: BookAt, factor: int, units: int) -> tuple[list[RawLevel], list[RawLevel]]:
-    """Bids and asks as they are listed: bids are grouped downwards, asks upwards."""
+    """Bids and asks of a message: bids are grouped downwards, asks upwards."""
     if not factor:
         return book.bids[:units], book.asks[:units]
     bids: dict[int, int] = {}
@@ -261,7 +261,7 @@ def grouped_book(book: BookAt, factor: int, units: int) -> tuple[list[RawLevel],
     for ticks, steps in book.asks:
         price = -(-ticks // factor) * factor
         asks[price] = asks.get(price, 0) + steps
-    # Nothing is left of a bid below one unit.
+    # A bid below one unit is grouped to the price 0.
     return [level for level in bids.items() if level[0]][:units], list(asks.items())[:units]
 
 
@@ -281,5 +281,5 @@ def _body(market: UpbitMarket, names: _Spelling, units: int, factor: int) -> str
 
 
 def _padded(levels: list[RawLevel], units: int) -> list[RawLevel]:
-    """A side with fewer orders than were asked for is filled up with zeros."""
+    """Fill up a side with zeros to the number of levels."""
     return levels + [(0, 0)] * (units - len(levels))

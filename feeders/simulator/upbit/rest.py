@@ -1,4 +1,4 @@
-"""Upbit's public REST answers: order books, markets, tick sizes, day figures; limits and errors."""
+"""Upbit's public REST API: order books, markets, tick sizes, day figures; limits and errors."""
 
 import time
 from collections.abc import Callable, Mapping
