@@ -149,7 +149,8 @@ class LiveFeed:
             return self._inside_next_flush(limit)
         if mode == "ahead" and not self._ahead:
             self._run_ahead()
-        return self._at_flush(limit)
+        market = self._market
+        return BookAt(market.flushed_id, market.bids.top_at_flush(limit), market.asks.top_at_flush(limit))
 
     def stale_snapshot(self, limit: int) -> BookAt:
         """The book as it was when the market began: older than what any client buffers."""
@@ -205,10 +206,6 @@ class LiveFeed:
             if flush is not None:
                 self._record()
                 self._ahead.append(flush)
-
-    def _at_flush(self, limit: int) -> BookAt:
-        market = self._market
-        return BookAt(market.flushed_id, market.bids.top_at_flush(limit), market.asks.top_at_flush(limit))
 
     def _record(self) -> None:
         self._history.record(self._market.update_id, self._market.bids, self._market.asks)

@@ -24,7 +24,7 @@ from bookbus.feeders.simulator.core.websocket_server import (
 from bookbus.feeders.simulator.upbit import messages
 from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
 from bookbus.feeders.simulator.upbit.market import DEPTH, UpbitMarket, UpbitTrade
-from bookbus.feeders.simulator.upbit.messages import DEFAULT_FORM, Form, Kind, Listing, Refusal, Subscription
+from bookbus.feeders.simulator.upbit.messages import DEFAULT_FORM, Form, Kind, Listing, RequestError, Subscription
 from bookbus.feeders.simulator.upbit.rest import UpbitRest
 from bookbus.feeders.simulator.upbit.settings import UpbitSettings
 
@@ -36,8 +36,6 @@ _IDLE_CHECKS = 50
 """How often a connection is checked within the time that it may idle."""
 _LATEST_STATUS = 0.75
 """The first status message comes within this share of the interval."""
-
-_TOO_MANY = Refusal("TOO_MANY_REQUESTS", "요청 수 제한을 초과했습니다.")
 
 
 class _Wanted(NamedTuple):
@@ -138,34 +136,38 @@ class UpbitStreams(WebSocketServer[UpbitClient, UpbitMarket]):
         return client
 
     def _receive(self, client: UpbitClient, message: str | bytes) -> None:
-        # Both count every message.
+        try:
+            self._act(client, message)
+        except RequestError as error:
+            self._refuse(client, error)
+
+    def _act(self, client: UpbitClient, message: str | bytes) -> None:
+        # Both limits count every message.
         if client.per_second.exceeded() | client.per_minute.exceeded():
-            self._refuse(client, _TOO_MANY)
-        elif message == "PING":
+            raise RequestError("TOO_MANY_REQUESTS", "요청 수 제한을 초과했습니다.")
+        if message == "PING":
             if not client.wants_status:
                 client.wants_status = True
                 client.running.append(asyncio.create_task(self._send_status(client)))
-        elif self._faults.match("subscribe_ignored", connection=client.number):
-            pass
-        elif fault := self._faults.match("ack_error", connection=client.number):
-            self._refuse(client, Refusal(str(fault.value or "WRONG_FORMAT"), "Format 이 맞지 않습니다."))
+            return
+        if self._faults.match("subscribe_ignored", connection=client.number):
+            return
+        if fault := self._faults.match("ack_error", connection=client.number):
+            raise RequestError(str(fault.value or "WRONG_FORMAT"), "Format 이 맞지 않습니다.")
+        request = messages.parse_request(message)
+        if isinstance(request, Listing):
+            client.form = request.form
+            self._send(client, messages.listing_text(request, client.subscription))
         else:
-            match messages.parse_request(message):
-                case Refusal() as refusal:
-                    self._refuse(client, refusal)
-                case Listing() as listing:
-                    client.form = listing.form
-                    self._send(client, messages.listing_text(listing, client.subscription))
-                case Subscription() as subscription:
-                    self._replace(client, subscription)
+            self._replace(client, request)
 
-    def _refuse(self, client: UpbitClient, refusal: Refusal) -> None:
-        """Send an error and close: nothing else is answered after it."""
+    def _refuse(self, client: UpbitClient, error: RequestError) -> None:
+        """Send an error and close; later errors are not sent."""
         if client.was_refused:
             return
         client.was_refused = True
         self._errors += 1
-        self._send(client, messages.error_text(*refusal))
+        self._send(client, messages.error_text(error.name, error.message))
         self._background.call_later(self._rules.close_delay, lambda: self._close(client, NORMAL))
 
     async def _send_status(self, client: UpbitClient) -> None:

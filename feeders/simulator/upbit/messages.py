@@ -19,11 +19,13 @@ FORMATS = ("DEFAULT", "SIMPLE", "JSON_LIST", "SIMPLE_LIST")
 Kind = Literal["orderbook", "trade", "ticker"]
 
 
-class Refusal(NamedTuple):
-    """The error with which the exchange ends the connection."""
+class RequestError(Exception):
+    """An error with which the exchange ends the connection."""
 
-    name: str
-    message: str
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.message = message
 
 
 class Form(NamedTuple):
@@ -62,60 +64,40 @@ class Listing:
     form: Form
 
 
-class _RefusedError(Exception):
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.refusal = Refusal(name, message)
-
-
-def parse_request(message: str | bytes) -> Subscription | Listing | Refusal:
-    """Parse one message of a client."""
-    try:
-        return _parse(message)
-    except _RefusedError as error:
-        return error.refusal
-
-
-def split_code(code: str) -> tuple[str, int]:
-    """Market and number of levels; a number that is not offered means 30."""
-    market, _, suffix = code.partition(".")
-    count = int(suffix) if suffix.isascii() and suffix.isdigit() else 0
-    return market, count if count in _UNIT_COUNTS else _UNIT_COUNTS[-1]
-
-
-def _parse(message: str | bytes) -> Subscription | Listing:
+def parse_request(message: str | bytes) -> Subscription | Listing:
+    """Parse one message of a client. Raises RequestError."""
     try:
         parts = msgspec.json.decode(message)
     except DECODE_ERRORS:
         parts = None
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise _RefusedError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
+        raise RequestError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
     ticket = next((part["ticket"] for part in parts if "ticket" in part), None)
     if not isinstance(ticket, str) or not ticket:
-        raise _RefusedError("NO_TICKET", "티켓이 존재하지 않거나, 유효하지 않습니다.")
+        raise RequestError("NO_TICKET", "티켓이 존재하지 않거나, 유효하지 않습니다.")
     form = _form(next((part["format"] for part in parts if "format" in part), "DEFAULT"))
     if any(part.get("method") == "LIST_SUBSCRIPTIONS" for part in parts):
         return Listing(ticket, form)
     requests = tuple(_parse_type(part) for part in parts if "type" in part)
     if not requests:
-        raise _RefusedError("NO_TYPE", "타입이 존재하지 않습니다.")
+        raise RequestError("NO_TYPE", "타입이 존재하지 않습니다.")
     return Subscription(requests, form)
 
 
 def _form(name: object) -> Form:
     if name not in FORMATS:
-        raise _RefusedError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
+        raise RequestError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
     return Form(short=str(name).startswith("SIMPLE"), listed=str(name).endswith("LIST"))
 
 
 def _parse_type(part: dict[str, Any]) -> TypeRequest:
     kind, codes, level = part["type"], part.get("codes"), part.get("level", 0)
     if kind not in _TYPES:
-        raise _RefusedError("INVALID_PARAM", f"{kind} 은 지원하지 않는 타입입니다.")
+        raise RequestError("INVALID_PARAM", f"{kind} 은 지원하지 않는 타입입니다.")
     if not isinstance(codes, list) or not codes:
-        raise _RefusedError("NO_CODES", "코드가 존재하지 않습니다.")
+        raise RequestError("NO_CODES", "코드가 존재하지 않습니다.")
     if not all(isinstance(code, str) for code in codes) or not isinstance(level, int | float):
-        raise _RefusedError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
+        raise RequestError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
     return TypeRequest(
         kind,
         tuple(codes),
@@ -123,6 +105,13 @@ def _parse_type(part: dict[str, Any]) -> TypeRequest:
         snapshot=not part.get("is_only_realtime", False),
         realtime=not part.get("is_only_snapshot", False),
     )
+
+
+def split_code(code: str) -> tuple[str, int]:
+    """Market and number of levels; a number that is not offered means 30."""
+    market, _, suffix = code.partition(".")
+    count = int(suffix) if suffix.isascii() and suffix.isdigit() else 0
+    return market, count if count in _UNIT_COUNTS else _UNIT_COUNTS[-1]
 
 
 _FACTORS = (10, 100, 1000)
