@@ -5,12 +5,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
 from bookbus.feeders.simulator.core.faults import ANY_FRAME_FAULTS, Fault, FaultBoard, FaultError, FrameFaults
-from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, MarketFeed, WholeBookMarket
 from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, HttpServer, RestApi, json_response
 from bookbus.feeders.simulator.core.market import RawLevel, SimulatedInstrument, instruments
 from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, SimulatorSettings
@@ -31,20 +31,8 @@ _AT_A_TIME = 32
 _decode_fault = msgspec.json.Decoder(Fault).decode
 
 
-class TrueMarket(Protocol):
-    """One market as the control endpoint sees it."""
-
-    instrument: SimulatedInstrument
-
-    def truth(self, update_id: int) -> BookAt | None:
-        """The true book at this id; None if it is not remembered."""
-
-    def truth_ids(self, since: int) -> list[int]:
-        """Every id from this one on whose truth is remembered."""
-
-
 SettingsT = TypeVar("SettingsT", bound=SimulatorSettings)
-MarketT = TypeVar("MarketT", bound=TrueMarket)
+MarketT = TypeVar("MarketT", bound=MarketFeed | WholeBookMarket)
 
 
 class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):

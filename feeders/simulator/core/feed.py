@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import accumulate
 from random import Random
 from typing import Any, Literal, NamedTuple
@@ -234,14 +233,17 @@ class PreparedFeed:
             self._quotes.append(live.quote())
         both_ways = self._forward + [flush and flush.undone() for flush in reversed(self._forward)]
         self._cycle = [
-            flush and replace(flush, body=render(self.instrument, flush)) if render else flush for flush in both_ways
+            flush and flush._replace(body=render(self.instrument, flush)) if render else flush for flush in both_ways
         ]
         spans = (flush.last_id - flush.first_id + 1 if flush else 0 for flush in self._cycle)
         self._used = list(accumulate(spans, initial=0))
         """Number of ids used before each slot of the cycle; the last is that of a whole cycle."""
         self._slot_of = {used: slot for slot, used in enumerate(self._used)}
         self._played = 0
-        self._flushed_id = self._first_id
+        self.position = 0
+        """Distance of the book from the start, in flushes: at one position the book is always the same."""
+        self.flushed_id = self._first_id
+        """Id of the last flush."""
         self._last_quote = self.quote()
         self._stepped_to = 0
 
@@ -258,36 +260,37 @@ class PreparedFeed:
     def flush(self) -> Flush | None:
         flush = self._cycle[self._played % len(self._cycle)]
         self._played += 1
+        self.position = self._distance(self._played % len(self._cycle))
         if flush is None:
             return None
-        first_id, self._flushed_id = self._flushed_id + 1, self._id_before(self._played)
-        return replace(flush, first_id=first_id, last_id=self._flushed_id)
+        first_id, self.flushed_id = self.flushed_id + 1, self._id_before(self._played)
+        return flush._replace(first_id=first_id, last_id=self.flushed_id)
 
     def top(self, depth: int) -> BookAt:
-        book = self.truth(self._flushed_id)
+        book = self.truth(self.flushed_id)
         if book is None:
-            raise LookupError(f"{self.instrument.native} has no book at {self._flushed_id}")
+            raise LookupError(f"{self.instrument.native} has no book at {self.flushed_id}")
         return BookAt(book.update_id, book.bids[:depth], book.asks[:depth])
 
     def quote(self) -> Quote:
-        _, bid, ask = self._quotes[self._position(self._played % len(self._cycle))]
-        return Quote(self._flushed_id, bid, ask)
+        _, bid, ask = self._quotes[self.position]
+        return Quote(self.flushed_id, bid, ask)
 
     def snapshot(self, limit: int, mode: SnapshotMode) -> BookAt:
         if mode != "flushed":
             raise ValueError(f"a prepared market has no {mode!r} snapshots")
-        return self._whole_book(self._position(self._played % len(self._cycle)), self._flushed_id, limit)
+        return self._whole_book(self.position, self.flushed_id, limit)
 
     def stale_snapshot(self, limit: int) -> BookAt:
         return self._whole_book(0, self._first_id, limit)
 
     def truth(self, update_id: int) -> BookAt | None:
-        if not self._first_id <= update_id <= self._flushed_id:
+        if not self._first_id <= update_id <= self.flushed_id:
             return None
         slot = self._slot_of.get((update_id - self._first_id) % max(1, self._used[-1]))
         if slot is None:
             return None
-        book = self._live.truth(self._first_live_id + self._used[self._position(slot)])
+        book = self._live.truth(self._first_live_id + self._used[self._distance(slot)])
         return book and BookAt(update_id, book.bids, book.asks)
 
     def remember(self, quote: Quote) -> None:
@@ -298,14 +301,14 @@ class PreparedFeed:
         return list(dict.fromkeys(known for slot in played if (known := self._id_before(slot)) >= since))
 
     def restart(self) -> None:
-        self._first_id = self._flushed_id = max(1, self._first_id - 100_000_000)
-        self._played = 0
+        self._first_id = self.flushed_id = max(1, self._first_id - 100_000_000)
+        self._played = self.position = 0
 
     def _id_before(self, slot: int) -> int:
         cycles, rest = divmod(slot, len(self._cycle))
         return self._first_id + cycles * self._used[-1] + self._used[rest]
 
-    def _position(self, slot: int) -> int:
+    def _distance(self, slot: int) -> int:
         """Distance of the book before this slot from the start, in flushes."""
         return min(slot, len(self._cycle) - slot)
 
@@ -372,17 +375,21 @@ class WholeBookMarket:
         self._truth_flushes = truth_flushes
         self._feed_ids: dict[int, int] = {}
         """Id of the feed for each book shown, by id of the exchange."""
-        self._show(first_id, self._shown_of(feed.top(depth)))
+        self._prepared: dict[int, BookAt] = {}
+        """Books of a prepared feed by their position."""
+        self._show(first_id, self._current_book())
 
     def fills(self) -> list[SimulatedFill]:
         """Move by a quarter of the way to the next flush; the trades on the way."""
+        if isinstance(self.feed, PreparedFeed):
+            return []  # it has no trades
         return [event for event in self.feed.step() if isinstance(event, SimulatedFill)]
 
     def flush(self, update_id: int) -> bool:
         """Flush the feed. Returns whether another book is shown from now on, under this id."""
         if self.feed.flush() is None:
             return False
-        book = self._shown_of(self.feed.top(self._depth))
+        book = self._current_book()
         if book[1:] == self.book[1:]:
             return False  # only deeper levels changed
         self._show(update_id, book)
@@ -401,7 +408,14 @@ class WholeBookMarket:
     def restart_at(self, update_id: int) -> None:
         """Restart the feed and show its first book under this id."""
         self.feed.restart()
-        self._show(update_id, self._shown_of(self.feed.top(self._depth)))
+        self._show(update_id, self._current_book())
+
+    def _current_book(self) -> BookAt:
+        if not isinstance(self.feed, PreparedFeed):
+            return self._shown_of(self.feed.top(self._depth))
+        if self.feed.position not in self._prepared:
+            self._prepared[self.feed.position] = self._shown_of(self.feed.top(self._depth))
+        return self._prepared[self.feed.position]._replace(update_id=self.feed.flushed_id)
 
     def _shown_of(self, book: BookAt) -> BookAt:
         """The part of a book that the exchange shows."""

@@ -3,7 +3,7 @@
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
 from math import exp
@@ -208,8 +208,7 @@ class SimulatedFill(NamedTuple):
     trades: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(NamedTuple):
     """Changes between two flushes: each touched level once, with its final quantity (0: removed)."""
 
     first_id: int
@@ -224,7 +223,7 @@ class Flush:
 
     def undone(self) -> "Flush":
         """The flush that reverts this one."""
-        return replace(self, bids=self.bids_before, asks=self.asks_before, bids_before=self.bids, asks_before=self.asks)
+        return self._replace(bids=self.bids_before, asks=self.asks_before, bids_before=self.bids, asks_before=self.asks)
 
 
 def merged(flushes: Sequence[Flush]) -> Flush:

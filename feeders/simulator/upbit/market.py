@@ -4,7 +4,7 @@ from random import Random
 from typing import NamedTuple
 
 from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed, PreparedFeed, WholeBookMarket
-from bookbus.feeders.simulator.core.market import RawLevel, SimulatedFill
+from bookbus.feeders.simulator.core.market import SimulatedFill
 
 DEPTH = 30
 """Levels a side that the exchange shows."""
@@ -30,8 +30,8 @@ class UpbitMarket(WholeBookMarket):
         self.last_trade: UpbitTrade | None = None
         self.texts: dict[tuple[bool, int, int], str] = {}
         """Texts of the book shown, by form, number of levels and grouping."""
-        self._texts_of: dict[tuple[tuple[RawLevel, ...], tuple[RawLevel, ...]], dict[tuple[bool, int, int], str]] = {}
-        """The same for each book of a prepared market, which repeats its books."""
+        self._prepared_texts: dict[int, dict[tuple[bool, int, int], str]] = {}
+        """The same for each position of a prepared feed, which repeats its books."""
         self._set_back = 0
         rng = Random(f"thin:{native}")  # noqa: S311
         # Markets quoted in bitcoin often have few levels.
@@ -64,4 +64,4 @@ class UpbitMarket(WholeBookMarket):
         super()._show(update_id, book)
         self.texts = {}
         if isinstance(self.feed, PreparedFeed):
-            self.texts = self._texts_of.setdefault((tuple(book.bids), tuple(book.asks)), self.texts)
+            self.texts = self._prepared_texts.setdefault(self.feed.position, self.texts)
