@@ -1,6 +1,7 @@
-"""Bytes of one connection: encoded WebSocket messages, and a writer that sends them slowly."""
+"""Bytes of one connection: encoded WebSocket messages, a writer that sends them slowly, the TCP reset."""
 
 import asyncio
+import socket
 import struct
 
 _INTERVAL = 0.02
@@ -15,6 +16,13 @@ def encode_frame(payload: bytes, *, binary: bool = False) -> bytes:
     if size < 1 << 16:
         return struct.pack("!BBH", head, 126, size) + payload
     return struct.pack("!BBQ", head, 127, size) + payload
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """End a connection with a TCP reset."""
+    raw: socket.socket = transport.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class SlowWriter:

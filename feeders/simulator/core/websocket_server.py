@@ -1,8 +1,6 @@
 """The WebSocket side of every simulated exchange: connections, subscriptions, and faults of connections."""
 
 import asyncio
-import socket
-import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Hashable, Mapping
@@ -17,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, Event
 
-from bookbus.feeders.simulator.core.connection import SlowWriter, encode_frame
+from bookbus.feeders.simulator.core.connection import SlowWriter, encode_frame, reset
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import MarketFeed
 from bookbus.feeders.simulator.core.limits import RateLimit
@@ -129,9 +127,7 @@ class ClientConnection(ServerConnection):
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
-        raw: socket.socket = self.transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
+        reset(self.transport)
 
     def drop(self) -> None:
         """End the connection without a closing frame (the client sees code 1006)."""

@@ -242,7 +242,7 @@ def test_a_price_is_the_number_that_its_text_spells(ticks: int, decimals: int) -
     assert instrument.quantity(ticks) == float(instrument.quantity_text(ticks))
 
 
-def test_made_up_markets_have_different_names_and_room_below_their_price() -> None:
+def test_synthetic_markets_have_different_names_and_room_below_their_price() -> None:
     synthetic = instruments(600)
 
     assert len({instrument.native for instrument in synthetic}) == 600
