@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.instruments import EXCHANGES
+from bookbus.schemas.instruments import EXCHANGES
 from tests.support.import_rules import RULES, Import, Product, Rule, imports_of, matches
 
 PRODUCT = Product.read(Path(__file__).parents[2])
@@ -117,8 +117,8 @@ def test_planted_name_of_an_exchange_is_found() -> None:
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        ("import feeders.sync", "feeders.sync"),
-        ("def later():\n    from feeders import sync", "feeders.sync"),
+        ("import bookbus.feeders.sync", "bookbus.feeders.sync"),
+        ("def later():\n    from bookbus.feeders import sync", "bookbus.feeders.sync"),
         ("from . import sync", "bookbus.feeders.sync"),
         ("from ..schemas import wire", "bookbus.schemas.wire"),
         ("from ..schemas.wire import encode", "bookbus.schemas.wire.encode"),
