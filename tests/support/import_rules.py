@@ -64,7 +64,7 @@ RULES = (
         "schemas import nothing of ours",
         who=("bookbus.schemas",),
         what=("bookbus",),
-        besides=("bookbus.schemas",),
+        besides=("bookbus.schemas", "bookbus._checkout"),
         planted=("bookbus.schemas.wire", "from bookbus.feeders.feed import Feed"),
     ),
     Rule(
