@@ -11,7 +11,7 @@ import msgspec
 from bookbus.consumers.bus.address import BusConnectionError, foreign, refused
 from bookbus.consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
 from bookbus.consumers.bus.books import BusBook, BusTable
-from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.bus.connection import BusLink
 from bookbus.consumers.bus.servers import BusServers
 from bookbus.consumers.bus.stream import Command
 from bookbus.consumers.bus.symbol_names import SymbolNames

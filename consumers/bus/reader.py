@@ -13,8 +13,8 @@ import hiredis
 from bookbus.consumers.background_loop import BackgroundThread
 from bookbus.consumers.bus.address import BusAddress, BusConnectionError, foreign, refused
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.consumer_heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
-from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.bus.connection import BusLink
+from bookbus.consumers.bus.heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.servers import BusServers
 from bookbus.consumers.bus.session import TICK, BusSession
 from bookbus.consumers.bus.stream import OnChange, SessionLostError

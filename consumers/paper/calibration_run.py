@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bookbus.consumers.paper.calibration_statistics import Outcome
-from bookbus.consumers.paper.calibration_tape import Tape, TapeSurvey
+from bookbus.consumers.paper.calibration.statistics import Outcome
+from bookbus.consumers.paper.calibration.tape import Tape, TapeSurvey
 from bookbus.consumers.paper.calibration_trial import Trial, TrialSettings, begin
 from bookbus.consumers.paper.calibration_zones import NamedZone
 from bookbus.schemas.snapshot import OrderBookSnapshot

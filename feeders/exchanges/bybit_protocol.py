@@ -6,8 +6,8 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import (
+from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -18,10 +18,10 @@ from bookbus.feeders.events import (
     Topic,
     TradeHappened,
 )
-from bookbus.feeders.exchanges.venue import FeedOptions, Request, require_symbol
-from bookbus.feeders.line_race import LineRace
-from bookbus.feeders.order_book import OrderBook
-from bookbus.feeders.sync import NOTHING
+from bookbus.feeders.books.order_book import OrderBook
+from bookbus.feeders.books.synchronizer import NOTHING
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.venue import FeedOptions, Request, require_symbol
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
 
 DEPTHS = (50, 200, 1000)

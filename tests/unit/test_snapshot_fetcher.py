@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 import bookbus.feeders.snapshot_fetcher
+from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import SnapshotNeeded
 from bookbus.feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError, WeightBudget
 from bookbus.feeders.snapshot_fetcher import SnapshotFetcher
 from tests.support.fake_venue import Collected, FakeVenue, updated
