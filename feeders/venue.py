@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from bookbus.feeders.books.events import Event, SnapshotNeeded, Topic
 from bookbus.feeders.books.history import BookRecord
-from bookbus.feeders.books.synchronizer import DepthSnapshot
+from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from bookbus.feeders.rest_client import RestClient
 
 FeedMode = Literal["diff", "partial"]
-
-
-class MetadataError(ValueError):
-    """The exchange's answer about its instruments makes no sense."""
 
 
 @dataclass(frozen=True, slots=True)

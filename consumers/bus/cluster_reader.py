@@ -15,11 +15,12 @@ from bookbus.consumers.bus.address import BusConnectionError
 from bookbus.consumers.bus.books import BusTable, NodeTable
 from bookbus.consumers.bus.connection import BusLink
 from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
-from bookbus.consumers.bus.heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.reader import BusReader
 from bookbus.consumers.bus.servers import BusServers
 from bookbus.consumers.bus.stream import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.schemas.heartbeat import HEARTBEAT_TTL
 from bookbus.schemas.redis_cluster import SlotMap
 from bookbus.schemas.redis_url import Place
 

@@ -10,7 +10,9 @@ from typing import Any
 import hiredis
 
 from bookbus.consumers.bus.address import BusAddress, BusConnectionError, refused, unreachable
-from bookbus.consumers.bus.stream import Command
+
+Command = tuple[bytes | str | int, ...]
+
 
 CONNECT_LIMIT = 2.0
 _SEND_LIMIT = 5.0

@@ -7,11 +7,7 @@ from dataclasses import dataclass, field
 
 from bookbus import __version__
 from bookbus.consumers.bus.books import BusTable
-
-HEARTBEAT_TTL = 5
-
-CLIENT_NAME_HEAD = "bookbus:"
-"""What the names of readers' connections begin with, the id behind it."""
+from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD
 
 
 @dataclass(frozen=True, slots=True)

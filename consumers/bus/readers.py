@@ -8,8 +8,8 @@ import msgspec
 
 from bookbus.consumers.bus.address import BusAddress, foreign, refused
 from bookbus.consumers.bus.connection import BusLink
-from bookbus.consumers.bus.heartbeat import CLIENT_NAME_HEAD
 from bookbus.consumers.bus.servers import BusServers
+from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD
 from bookbus.schemas.redis_names import RedisNames
 
 _LIMIT = 5.0

@@ -4,12 +4,13 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import NamedTuple
 
 from bookbus.consumers.paper.account import Portfolio, exact
 from bookbus.consumers.paper.calibration.table import CalibrationTable, Expectation
 from bookbus.consumers.paper.entry_zones import Target
 from bookbus.consumers.paper.execution import Execution
-from bookbus.consumers.paper.fills.model import Fill, opposite
+from bookbus.consumers.paper.fills.model import Fill, Order, opposite
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.markouts import Markouts
 from bookbus.consumers.paper.open_trade import ROUNDING, OpenTrade, SentOrder
@@ -17,6 +18,19 @@ from bookbus.consumers.paper.records import Action, DecisionEvent, EventFiles, F
 from bookbus.consumers.paper.risk import RiskGuard
 from bookbus.consumers.paper.run_record import RunRecord
 from bookbus.consumers.paper.settings import RunSettings
+
+
+class Entry(NamedTuple):
+    """An order, and the book it was decided on."""
+
+    quote: VenueQuote
+    order: Order
+
+
+def waiting_cost(entry: Entry) -> float:
+    """Cash that the whole order needs."""
+    price = entry.order.price or 0.0
+    return entry.order.quantity * price * (1 + entry.quote.fee_bps / 1e4)
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from bookbus.consumers.direct_provider import TapeFrame
+from bookbus.consumers.captures import TapeFrame
 from bookbus.consumers.freshness import judge
 from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.multi.fees import taker_fees

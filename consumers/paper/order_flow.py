@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from bookbus.consumers.paper.broker import RunContext
-from bookbus.consumers.paper.decision import Entry, waiting_cost
+from bookbus.consumers.paper.broker import Entry, RunContext, waiting_cost
 from bookbus.consumers.paper.fills.model import Fill, TapeEvent
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.open_trade import OpenTrade, SentOrder

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from bookbus.consumers.paper import order_flow
 from bookbus.consumers.paper.account import exact
-from bookbus.consumers.paper.broker import RunContext
-from bookbus.consumers.paper.decision import Entry, Skip, decide
+from bookbus.consumers.paper.broker import Entry, RunContext
+from bookbus.consumers.paper.decision import Skip, decide
 from bookbus.consumers.paper.entry_zones import EntryChooser
 from bookbus.consumers.paper.exits import Exits
 from bookbus.consumers.paper.fills.model import FillReason, TapeEvent

@@ -11,10 +11,9 @@ from bookbus.feeders.audit.ledger import AuditLedger, AuditTurns
 from bookbus.feeders.audit.price_watch import PriceWatch
 from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.books.history import BookRecord
-from bookbus.feeders.books.synchronizer import DepthSnapshot
-from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.books.order_book import DepthSnapshot
+from bookbus.feeders.errors import RestBlockedError, RestError, WebSocketProtocolError
 from bookbus.feeders.exchange_feed import ExchangeFeed
-from bookbus.feeders.rest_client import RestBlockedError, RestError
 from bookbus.feeders.venue import FeedOptions, VenueAudit
 from bookbus.schemas.heartbeat import SymbolAudit
 from bookbus.schemas.snapshot import OrderBookSnapshot

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from bookbus.feeders.books.history import Quantities, RecordedBook
-from bookbus.feeders.books.order_book import DepthChange
-from bookbus.feeders.books.synchronizer import DepthSnapshot
+from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot
 from bookbus.schemas.heartbeat import SymbolAudit
 
 UNMATCHED = SymbolAudit(unmatched=1)

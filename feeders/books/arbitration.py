@@ -3,6 +3,47 @@
 from collections import deque
 from collections.abc import Sequence
 
+_MAX_FALLEN = 20
+"""Updates in a row below what their own line sent before, after which the exchange has started its ids again."""
+
+
+class _LineIds:
+    """Tells an exchange that started its ids again from updates that come late or twice.
+
+    What a slow line brings is old for the book but rises on its own line; ids that stay below what the same line
+    brought before are those of another beginning.
+    """
+
+    __slots__ = ("_fallen", "_newest")
+
+    def __init__(self) -> None:
+        self._newest: dict[int, int] = {}
+        self._fallen = 0
+
+    @property
+    def falling(self) -> bool:
+        """Whether the last id was below one that its own line brought before."""
+        return self._fallen > 0
+
+    def started_again(self, update_id: int, line: int) -> bool:
+        """Take note of one id; True once enough have fallen in a row."""
+        if update_id >= self._newest.get(line, 0):
+            self._newest[line] = update_id
+            self._fallen = 0
+            return False
+        self._fallen += 1
+        if self._fallen <= _MAX_FALLEN:
+            return False
+        self._newest.clear()
+        self._fallen = 0
+        return True
+
+    def forget(self, line: int) -> None:
+        """The line is gone; another connection may take its number."""
+        self._newest.pop(line, None)
+        self._fallen = 0
+
+
 _MAX_PENDING = 64
 """Updates of one symbol that wait for the slower line to bring them too; what is further behind is not measured."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bookbus.feeders.books.order_book import BookSide, DepthChange, OrderBook
 
 if TYPE_CHECKING:
-    from bookbus.feeders.books.synchronizer import DepthUpdate
+    from bookbus.feeders.books.order_book import DepthUpdate
 
 Quantities = dict[float, float]
 """Price -> quantity of one side."""

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Protocol
 
 from bookbus.schemas.snapshot import Levels
 
@@ -21,6 +22,34 @@ _NEAR_TOUCH = 32
 """Levels looked through first. Most changes are there, and what was just used is fast to reach."""
 
 _WORST = float("-inf")
+
+
+class DepthSnapshot(Protocol):
+    """A whole book, or the best part of it, at one id."""
+
+    @property
+    def last_id(self) -> int:
+        """The id the book was at."""
+
+    @property
+    def bids(self) -> Sequence[DepthChange]:
+        """Best first in a snapshot."""
+
+    @property
+    def asks(self) -> Sequence[DepthChange]:
+        """Best first in a snapshot."""
+
+
+class DepthUpdate(DepthSnapshot, Protocol):
+    """Changes of one book, ids first to last, both included; a venue without ranges gives one id twice."""
+
+    @property
+    def first_id(self) -> int:
+        """The first id these changes cover."""
+
+    @property
+    def exchange_us(self) -> int | None:
+        """The exchange's time of the update, microseconds since 1970."""
 
 
 class BookSide:

@@ -4,17 +4,129 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from bookbus.feeders.books.arbitration import _LineIds
 from bookbus.feeders.books.events import (
     BookLost,
     BookUnchanged,
     BookUpdated,
     Event,
     KnownWindowLeft,
+    ResubscribeNeeded,
     SnapshotNeeded,
     Topic,
 )
 from bookbus.feeders.books.history import BookRecord
-from bookbus.feeders.books.order_book import DepthChange, OrderBook
+from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot, DepthUpdate, OrderBook
+
+_MORE_THAN_ALL = 1 << 31
+"""The exchange says of every level when it leaves the stream's depth: what is there is all that is meant."""
+
+
+RESTARTED = 1
+"""The `u` of the snapshot that a restarted service sends."""
+
+
+class CountedChanges(Protocol):
+    """Levels under one id of a stream that counts its messages without a hole."""
+
+    @property
+    def update_id(self) -> int:
+        """The number of the message."""
+
+    @property
+    def bids(self) -> Sequence[DepthChange]:
+        """Levels to set; all of them in a snapshot."""
+
+    @property
+    def asks(self) -> Sequence[DepthChange]:
+        """Levels to set; all of them in a snapshot."""
+
+
+class CounterSync:
+    """A snapshot in band at any time, then changes numbered without a hole (Bybit v5, orderbook stream).
+
+    With several lines, what one skipped another brings; only when every working line is past a hole is it lost.
+    """
+
+    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
+        self._native = native
+        self._book = OrderBook(depth)
+        self._lines = lines
+        self._id: int | None = None
+        self._past: set[int] = set()
+        self._started: set[int] = set()
+        """Lines whose first snapshot came, since the start or the last loss."""
+
+    @property
+    def update_id(self) -> int | None:
+        """The id the book is at; None while there is none to trust."""
+        return self._id
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a later change came already, and the next one may still come by another line."""
+        return bool(self._past)
+
+    def receive_snapshot(self, changes: CountedChanges, exchange_us: int, line: int) -> Sequence[Event]:
+        """The whole book. The first one of a further line may be older than the book already is."""
+        known = self._id
+        if known is not None and line not in self._started and RESTARTED < changes.update_id <= known:
+            self._started.add(line)
+            return NOTHING
+        self._started.add(line)
+        fell = known is not None and changes.update_id < known
+        lost = [BookLost(self._native, f"update ids fell to {changes.update_id}")] if fell else []
+        before = self._tops()
+        self._book.replace(changes.bids, changes.asks, _MORE_THAN_ALL)
+        self._id = changes.update_id
+        self._past.clear()
+        # Readers take lower ids only of a book that was lost before.
+        return [*lost, *self._tell(exchange_us, changed=known is None or fell or before != self._tops())]
+
+    def receive_changes(self, changes: CountedChanges, exchange_us: int, line: int) -> Sequence[Event]:
+        """Apply, ignore, leave to another line, or lose the book."""
+        known = self._id
+        if known is None or changes.update_id <= known:
+            return NOTHING  # the snapshot is on its way, or another line was faster
+        if changes.update_id > known + 1:
+            self._past.add(line)
+            if not self._lines <= self._past:
+                return NOTHING
+            return self._lose(f"expected update {known + 1}, received {changes.update_id}")
+        touched = self._book.apply(changes.bids, changes.asks)
+        self._id = changes.update_id
+        self._past.clear()
+        return self._tell(exchange_us, changed=touched)
+
+    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+        """Without another line nothing more is known; nor if all others are past what this one would have brought."""
+        self._started.discard(line)
+        self._past.discard(line)
+        if self._lines and not (self._past and self._lines <= self._past):
+            return NOTHING
+        lost = self._lose(reason)
+        return lost if self._lines else lost[:1]
+
+    def _tell(self, exchange_us: int, *, changed: bool) -> Sequence[Event]:
+        if self._book.crossed:
+            return self._lose("bids and asks cross")
+        update_id = self._id or 0
+        if not changed:
+            return [BookUnchanged(self._native, update_id)]
+        return [BookUpdated(self._native, update_id, exchange_us, *self._tops())]
+
+    def _tops(self) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
+        return self._book.bids.top, self._book.asks.top
+
+    def _lose(self, reason: str) -> Sequence[Event]:
+        if self._id is None:
+            return NOTHING
+        self._id = None
+        self._past.clear()
+        # Each line that asks anew gets another first snapshot.
+        self._started.clear()
+        return [BookLost(self._native, reason), ResubscribeNeeded(self._native)]
+
 
 NOTHING: tuple[Event, ...] = ()
 
@@ -23,37 +135,6 @@ _MAX_BUFFERED = 100
 
 Without older ones the snapshot has to be a newer one, nothing else.
 """
-
-_MAX_FALLEN = 20
-"""Updates in a row below what their own line sent before, after which the exchange has started its ids again."""
-
-
-class DepthSnapshot(Protocol):
-    """A whole book, or the best part of it, at one id."""
-
-    @property
-    def last_id(self) -> int:
-        """The id the book was at."""
-
-    @property
-    def bids(self) -> Sequence[DepthChange]:
-        """Best first in a snapshot."""
-
-    @property
-    def asks(self) -> Sequence[DepthChange]:
-        """Best first in a snapshot."""
-
-
-class DepthUpdate(DepthSnapshot, Protocol):
-    """Changes of one book, ids first to last, both included; a venue without ranges gives one id twice."""
-
-    @property
-    def first_id(self) -> int:
-        """The first id these changes cover."""
-
-    @property
-    def exchange_us(self) -> int | None:
-        """The exchange's time of the update, microseconds since 1970."""
 
 
 class BookSync(Protocol):
@@ -287,43 +368,6 @@ def _split(arrivals: Sequence[Arrival], book_id: int) -> tuple[list[Arrival], li
 
 def _first_id(arrival: Arrival) -> int:
     return arrival[0].first_id
-
-
-class _LineIds:
-    """Tells an exchange that started its ids again from updates that come late or twice.
-
-    What a slow line brings is old for the book but rises on its own line; ids that stay below what the same line
-    brought before are those of another beginning.
-    """
-
-    __slots__ = ("_fallen", "_newest")
-
-    def __init__(self) -> None:
-        self._newest: dict[int, int] = {}
-        self._fallen = 0
-
-    @property
-    def falling(self) -> bool:
-        """Whether the last id was below one that its own line brought before."""
-        return self._fallen > 0
-
-    def started_again(self, update_id: int, line: int) -> bool:
-        """Take note of one id; True once enough have fallen in a row."""
-        if update_id >= self._newest.get(line, 0):
-            self._newest[line] = update_id
-            self._fallen = 0
-            return False
-        self._fallen += 1
-        if self._fallen <= _MAX_FALLEN:
-            return False
-        self._newest.clear()
-        self._fallen = 0
-        return True
-
-    def forget(self, line: int) -> None:
-        """The line is gone; another connection may take its number."""
-        self._newest.pop(line, None)
-        self._fallen = 0
 
 
 _Top = tuple[Sequence[DepthChange], Sequence[DepthChange]]

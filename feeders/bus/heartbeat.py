@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import time
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 import msgspec
 from redis.exceptions import ReadOnlyError
 
 from bookbus.feeders.servers.control_client import CONTROL_ERRORS, control_client
-from bookbus.feeders.settings import is_made_up
 from bookbus.schemas.heartbeat import (
     HEARTBEAT_INTERVAL,
     HEARTBEAT_TTL,
@@ -20,6 +21,21 @@ from bookbus.schemas.heartbeat import (
 )
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.url_secrets import redacted, secrets_of
+
+
+def is_made_up(endpoint: str) -> bool:
+    """Whether books from here are simulated or recorded: the source is a file or a host on this machine."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("ws", "wss"):
+        return True
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
 
 logger = logging.getLogger(__name__)
 

@@ -27,14 +27,14 @@ from bookbus.feeders.commands.options import (
     select_symbols,
     start_logging,
 )
+from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchange_feed import ConnectionSettings
 from bookbus.feeders.feeder import Feeder
 from bookbus.feeders.markets import Markets
 from bookbus.feeders.metadata import MetadataSource
 from bookbus.feeders.recording import Recorder
-from bookbus.feeders.rest_client import RestError
 from bookbus.feeders.settings import FeederSettings
-from bookbus.feeders.venue import FeedMode, FeedOptions, MetadataError, Venue, venue_of
+from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.url_secrets import masked

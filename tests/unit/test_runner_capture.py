@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from bookbus.consumers.direct_provider import TapeFrame, read_capture
+from bookbus.consumers.captures import TapeFrame, read_capture
 from bookbus.consumers.paper.calibration.table import (
     CalibrationError,
     CalibrationTable,

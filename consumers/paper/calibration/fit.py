@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bookbus.consumers.paper.calibration.statistics import Outcome, interval, share
+from bookbus.consumers.paper.calibration.statistics import Outcome, ZoneOutcomes, interval, share
 from bookbus.consumers.paper.calibration.table import CalibrationTable, Method, Score, Zone
 from bookbus.consumers.paper.calibration.tape import Tape, TapeSurvey, survey
 from bookbus.consumers.paper.calibration_cancellations import share_ahead
-from bookbus.consumers.paper.calibration_run import Part, TrialRun, ZoneOutcomes
+from bookbus.consumers.paper.calibration_run import Part, TrialRun
 from bookbus.consumers.paper.calibration_score import score
 from bookbus.consumers.paper.calibration_trial import TrialSettings
 from bookbus.consumers.paper.calibration_zones import NamedZone, ZoneSpec, parse_zones

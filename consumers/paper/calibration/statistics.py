@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _Z = 1.959963984540054
 """Two-sided 95 % of the normal distribution."""
@@ -17,6 +17,14 @@ class Outcome:
 
     slot: int
     happened: bool
+
+
+@dataclass(slots=True)
+class ZoneOutcomes:
+    """What became of one zone's trials."""
+
+    buy: list[Outcome] = field(default_factory=list)
+    sell: list[Outcome] = field(default_factory=list)
 
 
 def share(outcomes: Sequence[Outcome]) -> float | None:

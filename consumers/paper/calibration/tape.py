@@ -9,7 +9,7 @@ from decimal import Decimal
 from math import gcd
 from pathlib import Path
 
-from bookbus.consumers.direct_provider import read_capture
+from bookbus.consumers.captures import read_capture
 from bookbus.consumers.paper.calibration.table import CalibrationError, TapeInfo
 from bookbus.consumers.paper.calibration_cancellations import Cancellation, CancellationWatch
 from bookbus.consumers.paper.fills.model import TapeEvent
