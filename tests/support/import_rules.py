@@ -77,7 +77,7 @@ RULES = (
         "consumers import feeders in the direct provider and the captures alone",
         who=("bookbus.consumers",),
         what=("bookbus.feeders",),
-        allowed=("bookbus.consumers.direct_provider",),
+        allowed=("bookbus.consumers.direct_provider", "bookbus.consumers.captures"),
         planted=("bookbus.consumers.redis_provider", "import bookbus.feeders.errors"),
     ),
     Rule(
@@ -114,7 +114,6 @@ RULES = (
         who=("bookbus.feeders.bus",),
         what=("bookbus.feeders.exchanges",),
         reach=True,
-        not_yet=("bookbus.feeders.bus.heartbeat",),
         planted=("bookbus.feeders.bus.outbox", "from bookbus.feeders.exchanges.adapter import Adapter"),
     ),
     Rule(
