@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test bench check structure
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test bench check structure test-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,8 +47,11 @@ acl: $(READY) ## users and fresh passwords for a server that others reach, in se
 certificates: ## an authority and a server certificate in secrets/tls/: NAMES=DNS:redis,DNS:localhost,IP:127.0.0.1
 	@deploy/make_certificates.sh secrets/tls $(NAMES)
 
-test: check ## everything that proves it: the checks, then unit, contract, integration and chaos tests
-	@$(RUN) -m pytest -n 6
+test: check test-packages ## everything that proves it: the checks, the built packages, then all other tests
+	@$(RUN) -m pytest -n 6 --ignore tests/packages
+
+test-packages: $(READY) ## build the wheel and the sdist, install them into empty environments, start the image's commands
+	@$(RUN) -m pytest -q tests/packages
 
 bench: $(READY) ## measure the hot paths, each beside the plain way in the same run
 	@for file in tests/bench/bench_*.py; do \
