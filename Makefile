@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 .PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test bench check structure test-packages
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## simulated exchange, feeder, server and two readers for half a minute, checked against the truth
 	@$(RUN) -m feeders demo

@@ -15,7 +15,6 @@ MAY_NAME_AN_EXCHANGE = (
     *(f"bookbus.feeders.exchanges.{exchange}_*" for exchange in EXCHANGES),
     # A command line has defaults and examples.
     *("bookbus.feeders.simulator", "bookbus.feeders.commands", "bookbus.feeders.__main__"),
-    *("bookbus.feeders.demo", "bookbus.feeders.smoke"),
 )
 
 
