@@ -22,7 +22,7 @@ from bookbus.consumers.bus.readers import (
 from bookbus.consumers.commands.list import table_of
 from bookbus.schemas.redis_names import RedisNames
 
-PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+PAGE = Path(__file__).parents[4] / "docs" / "operations.md"
 NAME = "bookbus:host-7-abc"
 CLIENT_LIST = (
     b"id=3 addr=127.0.0.1:1000 laddr=127.0.0.1:6379 fd=8 name=bookbus:host-7-abc age=61 idle=1 flags=P db=0 "
