@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).parents[2]
 
 BENCHES = {
-    "bench_feeder": (("--repeat", "1", "--frames", "10000"), {"feeder": r"^bookbus .*?([\d.]+) µs CPU"}),
+    "bench_feeder": (("--repeat", "3", "--frames", "10000"), {"feeder": r"^bookbus .*?([\d.]+) µs CPU"}),
     "bench_publish": (
         (),
         {
