@@ -183,7 +183,6 @@ def test_no_retired_word_is_left_in_code_tests_or_documentation() -> None:
     assert left == []
 
 
-@NOT_YET
 def test_no_file_has_a_retired_name() -> None:
     names = [path.relative_to(ROOT) for path in texts()]
 
