@@ -13,7 +13,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test bench check
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test bench check docs
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ check: $(READY) ## lint with security rules, format, types, compose files, known
 	@$(RUN) -m mypy
 	@$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.tls.yml
 	@$(RUN) -m tests.support.dependency_audit
+
+docs: $(READY) ## write docs/reference/commands.md from the command lines
+	@$(RUN) -m tests.support.reference
 
 # An unfinished environment has no stamp, so the next make goes on where this one stopped.
 $(READY): pyproject.toml constraints.txt
