@@ -14,5 +14,5 @@ ENV PATH=/opt/bookbus/bin:$PATH \
     HOME=/tmp
 WORKDIR /tmp
 USER 10001:10001
-CMD ["python", "-m", "feeders", "run", "--exchange", "binance"]
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-m", "feeders", "health"]
+CMD ["bookbus-feeder", "run", "--exchange", "binance"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bookbus-feeder", "health"]

@@ -1,9 +1,49 @@
-"""Bus to strategy: providers of market data and what uses them."""
+"""From bus to strategy. The public names are imported on first use, so that a reader pays for what it uses alone."""
 
-import schemas
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-if not hasattr(schemas, "BOOKBUS_CONTRACT"):
-    raise ImportError(
-        f"another package called 'schemas' ({schemas.__file__}) hides the one of bookbus; "
-        "remove it from sys.path or install bookbus in an environment of its own"
-    )
+if __name__ == "consumers":  # imported by its place in a checkout
+    from bookbus._checkout import alias
+
+    alias(__name__)
+
+if TYPE_CHECKING:
+    from bookbus.consumers.direct_provider import BinanceL2WebSocketProvider as BinanceL2WebSocketProvider
+    from bookbus.consumers.direct_provider import UpbitL2WebSocketProvider as UpbitL2WebSocketProvider
+    from bookbus.consumers.market_data_provider import MarketDataProvider as MarketDataProvider
+    from bookbus.consumers.mock_provider import MockMarketDataProvider as MockMarketDataProvider
+    from bookbus.consumers.multi_provider import MultiExchangeProvider as MultiExchangeProvider
+    from bookbus.consumers.reading import BookNotLiveError as BookNotLiveError
+    from bookbus.consumers.reading import Reading as Reading
+    from bookbus.consumers.redis_provider import RedisMarketDataProvider as RedisMarketDataProvider
+    from bookbus.schemas.instruments import SymbolError as SymbolError
+    from bookbus.schemas.snapshot import BookStatus as BookStatus
+    from bookbus.schemas.snapshot import OrderBookSnapshot as OrderBookSnapshot
+    from bookbus.schemas.wire import WireError as WireError
+
+PUBLIC_NAMES = {
+    "BinanceL2WebSocketProvider": "bookbus.consumers.direct_provider",
+    "BookNotLiveError": "bookbus.consumers.reading",
+    "BookStatus": "bookbus.schemas.snapshot",
+    "MarketDataProvider": "bookbus.consumers.market_data_provider",
+    "MockMarketDataProvider": "bookbus.consumers.mock_provider",
+    "MultiExchangeProvider": "bookbus.consumers.multi_provider",
+    "OrderBookSnapshot": "bookbus.schemas.snapshot",
+    "Reading": "bookbus.consumers.reading",
+    "RedisMarketDataProvider": "bookbus.consumers.redis_provider",
+    "SymbolError": "bookbus.schemas.instruments",
+    "UpbitL2WebSocketProvider": "bookbus.consumers.direct_provider",
+    "WireError": "bookbus.schemas.wire",
+}
+"""Each public name and the module that defines it; `bookbus` offers the same names."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in PUBLIC_NAMES:
+        return getattr(import_module(PUBLIC_NAMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PUBLIC_NAMES])

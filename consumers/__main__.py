@@ -2,14 +2,14 @@
 
 import typer
 
-from consumers.analysis.analyze_command import analyze
-from consumers.analysis.compare_command import compare
-from consumers.monitor.arbitrage import arbitrage
-from consumers.monitor.list_command import list_readers
-from consumers.monitor.show import show
-from consumers.monitor.tail import tail
-from consumers.paper.calibrate_command import calibrate
-from consumers.paper.run_command import run
+from bookbus.consumers.analysis.analyze_command import analyze
+from bookbus.consumers.analysis.compare_command import compare
+from bookbus.consumers.monitor.arbitrage import arbitrage
+from bookbus.consumers.monitor.list_command import list_readers
+from bookbus.consumers.monitor.show import show
+from bookbus.consumers.monitor.tail import tail
+from bookbus.consumers.paper.calibrate_command import calibrate
+from bookbus.consumers.paper.run_command import run
 
 app = typer.Typer(
     help="Order books from Redis.",

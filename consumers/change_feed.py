@@ -5,9 +5,9 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection
 
-from consumers.background_loop import BackgroundThread
-from consumers.reading import Update
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.background_loop import BackgroundThread
+from bookbus.consumers.reading import Update
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 

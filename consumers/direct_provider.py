@@ -9,23 +9,23 @@ from pathlib import Path
 from types import MappingProxyType, coroutine
 from typing import ClassVar, NamedTuple
 
-from consumers.freshness import MAX_AGE, elapsed
-from consumers.local.adapter_line import AdapterLine, WebSocketAdapter
-from consumers.local.books import LocalBook
-from consumers.local.feed_session import Feed, FeedSession
-from consumers.market_data_provider import MarketDataProvider
-from consumers.reading import ConnectionStatus, Counts, Observation
-from feeders.exchange_feed import ConnectionSettings, ExchangeFeed
-from feeders.exchanges.adapter import Wiring
-from feeders.exchanges.venue import FeedOptions, venue_of
-from feeders.metadata import cached_instruments, default_cache_directory
-from feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
-from feeders.replay import ReplayError, replay
-from feeders.standstill import StandstillWatch
-from schemas.capture import CaptureError, CaptureFrame
-from schemas.instruments import Instrument, InstrumentRegistry, exchange_of
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.consumers.freshness import MAX_AGE, elapsed
+from bookbus.consumers.local.adapter_line import AdapterLine, WebSocketAdapter
+from bookbus.consumers.local.books import LocalBook
+from bookbus.consumers.local.feed_session import Feed, FeedSession
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.reading import ConnectionStatus, Counts, Observation
+from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
+from bookbus.feeders.exchanges.adapter import Wiring
+from bookbus.feeders.exchanges.venue import FeedOptions, venue_of
+from bookbus.feeders.metadata import cached_instruments, default_cache_directory
+from bookbus.feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
+from bookbus.feeders.replay import ReplayError, replay
+from bookbus.feeders.standstill import StandstillWatch
+from bookbus.schemas.capture import CaptureError, CaptureFrame
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-from consumers.reading import Observation
-from schemas.snapshot import BookStatus
+from bookbus.consumers.reading import Observation
+from bookbus.schemas.snapshot import BookStatus
 
 MAX_AGE = 5.0
 """Seconds without confirmation after which a book counts as stale, unless asked otherwise."""

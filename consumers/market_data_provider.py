@@ -8,10 +8,18 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from consumers.change_feed import ChangeFeed, OnSnapshot
-from consumers.freshness import MAX_AGE, judge
-from consumers.reading import BookNotLiveError, ConnectionStatus, Counts, Observation, Reading, SymbolStatus, Update
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.consumers.change_feed import ChangeFeed, OnSnapshot
+from bookbus.consumers.freshness import MAX_AGE, judge
+from bookbus.consumers.reading import (
+    BookNotLiveError,
+    ConnectionStatus,
+    Counts,
+    Observation,
+    Reading,
+    SymbolStatus,
+    Update,
+)
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 

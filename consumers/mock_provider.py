@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-from consumers.background_loop import BackgroundThread
-from consumers.freshness import MAX_AGE
-from consumers.local.books import LocalBook
-from consumers.local.made_up_market import STEP, MadeUpMarket
-from consumers.market_data_provider import MarketDataProvider
-from consumers.reading import ConnectionStatus, Counts, Observation
-from schemas.instruments import Exchange, Instrument, InstrumentRegistry
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.background_loop import BackgroundThread
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.local.books import LocalBook
+from bookbus.consumers.local.made_up_market import STEP, MadeUpMarket
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.reading import ConnectionStatus, Counts, Observation
+from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 EXCHANGE = Exchange("mock", "USDT")
 """No venue, and not among the known ones: nothing that reads the bus can take its books for real."""

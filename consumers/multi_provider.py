@@ -4,18 +4,25 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from consumers.change_feed import OnSnapshot
-from consumers.freshness import MAX_AGE
-from consumers.market_data_provider import MarketDataProvider
-from consumers.multi.consolidated_asset import ConsolidatedAsset
-from consumers.multi.consolidated_book import ConsolidatedBook
-from consumers.multi.fees import taker_fees
-from consumers.multi.fx import links
-from consumers.multi.opportunity import Opportunity, find_opportunities
-from consumers.multi.venue import FxSource, Venue
-from consumers.reading import ConnectionStatus, Counts, Observation, Update
-from schemas.instruments import Exchange, Instrument, InstrumentRegistry, SymbolError, exchange_of, guess_instrument
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.change_feed import OnSnapshot
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.multi.consolidated_asset import ConsolidatedAsset
+from bookbus.consumers.multi.consolidated_book import ConsolidatedBook
+from bookbus.consumers.multi.fees import taker_fees
+from bookbus.consumers.multi.fx import links
+from bookbus.consumers.multi.opportunity import Opportunity, find_opportunities
+from bookbus.consumers.multi.venue import FxSource, Venue
+from bookbus.consumers.reading import ConnectionStatus, Counts, Observation, Update
+from bookbus.schemas.instruments import (
+    Exchange,
+    Instrument,
+    InstrumentRegistry,
+    SymbolError,
+    exchange_of,
+    guess_instrument,
+)
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 __all__ = ["EXCHANGE", "MAX_SKEW", "FxSource", "MultiExchangeProvider"]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 
 
 class BookNotLiveError(RuntimeError):

@@ -6,20 +6,20 @@ from typing import Literal
 
 import msgspec
 
-from consumers.bus.address import DEFAULT_URL, BusConnectionError
-from consumers.bus.books import BusTable
-from consumers.bus.cluster_reader import ClusterReader
-from consumers.bus.poller import BusPoller
-from consumers.bus.reader import BusReader
-from consumers.bus.servers import BusServers
-from consumers.bus.symbol_names import SymbolNames
-from consumers.bus.trades import BusTradeTail
-from consumers.change_feed import OnSnapshot
-from consumers.freshness import MAX_AGE, elapsed
-from consumers.market_data_provider import MarketDataProvider
-from consumers.reading import ConnectionStatus, Counts, Observation, Update
-from schemas.instruments import exchange_of
-from schemas.redis_names import DEFAULT_PREFIX, RedisNames
+from bookbus.consumers.bus.address import DEFAULT_URL, BusConnectionError
+from bookbus.consumers.bus.books import BusTable
+from bookbus.consumers.bus.cluster_reader import ClusterReader
+from bookbus.consumers.bus.poller import BusPoller
+from bookbus.consumers.bus.reader import BusReader
+from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.consumers.bus.trades import BusTradeTail
+from bookbus.consumers.change_feed import OnSnapshot
+from bookbus.consumers.freshness import MAX_AGE, elapsed
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.reading import ConnectionStatus, Counts, Observation, Update
+from bookbus.schemas.instruments import exchange_of
+from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
 
 Mode = Literal["push", "pull"]
 

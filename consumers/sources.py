@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from consumers.bus.address import DEFAULT_URL, BusConnectionError
-from consumers.freshness import MAX_AGE
-from consumers.market_data_provider import MarketDataProvider
-from consumers.mock_provider import MockMarketDataProvider
-from consumers.multi.assembly import assemble
-from consumers.reading import BookNotLiveError
-from consumers.redis_provider import RedisMarketDataProvider
-from schemas.redis_names import DEFAULT_PREFIX
+from bookbus.consumers.bus.address import DEFAULT_URL, BusConnectionError
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.mock_provider import MockMarketDataProvider
+from bookbus.consumers.multi.assembly import assemble
+from bookbus.consumers.reading import BookNotLiveError
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.schemas.redis_names import DEFAULT_PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _from_bus(exchange: str, symbols: list[str], settings: SourceSettings) -> Ma
 def _direct(exchange: str, symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
     try:
         # What connects to exchanges is an extra that a reader of the bus need not have installed.
-        from consumers.direct_provider import DIRECT_PROVIDERS
+        from bookbus.consumers.direct_provider import DIRECT_PROVIDERS
     except ImportError as error:
         raise SourceError(
             f"connecting to {exchange} needs more packages ({error}): pip install 'bookbus[feeder]'"

@@ -1,9 +1,6 @@
-"""Exchange to bus: sockets, order books, publisher."""
+"""From exchange to bus: sockets, order books, publisher."""
 
-import schemas
+if __name__ == "feeders":  # imported by its place in a checkout
+    from bookbus._checkout import alias
 
-if not hasattr(schemas, "BOOKBUS_CONTRACT"):
-    raise ImportError(
-        f"another package called 'schemas' ({schemas.__file__}) hides the one of bookbus; "
-        "remove it from sys.path or install bookbus in an environment of its own"
-    )
+    alias(__name__)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from feeders.order_book import BookSide, DepthChange, OrderBook
+from bookbus.feeders.order_book import BookSide, DepthChange, OrderBook
 
 if TYPE_CHECKING:
-    from feeders.sync import DepthUpdate
+    from bookbus.feeders.sync import DepthUpdate
 
 Quantities = dict[float, float]
 """Price -> quantity of one side."""

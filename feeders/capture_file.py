@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from schemas.capture import CaptureError, CaptureFrame, decode_frame
+from bookbus.schemas.capture import CaptureError, CaptureFrame, decode_frame
 
 
 class CaptureFile:

@@ -7,18 +7,18 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from feeders.conflator import Submission
-from feeders.events import Topic
-from feeders.publish_counters import PublisherCounters
-from feeders.publisher import TRADES_CAPACITY, Publisher
-from feeders.resp import RedisConnectionError
-from feeders.servers.address import parse_address
-from feeders.servers.cluster_map import ask_slots
-from schemas.bus_url import Place, parse_servers
-from schemas.cluster_slots import SlotMap
-from schemas.redis_names import RedisNames
-from schemas.trade import Trade
-from schemas.url_secrets import masked
+from bookbus.feeders.conflator import Submission
+from bookbus.feeders.events import Topic
+from bookbus.feeders.publish_counters import PublisherCounters
+from bookbus.feeders.publisher import TRADES_CAPACITY, Publisher
+from bookbus.feeders.resp import RedisConnectionError
+from bookbus.feeders.servers.address import parse_address
+from bookbus.feeders.servers.cluster_map import ask_slots
+from bookbus.schemas.bus_url import Place, parse_servers
+from bookbus.schemas.cluster_slots import SlotMap
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade
+from bookbus.schemas.url_secrets import masked
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from feeders.events import Topic
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.events import Topic
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 SubmissionKind = Literal["new", "again", "state"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from feeders.simulator.process import SimulatorProcess
-from schemas.snapshot import Levels
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas.snapshot import Levels
 
 DEMO_SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "ADAUSDT")
 

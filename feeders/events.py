@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from schemas.snapshot import Levels, Side
+from bookbus.schemas.snapshot import Levels, Side
 
 Topic = Literal["book", "quote", "trades"]
 """What is wanted of a symbol. A quote is a book of one level that the exchange sends in real time."""

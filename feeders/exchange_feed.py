@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from feeders.events import Topic
-from feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring, adapter_of
-from feeders.exchanges.venue import Venue
-from feeders.feed import Feed, FeedCounters
-from feeders.line_group import LineGroup
-from feeders.reconnect import Keeper, ReconnectPolicy
-from feeders.rest_client import RestClient
-from feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
-from feeders.standstill import StandstillWatch
-from schemas.heartbeat import FeedState
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.events import Topic
+from bookbus.feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring, adapter_of
+from bookbus.feeders.exchanges.venue import Venue
+from bookbus.feeders.feed import Feed, FeedCounters
+from bookbus.feeders.line_group import LineGroup
+from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
+from bookbus.feeders.rest_client import RestClient
+from bookbus.feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
+from bookbus.feeders.standstill import StandstillWatch
+from bookbus.schemas.heartbeat import FeedState
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 

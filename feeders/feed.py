@@ -7,8 +7,8 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from feeders.errors import WebSocketProtocolError
-from feeders.events import (
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -23,11 +23,11 @@ from feeders.events import (
     Topic,
     TradeHappened,
 )
-from feeders.exchanges.venue import FeedOptions, Request, VenueProtocol
-from schemas.heartbeat import FeedState
-from schemas.instruments import Instrument
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.feeders.exchanges.venue import FeedOptions, Request, VenueProtocol
+from bookbus.schemas.heartbeat import FeedState
+from bookbus.schemas.instruments import Instrument
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
 

@@ -9,23 +9,23 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from feeders.audit.auditor import auditor_of
-from feeders.cluster_publisher import publisher_of
-from feeders.conflator import Submission
-from feeders.events import Topic
-from feeders.exchange_feed import ExchangeFeed
-from feeders.exchanges.adapter import OnFrame, Wiring
-from feeders.exchanges.venue import Venue
-from feeders.heartbeat import Heartbeat, counters_of
-from feeders.line_group import line_reports
-from feeders.settings import FeederSettings, unique_feeder_id
-from feeders.snapshot_fetcher import OnAnswer
-from schemas.heartbeat import AuditReport, FeederHeartbeat, FeedState
-from schemas.instruments import Instrument, InstrumentRegistry
-from schemas.redis_names import RedisNames
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
-from schemas.url_secrets import masked
+from bookbus.feeders.audit.auditor import auditor_of
+from bookbus.feeders.cluster_publisher import publisher_of
+from bookbus.feeders.conflator import Submission
+from bookbus.feeders.events import Topic
+from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.feeders.exchanges.adapter import OnFrame, Wiring
+from bookbus.feeders.exchanges.venue import Venue
+from bookbus.feeders.heartbeat import Heartbeat, counters_of
+from bookbus.feeders.line_group import line_reports
+from bookbus.feeders.settings import FeederSettings, unique_feeder_id
+from bookbus.feeders.snapshot_fetcher import OnAnswer
+from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, FeedState
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
+from bookbus.schemas.url_secrets import masked
 
 logger = logging.getLogger(__name__)
 

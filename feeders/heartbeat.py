@@ -9,11 +9,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 from redis.exceptions import ReadOnlyError
 
-from feeders.servers.control_client import CONTROL_ERRORS, control_client
-from feeders.settings import is_made_up
-from schemas.heartbeat import HEARTBEAT_INTERVAL, HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
-from schemas.redis_names import RedisNames
-from schemas.url_secrets import redacted, secrets_of
+from bookbus.feeders.servers.control_client import CONTROL_ERRORS, control_client
+from bookbus.feeders.settings import is_made_up
+from bookbus.schemas.heartbeat import (
+    HEARTBEAT_INTERVAL,
+    HEARTBEAT_TTL,
+    FeederHeartbeat,
+    encode_heartbeat,
+    heartbeat_fields,
+)
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.url_secrets import redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from feeders.exchanges.adapter import FeedAdapter, Wiring
-from feeders.line_race import LineRace, LineResult
-from feeders.reconnect import Keeper, ReconnectPolicy
-from schemas.heartbeat import LineReport
+from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
+from bookbus.feeders.line_race import LineRace, LineResult
+from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
+from bookbus.schemas.heartbeat import LineReport
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from feeders.servers.process import (
+from bookbus.feeders.servers.process import (
     HOST,
     LOG_NAME,
     START_LIMIT,

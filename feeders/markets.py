@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from feeders.metadata import MetadataSource
-from feeders.symbol_selection import SymbolSelection
-from schemas.instruments import Instrument, InstrumentRegistry, SymbolError
+from bookbus.feeders.metadata import MetadataSource
+from bookbus.feeders.symbol_selection import SymbolSelection
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry, SymbolError
 
 
 @dataclass(slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from feeders.exchanges.venue import MetadataError, Venue
-from feeders.rest_client import RestClient, RestError
-from schemas.instruments import Instrument, InstrumentRegistry
+from bookbus.feeders.exchanges.venue import MetadataError, Venue
+from bookbus.feeders.rest_client import RestClient, RestError
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from schemas.snapshot import Levels
+from bookbus.schemas.snapshot import Levels
 
 DepthChange = tuple[float, float]
 """`(price, quantity)` as exchanges send it: the quantity replaces the level's, zero removes the level."""

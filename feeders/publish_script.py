@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from feeders.conflator import Submission
-from feeders.resp import pack_argument, pack_command
-from schemas.wire import encode_body
+from bookbus.feeders.conflator import Submission
+from bookbus.feeders.resp import pack_argument, pack_command
+from bookbus.schemas.wire import encode_body
 
 REFUSED, ACCEPTED, CONFIRMED = 0, 1, 2
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 import hiredis
 
-from feeders.conflator import Conflator, Submission
-from feeders.events import Topic
-from feeders.publish_counters import PublisherCounters
-from feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, load_command, script_sha
-from feeders.resp import REPLY_TIMEOUT, Reply, RespConnection
-from feeders.servers.errors import RECONNECT_KINDS, ErrorLog, error_kind, explain
-from feeders.servers.link import RedisLink
-from feeders.servers.locator import locator
-from feeders.trade_queue import TradeQueue
-from schemas.redis_names import RedisNames
-from schemas.trade import Trade
-from schemas.url_secrets import masked
+from bookbus.feeders.conflator import Conflator, Submission
+from bookbus.feeders.events import Topic
+from bookbus.feeders.publish_counters import PublisherCounters
+from bookbus.feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, load_command, script_sha
+from bookbus.feeders.resp import REPLY_TIMEOUT, Reply, RespConnection
+from bookbus.feeders.servers.errors import RECONNECT_KINDS, ErrorLog, error_kind, explain
+from bookbus.feeders.servers.link import RedisLink
+from bookbus.feeders.servers.locator import locator
+from bookbus.feeders.trade_queue import TradeQueue
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade
+from bookbus.schemas.url_secrets import masked
 
 __all__ = ["Publisher", "PublisherCounters", "Submission"]
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
-from feeders.errors import (
+from bookbus.feeders.errors import (
     WebSocketConnectionError,
     WebSocketError,
     WebSocketTimeoutError,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from schemas.capture import CaptureFrame, FrameKind, encode_frame
+from bookbus.schemas.capture import CaptureFrame, FrameKind, encode_frame
 
 logger = logging.getLogger(__name__)
 

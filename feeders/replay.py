@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from feeders.capture_file import CaptureFile
-from feeders.events import SnapshotNeeded, Topic
-from feeders.exchanges.venue import FeedOptions, venue_of
-from feeders.feed import Feed, FeedCounters
-from schemas.capture import CaptureFrame
-from schemas.heartbeat import FeedState
-from schemas.instruments import Instrument, InstrumentRegistry
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.feeders.capture_file import CaptureFile
+from bookbus.feeders.events import SnapshotNeeded, Topic
+from bookbus.feeders.exchanges.venue import FeedOptions, venue_of
+from bookbus.feeders.feed import Feed, FeedCounters
+from bookbus.schemas.capture import CaptureFrame
+from bookbus.schemas.heartbeat import FeedState
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 
 OnBook = Callable[[OrderBookSnapshot, Topic], None]
 OnPace = Callable[[CaptureFrame], Awaitable[None]]

@@ -4,18 +4,18 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from feeders.cluster_publisher import publisher_of
-from feeders.conflator import Submission
-from feeders.events import Topic
-from feeders.exchanges.venue import FeedOptions
-from feeders.heartbeat import refuse_mixed_prefix
-from feeders.replay import Pace, ReplayResult, replay
-from feeders.servers.control_client import control_client
-from feeders.settings import unique_feeder_id
-from schemas.capture import CaptureFrame
-from schemas.redis_names import RedisNames
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.feeders.cluster_publisher import publisher_of
+from bookbus.feeders.conflator import Submission
+from bookbus.feeders.events import Topic
+from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.feeders.heartbeat import refuse_mixed_prefix
+from bookbus.feeders.replay import Pace, ReplayResult, replay
+from bookbus.feeders.servers.control_client import control_client
+from bookbus.feeders.settings import unique_feeder_id
+from bookbus.schemas.capture import CaptureFrame
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 
 _DRAIN_TIMEOUT = 10.0
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import hiredis
 
-from feeders.servers.address import RedisAddress
-from schemas.url_secrets import redacted
+from bookbus.feeders.servers.address import RedisAddress
+from bookbus.schemas.url_secrets import redacted
 
 Reply = bytes | int | list[Any] | hiredis.ReplyError | None
 OnReplies = Callable[[list[Reply]], None]

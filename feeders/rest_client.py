@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 
-from schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.schemas.url_secrets import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from feeders.exchange_feed import ConnectionSettings
-from feeders.exchanges.venue import FeedOptions
-from feeders.metadata import default_cache_directory
-from feeders.symbol_selection import SymbolSelection
-from schemas.redis_names import DEFAULT_PREFIX
+from bookbus.feeders.exchange_feed import ConnectionSettings
+from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.feeders.metadata import default_cache_directory
+from bookbus.feeders.symbol_selection import SymbolSelection
+from bookbus.schemas.redis_names import DEFAULT_PREFIX
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 

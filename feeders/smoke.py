@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from feeders.local_redis import private_server
-from feeders.simulator.process import SimulatorProcess
+from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.simulator.process import SimulatorProcess
 
 Source = Literal["redis", "binance", "upbit", "multi"]
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from feeders.errors import WebSocketProtocolError
-from feeders.events import SnapshotNeeded
-from feeders.exchanges.venue import Venue
-from feeders.feed import Feed
-from feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import SnapshotNeeded
+from bookbus.feeders.exchanges.venue import Venue
+from bookbus.feeders.feed import Feed
+from bookbus.feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError
 
 logger = logging.getLogger(__name__)
 

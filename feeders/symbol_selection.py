@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from feeders.shard import WHOLE, Shard
-from schemas.instruments import Instrument, InstrumentRegistry, SymbolError
+from bookbus.feeders.shard import WHOLE, Shard
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry, SymbolError
 
 _MOST_DIGITS = 10
 """No exchange lists more markets; of thousands of digits Python makes no number."""

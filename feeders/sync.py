@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from feeders.book_record import BookRecord
-from feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded, Topic
-from feeders.order_book import DepthChange, OrderBook
+from bookbus.feeders.book_record import BookRecord
+from bookbus.feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded, Topic
+from bookbus.feeders.order_book import DepthChange, OrderBook
 
 NOTHING: tuple[Event, ...] = ()
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import hiredis
 
-from feeders.publish_counters import PublisherCounters
-from feeders.resp import pack_argument, pack_command
-from schemas.redis_names import RedisNames
-from schemas.trade import Trade
+from bookbus.feeders.publish_counters import PublisherCounters
+from bookbus.feeders.resp import pack_argument, pack_command
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade
 
 STREAM_LENGTH = 10_000
 

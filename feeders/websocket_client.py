@@ -19,8 +19,8 @@ from websockets.exceptions import (
     WebSocketException,
 )
 
-from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
-from schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
+from bookbus.schemas.url_secrets import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 

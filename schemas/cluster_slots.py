@@ -4,7 +4,7 @@ from binascii import crc_hqx
 from collections.abc import Iterable
 from typing import Any
 
-from schemas.bus_url import Place
+from bookbus.schemas.bus_url import Place
 
 SLOTS = 16384
 

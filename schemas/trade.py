@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from schemas.snapshot import Microseconds, PositiveNumber, Side
+from bookbus.schemas.snapshot import Microseconds, PositiveNumber, Side
 
 
 class TradeError(ValueError):

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 HEAD = b"\x8e\xa1v\x01\xa3seq\xcf"
 """Map of 14, `v` = 1, the key `seq` and the marker of a uint64: what stands before the 8 bytes of `seq`."""

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from consumers.analysis.fill_event_file import RunFiles
-from consumers.analysis.statistics import ages, relative_spread, volumes_by_market
-from consumers.paper.kpi import Kpi
-from schemas.snapshot import Side
+from bookbus.consumers.analysis.fill_event_file import RunFiles
+from bookbus.consumers.analysis.statistics import ages, relative_spread, volumes_by_market
+from bookbus.consumers.paper.kpi import Kpi
+from bookbus.schemas.snapshot import Side
 
 Outcome = Literal["passed", "failed", "unknown"]
 

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table as ShownTable
 from rich.text import Text
 
-from consumers.analysis.acceptance import judge, passed
-from consumers.analysis.drawing import PlotsMissingError
-from consumers.analysis.fill_event_file import RunFileError, RunFiles, read_run
-from consumers.analysis.page import Table, write_page
-from consumers.analysis.report import run_page
-from consumers.analysis.tables import side_table, time_table, verdict_table, zone_table
-from consumers.monitor.options import fail
+from bookbus.consumers.analysis.acceptance import judge, passed
+from bookbus.consumers.analysis.drawing import PlotsMissingError
+from bookbus.consumers.analysis.fill_event_file import RunFileError, RunFiles, read_run
+from bookbus.consumers.analysis.page import Table, write_page
+from bookbus.consumers.analysis.report import run_page
+from bookbus.consumers.analysis.tables import side_table, time_table, verdict_table, zone_table
+from bookbus.consumers.monitor.options import fail
 
 EXAMPLES = """
 What a paper run came to, and a verdict on it. Exit code 0 only if every row of the verdict holds.

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
-from consumers.paper.fill_events import DecisionEvent, FillEvent
-from consumers.paper.kpi import Kpi
+from bookbus.consumers.paper.fill_events import DecisionEvent, FillEvent
+from bookbus.consumers.paper.kpi import Kpi
 
 _LARGEST = 1e15
 """No price, volume or time of a market is beyond it; what is, came from elsewhere."""

@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from consumers.analysis.fill_event_file import RunFiles
-from consumers.analysis.statistics import Market
-from consumers.paper.fill_model import FillReason
-from consumers.paper.settings import PASSIVE_MODELS
+from bookbus.consumers.analysis.fill_event_file import RunFiles
+from bookbus.consumers.analysis.statistics import Market
+from bookbus.consumers.paper.fill_model import FillReason
+from bookbus.consumers.paper.settings import PASSIVE_MODELS
 
 
 class SeenMid(NamedTuple):

@@ -3,8 +3,8 @@
 from collections import defaultdict, deque
 from typing import NamedTuple
 
-from consumers.analysis.fill_event_file import RunFiles
-from consumers.analysis.mids import seen_mids
+from bookbus.consumers.analysis.fill_event_file import RunFiles
+from bookbus.consumers.analysis.mids import seen_mids
 
 
 class Profit(NamedTuple):

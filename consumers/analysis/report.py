@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from consumers.analysis import plots, tables
-from consumers.analysis.acceptance import Row, passed
-from consumers.analysis.comparison import PERMUTATIONS
-from consumers.analysis.fill_event_file import RunFiles
-from consumers.analysis.page import banner, number, page, picture, section, table
-from consumers.analysis.profit import profit_curve
-from consumers.analysis.statistics import MEASURES, SIDES, measured
+from bookbus.consumers.analysis import plots, tables
+from bookbus.consumers.analysis.acceptance import Row, passed
+from bookbus.consumers.analysis.comparison import PERMUTATIONS
+from bookbus.consumers.analysis.fill_event_file import RunFiles
+from bookbus.consumers.analysis.page import banner, number, page, picture, section, table
+from bookbus.consumers.analysis.profit import profit_curve
+from bookbus.consumers.analysis.statistics import MEASURES, SIDES, measured
 
 COMPARISON_NOTE = (
     f"KS: Kolmogorov–Smirnov by {PERMUTATIONS} permutations. Delta: how much oftener a value of the run is above one "

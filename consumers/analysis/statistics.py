@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from consumers.analysis.fill_event_file import RunFiles
-from consumers.paper.calibration_statistics import Outcome, interval, share
-from consumers.paper.fill_events import DecisionEvent, FillEvent
-from consumers.paper.fill_model import FillReason
-from schemas.snapshot import Side
+from bookbus.consumers.analysis.fill_event_file import RunFiles
+from bookbus.consumers.paper.calibration_statistics import Outcome, interval, share
+from bookbus.consumers.paper.fill_events import DecisionEvent, FillEvent
+from bookbus.consumers.paper.fill_model import FillReason
+from bookbus.schemas.snapshot import Side
 
 SIDES: tuple[Side, ...] = ("buy", "sell")
 MEASURES = {

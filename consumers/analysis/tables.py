@@ -2,11 +2,20 @@
 
 from collections.abc import Sequence
 
-from consumers.analysis.acceptance import Row
-from consumers.analysis.comparison import Difference, compare_samples
-from consumers.analysis.fill_event_file import RunFiles
-from consumers.analysis.page import Table, number
-from consumers.analysis.statistics import MEASURES, SIDES, Summary, ages, by_zone, measured, percentile, summarize
+from bookbus.consumers.analysis.acceptance import Row
+from bookbus.consumers.analysis.comparison import Difference, compare_samples
+from bookbus.consumers.analysis.fill_event_file import RunFiles
+from bookbus.consumers.analysis.page import Table, number
+from bookbus.consumers.analysis.statistics import (
+    MEASURES,
+    SIDES,
+    Summary,
+    ages,
+    by_zone,
+    measured,
+    percentile,
+    summarize,
+)
 
 _SUMMARY_HEADS = ("n", "min", "max", "mean", "median", "std")
 

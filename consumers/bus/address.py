@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.connection import SSLConnection, parse_url
 
-from schemas.url_secrets import masked, redacted
+from bookbus.schemas.url_secrets import masked, redacted
 
 DEFAULT_URL = "redis://127.0.0.1:6379/0"
 _DEFAULT_HOST = "localhost"

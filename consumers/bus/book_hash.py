@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from consumers.bus.book_cursor import Entry
-from consumers.bus.books import BusBook
-from consumers.freshness import ServerClock
-from schemas import wire
+from bookbus.consumers.bus.book_cursor import Entry
+from bookbus.consumers.bus.books import BusBook
+from bookbus.consumers.freshness import ServerClock
+from bookbus.schemas import wire
 
 HASH_FIELDS = ("book", "confirmed_us", "published_us")
 

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from consumers.bus.book_cursor import BookCursor, Entry
-from consumers.freshness import FeederLife, ServerClock
-from consumers.reading import Counts, Observation
-from schemas import wire
-from schemas.redis_names import RedisNames
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.bus.book_cursor import BookCursor, Entry
+from bookbus.consumers.freshness import FeederLife, ServerClock
+from bookbus.consumers.reading import Counts, Observation
+from bookbus.schemas import wire
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 
 class _View(NamedTuple):

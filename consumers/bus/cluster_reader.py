@@ -10,18 +10,18 @@ from typing import Any
 import hiredis
 from redis.exceptions import NoPermissionError
 
-from consumers.background_loop import BackgroundThread
-from consumers.bus.address import BusConnectionError
-from consumers.bus.books import BusTable, NodeTable
-from consumers.bus.consumer_heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
-from consumers.bus.control_client import CONTROL_ERRORS, control_client
-from consumers.bus.link import BusLink
-from consumers.bus.reader import BusReader
-from consumers.bus.servers import BusServers
-from consumers.bus.stream import OnChange
-from consumers.bus.symbol_names import SymbolNames
-from schemas.bus_url import Place
-from schemas.cluster_slots import SlotMap
+from bookbus.consumers.background_loop import BackgroundThread
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.bus.books import BusTable, NodeTable
+from bookbus.consumers.bus.consumer_heartbeat import HEARTBEAT_TTL, ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
+from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.bus.reader import BusReader
+from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.stream import OnChange
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.schemas.bus_url import Place
+from bookbus.schemas.cluster_slots import SlotMap
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,9 @@ import os
 import socket
 import uuid
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
-from consumers.bus.books import BusTable
+from bookbus import __version__
+from bookbus.consumers.bus.books import BusTable
 
 HEARTBEAT_TTL = 5
 
@@ -51,13 +50,5 @@ def consumer_fields(
         "host": identity.host,
         "pid": str(identity.pid),
         "client": identity.client_name,
-        "version": _version(),
+        "version": __version__,
     }
-
-
-@cache
-def _version() -> str:
-    try:
-        return version("bookbus")
-    except PackageNotFoundError:
-        return ""  # Run from a checkout.

@@ -9,8 +9,8 @@ from typing import Any
 
 import hiredis
 
-from consumers.bus.address import BusAddress, BusConnectionError, refused, unreachable
-from consumers.bus.stream import Command
+from bookbus.consumers.bus.address import BusAddress, BusConnectionError, refused, unreachable
+from bookbus.consumers.bus.stream import Command
 
 CONNECT_LIMIT = 2.0
 _SEND_LIMIT = 5.0

@@ -8,16 +8,16 @@ from typing import Any
 import hiredis
 import msgspec
 
-from consumers.bus.address import BusConnectionError, foreign, refused
-from consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
-from consumers.bus.books import BusBook, BusTable
-from consumers.bus.link import BusLink
-from consumers.bus.servers import BusServers
-from consumers.bus.stream import Command
-from consumers.bus.symbol_names import SymbolNames
-from consumers.freshness import FEEDER_LIMIT, elapsed
-from consumers.reading import Observation
-from schemas.wire import WireError
+from bookbus.consumers.bus.address import BusConnectionError, foreign, refused
+from bookbus.consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
+from bookbus.consumers.bus.books import BusBook, BusTable
+from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.stream import Command
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.consumers.freshness import FEEDER_LIMIT, elapsed
+from bookbus.consumers.reading import Observation
+from bookbus.schemas.wire import WireError
 
 _LIMIT = 0.5
 

@@ -6,11 +6,11 @@ from contextlib import closing
 import hiredis
 import msgspec
 
-from consumers.bus.address import BusAddress, foreign, refused
-from consumers.bus.consumer_heartbeat import CLIENT_NAME_HEAD
-from consumers.bus.link import BusLink
-from consumers.bus.servers import BusServers
-from schemas.redis_names import RedisNames
+from bookbus.consumers.bus.address import BusAddress, foreign, refused
+from bookbus.consumers.bus.consumer_heartbeat import CLIENT_NAME_HEAD
+from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.bus.servers import BusServers
+from bookbus.schemas.redis_names import RedisNames
 
 _LIMIT = 5.0
 _KEYS_AT_ONCE = 1000

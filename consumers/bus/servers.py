@@ -7,12 +7,12 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
-from consumers.bus.address import BusAddress, BusConnectionError, foreign
-from consumers.bus.control_client import sentinels_of
-from consumers.bus.link import BusLink
-from consumers.freshness import elapsed
-from schemas.bus_url import Place, parse_servers
-from schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.consumers.bus.address import BusAddress, BusConnectionError, foreign
+from bookbus.consumers.bus.control_client import sentinels_of
+from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.freshness import elapsed
+from bookbus.schemas.bus_url import Place, parse_servers
+from bookbus.schemas.url_secrets import masked, redacted, secrets_of
 
 _LIMIT = 0.5
 _PROBES = 3

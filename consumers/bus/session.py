@@ -8,11 +8,11 @@ from typing import Any
 
 import hiredis
 
-from consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
-from consumers.bus.books import BusBook, BusTable
-from consumers.bus.stream import BusStream, Command, Gets, OnChange, SessionLostError
-from consumers.bus.symbol_names import SymbolNames
-from schemas import wire
+from bookbus.consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
+from bookbus.consumers.bus.books import BusBook, BusTable
+from bookbus.consumers.bus.stream import BusStream, Command, Gets, OnChange, SessionLostError
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.schemas import wire
 
 logger = logging.getLogger(__name__)
 

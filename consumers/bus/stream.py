@@ -6,10 +6,10 @@ from typing import Any
 
 import hiredis
 
-from consumers.bus.books import BusBook, BusTable
-from consumers.freshness import FEEDER_LIMIT
-from schemas import wire
-from schemas.heartbeat import HeartbeatError, decode_heartbeat
+from bookbus.consumers.bus.books import BusBook, BusTable
+from bookbus.consumers.freshness import FEEDER_LIMIT
+from bookbus.schemas import wire
+from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
 
 Command = tuple[bytes | str | int, ...]
 

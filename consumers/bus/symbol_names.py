@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from schemas.instruments import Instrument, InstrumentRegistry, exchange_of
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
 
 _CACHE_LIMIT = 10_000
 

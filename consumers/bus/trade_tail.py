@@ -2,7 +2,7 @@
 
 from typing import Protocol, runtime_checkable
 
-from schemas.trade import Trade
+from bookbus.schemas.trade import Trade
 
 
 class TradeTail(Protocol):

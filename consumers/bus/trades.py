@@ -3,10 +3,10 @@
 import logging
 from typing import Any
 
-from consumers.bus.control_client import CONTROL_ERRORS, control_client
-from schemas.redis_names import RedisNames
-from schemas.trade import Trade, TradeError, trade_of
-from schemas.url_secrets import redacted, secrets_of
+from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade, TradeError, trade_of
+from bookbus.schemas.url_secrets import redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 

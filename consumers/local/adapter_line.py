@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from consumers.change_feed import OnSnapshot
+from bookbus.consumers.change_feed import OnSnapshot
 
 _PAUSE = 0.1
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from consumers.reading import Counts, Observation
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.reading import Counts, Observation
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 
 class _Entry(NamedTuple):

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from consumers.local.loop_thread import LoopThread
+from bookbus.consumers.local.loop_thread import LoopThread
 
 _TICK = 0.25
 

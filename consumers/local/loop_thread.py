@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from consumers.background_loop import BackgroundThread
+from bookbus.consumers.background_loop import BackgroundThread
 
 
 class LoopThread:

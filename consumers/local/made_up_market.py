@@ -3,7 +3,7 @@
 import math
 from random import Random
 
-from schemas.snapshot import Levels
+from bookbus.schemas.snapshot import Levels
 
 STEP = 0.1
 """Seconds of market in one step."""

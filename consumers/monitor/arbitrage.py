@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from consumers.bus.address import BusConnectionError
-from consumers.freshness import MAX_AGE
-from consumers.market_data_provider import MarketDataProvider
-from consumers.monitor.arbitrage_table import table_of
-from consumers.monitor.options import (
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.monitor.arbitrage_table import table_of
+from bookbus.consumers.monitor.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     LogLevel,
@@ -26,11 +26,11 @@ from consumers.monitor.options import (
     split_names,
     start_logging,
 )
-from consumers.multi.assembly import DEFAULT_FX, assemble
-from consumers.multi.fees import TAKER_FEES_BPS
-from consumers.multi.opportunity import ASSUMPTION, Opportunity
-from consumers.multi_provider import DEFAULT_QUOTE, MAX_SKEW, MultiExchangeProvider
-from consumers.redis_provider import RedisMarketDataProvider
+from bookbus.consumers.multi.assembly import DEFAULT_FX, assemble
+from bookbus.consumers.multi.fees import TAKER_FEES_BPS
+from bookbus.consumers.multi.opportunity import ASSUMPTION, Opportunity
+from bookbus.consumers.multi_provider import DEFAULT_QUOTE, MAX_SKEW, MultiExchangeProvider
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
 
 EXAMPLES = f"""
 What each pair of exchanges offers at this moment, until Ctrl-C: buy on one, sell on the other, prices in one currency.

@@ -6,9 +6,9 @@ import msgspec
 import typer
 from rich.console import Console
 
-from consumers.bus.address import BusConnectionError
-from consumers.bus.registry import Registry, read_registry
-from consumers.monitor.options import (
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.bus.registry import Registry, read_registry
+from bookbus.consumers.monitor.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     Prefix,
@@ -17,9 +17,9 @@ from consumers.monitor.options import (
     fail,
     start_logging,
 )
-from consumers.monitor.readers import Reader, ReaderState, readers_of
-from consumers.monitor.readers_table import table_of
-from schemas.redis_names import RedisNames
+from bookbus.consumers.monitor.readers import Reader, ReaderState, readers_of
+from bookbus.consumers.monitor.readers_table import table_of
+from bookbus.schemas.redis_names import RedisNames
 
 EXAMPLES = """
 Who reads from the bus: what each reader tells of itself, joined with what the server sees of it; those that do not

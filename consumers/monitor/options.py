@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from consumers.bus.address import DEFAULT_URL
-from schemas.redis_names import DEFAULT_PREFIX
-from schemas.url_secrets import with_password
+from bookbus.consumers.bus.address import DEFAULT_URL
+from bookbus.schemas.redis_names import DEFAULT_PREFIX
+from bookbus.schemas.url_secrets import with_password
 
 
 def add_kept_password(url: str) -> str:

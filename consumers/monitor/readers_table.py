@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from consumers.monitor.options import milliseconds
-from consumers.monitor.readers import Reader, ReaderState
+from bookbus.consumers.monitor.options import milliseconds
+from bookbus.consumers.monitor.readers import Reader, ReaderState
 
 _STYLES = {ReaderState.OK: "green", ReaderState.UNKNOWN: "yellow", ReaderState.SLOW: "bold red"}
 _STOPPED = "bold red"

@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from consumers.bus.address import BusConnectionError
-from consumers.bus.control_client import CONTROL_ERRORS, control_client
-from consumers.monitor.options import (
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
+from bookbus.consumers.monitor.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     Exchange,
@@ -20,13 +20,13 @@ from consumers.monitor.options import (
     milliseconds,
     start_logging,
 )
-from consumers.reading import SymbolStatus
-from consumers.redis_provider import Mode, RedisMarketDataProvider
-from schemas.bus_url import parse_servers
-from schemas.instruments import SymbolError
-from schemas.redis_names import RedisNames
-from schemas.snapshot import BookStatus, OrderBookSnapshot
-from schemas.wire import WireError, inspect
+from bookbus.consumers.reading import SymbolStatus
+from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
+from bookbus.schemas.bus_url import parse_servers
+from bookbus.schemas.instruments import SymbolError
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.schemas.wire import WireError, inspect
 
 EXAMPLES = """
 One book as it stands on the bus: levels, age, state, feeder. Exit code 1 unless it is live.

@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from consumers.bus.address import BusConnectionError
-from consumers.market_data_provider import MarketDataProvider
-from consumers.monitor.options import (
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.monitor.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     Exchange,
@@ -21,10 +21,10 @@ from consumers.monitor.options import (
     milliseconds,
     start_logging,
 )
-from consumers.monitor.show import as_fields
-from consumers.reading import Update
-from consumers.redis_provider import RedisMarketDataProvider
-from schemas.instruments import SymbolError
+from bookbus.consumers.monitor.show import as_fields
+from bookbus.consumers.reading import Update
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.schemas.instruments import SymbolError
 
 EXAMPLES = """
 One line for each book that changes, until Ctrl-C: the newest of each symbol, whatever the output can take.

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-from consumers.freshness import MAX_AGE
-from consumers.market_data_provider import MarketDataProvider
-from consumers.multi_provider import DEFAULT_QUOTE, MAX_SKEW, FxSource, MultiExchangeProvider, base_assets
-from schemas.instruments import exchange_of
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.multi_provider import DEFAULT_QUOTE, MAX_SKEW, FxSource, MultiExchangeProvider, base_assets
+from bookbus.schemas.instruments import exchange_of
 
 DEFAULT_FX = "upbit:USDT-KRW"
 

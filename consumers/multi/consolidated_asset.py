@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from consumers.multi.consolidated_book import ConsolidatedBook, consolidate
-from consumers.multi.venue import FxReading, FxSource, Venue, VenueReading
-from consumers.reading import Observation
-from schemas.instruments import Instrument
-from schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState
+from bookbus.consumers.multi.consolidated_book import ConsolidatedBook, consolidate
+from bookbus.consumers.multi.venue import FxReading, FxSource, Venue, VenueReading
+from bookbus.consumers.reading import Observation
+from bookbus.schemas.instruments import Instrument
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState
 
 logger = logging.getLogger(__name__)
 

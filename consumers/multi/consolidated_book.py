@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from consumers.multi.venue_book import VenueBook, why_skewed, why_unlike
-from schemas.snapshot import Levels
+from bookbus.consumers.multi.venue_book import VenueBook, why_skewed, why_unlike
+from bookbus.schemas.snapshot import Levels
 
 _price = itemgetter(0)
 

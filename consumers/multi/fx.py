@@ -2,7 +2,7 @@
 
 import msgspec
 
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 
 class Conversion(msgspec.Struct, frozen=True):

@@ -5,8 +5,8 @@ from itertools import combinations
 
 import msgspec
 
-from consumers.multi.venue_book import VenueBook, why_not_comparable
-from schemas.snapshot import Levels
+from bookbus.consumers.multi.venue_book import VenueBook, why_not_comparable
+from bookbus.schemas.snapshot import Levels
 
 ASSUMPTION = (
     "net figures assume inventory on both exchanges: taker fees are charged, no transfer, no currency exchange and no "

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from consumers.freshness import MAX_AGE, judge
-from consumers.market_data_provider import MarketDataProvider
-from consumers.multi.fx import Conversion, conversion
-from consumers.multi.venue_book import VenueBook
-from consumers.reading import Observation
-from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
+from bookbus.consumers.freshness import MAX_AGE, judge
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.multi.fx import Conversion, conversion
+from bookbus.consumers.multi.venue_book import VenueBook
+from bookbus.consumers.reading import Observation
+from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 
 
 class FxReading(NamedTuple):

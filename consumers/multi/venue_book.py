@@ -2,8 +2,8 @@
 
 import msgspec
 
-from consumers.multi.fx import Conversion
-from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
+from bookbus.consumers.multi.fx import Conversion
+from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 
 MAX_MIDS_APART = 0.10
 """How far two mids may be apart, as a fraction of the lower, and still be prices of one asset."""

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import typer
 
-from consumers.market_data_provider import MarketDataProvider
-from consumers.monitor.options import ended_by_signal
-from consumers.multi_provider import MultiExchangeProvider
-from consumers.paper import run_options
-from consumers.paper.grid import grid as combinations
-from consumers.paper.kpi import Kpi
-from consumers.paper.market import Market, MultiMarket, ProviderMarket
-from consumers.paper.runner import Stop, run_live
-from consumers.paper.settings import RunSettings, check
-from consumers.sources import SourceSettings, open_source
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.monitor.options import ended_by_signal
+from bookbus.consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.paper import run_options
+from bookbus.consumers.paper.grid import grid as combinations
+from bookbus.consumers.paper.kpi import Kpi
+from bookbus.consumers.paper.market import Market, MultiMarket, ProviderMarket
+from bookbus.consumers.paper.runner import Stop, run_live
+from bookbus.consumers.paper.settings import RunSettings, check
+from bookbus.consumers.sources import SourceSettings, open_source
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def _market(settings: RunSettings, provider: MarketDataProvider, sources: Source
 def run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
     """Trade on a recording, once for each combination of the grid. Returns the exit code; raises as `run_captures`."""
     # What plays recordings is an extra that a reader of the bus need not have installed.
-    from consumers.paper.capture_run import run_captures
+    from bookbus.consumers.paper.capture_run import run_captures
 
     path = Path(settings.source.removeprefix(run_options.CAPTURE))
     # Not where it lies: the same recording gives the same run wherever it is.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import ClassVar
 
-from consumers.paper.fill_model import (
+from bookbus.consumers.paper.fill_model import (
     Fill,
     FillReason,
     Order,
@@ -15,7 +15,7 @@ from consumers.paper.fill_model import (
     slippage_bps,
     taken,
 )
-from schemas.snapshot import Levels, OrderBookSnapshot, Side
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 
 
 class BookWalk:

@@ -8,12 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from consumers.monitor.options import LogLevel, ended_by_signal, fail, start_logging
-from consumers.paper import calibration
-from consumers.paper.calibration_table import CalibrationError, CalibrationTable, Score, load_table, save_table
-from consumers.paper.calibration_tape import Tape, capture_tape
-from consumers.paper.calibration_zones import parse_zones
-from schemas.instruments import SymbolError
+from bookbus.consumers.monitor.options import LogLevel, ended_by_signal, fail, start_logging
+from bookbus.consumers.paper import calibration
+from bookbus.consumers.paper.calibration_table import CalibrationError, CalibrationTable, Score, load_table, save_table
+from bookbus.consumers.paper.calibration_tape import Tape, capture_tape
+from bookbus.consumers.paper.calibration_zones import parse_zones
+from bookbus.schemas.instruments import SymbolError
 
 EXAMPLES = """
 How often passive orders are filled along recordings of books and trades, by zone of entry and take-profit.

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from consumers.paper.calibration_table import CalibrationTable
-from consumers.paper.fill_model import (
+from bookbus.consumers.paper.calibration_table import CalibrationTable
+from bookbus.consumers.paper.fill_model import (
     Fill,
     FillModel,
     FillReason,
@@ -17,8 +17,8 @@ from consumers.paper.fill_model import (
     opposite,
     slippage_bps,
 )
-from consumers.paper.queue_fill import QueueFill
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.paper.queue_fill import QueueFill
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 CalibratedMode = Literal["sampled", "expected"]
 

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from consumers.paper.calibration_cancellations import share_ahead
-from consumers.paper.calibration_run import Part, TrialRun, ZoneOutcomes
-from consumers.paper.calibration_score import score
-from consumers.paper.calibration_statistics import Outcome, interval, share
-from consumers.paper.calibration_table import CalibrationTable, Method, Score, Zone
-from consumers.paper.calibration_tape import Tape, TapeSurvey, survey
-from consumers.paper.calibration_trial import TrialSettings
-from consumers.paper.calibration_zones import NamedZone, ZoneSpec, parse_zones
-from consumers.paper.queue_fill import QueueFill
-from schemas.snapshot import Side
+from bookbus.consumers.paper.calibration_cancellations import share_ahead
+from bookbus.consumers.paper.calibration_run import Part, TrialRun, ZoneOutcomes
+from bookbus.consumers.paper.calibration_score import score
+from bookbus.consumers.paper.calibration_statistics import Outcome, interval, share
+from bookbus.consumers.paper.calibration_table import CalibrationTable, Method, Score, Zone
+from bookbus.consumers.paper.calibration_tape import Tape, TapeSurvey, survey
+from bookbus.consumers.paper.calibration_trial import TrialSettings
+from bookbus.consumers.paper.calibration_zones import NamedZone, ZoneSpec, parse_zones
+from bookbus.consumers.paper.queue_fill import QueueFill
+from bookbus.schemas.snapshot import Side
 
 DEFAULT_ZONES = "0-1/1-3,1-3/2-5,3-5/4-8,5-7/7-12,7-12/10-20"
 

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from schemas.snapshot import Levels, OrderBookSnapshot, Side
-from schemas.trade import Trade
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
+from bookbus.schemas.trade import Trade
 
 _LEVELS = 20
 _TOLERANCE = 1e-9

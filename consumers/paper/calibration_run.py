@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from consumers.paper.calibration_statistics import Outcome
-from consumers.paper.calibration_tape import Tape, TapeSurvey
-from consumers.paper.calibration_trial import Trial, TrialSettings, begin
-from consumers.paper.calibration_zones import NamedZone
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.paper.calibration_statistics import Outcome
+from bookbus.consumers.paper.calibration_tape import Tape, TapeSurvey
+from bookbus.consumers.paper.calibration_trial import Trial, TrialSettings, begin
+from bookbus.consumers.paper.calibration_zones import NamedZone
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 _LATEST_START = 0.1
 """Share of the horizon within which a slot must bring something, so that the tape is known to go on."""

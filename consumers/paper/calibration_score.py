@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from consumers.paper.calibration_run import ZoneOutcomes
-from consumers.paper.calibration_statistics import brier, log_loss
-from consumers.paper.calibration_table import Score, Zone
-from schemas.snapshot import Side
+from bookbus.consumers.paper.calibration_run import ZoneOutcomes
+from bookbus.consumers.paper.calibration_statistics import brier, log_loss
+from bookbus.consumers.paper.calibration_table import Score, Zone
+from bookbus.schemas.snapshot import Side
 
 
 def score(zones: Iterable[Zone], outcomes: Mapping[str, ZoneOutcomes], side: Side, base_rate: float | None) -> Score:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from consumers.paper.calibration_zones import why_no_zones, zone_of
-from schemas.snapshot import Microseconds, Side
+from bookbus.consumers.paper.calibration_zones import why_no_zones, zone_of
+from bookbus.schemas.snapshot import Microseconds, Side
 
 _MAX_BYTES = 10_000_000
 

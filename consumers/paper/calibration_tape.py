@@ -9,12 +9,12 @@ from decimal import Decimal
 from math import gcd
 from pathlib import Path
 
-from consumers.direct_provider import read_capture
-from consumers.paper.calibration_cancellations import Cancellation, CancellationWatch
-from consumers.paper.calibration_table import CalibrationError, TapeInfo
-from consumers.paper.fill_model import TapeEvent
-from schemas.capture import CaptureError, decode_frame
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.direct_provider import read_capture
+from bookbus.consumers.paper.calibration_cancellations import Cancellation, CancellationWatch
+from bookbus.consumers.paper.calibration_table import CalibrationError, TapeInfo
+from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.schemas.capture import CaptureError, decode_frame
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 _DECIMALS = 12
 

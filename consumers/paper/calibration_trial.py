@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from consumers.paper.fill_model import FillReason, Order, TapeEvent
-from consumers.paper.order_rules import entry_price, take_profit_price
-from consumers.paper.queue_fill import QueuedOrder, QueueFill
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.paper.fill_model import FillReason, Order, TapeEvent
+from bookbus.consumers.paper.order_rules import entry_price, take_profit_price
+from bookbus.consumers.paper.queue_fill import QueuedOrder, QueueFill
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 
 @dataclass(frozen=True, slots=True)

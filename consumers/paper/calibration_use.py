@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from consumers.paper.calibration_table import CalibrationError, CalibrationTable, load_table
-from consumers.paper.queue_fill import QueueFill
-from consumers.paper.settings import PASSIVE_MODELS, RunSettings
+from bookbus.consumers.paper.calibration_table import CalibrationError, CalibrationTable, load_table
+from bookbus.consumers.paper.queue_fill import QueueFill
+from bookbus.consumers.paper.settings import PASSIVE_MODELS, RunSettings
 
 
 class Calibration(NamedTuple):

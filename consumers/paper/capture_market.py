@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from consumers.direct_provider import TapeFrame
-from consumers.freshness import judge
-from consumers.local.books import LocalBook
-from consumers.multi.fees import taker_fees
-from consumers.paper.fill_model import TapeEvent
-from consumers.paper.market import Health, VenueQuote, judged
-from schemas.instruments import InstrumentRegistry, exchange_of
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.direct_provider import TapeFrame
+from bookbus.consumers.freshness import judge
+from bookbus.consumers.local.books import LocalBook
+from bookbus.consumers.multi.fees import taker_fees
+from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.market import Health, VenueQuote, judged
+from bookbus.schemas.instruments import InstrumentRegistry, exchange_of
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 
 class CaptureMarket:

@@ -5,15 +5,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from consumers.direct_provider import TapeFrame, read_capture
-from consumers.paper.calibration_tape import capture_info
-from consumers.paper.calibration_use import Calibration, calibration_of
-from consumers.paper.capture_market import CaptureMarket
-from consumers.paper.kpi import Kpi
-from consumers.paper.runner import PROGRESS_INTERVAL, ShowProgress, Stop
-from consumers.paper.session import TradingSession, recorded_session_name
-from consumers.paper.settings import RunSettings
-from schemas.capture import CaptureError
+from bookbus.consumers.direct_provider import TapeFrame, read_capture
+from bookbus.consumers.paper.calibration_tape import capture_info
+from bookbus.consumers.paper.calibration_use import Calibration, calibration_of
+from bookbus.consumers.paper.capture_market import CaptureMarket
+from bookbus.consumers.paper.kpi import Kpi
+from bookbus.consumers.paper.runner import PROGRESS_INTERVAL, ShowProgress, Stop
+from bookbus.consumers.paper.session import TradingSession, recorded_session_name
+from bookbus.consumers.paper.settings import RunSettings
+from bookbus.schemas.capture import CaptureError
 
 logger = logging.getLogger(__name__)
 

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from consumers.paper.calibration_table import Expectation
-from consumers.paper.entry_zones import Target
-from consumers.paper.fill_model import Order
-from consumers.paper.market import VenueQuote
-from consumers.paper.open_trade import OpenTrade
-from consumers.paper.order_rules import Refusal, entry_price, fit_order
-from consumers.paper.run_context import RunContext
-from schemas.instruments import Instrument
+from bookbus.consumers.paper.calibration_table import Expectation
+from bookbus.consumers.paper.entry_zones import Target
+from bookbus.consumers.paper.fill_model import Order
+from bookbus.consumers.paper.market import VenueQuote
+from bookbus.consumers.paper.open_trade import OpenTrade
+from bookbus.consumers.paper.order_rules import Refusal, entry_price, fit_order
+from bookbus.consumers.paper.run_context import RunContext
+from bookbus.schemas.instruments import Instrument
 
 
 class Entry(NamedTuple):

@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from consumers.paper import order_flow
-from consumers.paper.decision import Entry, Skip, decide
-from consumers.paper.entry_zones import EntryChooser
-from consumers.paper.exits import Exits
-from consumers.paper.fill_model import FillReason, TapeEvent
-from consumers.paper.market import VenueQuote
-from consumers.paper.open_trade import OpenTrade
-from consumers.paper.order_rules import take_profit_price
-from consumers.paper.portfolio import exact
-from consumers.paper.price_unit import PriceUnit
-from consumers.paper.run_context import RunContext
-from schemas.instruments import Instrument
+from bookbus.consumers.paper import order_flow
+from bookbus.consumers.paper.decision import Entry, Skip, decide
+from bookbus.consumers.paper.entry_zones import EntryChooser
+from bookbus.consumers.paper.exits import Exits
+from bookbus.consumers.paper.fill_model import FillReason, TapeEvent
+from bookbus.consumers.paper.market import VenueQuote
+from bookbus.consumers.paper.open_trade import OpenTrade
+from bookbus.consumers.paper.order_rules import take_profit_price
+from bookbus.consumers.paper.portfolio import exact
+from bookbus.consumers.paper.price_unit import PriceUnit
+from bookbus.consumers.paper.run_context import RunContext
+from bookbus.schemas.instruments import Instrument
 
 
 class Desk:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from consumers.paper.calibration_zones import ZoneRange
+from bookbus.consumers.paper.calibration_zones import ZoneRange
 
 EntryMode = Literal["fixed", "cycle", "random", "zone_random"]
 

@@ -4,15 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from consumers.paper.advanced_fill import AdvancedFill
-from consumers.paper.book_walk import BookWalk
-from consumers.paper.calibrated_fill import CalibratedFill
-from consumers.paper.calibration_table import CalibrationTable
-from consumers.paper.fill_model import Fill, FillModel, FillReason, Order, TapeEvent, nothing
-from consumers.paper.queue_fill import Clock, QueueFill
-from consumers.paper.settings import RunSettings
-from consumers.paper.simple_fill import SimpleFill
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.paper.advanced_fill import AdvancedFill
+from bookbus.consumers.paper.book_walk import BookWalk
+from bookbus.consumers.paper.calibrated_fill import CalibratedFill
+from bookbus.consumers.paper.calibration_table import CalibrationTable
+from bookbus.consumers.paper.fill_model import Fill, FillModel, FillReason, Order, TapeEvent, nothing
+from bookbus.consumers.paper.queue_fill import Clock, QueueFill
+from bookbus.consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.simple_fill import SimpleFill
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 FILL_MODELS = ("simple", "advanced", "book_walk", "queue", "calibrated")
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from consumers.paper.decision import best_to_sell
-from consumers.paper.fill_events import ExitReason
-from consumers.paper.fill_model import Order
-from consumers.paper.market import VenueQuote
-from consumers.paper.open_trade import OpenTrade
-from consumers.paper.order_rules import Refusal, fit_order
-from consumers.paper.run_context import RunContext
-from schemas.instruments import Instrument
+from bookbus.consumers.paper.decision import best_to_sell
+from bookbus.consumers.paper.fill_events import ExitReason
+from bookbus.consumers.paper.fill_model import Order
+from bookbus.consumers.paper.market import VenueQuote
+from bookbus.consumers.paper.open_trade import OpenTrade
+from bookbus.consumers.paper.order_rules import Refusal, fit_order
+from bookbus.consumers.paper.run_context import RunContext
+from bookbus.schemas.instruments import Instrument
 
 TOO_SMALL = frozenset({"below_step", "below_minimum_notional"})
 """Refusals of what no exchange would ever take: it stays in the account."""

@@ -7,8 +7,8 @@ from typing import IO, Literal
 
 import msgspec
 
-from consumers.paper.fill_model import Liquidity
-from schemas.snapshot import Side
+from bookbus.consumers.paper.fill_model import Liquidity
+from bookbus.schemas.snapshot import Side
 
 ExitReason = Literal["take_profit", "stop_loss", "time", "end"]
 Action = Literal["enter", "exit", "skip"]

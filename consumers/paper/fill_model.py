@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
 
-from schemas.snapshot import Levels, OrderBookSnapshot, Side
-from schemas.trade import Trade
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
+from bookbus.schemas.trade import Trade
 
 Liquidity = Literal["maker", "taker"]
 

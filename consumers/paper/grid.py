@@ -5,7 +5,7 @@ from itertools import product
 
 import msgspec
 
-from consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.settings import RunSettings
 
 _ENTRY: Mapping[str, str] = {
     "entry-bps-mode": "mode",

@@ -4,11 +4,11 @@ import math
 
 import msgspec
 
-from consumers.paper.fill_events import utc
-from consumers.paper.market import Market
-from consumers.paper.run_context import RunContext
-from consumers.paper.run_record import Ages, ages_of, brier
-from consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.fill_events import utc
+from bookbus.consumers.paper.market import Market
+from bookbus.consumers.paper.run_context import RunContext
+from bookbus.consumers.paper.run_record import Ages, ages_of, brier
+from bookbus.consumers.paper.settings import RunSettings
 
 
 class GapFigures(msgspec.Struct, frozen=True):

@@ -5,13 +5,13 @@ from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from consumers.bus.trade_tail import TradeSource, TradeTail
-from consumers.market_data_provider import MarketDataProvider
-from consumers.multi.fees import taker_fees
-from consumers.multi_provider import MultiExchangeProvider
-from consumers.paper.fill_model import TapeEvent
-from consumers.paper.tape_merger import DELAY, TapeMerger
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.consumers.bus.trade_tail import TradeSource, TradeTail
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.multi.fees import taker_fees
+from bookbus.consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.tape_merger import DELAY, TapeMerger
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 
 MADE_UP_FEES: Mapping[str, float] = {"mock": 10.0}
 """Bps of an exchange that there is not."""

@@ -4,8 +4,8 @@ import heapq
 from collections.abc import Callable
 from typing import NamedTuple
 
-from consumers.paper.fill_events import HORIZONS
-from schemas.snapshot import Side
+from bookbus.consumers.paper.fill_events import HORIZONS
+from bookbus.schemas.snapshot import Side
 
 MidOf = Callable[[str, str], float | None]
 """The mid of a symbol on an exchange now; None if there is no live book."""

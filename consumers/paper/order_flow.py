@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from consumers.paper.decision import Entry, waiting_cost
-from consumers.paper.fill_model import Fill, TapeEvent
-from consumers.paper.market import VenueQuote
-from consumers.paper.open_trade import OpenTrade, SentOrder
-from consumers.paper.run_context import RunContext
+from bookbus.consumers.paper.decision import Entry, waiting_cost
+from bookbus.consumers.paper.fill_model import Fill, TapeEvent
+from bookbus.consumers.paper.market import VenueQuote
+from bookbus.consumers.paper.open_trade import OpenTrade, SentOrder
+from bookbus.consumers.paper.run_context import RunContext
 
 _CANCEL_LIMIT = 1.0
 """Seconds after which a cancelled order is done even if its market shows nothing any more."""

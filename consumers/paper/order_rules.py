@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from consumers.paper.fill_model import Order
-from schemas.instruments import Instrument
-from schemas.snapshot import OrderBookSnapshot, Side
+from bookbus.consumers.paper.fill_model import Order
+from bookbus.schemas.instruments import Instrument
+from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from schemas.snapshot import Side
+from bookbus.schemas.snapshot import Side
 
 _ZERO = Fraction()
 

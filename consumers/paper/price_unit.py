@@ -3,7 +3,7 @@
 from decimal import Decimal
 from math import gcd
 
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 _DECIMALS = 12
 _LEVELS = 5

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from consumers.paper.fill_model import (
+from bookbus.consumers.paper.fill_model import (
     Fill,
     FillReason,
     Order,
@@ -17,9 +17,9 @@ from consumers.paper.fill_model import (
     require_same_market,
     slippage_bps,
 )
-from consumers.paper.queue_position import QueuePosition
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.consumers.paper.queue_position import QueuePosition
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 
 Clock = Literal["received", "exchange"]
 

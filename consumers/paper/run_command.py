@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from consumers.bus.address import BusConnectionError
-from consumers.freshness import MAX_AGE
-from consumers.monitor.options import (
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.monitor.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     LogLevel,
@@ -17,14 +17,14 @@ from consumers.monitor.options import (
     split_names,
     start_logging,
 )
-from consumers.paper import run_options
-from consumers.paper.asked_runs import run_on_recording, run_on_source
-from consumers.paper.calibration_table import CalibrationError
-from consumers.paper.entry_zones import EntryMode
-from consumers.paper.settings import FillModelMode, RunSettings, check
-from consumers.sources import SourceError, SourceSettings
-from schemas.capture import CaptureError
-from schemas.instruments import SymbolError
+from bookbus.consumers.paper import run_options
+from bookbus.consumers.paper.asked_runs import run_on_recording, run_on_source
+from bookbus.consumers.paper.calibration_table import CalibrationError
+from bookbus.consumers.paper.entry_zones import EntryMode
+from bookbus.consumers.paper.settings import FillModelMode, RunSettings, check
+from bookbus.consumers.sources import SourceError, SourceSettings
+from bookbus.schemas.capture import CaptureError
+from bookbus.schemas.instruments import SymbolError
 
 EXAMPLES = """
 Paper trades: one decision an interval and symbol, out again by take-profit, stop-loss or time. Every price comes from

@@ -5,18 +5,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from consumers.paper.calibration_table import CalibrationTable, Expectation
-from consumers.paper.entry_zones import Target
-from consumers.paper.execution import Execution
-from consumers.paper.fill_events import Action, DecisionEvent, EventFiles, FillEvent, utc
-from consumers.paper.fill_model import Fill, opposite
-from consumers.paper.market import VenueQuote
-from consumers.paper.markouts import Markouts
-from consumers.paper.open_trade import ROUNDING, OpenTrade, SentOrder
-from consumers.paper.portfolio import Portfolio, exact
-from consumers.paper.risk import RiskGuard
-from consumers.paper.run_record import RunRecord
-from consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.calibration_table import CalibrationTable, Expectation
+from bookbus.consumers.paper.entry_zones import Target
+from bookbus.consumers.paper.execution import Execution
+from bookbus.consumers.paper.fill_events import Action, DecisionEvent, EventFiles, FillEvent, utc
+from bookbus.consumers.paper.fill_model import Fill, opposite
+from bookbus.consumers.paper.market import VenueQuote
+from bookbus.consumers.paper.markouts import Markouts
+from bookbus.consumers.paper.open_trade import ROUNDING, OpenTrade, SentOrder
+from bookbus.consumers.paper.portfolio import Portfolio, exact
+from bookbus.consumers.paper.risk import RiskGuard
+from bookbus.consumers.paper.run_record import RunRecord
+from bookbus.consumers.paper.settings import RunSettings
 
 
 @dataclass(slots=True)

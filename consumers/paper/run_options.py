@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from consumers.monitor.arbitrage import parse_fees
-from consumers.paper.entry_zones import EntryMode, EntrySettings
-from consumers.paper.settings import DEFAULT_DURATION, PASSIVE_MODELS, SMOKE_DURATION, RunSettings
-from consumers.sources import SOURCES, Endpoint, SourceSettings
-from schemas.instruments import EXCHANGES, InstrumentRegistry, exchange_of
+from bookbus.consumers.monitor.arbitrage import parse_fees
+from bookbus.consumers.paper.entry_zones import EntryMode, EntrySettings
+from bookbus.consumers.paper.settings import DEFAULT_DURATION, PASSIVE_MODELS, SMOKE_DURATION, RunSettings
+from bookbus.consumers.sources import SOURCES, Endpoint, SourceSettings
+from bookbus.schemas.instruments import EXCHANGES, InstrumentRegistry, exchange_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def listed_instruments(exchanges: Sequence[str], sources: SourceSettings) -> dic
     (exchange,) = exchanges
     try:
         # What knows the exchanges is an extra that a reader of the bus need not have installed.
-        from consumers.direct_provider import known_instruments
+        from bookbus.consumers.direct_provider import known_instruments
     except ImportError:
         instruments = None
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from consumers.paper.market import VenueQuote
+from bookbus.consumers.paper.market import VenueQuote
 
 
 @dataclass(slots=True)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from consumers.freshness import elapsed
-from consumers.paper.calibration_use import calibration_of
-from consumers.paper.kpi import Kpi
-from consumers.paper.market import Market
-from consumers.paper.session import TradingSession, session_name
-from consumers.paper.settings import RunSettings
-from schemas.instruments import InstrumentRegistry
+from bookbus.consumers.freshness import elapsed
+from bookbus.consumers.paper.calibration_use import calibration_of
+from bookbus.consumers.paper.kpi import Kpi
+from bookbus.consumers.paper.market import Market
+from bookbus.consumers.paper.session import TradingSession, session_name
+from bookbus.consumers.paper.settings import RunSettings
+from bookbus.schemas.instruments import InstrumentRegistry
 
 STEP = 0.1
 """Seconds from one look at the books to the next."""

@@ -11,22 +11,22 @@ from types import MappingProxyType
 import msgspec
 from msgspec.structs import replace
 
-from consumers.paper.calibration_use import Calibration, misfits
-from consumers.paper.desk import Desk
-from consumers.paper.entry_zones import EntryChooser
-from consumers.paper.execution import make_execution
-from consumers.paper.fill_events import EventFiles
-from consumers.paper.fill_model import TapeEvent
-from consumers.paper.kpi import Kpi, make_kpi
-from consumers.paper.market import Market, VenueQuote
-from consumers.paper.portfolio import Portfolio
-from consumers.paper.queue_fill import Clock
-from consumers.paper.risk import RiskGuard
-from consumers.paper.run_context import RunContext
-from consumers.paper.run_record import Gap
-from consumers.paper.settings import RunSettings
-from schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.paper.calibration_use import Calibration, misfits
+from bookbus.consumers.paper.desk import Desk
+from bookbus.consumers.paper.entry_zones import EntryChooser
+from bookbus.consumers.paper.execution import make_execution
+from bookbus.consumers.paper.fill_events import EventFiles
+from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.kpi import Kpi, make_kpi
+from bookbus.consumers.paper.market import Market, VenueQuote
+from bookbus.consumers.paper.portfolio import Portfolio
+from bookbus.consumers.paper.queue_fill import Clock
+from bookbus.consumers.paper.risk import RiskGuard
+from bookbus.consumers.paper.run_context import RunContext
+from bookbus.consumers.paper.run_record import Gap
+from bookbus.consumers.paper.settings import RunSettings
+from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from typing import Literal
 
 import msgspec
 
-from consumers.freshness import MAX_AGE
-from consumers.paper.entry_zones import EntrySettings
-from consumers.paper.risk import RiskLimits
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.paper.entry_zones import EntrySettings
+from bookbus.consumers.paper.risk import RiskLimits
 
 FillModelMode = Literal["none", "advisory", "strict"]
 

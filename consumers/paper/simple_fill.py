@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from consumers.paper.fill_model import Fill, Order, TapeEvent, nothing, obstacle, opposite, taken
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.paper.fill_model import Fill, Order, TapeEvent, nothing, obstacle, opposite, taken
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 
 @dataclass(frozen=True, slots=True)

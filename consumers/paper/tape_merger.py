@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from consumers.paper.fill_model import TapeEvent
-from consumers.paper.queue_fill import time_of
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.queue_fill import time_of
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 
 DELAY = 0.25
 """Seconds that an event waits for one that happened before it and comes later."""

@@ -6,18 +6,18 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from feeders.audit.comparison import UNMATCHED, compare
-from feeders.audit.ledger import AuditLedger, AuditTurns
-from feeders.audit.price_watch import PriceWatch
-from feeders.book_record import BookRecord
-from feeders.errors import WebSocketProtocolError
-from feeders.events import SnapshotNeeded
-from feeders.exchange_feed import ExchangeFeed
-from feeders.exchanges.venue import FeedOptions, VenueAudit
-from feeders.rest_client import RestBlockedError, RestError
-from feeders.sync import DepthSnapshot
-from schemas.heartbeat import SymbolAudit
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.audit.comparison import UNMATCHED, compare
+from bookbus.feeders.audit.ledger import AuditLedger, AuditTurns
+from bookbus.feeders.audit.price_watch import PriceWatch
+from bookbus.feeders.book_record import BookRecord
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import SnapshotNeeded
+from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.feeders.exchanges.venue import FeedOptions, VenueAudit
+from bookbus.feeders.rest_client import RestBlockedError, RestError
+from bookbus.feeders.sync import DepthSnapshot
+from bookbus.schemas.heartbeat import SymbolAudit
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 

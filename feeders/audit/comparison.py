@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
-from feeders.book_record import Quantities, RecordedBook
-from feeders.order_book import DepthChange
-from feeders.sync import DepthSnapshot
-from schemas.heartbeat import SymbolAudit
+from bookbus.feeders.book_record import Quantities, RecordedBook
+from bookbus.feeders.order_book import DepthChange
+from bookbus.feeders.sync import DepthSnapshot
+from bookbus.schemas.heartbeat import SymbolAudit
 
 UNMATCHED = SymbolAudit(unmatched=1)
 """Our book never stood at the answer's id: nothing can be said."""

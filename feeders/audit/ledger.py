@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from schemas.heartbeat import AuditReport, SymbolAudit
+from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 
 WORST = 20
 """Symbols told one by one in a heartbeat at most, since there is one a second."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from feeders.exchanges.venue import BestPrices
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.feeders.exchanges.venue import BestPrices
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 
 class PriceWatch:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from feeders.commands.options import PREFIX_DEFAULT, Prefix, fail
-from feeders.servers.access_rules import ROLES, acl_file
-from schemas.redis_names import RedisNames
+from bookbus.feeders.commands.options import PREFIX_DEFAULT, Prefix, fail
+from bookbus.feeders.servers.access_rules import ROLES, acl_file
+from bookbus.schemas.redis_names import RedisNames
 
 EXAMPLES = """
 Users for the server, with fresh random passwords: a feeder writes books, a runner reads and subscribes, a viewer reads.

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from feeders.commands.options import fail, run_until_signal
-from feeders.demo import DEMO_SYMBOLS, Demo, DemoError, Reader, Verdict
-from feeders.local_redis import private_server
-from feeders.servers.process import LocalRedisError
+from bookbus.feeders.commands.options import fail, run_until_signal
+from bookbus.feeders.demo import DEMO_SYMBOLS, Demo, DemoError, Reader, Verdict
+from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.servers.process import LocalRedisError
 
 EXAMPLES = """
 Local exchange, feeder, private server and two readers in processes of their own, with a live table.

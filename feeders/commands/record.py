@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from feeders.commands.options import LogLevel, Symbols, fail, run_until_signal, select_symbols, start_logging
-from feeders.commands.run import choose_venue, feed_options, open_markets
-from feeders.exchange_feed import ExchangeFeed
-from feeders.exchanges.adapter import Wiring
-from feeders.exchanges.venue import Venue
-from feeders.recorder import Recorder
-from feeders.settings import FeederSettings
+from bookbus.feeders.commands.options import LogLevel, Symbols, fail, run_until_signal, select_symbols, start_logging
+from bookbus.feeders.commands.run import choose_venue, feed_options, open_markets
+from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.feeders.exchanges.adapter import Wiring
+from bookbus.feeders.exchanges.venue import Venue
+from bookbus.feeders.recorder import Recorder
+from bookbus.feeders.settings import FeederSettings
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from feeders.commands.options import fail
-from feeders.local_redis import LocalServer
-from feeders.servers.process import LocalRedisError
-from feeders.servers.shared import SHARED_PORT, start_shared, stop_shared
+from bookbus.feeders.commands.options import fail
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.servers.process import LocalRedisError
+from bookbus.feeders.servers.shared import SHARED_PORT, start_shared, stop_shared
 
 EXAMPLES = """
 Run the embedded server and print its URL; Ctrl-C stops it.

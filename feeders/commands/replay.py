@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from feeders.commands.options import (
+from bookbus.feeders.commands.options import (
     PREFIX_DEFAULT,
     LogLevel,
     Prefix,
@@ -18,13 +18,13 @@ from feeders.commands.options import (
     run_until_signal,
     start_logging,
 )
-from feeders.commands.run import feed_options
-from feeders.exchanges.venue import FeedOptions
-from feeders.local_redis import private_server
-from feeders.replay import ReplayError, ReplayResult
-from feeders.replay_feeder import ReplayFeeder
-from feeders.servers.process import LocalRedisError
-from schemas.redis_names import RedisNames
+from bookbus.feeders.commands.run import feed_options
+from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.replay import ReplayError, ReplayResult
+from bookbus.feeders.replay_feeder import ReplayFeeder
+from bookbus.feeders.servers.process import LocalRedisError
+from bookbus.schemas.redis_names import RedisNames
 
 logger = logging.getLogger(__name__)
 

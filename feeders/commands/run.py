@@ -12,7 +12,7 @@ from typing import Annotated, get_args
 
 import typer
 
-from feeders.commands.options import (
+from bookbus.feeders.commands.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     LogLevel,
@@ -25,19 +25,19 @@ from feeders.commands.options import (
     select_symbols,
     start_logging,
 )
-from feeders.events import Topic
-from feeders.exchange_feed import ConnectionSettings
-from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, Venue, venue_of
-from feeders.feeder import Feeder
-from feeders.heartbeat import PrefixTakenError, refuse_mixed_prefix
-from feeders.markets import Markets
-from feeders.metadata import MetadataSource
-from feeders.recorder import Recorder
-from feeders.rest_client import RestError
-from feeders.settings import FeederSettings
-from schemas.instruments import SymbolError
-from schemas.redis_names import RedisNames
-from schemas.url_secrets import masked
+from bookbus.feeders.events import Topic
+from bookbus.feeders.exchange_feed import ConnectionSettings
+from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, Venue, venue_of
+from bookbus.feeders.feeder import Feeder
+from bookbus.feeders.heartbeat import PrefixTakenError, refuse_mixed_prefix
+from bookbus.feeders.markets import Markets
+from bookbus.feeders.metadata import MetadataSource
+from bookbus.feeders.recorder import Recorder
+from bookbus.feeders.rest_client import RestError
+from bookbus.feeders.settings import FeederSettings
+from bookbus.schemas.instruments import SymbolError
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.url_secrets import masked
 
 logger = logging.getLogger(__name__)
 

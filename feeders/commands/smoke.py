@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from feeders.commands.options import fail
-from feeders.servers.process import LocalRedisError
-from feeders.simulator.process import SimulatorError
-from feeders.smoke import Smoke, SmokeError, Source
+from bookbus.feeders.commands.options import fail
+from bookbus.feeders.servers.process import LocalRedisError
+from bookbus.feeders.simulator.process import SimulatorError
+from bookbus.feeders.smoke import Smoke, SmokeError, Source
 
 EXAMPLES = """
 Exchange, feeder, private server, runner and analyzer, one after the other as a user would start them.

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import ClassVar, Self
 
-from feeders.errors import WebSocketTimeoutError
-from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
-from feeders.exchanges.venue import FeedOptions, Venue, adapter_module
-from feeders.feed import CLOSED_BY_US, Feed, OnTrade, SnapshotSource
-from feeders.line_race import LineRace
-from feeders.rest_client import RestClient
-from feeders.snapshot_fetcher import SnapshotFetcher
-from feeders.standstill import StandstillWatch
-from feeders.websocket_client import BaseWebSocketClient
-from schemas.instruments import InstrumentRegistry
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.errors import WebSocketTimeoutError
+from bookbus.feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
+from bookbus.feeders.exchanges.venue import FeedOptions, Venue, adapter_module
+from bookbus.feeders.feed import CLOSED_BY_US, Feed, OnTrade, SnapshotSource
+from bookbus.feeders.line_race import LineRace
+from bookbus.feeders.rest_client import RestClient
+from bookbus.feeders.snapshot_fetcher import SnapshotFetcher
+from bookbus.feeders.standstill import StandstillWatch
+from bookbus.feeders.websocket_client import BaseWebSocketClient
+from bookbus.schemas.instruments import InstrumentRegistry
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
-from feeders.errors import WebSocketProtocolError
-from schemas.snapshot import Levels, PositiveNumber, UpdateId
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.schemas.snapshot import Levels, PositiveNumber, UpdateId
 
 _STREAM_START = b'{"stream":"'
 

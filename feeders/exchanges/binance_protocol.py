@@ -7,10 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from feeders.book_record import BookRecord
-from feeders.errors import WebSocketProtocolError
-from feeders.events import Acknowledged, ClosingSoon, Event, PrecisionLost, Refused, Topic, TradeHappened
-from feeders.exchanges.binance_messages import (
+from bookbus.feeders.book_record import BookRecord
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import Acknowledged, ClosingSoon, Event, PrecisionLost, Refused, Topic, TradeHappened
+from bookbus.feeders.exchanges.binance_messages import (
     Complaint,
     Diff,
     Envelope,
@@ -24,10 +24,10 @@ from feeders.exchanges.binance_messages import (
     decode_trade,
     stream_name,
 )
-from feeders.exchanges.venue import FeedOptions, Request, require_symbol
-from feeders.line_race import LineRace
-from feeders.sync import NOTHING, BookSync, RangeSync, ReplaceSync
-from schemas.instruments import EXACT_DIGITS, significant_digits
+from bookbus.feeders.exchanges.venue import FeedOptions, Request, require_symbol
+from bookbus.feeders.line_race import LineRace
+from bookbus.feeders.sync import NOTHING, BookSync, RangeSync, ReplaceSync
+from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
 
 MAX_SUBSCRIBE_BYTES = 4_000
 """A SUBSCRIBE of about 4,096 bytes or more is ignored by the exchange without a word."""

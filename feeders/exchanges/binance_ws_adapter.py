@@ -5,14 +5,14 @@ from typing import Any
 
 import msgspec
 
-from feeders.events import SnapshotNeeded, Topic
-from feeders.exchanges.adapter import FeedAdapter
-from feeders.exchanges.binance_messages import decode_answer
-from feeders.exchanges.binance_protocol import BinanceProtocol
-from feeders.exchanges.venue import BestPrices, FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
-from feeders.rest_client import RestClient, RestError, WeightBudget
-from feeders.sync import DepthSnapshot
-from schemas.instruments import EXCHANGES, Instrument, TradingStatus
+from bookbus.feeders.events import SnapshotNeeded, Topic
+from bookbus.feeders.exchanges.adapter import FeedAdapter
+from bookbus.feeders.exchanges.binance_messages import decode_answer
+from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
+from bookbus.feeders.exchanges.venue import BestPrices, FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
+from bookbus.feeders.rest_client import RestClient, RestError, WeightBudget
+from bookbus.feeders.sync import DepthSnapshot
+from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]
 

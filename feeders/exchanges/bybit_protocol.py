@@ -6,8 +6,8 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from feeders.errors import WebSocketProtocolError
-from feeders.events import (
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -18,11 +18,11 @@ from feeders.events import (
     Topic,
     TradeHappened,
 )
-from feeders.exchanges.venue import FeedOptions, Request, require_symbol
-from feeders.line_race import LineRace
-from feeders.order_book import OrderBook
-from feeders.sync import NOTHING
-from schemas.snapshot import PositiveNumber, Side, UpdateId
+from bookbus.feeders.exchanges.venue import FeedOptions, Request, require_symbol
+from bookbus.feeders.line_race import LineRace
+from bookbus.feeders.order_book import OrderBook
+from bookbus.feeders.sync import NOTHING
+from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
 
 DEPTHS = (50, 200, 1000)
 TOPICS: tuple[Topic, ...] = ("book", "trades")

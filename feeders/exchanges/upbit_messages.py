@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from feeders.errors import WebSocketProtocolError
-from feeders.order_book import DepthChange
-from schemas.snapshot import PositiveNumber, UpdateId
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.order_book import DepthChange
+from bookbus.schemas.snapshot import PositiveNumber, UpdateId
 
 MAX_FRAME_BYTES = 1 << 20
 """Hundreds of times what one message has."""

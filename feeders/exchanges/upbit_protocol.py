@@ -6,12 +6,12 @@ from uuid import uuid4
 
 import msgspec
 
-from feeders.events import Event, PrecisionLost, Refused, Topic, TradeHappened
-from feeders.exchanges.upbit_messages import Message, Other, ShortTrade, Trade, decode, numbers_in, whole_book
-from feeders.exchanges.venue import FeedOptions, Request, require_symbol
-from feeders.line_race import LineRace
-from feeders.sync import NOTHING, ReplaceSync
-from schemas.instruments import EXACT_DIGITS, significant_digits
+from bookbus.feeders.events import Event, PrecisionLost, Refused, Topic, TradeHappened
+from bookbus.feeders.exchanges.upbit_messages import Message, Other, ShortTrade, Trade, decode, numbers_in, whole_book
+from bookbus.feeders.exchanges.venue import FeedOptions, Request, require_symbol
+from bookbus.feeders.line_race import LineRace
+from bookbus.feeders.sync import NOTHING, ReplaceSync
+from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
 
 UNIT_COUNTS = (1, 5, 15, 30)
 """Levels a side that can be asked for; any other number is answered with 30."""

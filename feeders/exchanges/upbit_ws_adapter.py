@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from feeders.events import SnapshotNeeded, Topic
-from feeders.exchanges.adapter import FeedAdapter
-from feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
-from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
-from feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
-from schemas.instruments import EXCHANGES, Instrument
+from bookbus.feeders.events import SnapshotNeeded, Topic
+from bookbus.feeders.exchanges.adapter import FeedAdapter
+from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
+from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
+from bookbus.feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
+from bookbus.schemas.instruments import EXCHANGES, Instrument
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from feeders.book_record import BookRecord
-from feeders.errors import WebSocketProtocolError
-from feeders.events import Event, SnapshotNeeded, Topic
-from feeders.sync import DepthSnapshot
-from schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
+from bookbus.feeders.book_record import BookRecord
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import Event, SnapshotNeeded, Topic
+from bookbus.feeders.sync import DepthSnapshot
+from bookbus.schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
 
 if TYPE_CHECKING:
-    from feeders.line_race import LineRace
-    from feeders.rest_client import RestClient
+    from bookbus.feeders.line_race import LineRace
+    from bookbus.feeders.rest_client import RestClient
 
 FeedMode = Literal["diff", "partial"]
 
@@ -179,4 +179,4 @@ def venue_of(exchange_id: str) -> Venue:
 
 def adapter_module(exchange_id: str) -> ModuleType:
     """Where a venue's sockets, requests and metadata are: it holds `VENUE` and `ADAPTER`."""
-    return import_module(f"feeders.exchanges.{exchange_id}_ws_adapter")
+    return import_module(f"bookbus.feeders.exchanges.{exchange_id}_ws_adapter")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from hashlib import sha256
 
-from schemas.redis_names import RedisNames
+from bookbus.schemas.redis_names import RedisNames
 
 _ANYONE = "+ping +select +time"
 # Which server of several is the right one; redis-py asks a cluster where a command has its keys.

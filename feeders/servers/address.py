@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio.connection import SSLConnection, parse_url
 
-from schemas.url_secrets import masked
+from bookbus.schemas.url_secrets import masked
 
 
 @dataclass(frozen=True, slots=True)

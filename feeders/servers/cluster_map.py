@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Iterable
 
-from feeders.resp import RedisConnectionError, open_connection
-from feeders.servers.address import parse_address
-from schemas.bus_url import BusServers, Place
-from schemas.cluster_slots import SlotMap
+from bookbus.feeders.resp import RedisConnectionError, open_connection
+from bookbus.feeders.servers.address import parse_address
+from bookbus.schemas.bus_url import BusServers, Place
+from bookbus.schemas.cluster_slots import SlotMap
 
 _TIMEOUT = 0.5
 

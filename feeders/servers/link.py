@@ -5,9 +5,9 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from feeders.reconnect import ReconnectPolicy
-from feeders.resp import RedisConnectionError, RespConnection, open_connection
-from feeders.servers.locator import Locate
+from bookbus.feeders.reconnect import ReconnectPolicy
+from bookbus.feeders.resp import RedisConnectionError, RespConnection, open_connection
+from bookbus.feeders.servers.locator import Locate
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from feeders.resp import RedisConnectionError
-from feeders.servers.address import RedisAddress, parse_address
-from schemas.bus_url import BusServers, no_primary, parse_servers
-from schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.feeders.resp import RedisConnectionError
+from bookbus.feeders.servers.address import RedisAddress, parse_address
+from bookbus.schemas.bus_url import BusServers, no_primary, parse_servers
+from bookbus.schemas.url_secrets import masked, redacted, secrets_of
 
 Locate = Callable[[], Awaitable[RedisAddress]]
 """Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from feeders.servers.process import (
+from bookbus.feeders.servers.process import (
     LOG_NAME,
     START_LIMIT,
     STOP_LIMIT,

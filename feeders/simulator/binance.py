@@ -5,18 +5,18 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from feeders.simulator.background import Background
-from feeders.simulator.binance_clients import BinanceClients
-from feeders.simulator.binance_messages import depth_body
-from feeders.simulator.binance_rest import BinanceRest
-from feeders.simulator.binance_streams import StreamHub
-from feeders.simulator.faults import FaultBoard
-from feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, Feed, LiveFeed
-from feeders.simulator.http_server import HttpRequest, HttpResponse
-from feeders.simulator.instruments import SimulatedInstrument, instruments
-from feeders.simulator.prepared import PreparedFeed
-from feeders.simulator.settings import SimulatorSettings, simulator_settings
-from feeders.simulator.venue_simulator import VenueSimulator
+from bookbus.feeders.simulator.background import Background
+from bookbus.feeders.simulator.binance_clients import BinanceClients
+from bookbus.feeders.simulator.binance_messages import depth_body
+from bookbus.feeders.simulator.binance_rest import BinanceRest
+from bookbus.feeders.simulator.binance_streams import StreamHub
+from bookbus.feeders.simulator.faults import FaultBoard
+from bookbus.feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, Feed, LiveFeed
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse
+from bookbus.feeders.simulator.instruments import SimulatedInstrument, instruments
+from bookbus.feeders.simulator.prepared import PreparedFeed
+from bookbus.feeders.simulator.settings import SimulatorSettings, simulator_settings
+from bookbus.feeders.simulator.venue_simulator import VenueSimulator
 
 _AT_A_TIME = 32
 """Symbols between two looks at the sockets."""

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from feeders.simulator.instruments import DECIMALS, SimulatedInstrument
-from feeders.simulator.ladder import RawLevel
-from feeders.simulator.market import Fill, Flush, Quote
-from feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.instruments import DECIMALS, SimulatedInstrument
+from bookbus.feeders.simulator.ladder import RawLevel
+from bookbus.feeders.simulator.market import Fill, Flush, Quote
+from bookbus.feeders.simulator.truth import BookAt
 
 
 class _LevelFormat(NamedTuple):

@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from feeders.simulator import binance_messages as messages
-from feeders.simulator.binance_metadata import day_statistics, exchange_info
-from feeders.simulator.faults import Fault, FaultBoard
-from feeders.simulator.feed import Feed
-from feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
-from feeders.simulator.request_weight import RequestWeight
-from feeders.simulator.settings import SimulatorSettings
-from feeders.simulator.truth import BookAt
-from feeders.simulator.venue_rest import VenueRest
+from bookbus.feeders.simulator import binance_messages as messages
+from bookbus.feeders.simulator.binance_metadata import day_statistics, exchange_info
+from bookbus.feeders.simulator.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.feed import Feed
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
+from bookbus.feeders.simulator.request_weight import RequestWeight
+from bookbus.feeders.simulator.settings import SimulatorSettings
+from bookbus.feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.venue_rest import VenueRest
 
 _RESTRICTED = (
     "Service unavailable from a restricted location according to 'b. Eligibility' in "

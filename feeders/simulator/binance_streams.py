@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, KeysView
 from dataclasses import dataclass
 from functools import partial
 
-from feeders.simulator import binance_messages as messages
-from feeders.simulator.binance_control import ControlSession
-from feeders.simulator.connection import VenueConnection, encode_frame
-from feeders.simulator.faults import FaultBoard
-from feeders.simulator.feed import Feed
-from feeders.simulator.instruments import SimulatedInstrument
-from feeders.simulator.market import Fill, Flush, Quote, merged
+from bookbus.feeders.simulator import binance_messages as messages
+from bookbus.feeders.simulator.binance_control import ControlSession
+from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.faults import FaultBoard
+from bookbus.feeders.simulator.feed import Feed
+from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.market import Fill, Flush, Quote, merged
 
 _PARTIAL_DEPTHS = (5, 10, 20)
 

@@ -5,20 +5,20 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from feeders.simulator.background import Background
-from feeders.simulator.bybit_clients import BybitClients
-from feeders.simulator.bybit_feed import DEPTH, BybitFeed
-from feeders.simulator.bybit_rest import BybitRest
-from feeders.simulator.bybit_settings import BybitSettings, bybit_settings
-from feeders.simulator.bybit_streams import BybitStreams
-from feeders.simulator.faults import Fault, FaultBoard, FaultError
-from feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, LiveFeed
-from feeders.simulator.frame_faults import FRAME_FAULTS
-from feeders.simulator.http_server import HttpRequest, HttpResponse
-from feeders.simulator.instruments import SimulatedInstrument, instruments
-from feeders.simulator.prepared import PreparedFeed
-from feeders.simulator.venue_simulator import VenueSimulator
-from schemas.instruments import EXCHANGES
+from bookbus.feeders.simulator.background import Background
+from bookbus.feeders.simulator.bybit_clients import BybitClients
+from bookbus.feeders.simulator.bybit_feed import DEPTH, BybitFeed
+from bookbus.feeders.simulator.bybit_rest import BybitRest
+from bookbus.feeders.simulator.bybit_settings import BybitSettings, bybit_settings
+from bookbus.feeders.simulator.bybit_streams import BybitStreams
+from bookbus.feeders.simulator.faults import Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, LiveFeed
+from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse
+from bookbus.feeders.simulator.instruments import SimulatedInstrument, instruments
+from bookbus.feeders.simulator.prepared import PreparedFeed
+from bookbus.feeders.simulator.venue_simulator import VenueSimulator
+from bookbus.schemas.instruments import EXCHANGES
 
 _AT_A_TIME = 32
 """Symbols between two looks at the sockets."""

@@ -7,14 +7,14 @@ from http import HTTPStatus
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
 
-from feeders.simulator import bybit_control as control
-from feeders.simulator.background import Background
-from feeders.simulator.bybit_settings import BybitSettings
-from feeders.simulator.bybit_streams import BybitStreams, Subscriber
-from feeders.simulator.connection import VenueConnection, encode_frame
-from feeders.simulator.faults import FaultBoard
-from feeders.simulator.rate_limit import RateLimit
-from feeders.simulator.venue_clients import VenueClients
+from bookbus.feeders.simulator import bybit_control as control
+from bookbus.feeders.simulator.background import Background
+from bookbus.feeders.simulator.bybit_settings import BybitSettings
+from bookbus.feeders.simulator.bybit_streams import BybitStreams, Subscriber
+from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.faults import FaultBoard
+from bookbus.feeders.simulator.rate_limit import RateLimit
+from bookbus.feeders.simulator.venue_clients import VenueClients
 
 PATH = "/v5/public/spot"
 

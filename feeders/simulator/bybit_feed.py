@@ -2,9 +2,9 @@
 
 from random import Random
 
-from feeders.simulator.feed import Feed
-from feeders.simulator.market import Fill
-from feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.feed import Feed
+from bookbus.feeders.simulator.market import Fill
+from bookbus.feeders.simulator.truth import BookAt
 
 DEPTH = 50
 """Levels a side that are watched and remembered: the id rises when one of these changes, for deeper topics too."""

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Mapping
 
-from feeders.simulator.bybit_feed import BybitFeed
-from feeders.simulator.faults import Fault, FaultBoard
-from feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
-from feeders.simulator.instruments import DECIMALS, decimal_text
-from feeders.simulator.venue_rest import VenueRest
+from bookbus.feeders.simulator.bybit_feed import BybitFeed
+from bookbus.feeders.simulator.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
+from bookbus.feeders.simulator.instruments import DECIMALS, decimal_text
+from bookbus.feeders.simulator.venue_rest import VenueRest
 
 _INVALID = 10001
 _TOO_MANY = 10006

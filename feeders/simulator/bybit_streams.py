@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from feeders.simulator import bybit_texts as texts
-from feeders.simulator.bybit_feed import BybitFeed
-from feeders.simulator.connection import VenueConnection, encode_frame
-from feeders.simulator.faults import FaultBoard
-from feeders.simulator.market import Fill
-from feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator import bybit_texts as texts
+from bookbus.feeders.simulator.bybit_feed import BybitFeed
+from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.faults import FaultBoard
+from bookbus.feeders.simulator.market import Fill
+from bookbus.feeders.simulator.truth import BookAt
 
 _DEPTHS = (1, 50, 200, 1000)
 _CHANNELS = {**{f"orderbook.{depth}": depth for depth in _DEPTHS}, "publicTrade": 0}

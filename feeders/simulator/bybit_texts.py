@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from feeders.simulator.instruments import SimulatedInstrument
-from feeders.simulator.ladder import RawLevel
-from feeders.simulator.market import Fill
-from feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.ladder import RawLevel
+from bookbus.feeders.simulator.market import Fill
+from bookbus.feeders.simulator.truth import BookAt
 
 
 def snapshot(topic: str, instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> str:

@@ -8,11 +8,11 @@ from typing import Annotated, Any, get_args
 import msgspec
 import typer
 
-from feeders.commands.options import LogLevel, fail, run_until_signal, split_symbols, start_logging
-from feeders.simulator.exchanges import Simulator, create, ready_line, settings_of, simulated_exchanges
-from feeders.simulator.faults import KINDS, Fault
-from feeders.simulator.feed import SnapshotMode
-from feeders.simulator.settings import ErrorShape
+from bookbus.feeders.commands.options import LogLevel, fail, run_until_signal, split_symbols, start_logging
+from bookbus.feeders.simulator.exchanges import Simulator, create, ready_line, settings_of, simulated_exchanges
+from bookbus.feeders.simulator.faults import KINDS, Fault
+from bookbus.feeders.simulator.feed import SnapshotMode
+from bookbus.feeders.simulator.settings import ErrorShape
 
 EXAMPLES = f"""
 A local exchange with made-up markets: real WebSocket and REST, the true book at every update id, faults on request.

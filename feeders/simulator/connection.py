@@ -9,7 +9,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 
-from feeders.simulator.slow_writer import SlowWriter
+from bookbus.feeders.simulator.slow_writer import SlowWriter
 
 _OBSERVED = (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG)
 _MAXIMUM_BACKLOG = 64 * 1024 * 1024

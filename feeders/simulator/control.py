@@ -4,10 +4,10 @@ from typing import Protocol
 
 import msgspec
 
-from feeders.simulator.faults import Fault, FaultError
-from feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
-from feeders.simulator.instruments import SimulatedInstrument
-from feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.faults import Fault, FaultError
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
+from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.truth import BookAt
 
 
 class Controlled(Protocol):

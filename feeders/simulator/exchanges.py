@@ -1,4 +1,4 @@
-"""Every local exchange by its id: `feeders.simulator.<id>` says by `SIMULATOR` and `SETTINGS` how to make it."""
+"""Every local exchange by its id: `feeders/simulator/<id>.py` says by `SIMULATOR` and `SETTINGS` how to make it."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from feeders.simulator.faults import Fault
-from schemas.instruments import EXCHANGES
+from bookbus.feeders.simulator.faults import Fault
+from bookbus.schemas.instruments import EXCHANGES
 
 
 class Simulator(AbstractAsyncContextManager["Simulator"], Protocol):
@@ -43,7 +43,7 @@ class Ready(msgspec.Struct):
 
 def simulated_exchanges() -> list[str]:
     """Ids of all that can be simulated."""
-    return [exchange for exchange in EXCHANGES if find_spec(f"feeders.simulator.{exchange}")]
+    return [exchange for exchange in EXCHANGES if find_spec(f"bookbus.feeders.simulator.{exchange}")]
 
 
 def settings_of(exchange: str, values: Mapping[str, Any]) -> Any:
@@ -53,7 +53,7 @@ def settings_of(exchange: str, values: Mapping[str, Any]) -> Any:
     """
     if exchange not in simulated_exchanges():
         raise ValueError(f"no simulator for {exchange!r}: use {' or '.join(simulated_exchanges())}")
-    kind = import_module(f"feeders.simulator.{exchange}").SETTINGS
+    kind = import_module(f"bookbus.feeders.simulator.{exchange}").SETTINGS
     wanted = {name: value for name, value in values.items() if name != "clock_speed"}
     if unknown := wanted.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"{exchange} has no option {', '.join(sorted(unknown))}")
@@ -67,7 +67,7 @@ def settings_of(exchange: str, values: Mapping[str, Any]) -> Any:
 
 def create(exchange: str, settings: Any) -> Simulator:
     """An exchange that has not started yet; the settings are its own."""
-    simulator: Simulator = import_module(f"feeders.simulator.{exchange}").SIMULATOR(settings=settings)
+    simulator: Simulator = import_module(f"bookbus.feeders.simulator.{exchange}").SIMULATOR(settings=settings)
     return simulator
 
 

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 import msgspec
 
-from feeders.simulator.feed import Feed
-from feeders.simulator.frame_faults import FRAME_FAULTS, SILENT_FAULTS, FrameFault, FrameInHand
-from feeders.simulator.upbit_frame_faults import UPBIT_FRAME_FAULTS
+from bookbus.feeders.simulator.feed import Feed
+from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS, SILENT_FAULTS, FrameFault, FrameInHand
+from bookbus.feeders.simulator.upbit_frame_faults import UPBIT_FRAME_FAULTS
 
 ControlFaultKind = Literal["ack_lost", "ack_delayed", "ack_error", "subscribe_ignored"]
 RestFaultKind = Literal[

@@ -4,9 +4,9 @@ from collections import deque
 from random import Random
 from typing import Literal, Protocol
 
-from feeders.simulator.instruments import SimulatedInstrument
-from feeders.simulator.market import Fill, Flush, Market, Quote
-from feeders.simulator.truth import BookAt, TruthHistory
+from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.market import Fill, Flush, Market, Quote
+from bookbus.feeders.simulator.truth import BookAt, TruthHistory
 
 STEPS_PER_FLUSH = 4
 """The market moves this often between two flushes, so that quotes and trades are not all on the grid."""

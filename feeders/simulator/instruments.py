@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
-from schemas.instruments import EXCHANGES, Exchange, guess_instrument
+from bookbus.schemas.instruments import EXCHANGES, Exchange, guess_instrument
 
 DECIMALS = 8
 """Digits after the point in every number on the wire."""

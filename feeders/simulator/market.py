@@ -8,9 +8,9 @@ from math import exp
 from random import Random
 from typing import NamedTuple
 
-from feeders.simulator.instruments import SimulatedInstrument
-from feeders.simulator.ladder import Ladder, RawLevel
-from schemas.snapshot import Side
+from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.ladder import Ladder, RawLevel
+from bookbus.schemas.snapshot import Side
 
 
 class Quote(NamedTuple):

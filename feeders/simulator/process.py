@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from feeders.simulator.exchanges import Ready, create, ready_line, settings_of, symbols_from
-from schemas.snapshot import Levels
+from bookbus.feeders.simulator.exchanges import Ready, create, ready_line, settings_of, symbols_from
+from bookbus.schemas.snapshot import Levels
 
 _STOP_LIMIT = 10.0
 _REQUEST_LIMIT = 10.0
@@ -69,7 +69,7 @@ class SimulatorProcess:
     def start(self) -> None:
         """Return once it accepts connections. Raises SimulatorError."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "feeders.simulator.process"],
+            [sys.executable, "-m", "bookbus.feeders.simulator.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for its parent, with which it ends

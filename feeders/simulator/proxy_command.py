@@ -7,9 +7,9 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 import typer
 
-from feeders.commands.options import LogLevel, fail, run_until_signal, start_logging
-from feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer, json_response
-from feeders.simulator.proxy import Network, Proxy
+from bookbus.feeders.commands.options import LogLevel, fail, run_until_signal, start_logging
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer, json_response
+from bookbus.feeders.simulator.proxy import Network, Proxy
 
 EXAMPLES = """
 A TCP proxy that can be a bad network: late, slow, lost or cut, as asked for while it runs.

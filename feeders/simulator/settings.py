@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from feeders.simulator.feed import FLUSHES_PER_SECOND, SnapshotMode
+from bookbus.feeders.simulator.feed import FLUSHES_PER_SECOND, SnapshotMode
 
 MINIMUM_TRUTH_DEPTH = 20
 """Partial-depth streams are cut from the remembered truth."""

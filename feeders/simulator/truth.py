@@ -3,8 +3,8 @@
 from collections import deque
 from typing import NamedTuple
 
-from feeders.simulator.ladder import Ladder, RawLevel, unpack
-from feeders.simulator.market import Quote
+from bookbus.feeders.simulator.ladder import Ladder, RawLevel, unpack
+from bookbus.feeders.simulator.market import Quote
 
 
 class BookAt(NamedTuple):

@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any, get_args
 
-from feeders.simulator.background import Background
-from feeders.simulator.faults import ControlFaultKind, Fault, FaultBoard, FaultError
-from feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, LiveFeed
-from feeders.simulator.http_server import HttpRequest, HttpResponse
-from feeders.simulator.instruments import SimulatedInstrument, instruments
-from feeders.simulator.upbit_clients import UpbitClients
-from feeders.simulator.upbit_feed import DEPTH, LiveSource, PreparedSource, UpbitFeed
-from feeders.simulator.upbit_frame_faults import UPBIT_FRAME_FAULTS
-from feeders.simulator.upbit_rest import UpbitRest
-from feeders.simulator.upbit_settings import UpbitSettings, upbit_settings
-from feeders.simulator.upbit_streams import UpbitStreams
-from feeders.simulator.venue_simulator import VenueSimulator
-from schemas.instruments import EXCHANGES
+from bookbus.feeders.simulator.background import Background
+from bookbus.feeders.simulator.faults import ControlFaultKind, Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, LiveFeed
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse
+from bookbus.feeders.simulator.instruments import SimulatedInstrument, instruments
+from bookbus.feeders.simulator.upbit_clients import UpbitClients
+from bookbus.feeders.simulator.upbit_feed import DEPTH, LiveSource, PreparedSource, UpbitFeed
+from bookbus.feeders.simulator.upbit_frame_faults import UPBIT_FRAME_FAULTS
+from bookbus.feeders.simulator.upbit_rest import UpbitRest
+from bookbus.feeders.simulator.upbit_settings import UpbitSettings, upbit_settings
+from bookbus.feeders.simulator.upbit_streams import UpbitStreams
+from bookbus.feeders.simulator.venue_simulator import VenueSimulator
+from bookbus.schemas.instruments import EXCHANGES
 
 _AT_A_TIME = 32
 """Symbols between two looks at the sockets."""

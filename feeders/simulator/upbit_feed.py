@@ -6,11 +6,11 @@ from itertools import chain, cycle
 from random import Random
 from typing import Protocol
 
-from feeders.simulator.feed import STEPS_PER_FLUSH, LiveFeed
-from feeders.simulator.instruments import SimulatedInstrument
-from feeders.simulator.ladder import RawLevel
-from feeders.simulator.market import Fill
-from feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.feed import STEPS_PER_FLUSH, LiveFeed
+from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.ladder import RawLevel
+from bookbus.feeders.simulator.market import Fill
+from bookbus.feeders.simulator.truth import BookAt
 
 DEPTH = 30
 """Levels a side that the exchange shows."""

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from feeders.simulator.connection import encode_frame
-from feeders.simulator.frame_faults import (
+from bookbus.feeders.simulator.connection import encode_frame
+from bookbus.feeders.simulator.frame_faults import (
     FrameFault,
     FrameInHand,
     drop,

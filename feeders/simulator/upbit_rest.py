@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from feeders.simulator.faults import Fault, FaultBoard
-from feeders.simulator.http_server import HttpRequest, HttpResponse
-from feeders.simulator.instruments import SimulatedInstrument
-from feeders.simulator.rate_limit import RateLimit
-from feeders.simulator.upbit_feed import DEPTH, UpbitFeed
-from feeders.simulator.upbit_settings import UpbitSettings
-from feeders.simulator.upbit_texts import error_text, grouping_factor, plain, rest_book, supported_levels
-from feeders.simulator.venue_rest import VenueRest
+from bookbus.feeders.simulator.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse
+from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.rate_limit import RateLimit
+from bookbus.feeders.simulator.upbit_feed import DEPTH, UpbitFeed
+from bookbus.feeders.simulator.upbit_settings import UpbitSettings
+from bookbus.feeders.simulator.upbit_texts import error_text, grouping_factor, plain, rest_book, supported_levels
+from bookbus.feeders.simulator.venue_rest import VenueRest
 
 _CAUTIONS = (
     *("PRICE_FLUCTUATIONS", "TRADING_VOLUME_SOARING", "DEPOSIT_AMOUNT_SOARING", "GLOBAL_PRICE_DIFFERENCES"),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from feeders.simulator.feed import FLUSHES_PER_SECOND
+from bookbus.feeders.simulator.feed import FLUSHES_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)

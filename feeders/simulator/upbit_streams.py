@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from feeders.simulator import upbit_texts as texts
-from feeders.simulator.connection import VenueConnection, encode_frame
-from feeders.simulator.faults import FaultBoard
-from feeders.simulator.market import Fill
-from feeders.simulator.upbit_feed import UpbitFeed
-from feeders.simulator.upbit_requests import DEFAULT_FORM, Form, Kind, Subscription, Wish, split_code
+from bookbus.feeders.simulator import upbit_texts as texts
+from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.faults import FaultBoard
+from bookbus.feeders.simulator.market import Fill
+from bookbus.feeders.simulator.upbit_feed import UpbitFeed
+from bookbus.feeders.simulator.upbit_requests import DEFAULT_FORM, Form, Kind, Subscription, Wish, split_code
 
 CallLater = Callable[[float, Callable[[], None]], object]
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from feeders.simulator.instruments import SimulatedInstrument, decimal_text
-from feeders.simulator.ladder import RawLevel
-from feeders.simulator.market import Fill
-from feeders.simulator.upbit_feed import ShownBook, UpbitFeed
-from feeders.simulator.upbit_requests import Form
+from bookbus.feeders.simulator.instruments import SimulatedInstrument, decimal_text
+from bookbus.feeders.simulator.ladder import RawLevel
+from bookbus.feeders.simulator.market import Fill
+from bookbus.feeders.simulator.upbit_feed import ShownBook, UpbitFeed
+from bookbus.feeders.simulator.upbit_requests import Form
 
 _FACTORS = (10, 100, 1000)
 """Price levels are grouped by so many ticks."""

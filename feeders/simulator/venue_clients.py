@@ -10,10 +10,10 @@ from typing import Generic, Protocol, TypeVar
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from feeders.simulator.background import Background
-from feeders.simulator.connection import VenueConnection
-from feeders.simulator.faults import Fault, FaultBoard, FaultError
-from feeders.simulator.rate_limit import RateLimit
+from bookbus.feeders.simulator.background import Background
+from bookbus.feeders.simulator.connection import VenueConnection
+from bookbus.feeders.simulator.faults import Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.rate_limit import RateLimit
 
 NORMAL = 1000
 GOING_AWAY = 1001

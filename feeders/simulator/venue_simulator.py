@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from feeders.simulator.background import Background
-from feeders.simulator.control import answer_control
-from feeders.simulator.faults import IMMEDIATE, Fault, FaultBoard, FaultError
-from feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH
-from feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer
-from feeders.simulator.instruments import SimulatedInstrument
-from feeders.simulator.ladder import RawLevel
-from feeders.simulator.truth import BookAt
-from feeders.simulator.venue_clients import VenueClients
-from schemas.snapshot import Levels
+from bookbus.feeders.simulator.background import Background
+from bookbus.feeders.simulator.control import answer_control
+from bookbus.feeders.simulator.faults import IMMEDIATE, Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer
+from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.ladder import RawLevel
+from bookbus.feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.venue_clients import VenueClients
+from bookbus.schemas.snapshot import Levels
 
 STEP = 1.0 / (FLUSHES_PER_SECOND * STEPS_PER_FLUSH)
 """Seconds between two moves of the markets."""

@@ -17,16 +17,16 @@ from functools import cache
 import msgpack
 from redis.asyncio import Redis
 
-from feeders.conflator import Submission
-from feeders.events import Topic
-from feeders.exchanges.venue import FeedOptions, venue_of
-from feeders.feed import Feed
-from feeders.local_redis import private_server
-from feeders.publisher import Publisher
-from feeders.replay import Unanswered
-from schemas.instruments import InstrumentRegistry
-from schemas.redis_names import RedisNames
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.conflator import Submission
+from bookbus.feeders.events import Topic
+from bookbus.feeders.exchanges.venue import FeedOptions, venue_of
+from bookbus.feeders.feed import Feed
+from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.publisher import Publisher
+from bookbus.feeders.replay import Unanswered
+from bookbus.schemas.instruments import InstrumentRegistry
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 DEPTH = 20
 

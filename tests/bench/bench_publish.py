@@ -14,13 +14,13 @@ from pathlib import Path
 import redis.asyncio
 from msgspec.structs import replace
 
-from feeders.conflator import Submission, SubmissionKind
-from feeders.local_redis import LocalServer
-from feeders.publish_script import BookKey, script_sha, script_text
-from feeders.publisher import Publisher
-from schemas.redis_names import RedisNames
-from schemas.snapshot import OrderBookSnapshot
-from schemas.wire import encode_body
+from bookbus.feeders.conflator import Submission, SubmissionKind
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.publish_script import BookKey, script_sha, script_text
+from bookbus.feeders.publisher import Publisher
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.wire import encode_body
 
 NAMES = RedisNames()
 SYMBOLS = [f"S{number:03}-USDT" for number in range(100)]

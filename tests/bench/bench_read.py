@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable
 
 import redis
 
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.local_redis import private_server
-from schemas.redis_names import RedisNames
-from schemas.wire import HEAD, encode_body
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.local_redis import private_server
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.wire import HEAD, encode_body
 from tests.support.builders import book
 from tests.support.waiting import wait_for
 

@@ -22,13 +22,13 @@ from pathlib import Path
 
 import msgspec
 
-from consumers.paper.market import ProviderMarket, VenueQuote
-from consumers.paper.runner import Stop, run_live
-from consumers.paper.settings import RunSettings
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.local_redis import private_server
-from feeders.simulator.process import SimulatorProcess
-from schemas.snapshot import Levels
+from bookbus.consumers.paper.market import ProviderMarket, VenueQuote
+from bookbus.consumers.paper.runner import Stop, run_live
+from bookbus.consumers.paper.settings import RunSettings
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas.snapshot import Levels
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import wait_for
 

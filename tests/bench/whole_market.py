@@ -16,11 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from consumers.market_data_provider import MarketDataProvider
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.local_redis import private_server
-from feeders.simulator.process import SimulatorProcess
-from schemas.snapshot import BookStatus
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import FeederProcess, feeder_process
 
 _SAMPLE_INTERVAL = 0.1

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import sys
 
-from consumers.redis_provider import RedisMarketDataProvider
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
 
 if __name__ == "__main__":
     # Ctrl-C at the terminal is for the scenario, which ends with its reader.

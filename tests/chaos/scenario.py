@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from feeders.simulator.proxy import Network
+from bookbus.feeders.simulator.proxy import Network
 
 FOLDER = Path(__file__).parent / "scenarios"
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import redis
 
-from feeders.local_redis import LocalServer
-from feeders.simulator.process import SimulatorProcess
-from feeders.simulator.proxy import GOOD, Network, Proxy
-from schemas.instruments import EXCHANGES, guess_instrument
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.feeders.simulator.proxy import GOOD, Network, Proxy
+from bookbus.schemas.instruments import EXCHANGES, guess_instrument
 from tests.chaos.scenario import Action, Scenario, Way
 from tests.support.feeder_process import FeederProcess
 

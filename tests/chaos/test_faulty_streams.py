@@ -3,10 +3,10 @@
 import os
 import random
 
-from feeders.simulator.binance import BinanceSimulator
-from feeders.simulator.faults import Fault
-from feeders.simulator.frame_faults import FRAME_FAULTS
-from schemas.instruments import EXCHANGES, guess_instrument
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS
+from bookbus.schemas.instruments import EXCHANGES, guess_instrument
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import Witness, witness

@@ -11,9 +11,9 @@ from statistics import quantiles
 import redis
 from typer.testing import CliRunner
 
-from consumers.__main__ import app
-from feeders.local_redis import private_server
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.consumers.__main__ import app
+from bookbus.feeders.local_redis import private_server
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.reading_process import Summary, Waking, quantity_of, reading_processes
 from tests.support.waiting import wait_for

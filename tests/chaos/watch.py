@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.simulator.process import SimulatorProcess
-from schemas import wire
-from schemas.redis_names import RedisNames
-from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas import wire
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 from tests.support.witness import Witness
 
 LOOK_INTERVAL = 0.04

@@ -9,11 +9,11 @@ from itertools import count
 
 import pytest
 
-from consumers.market_data_provider import MarketDataProvider
-from consumers.reading import BookNotLiveError
-from consumers.redis_provider import Mode, RedisMarketDataProvider
-from schemas.instruments import SymbolError
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.reading import BookNotLiveError
+from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
+from bookbus.schemas.instruments import SymbolError
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.provider_sources import SOURCES, ProviderSource, silent_server
 from tests.support.waiting import await_for, wait_for
 
@@ -56,7 +56,7 @@ def started(source: ProviderSource, max_age: float = 5.0) -> MarketDataProvider:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the provider's common part has warned of."""
-    own = (record for record in caplog.records if record.name == "consumers.market_data_provider")
+    own = (record for record in caplog.records if record.name == "bookbus.consumers.market_data_provider")
     return [record.getMessage() for record in own if record.levelno >= logging.WARNING]
 
 

@@ -7,17 +7,17 @@ from typing import Any, cast
 
 import hiredis
 
-from consumers.bus.books import BusTable
-from consumers.bus.registry import parse_clients, parse_record
-from consumers.bus.session import BusSession
-from consumers.bus.stream import BusStream, SessionLostError
-from consumers.bus.symbol_names import SymbolNames
-from feeders.commands.health import _feeder
-from feeders.resp import RespConnection
-from schemas import wire
-from schemas.heartbeat import HeartbeatError, decode_heartbeat
-from schemas.redis_names import RedisNames
-from schemas.trade import TradeError, trade_of
+from bookbus.consumers.bus.books import BusTable
+from bookbus.consumers.bus.registry import parse_clients, parse_record
+from bookbus.consumers.bus.session import BusSession
+from bookbus.consumers.bus.stream import BusStream, SessionLostError
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.feeders.commands.health import _feeder
+from bookbus.feeders.resp import RespConnection
+from bookbus.schemas import wire
+from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import TradeError, trade_of
 from tests.fuzz.target import Target
 
 NAMES = RedisNames()

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from feeders.errors import WebSocketProtocolError
-from feeders.events import SnapshotNeeded, Topic
-from feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, venue_of
-from feeders.feed import Feed
-from schemas import wire
-from schemas.instruments import InstrumentRegistry, SymbolError, exchange_of
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade, trade_of
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import SnapshotNeeded, Topic
+from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, venue_of
+from bookbus.feeders.feed import Feed
+from bookbus.schemas import wire
+from bookbus.schemas.instruments import InstrumentRegistry, SymbolError, exchange_of
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade, trade_of
 from tests.fuzz.target import Target
 
 _MOST_LINES = 64

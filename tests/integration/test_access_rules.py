@@ -18,13 +18,13 @@ import redis
 import typer
 from typer.testing import CliRunner, Result
 
-from consumers.__main__ import app as consumers_app
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.__main__ import app as feeders_app
-from feeders.local_redis import LocalServer
-from feeders.servers.access_rules import ROLES
-from feeders.simulator.binance import BinanceSimulator
-from schemas.snapshot import BookStatus
+from bookbus.consumers.__main__ import app as consumers_app
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.servers.access_rules import ROLES
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process
 from tests.support.guarded_server import GuardedServer, generate, guarded_server
 from tests.support.waiting import await_for

@@ -9,12 +9,12 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from feeders.__main__ import app
-from feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
-from feeders.rest_client import RestClient
-from feeders.simulator.binance import BinanceSimulator
-from feeders.simulator.faults import Fault
-from schemas.heartbeat import AuditReport, SymbolAudit
+from bookbus.feeders.__main__ import app
+from bookbus.feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
+from bookbus.feeders.rest_client import RestClient
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.faults import Fault
+from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import Witness, witness

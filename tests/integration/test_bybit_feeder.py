@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import redis
 
-from feeders.exchanges.adapter import Wiring
-from feeders.exchanges.bybit_ws_adapter import BybitWebSocketAdapter
-from feeders.simulator.bybit import BybitSimulator
-from feeders.simulator.bybit_settings import BybitRules
-from feeders.simulator.faults import Fault
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import trade_of
+from bookbus.feeders.exchanges.adapter import Wiring
+from bookbus.feeders.exchanges.bybit_ws_adapter import BybitWebSocketAdapter
+from bookbus.feeders.simulator.bybit import BybitSimulator
+from bookbus.feeders.simulator.bybit_settings import BybitRules
+from bookbus.feeders.simulator.faults import Fault
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import trade_of
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import Witness, witness

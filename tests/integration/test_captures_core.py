@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from feeders.events import BookLost, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
-from feeders.exchanges.binance_protocol import BinanceProtocol
-from feeders.exchanges.venue import FeedOptions
-from schemas.capture import CaptureFrame, decode_frame
+from bookbus.feeders.events import BookLost, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
+from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
+from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.schemas.capture import CaptureFrame, decode_frame
 from tests.support.captures import capture_path, golden_books
 
 NAMES = ("binance_20240808_btc_eth_long", "binance_20210405_10sym")

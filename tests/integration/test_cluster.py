@@ -8,9 +8,9 @@ import shlex
 
 import pytest
 
-from feeders.local_redis import LocalServer
-from feeders.servers.access_rules import ROLES, acl_file
-from schemas.redis_names import RedisNames
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.servers.access_rules import ROLES, acl_file
+from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import Cluster, ask, cluster
 from tests.support.watched_bus import SYMBOLS, watched_bus
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import redis
 
-from feeders.local_redis import LocalServer
+from bookbus.feeders.local_redis import LocalServer
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "valkey.conf"
 

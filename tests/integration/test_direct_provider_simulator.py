@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import feeders.standstill
-import feeders.websocket_client
-from consumers.direct_provider import DIRECT_PROVIDERS, BinanceL2WebSocketProvider, DirectProvider
-from feeders.simulator.process import SimulatorProcess
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+import bookbus.feeders.standstill
+import bookbus.feeders.websocket_client
+from bookbus.consumers.direct_provider import DIRECT_PROVIDERS, BinanceL2WebSocketProvider, DirectProvider
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for
 
 
@@ -132,7 +132,7 @@ def test_after_five_refused_attempts_it_is_down_and_says_so(names: Names) -> Non
 
 
 def test_a_quiet_market_is_confirmed_by_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeders.websocket_client, "PING_AFTER", 0.1)
+    monkeypatch.setattr(bookbus.feeders.websocket_client, "PING_AFTER", 0.1)
     with simulate(BINANCE, seed=14, rate=0.0) as exchange, connect(BINANCE, exchange, max_age=2.0) as provider:
 
         def beyond_the_limit() -> bool:
@@ -144,8 +144,8 @@ def test_a_quiet_market_is_confirmed_by_its_connection(monkeypatch: pytest.Monke
 
 
 def test_a_connection_that_is_dead_without_a_word_makes_books_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeders.websocket_client, "PING_AFTER", 0.1)
-    monkeypatch.setattr(feeders.websocket_client, "PONG_LIMIT", 0.5)
+    monkeypatch.setattr(bookbus.feeders.websocket_client, "PING_AFTER", 0.1)
+    monkeypatch.setattr(bookbus.feeders.websocket_client, "PONG_LIMIT", 0.5)
     with simulate(BINANCE, seed=15) as exchange, connect(BINANCE, exchange, reconnect_delay=60.0) as provider:
         assert provider.read("BTC").status is BookStatus.LIVE
 
@@ -160,7 +160,7 @@ def test_a_process_that_stood_still_believes_no_book_until_it_has_it_anew(monkey
         seen = Seen(provider, BINANCE)
         wait_for(lambda: seen.count() >= 5, 20, "books of each symbol")
 
-        monkeypatch.setattr(feeders.standstill, "LIMIT", -1.0)
+        monkeypatch.setattr(bookbus.feeders.standstill, "LIMIT", -1.0)
         wait_for(seen.all_suspect, 5, "suspect books")
         monkeypatch.undo()
         provider.wait_until_live(timeout=10)

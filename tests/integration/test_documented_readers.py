@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from schemas.redis_names import RedisNames
-from schemas.wire import encode
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.wire import encode
 from tests.support.builders import book
 
 ROOT = Path(__file__).parents[2]

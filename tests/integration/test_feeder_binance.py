@@ -6,9 +6,9 @@ import msgpack
 import pytest
 import redis
 
-from feeders.simulator.binance import BinanceSimulator
-from feeders.simulator.faults import Fault
-from schemas import wire
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.faults import Fault
+from bookbus.schemas import wire
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import witness

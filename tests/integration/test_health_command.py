@@ -7,9 +7,9 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from feeders.__main__ import app
-from schemas.heartbeat import FeederHeartbeat, LineReport, heartbeat_fields
-from schemas.redis_names import RedisNames
+from bookbus.feeders.__main__ import app
+from bookbus.schemas.heartbeat import FeederHeartbeat, LineReport, heartbeat_fields
+from bookbus.schemas.redis_names import RedisNames
 
 
 def check(url: str, *options: str) -> tuple[int, str]:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from feeders import heartbeat as heartbeat_module
-from feeders.heartbeat import Heartbeat
-from schemas.heartbeat import FeederHeartbeat
-from schemas.redis_names import RedisNames
+from bookbus.feeders import heartbeat as heartbeat_module
+from bookbus.feeders.heartbeat import Heartbeat
+from bookbus.schemas.heartbeat import FeederHeartbeat
+from bookbus.schemas.redis_names import RedisNames
 
 NAMES = RedisNames("md")
 BOOK = NAMES.book("binance", "BTC-USDT")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from feeders.local_redis import LocalRedisError, LocalServer, private_server
-from feeders.servers import process as redis_process
-from feeders.servers.process import HOST, LOG_NAME, find_server, identify
-from feeders.servers.shared import start_shared, stop_shared
+from bookbus.feeders.local_redis import LocalRedisError, LocalServer, private_server
+from bookbus.feeders.servers import process as redis_process
+from bookbus.feeders.servers.process import HOST, LOG_NAME, find_server, identify
+from bookbus.feeders.servers.shared import start_shared, stop_shared
 from tests.support.waiting import wait_for
 
 
@@ -153,7 +153,9 @@ def test_the_command_takes_a_free_port_prints_its_url_and_ends_on_ctrl_c() -> No
 
 
 def test_a_server_dies_with_a_parent_that_was_killed() -> None:
-    program = "from feeders.local_redis import *\ns = LocalServer()\ns.start()\nprint(s.pid, flush=True)\ninput()"
+    program = (
+        "from bookbus.feeders.local_redis import *\ns = LocalServer()\ns.start()\nprint(s.pid, flush=True)\ninput()"
+    )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
@@ -165,7 +167,7 @@ def test_a_server_dies_with_a_parent_that_was_killed() -> None:
 
 
 def test_the_shared_server_outlives_who_started_it_and_stops_when_told(cache: Path, free_port: int) -> None:
-    program = f"from feeders.servers.shared import start_shared\nprint(start_shared({free_port}))"
+    program = f"from bookbus.feeders.servers.shared import start_shared\nprint(start_shared({free_port}))"
 
     started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

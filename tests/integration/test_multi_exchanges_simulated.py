@@ -8,13 +8,13 @@ from fractions import Fraction
 import pytest
 import redis
 
-from consumers.multi.assembly import assemble
-from consumers.multi.consolidated_book import ConsolidatedBook
-from consumers.multi.fees import TAKER_FEES_BPS
-from consumers.multi.opportunity import find_opportunities
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.local_redis import private_server
-from feeders.simulator.process import SimulatorProcess
+from bookbus.consumers.multi.assembly import assemble
+from bookbus.consumers.multi.consolidated_book import ConsolidatedBook
+from bookbus.consumers.multi.fees import TAKER_FEES_BPS
+from bookbus.consumers.multi.opportunity import find_opportunities
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.simulator.process import SimulatorProcess
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import wait_for
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from consumers.multi.assembly import assemble
-from consumers.multi.consolidated_book import ConsolidatedBook
-from consumers.multi.opportunity import Opportunity
-from consumers.multi_provider import MultiExchangeProvider
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.local_redis import LocalServer
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.consumers.multi.assembly import assemble
+from bookbus.consumers.multi.consolidated_book import ConsolidatedBook
+from bookbus.consumers.multi.opportunity import Opportunity
+from bookbus.consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter

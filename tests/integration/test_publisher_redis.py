@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import redis
 
-from feeders.local_redis import LocalServer, private_server
-from feeders.publisher import Publisher, Submission
-from feeders.servers.process import HOST
-from schemas.redis_names import RedisNames
-from schemas.trade import Trade
-from schemas.wire import decode
+from bookbus.feeders.local_redis import LocalServer, private_server
+from bookbus.feeders.publisher import Publisher, Submission
+from bookbus.feeders.servers.process import HOST
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade
+from bookbus.schemas.wire import decode
 from tests.support.builders import book
 from tests.support.resp_server import in_background
 from tests.support.waiting import await_for

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from feeders.exchanges.venue import FeedOptions
-from feeders.replay import replay
-from feeders.simulator.binance import BinanceSimulator
-from feeders.simulator.bybit import BybitSimulator
-from feeders.simulator.upbit import UpbitSimulator
-from schemas.capture import CaptureFrame
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.feeders.replay import replay
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.bybit import BybitSimulator
+from bookbus.feeders.simulator.upbit import UpbitSimulator
+from bookbus.schemas.capture import CaptureFrame
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 
 Simulator = BinanceSimulator | UpbitSimulator | BybitSimulator
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import redis
 from redis.exceptions import RedisError
 
-from feeders.local_redis import LocalServer
-from feeders.simulator.binance import BinanceSimulator
-from schemas import wire
-from schemas.redis_names import RedisNames
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.schemas import wire
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
 

@@ -10,12 +10,12 @@ from functools import partial
 import pytest
 import redis
 
-from consumers.bus.address import BusConnectionError
-from consumers.redis_provider import Mode, RedisMarketDataProvider
-from feeders.local_redis import LocalServer
-from schemas.redis_names import RedisNames
-from schemas.snapshot import BookStatus, StoredState
-from schemas.wire import HEAD, encode
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import BookStatus, StoredState
+from bookbus.schemas.wire import HEAD, encode
 from tests.support.builders import book
 from tests.support.provider_sources import silent_server
 from tests.support.waiting import await_for, wait_for
@@ -230,7 +230,7 @@ def test_lost_data_leaves_the_last_book_and_the_next_ones_count_as_a_new_beginni
 def test_a_server_restarted_without_its_data_is_followed_again_by_itself(
     own_redis_server: LocalServer, own_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "consumers.bus.reader")
+    caplog.set_level(logging.INFO, "bookbus.consumers.bus.reader")
     BusWriter(own_client).submit_all(book(symbol, update_id=50) for symbol in HUNDRED)
     with RedisMarketDataProvider(own_redis_server.url, "binance", HUNDRED) as provider:
         own_redis_server.kill()

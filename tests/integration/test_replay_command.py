@@ -8,9 +8,9 @@ import msgspec
 import pytest
 import redis
 
-from feeders.recorder import Recorder
-from schemas import wire
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.recorder import Recorder
+from bookbus.schemas import wire
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.captures import capture_path, golden_books
 
 WS_URL = "wss://stream.binance.com:9443/stream"

@@ -10,12 +10,12 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from consumers.__main__ import app as consumers_app
-from feeders.__main__ import app as feeders_app
-from feeders.local_redis import free_port
-from feeders.resp import RedisConnectionError, open_connection
-from feeders.servers.address import parse_address
-from feeders.simulator.binance import BinanceSimulator
+from bookbus.consumers.__main__ import app as consumers_app
+from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.feeders.local_redis import free_port
+from bookbus.feeders.resp import RedisConnectionError, open_connection
+from bookbus.feeders.servers.address import parse_address
+from bookbus.feeders.simulator.binance import BinanceSimulator
 from tests.support.feeder_process import feeder_process
 from tests.support.guarded_server import GuardedServer, guarded_server
 from tests.support.resp_server import Command, resp_server

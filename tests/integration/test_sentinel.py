@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from consumers.redis_provider import RedisMarketDataProvider
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from tests.support.server_fleet import watched
 from tests.support.watched_bus import RECOVERY_LIMIT, SYMBOLS, watched_bus
 

@@ -12,8 +12,8 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from consumers.__main__ import app
-from schemas.redis_names import RedisNames
+from bookbus.consumers.__main__ import app
+from bookbus.schemas.redis_names import RedisNames
 from tests.support.builders import book
 from tests.support.writer import BusWriter
 

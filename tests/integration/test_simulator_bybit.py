@@ -11,11 +11,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from feeders.simulator.bybit import BybitSimulator
-from feeders.simulator.bybit_settings import BybitRules
-from feeders.simulator.faults import Fault, FaultError
-from feeders.simulator.process import SimulatorProcess
-from schemas.snapshot import Levels
+from bookbus.feeders.simulator.bybit import BybitSimulator
+from bookbus.feeders.simulator.bybit_settings import BybitRules
+from bookbus.feeders.simulator.faults import Fault, FaultError
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas.snapshot import Levels
 
 LIMIT = 5.0
 BOOK = "orderbook.50.BTCUSDT"

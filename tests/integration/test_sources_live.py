@@ -2,9 +2,9 @@
 
 import pytest
 
-from consumers.multi_provider import MultiExchangeProvider
-from consumers.sources import Endpoint, SourceSettings, make_provider, open_source
-from feeders.simulator.process import SimulatorProcess
+from bookbus.consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.sources import Endpoint, SourceSettings, make_provider, open_source
+from bookbus.feeders.simulator.process import SimulatorProcess
 from tests.support.waiting import wait_for
 
 MARKETS = {"binance": ["BTCUSDT"], "upbit": ["KRW-BTC", "KRW-USDT"]}

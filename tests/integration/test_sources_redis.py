@@ -5,8 +5,8 @@ import threading
 import pytest
 import redis
 
-from consumers.redis_provider import RedisMarketDataProvider
-from consumers.sources import SourceError, SourceSettings, open_source
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.consumers.sources import SourceError, SourceSettings, open_source
 from tests.support.writer import BusWriter
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from consumers.bus.address import BusConnectionError
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.__main__ import app
-from feeders.cluster_publisher import publisher_of
-from schemas.redis_names import RedisNames
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.__main__ import app
+from bookbus.feeders.cluster_publisher import publisher_of
+from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import BINARY, MakeServer, cluster, place, replicated, watched
 from tests.support.tls_server import TlsServer, make_certificates
 from tests.support.waiting import await_for, wait_for

@@ -17,10 +17,10 @@ import msgspec
 import pytest
 import redis
 
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.simulator.binance import BinanceSimulator
-from feeders.simulator.exchanges import create, settings_of
-from schemas.snapshot import BookStatus, Levels
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.exchanges import create, settings_of
+from bookbus.schemas.snapshot import BookStatus, Levels
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import Witness, witness

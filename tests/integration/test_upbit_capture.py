@@ -4,10 +4,10 @@ import gzip
 from collections import Counter
 from collections.abc import Iterator
 
-from feeders.events import BookUpdated, PrecisionLost, TradeHappened
-from feeders.exchanges.upbit_protocol import UpbitProtocol
-from feeders.exchanges.venue import FeedOptions
-from schemas.capture import CaptureFrame, decode_frame
+from bookbus.feeders.events import BookUpdated, PrecisionLost, TradeHappened
+from bookbus.feeders.exchanges.upbit_protocol import UpbitProtocol
+from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.schemas.capture import CaptureFrame, decode_frame
 from tests.support.captures import capture_path, golden_books
 
 NAME = "upbit_20210405_10sym"

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import redis
 
-from feeders import websocket_client
-from feeders.exchanges.adapter import Wiring
-from feeders.exchanges.upbit_ws_adapter import UpbitWebSocketAdapter
-from feeders.simulator.faults import Fault
-from feeders.simulator.upbit import UpbitSimulator
-from feeders.simulator.upbit_settings import UpbitRules
-from schemas import wire
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import trade_of
+from bookbus.feeders import websocket_client
+from bookbus.feeders.exchanges.adapter import Wiring
+from bookbus.feeders.exchanges.upbit_ws_adapter import UpbitWebSocketAdapter
+from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.simulator.upbit import UpbitSimulator
+from bookbus.feeders.simulator.upbit_settings import UpbitRules
+from bookbus.schemas import wire
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import trade_of
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.simulated_upbit import exchange
 from tests.support.waiting import await_for

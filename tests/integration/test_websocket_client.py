@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from feeders.errors import WebSocketConnectionError, WebSocketUnavailableError
-from feeders.simulator.process import SimulatorProcess
-from feeders.websocket_client import MAX_QUEUED, BaseWebSocketClient
+from bookbus.feeders.errors import WebSocketConnectionError, WebSocketUnavailableError
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.feeders.websocket_client import MAX_QUEUED, BaseWebSocketClient
 from tests.support.waiting import await_for
 
 

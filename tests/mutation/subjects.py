@@ -26,7 +26,7 @@ def _module(name: str, *stages: tuple[str, ...]) -> Subject:
     return Subject(
         _ROOT / "feeders" / f"{name.replace('.', '/')}.py",
         python_mutants.mutants,
-        partial(install_module, f"feeders.{name}"),
+        partial(install_module, f"bookbus.feeders.{name}"),
         tuple(tuple(f"{_UNIT}/test_{test}.py" for test in stage) for stage in stages),
     )
 

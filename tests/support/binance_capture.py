@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from consumers.paper.fill_model import TapeEvent
-from schemas.capture import CaptureFrame, encode_frame
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.schemas.capture import CaptureFrame, encode_frame
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 _WS_URL = "wss://stream.binance.com:9443/stream?streams=btcusdt@depth@100ms/btcusdt@trade"
 _REST_URL = "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=1000"

@@ -1,6 +1,6 @@
 """Values for tests: what does not matter has a default."""
 
-from schemas.snapshot import Levels, OrderBookSnapshot, StoredState
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, StoredState
 
 
 def book(

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from feeders.errors import WebSocketConnectionError
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.errors import WebSocketConnectionError
+from bookbus.schemas.snapshot import OrderBookSnapshot
 
 
 class FakeWebSocketAdapter:

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from feeders.book_record import BookRecord
-from feeders.errors import WebSocketProtocolError
-from feeders.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
-from feeders.exchanges.venue import FeedMode, FeedOptions, Request, VenueAudit, VenueProtocol
-from feeders.feed import Feed
-from feeders.line_race import LineRace
-from feeders.rest_client import RestClient, WeightBudget
-from schemas.instruments import EXCHANGES, Instrument, guess_instrument
-from schemas.snapshot import Levels, OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.feeders.book_record import BookRecord
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
+from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions, Request, VenueAudit, VenueProtocol
+from bookbus.feeders.feed import Feed
+from bookbus.feeders.line_race import LineRace
+from bookbus.feeders.rest_client import RestClient, WeightBudget
+from bookbus.schemas.instruments import EXCHANGES, Instrument, guess_instrument
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 
 Value = TypeVar("Value")
 

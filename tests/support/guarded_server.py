@@ -7,9 +7,9 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from feeders.__main__ import app
-from feeders.local_redis import LocalServer
-from feeders.servers.access_rules import ROLES
+from bookbus.feeders.__main__ import app
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.servers.access_rules import ROLES
 
 
 @dataclass(frozen=True, slots=True)

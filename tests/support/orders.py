@@ -1,8 +1,8 @@
 """Orders and trades for tests: what does not matter has a default."""
 
-from consumers.paper.fill_model import Order
-from schemas.snapshot import Side
-from schemas.trade import Trade
+from bookbus.consumers.paper.fill_model import Order
+from bookbus.schemas.snapshot import Side
+from bookbus.schemas.trade import Trade
 
 START_US = 1_700_000_000_000_000
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from consumers.paper.fill_events import DecisionEvent, FillEvent
-from consumers.paper.kpi import GapFigures, Kpi
-from consumers.paper.run_record import Ages
-from consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.fill_events import DecisionEvent, FillEvent
+from bookbus.consumers.paper.kpi import GapFigures, Kpi
+from bookbus.consumers.paper.run_record import Ages
+from bookbus.consumers.paper.settings import RunSettings
 
 BEGAN = 1_723_161_600.0
 SESSION = "20240809_000000"

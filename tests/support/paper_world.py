@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from consumers.paper.kpi import Kpi
-from consumers.paper.market import Market, ProviderMarket
-from consumers.paper.runner import Stop, run_live
-from consumers.paper.settings import RunSettings
-from schemas.instruments import InstrumentRegistry
+from bookbus.consumers.paper.kpi import Kpi
+from bookbus.consumers.paper.market import Market, ProviderMarket
+from bookbus.consumers.paper.runner import Stop, run_live
+from bookbus.consumers.paper.settings import RunSettings
+from bookbus.schemas.instruments import InstrumentRegistry
 from tests.support.told_provider import ToldProvider
 
 BEGAN = 1_700_000_000.0

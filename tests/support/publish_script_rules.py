@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import redis
 
-from feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, script_text
-from schemas.snapshot import OrderBookSnapshot, StoredState
-from schemas.wire import decode, encode_body
+from bookbus.feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, script_text
+from bookbus.schemas.snapshot import OrderBookSnapshot, StoredState
+from bookbus.schemas.wire import decode, encode_body
 from tests.support.builders import book
 
 NAME = "md:book:binance:BTC-USDT"

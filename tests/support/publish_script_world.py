@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from lupa import lua51  # type: ignore[import-untyped]
 
-from feeders.conflator import Conflator, Submission, SubmissionKind
-from feeders.publish_script import ACCEPTED, REFUSED, script_text
-from schemas.snapshot import StoredState
-from schemas.wire import decode, encode_body
+from bookbus.feeders.conflator import Conflator, Submission, SubmissionKind
+from bookbus.feeders.publish_script import ACCEPTED, REFUSED, script_text
+from bookbus.schemas.snapshot import StoredState
+from bookbus.schemas.wire import decode, encode_body
 from tests.support.builders import book
 
 STEP = 0.05

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
-from consumers.freshness import elapsed
-from consumers.redis_provider import RedisMarketDataProvider
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.consumers.freshness import elapsed
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for
 
 _LOOK_INTERVAL = 0.02

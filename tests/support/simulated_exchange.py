@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from feeders.simulator.binance import BinanceSimulator
-from schemas.snapshot import Levels
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.schemas.snapshot import Levels
 
 LIMIT = 5.0
 

@@ -11,9 +11,9 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from feeders.simulator.upbit import UpbitSimulator
-from feeders.simulator.upbit_settings import UpbitRules
-from schemas.snapshot import Levels
+from bookbus.feeders.simulator.upbit import UpbitSimulator
+from bookbus.feeders.simulator.upbit_settings import UpbitRules
+from bookbus.schemas.snapshot import Levels
 
 LIMIT = 5.0
 

@@ -7,10 +7,10 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from consumers.paper.calibration_tape import Tape
-from consumers.paper.fill_model import TapeEvent
-from schemas.snapshot import OrderBookSnapshot, Side
-from schemas.trade import Trade
+from bookbus.consumers.paper.calibration_tape import Tape
+from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.schemas.snapshot import OrderBookSnapshot, Side
+from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 
 START_US = 1_700_000_000_000_000

@@ -7,8 +7,8 @@ from pathlib import Path
 import redis
 from redis.exceptions import RedisError
 
-from feeders.local_redis import LocalServer, free_port
-from feeders.servers.process import LOG_NAME
+from bookbus.feeders.local_redis import LocalServer, free_port
+from bookbus.feeders.servers.process import LOG_NAME
 from tests.support.waiting import wait_for
 
 _MAKE_CERTIFICATES = Path(__file__).parents[2] / "deploy" / "make_certificates.sh"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from consumers.market_data_provider import MarketDataProvider
-from consumers.reading import ConnectionStatus, Counts, Observation
-from schemas.instruments import InstrumentRegistry, exchange_of
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.reading import ConnectionStatus, Counts, Observation
+from bookbus.schemas.instruments import InstrumentRegistry, exchange_of
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 
 

@@ -2,8 +2,8 @@
 
 from hypothesis import strategies as st
 
-from consumers.multi.venue_book import VenueBook
-from schemas.snapshot import BookStatus, Levels
+from bookbus.consumers.multi.venue_book import VenueBook
+from bookbus.schemas.snapshot import BookStatus, Levels
 from tests.support.builders import book
 
 

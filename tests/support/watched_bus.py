@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.simulator.binance import BinanceSimulator
-from schemas.snapshot import BookStatus
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import Witness

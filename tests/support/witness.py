@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from schemas import wire
-from schemas.redis_names import RedisNames
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.schemas import wire
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 Truth = Callable[[str, int], tuple[Levels, Levels] | None]
 """Native symbol and update id -> true bids and asks; None where the id is not known (any more)."""

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import redis
 
-from feeders.publish_script import script_text
-from schemas.heartbeat import HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
-from schemas.redis_names import DEFAULT_PREFIX, RedisNames
-from schemas.snapshot import OrderBookSnapshot
-from schemas.wire import encode_body
+from bookbus.feeders.publish_script import script_text
+from bookbus.schemas.heartbeat import HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
+from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.wire import encode_body
 from tests.support.builders import book
 
 Kind = Literal["new", "again", "state"]

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from feeders.errors import WebSocketTimeoutError
-from feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
-from feeders.exchanges.adapter import FeedAdapter, Wiring
-from feeders.exchanges.venue import FeedOptions, Request
-from feeders.standstill import StandstillWatch
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.errors import WebSocketTimeoutError
+from bookbus.feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
+from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
+from bookbus.feeders.exchanges.venue import FeedOptions, Request
+from bookbus.feeders.standstill import StandstillWatch
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue, updated
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.analysis.acceptance import Row, judge, passed
-from consumers.analysis.fill_event_file import RunFiles, read_run
-from consumers.paper.fill_events import FillEvent
-from consumers.paper.kpi import GapFigures
+from bookbus.consumers.analysis.acceptance import Row, judge, passed
+from bookbus.consumers.analysis.fill_event_file import RunFiles, read_run
+from bookbus.consumers.paper.fill_events import FillEvent
+from bookbus.consumers.paper.kpi import GapFigures
 from tests.support.paper_runs import encoded, fill_event, good_events, kpi, sale, unfilled, write_run
 
 DURATION, FILLS, BUY, SELL, RECONNECTS, FATAL, BOOKS, GAP, SKIPPED, WHOLE = range(10)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from consumers.analysis.fill_event_file import read_run
-from consumers.analysis.mids import seen_mids
-from consumers.analysis.profit import profit_curve
-from consumers.analysis.statistics import (
+from bookbus.consumers.analysis.fill_event_file import read_run
+from bookbus.consumers.analysis.mids import seen_mids
+from bookbus.consumers.analysis.profit import profit_curve
+from bookbus.consumers.analysis.statistics import (
     Market,
     Summary,
     by_zone,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from feeders.audit.comparison import compare
-from feeders.book_record import RecordedBook
-from schemas.heartbeat import SymbolAudit
-from schemas.snapshot import Levels
+from bookbus.feeders.audit.comparison import compare
+from bookbus.feeders.book_record import RecordedBook
+from bookbus.schemas.heartbeat import SymbolAudit
+from bookbus.schemas.snapshot import Levels
 from tests.support.depth import Depth, depth_snapshot
 
 INFINITE = float("inf")

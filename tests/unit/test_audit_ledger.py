@@ -1,7 +1,7 @@
 """What audits found, summed, and whose turn is next."""
 
-from feeders.audit.ledger import WORST, AuditLedger, AuditTurns
-from schemas.heartbeat import AuditReport, SymbolAudit
+from bookbus.feeders.audit.ledger import WORST, AuditLedger, AuditTurns
+from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 
 EQUAL = SymbolAudit(matched=1, levels=200)
 DIFFERENT = SymbolAudit(mismatched=1, levels=200, ghosts=2, missing=1, wrong=1)

@@ -7,22 +7,22 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from feeders.audit.auditor import Auditor, AuditPace, auditor_of
-from feeders.events import SnapshotNeeded
-from feeders.exchange_feed import ExchangeFeed
-from feeders.exchanges.adapter import Wiring
-from feeders.exchanges.binance_protocol import BinanceProtocol
-from feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
-from feeders.exchanges.venue import BestPrices, FeedOptions
-from feeders.feeder import Feeder
-from feeders.order_book import DepthChange
-from feeders.rest_client import RestBlockedError, RestClient, RestError
-from feeders.settings import FeederSettings
-from feeders.symbol_selection import parse_selection
-from feeders.sync import RangeSync
-from schemas.heartbeat import AuditReport, SymbolAudit
-from schemas.instruments import EXCHANGES, InstrumentRegistry, guess_instrument
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.feeders.audit.auditor import Auditor, AuditPace, auditor_of
+from bookbus.feeders.events import SnapshotNeeded
+from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.feeders.exchanges.adapter import Wiring
+from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
+from bookbus.feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
+from bookbus.feeders.exchanges.venue import BestPrices, FeedOptions
+from bookbus.feeders.feeder import Feeder
+from bookbus.feeders.order_book import DepthChange
+from bookbus.feeders.rest_client import RestBlockedError, RestClient, RestError
+from bookbus.feeders.settings import FeederSettings
+from bookbus.feeders.symbol_selection import parse_selection
+from bookbus.feeders.sync import RangeSync
+from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
+from bookbus.schemas.instruments import EXCHANGES, InstrumentRegistry, guess_instrument
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.depth import ASKS, BIDS, depth_answer, diff_frame
 from tests.support.fake_venue import FakeVenue
 from tests.support.waiting import await_for

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from consumers.background_loop import BackgroundThread
+from bookbus.consumers.background_loop import BackgroundThread
 
 
 def until(over: threading.Event) -> None:
@@ -52,7 +52,7 @@ def test_a_bug_is_logged_with_its_trace_and_ends_the_thread(caplog: pytest.LogCa
 
 
 def test_a_thread_that_does_not_end_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.background_loop.JOIN_LIMIT", 0.01)
+    monkeypatch.setattr("bookbus.consumers.background_loop.JOIN_LIMIT", 0.01)
     over = threading.Event()
     thread = BackgroundThread("worker", partial(until, over), lambda: None)
     thread.start()

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from feeders.errors import WebSocketProtocolError
-from feeders.exchanges.binance_ws_adapter import BinanceAudit
-from feeders.exchanges.venue import BestPrices
-from feeders.rest_client import RestClient, RestError, WeightBudget
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.exchanges.binance_ws_adapter import BinanceAudit
+from bookbus.feeders.exchanges.venue import BestPrices
+from bookbus.feeders.rest_client import RestClient, RestError, WeightBudget
 from tests.support.depth import ASKS, BIDS, depth_answer
 
 

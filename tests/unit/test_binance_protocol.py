@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from feeders.errors import WebSocketProtocolError
-from feeders.events import (
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -24,9 +24,9 @@ from feeders.events import (
     Topic,
     TradeHappened,
 )
-from feeders.exchanges.binance_protocol import MAX_FRAME_BYTES, MAX_SUBSCRIBE_BYTES, BinanceProtocol
-from feeders.exchanges.venue import FeedMode, FeedOptions
-from feeders.sync import RangeSync, ReplaceSync
+from bookbus.feeders.exchanges.binance_protocol import MAX_FRAME_BYTES, MAX_SUBSCRIBE_BYTES, BinanceProtocol
+from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions
+from bookbus.feeders.sync import RangeSync, ReplaceSync
 from tests.support.depth import ASKS, BIDS, combined_frame, depth_answer, diff_frame, partial_frame
 
 EVERY_TOPIC: frozenset[Topic] = frozenset({"book", "quote", "trades"})

@@ -2,8 +2,8 @@
 
 import pytest
 
-from consumers.bus.books import BusBook
-from schemas.wire import HEAD, WireError, encode
+from bookbus.consumers.bus.books import BusBook
+from bookbus.schemas.wire import HEAD, WireError, encode
 from tests.support.builders import book
 
 SPOILED = HEAD + (9).to_bytes(8, "big") + b"spoiled"

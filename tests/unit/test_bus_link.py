@@ -10,9 +10,9 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from consumers.bus.address import BusAddress, BusConnectionError
-from consumers.bus.link import BusLink
-from consumers.redis_provider import Mode, RedisMarketDataProvider
+from bookbus.consumers.bus.address import BusAddress, BusConnectionError
+from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
 
 SESAME = "open sesame"
 WELCOME = b"-ERR unknown command 'CLIENT'\r\n+PONG\r\n"
@@ -146,7 +146,7 @@ def test_a_question_is_not_waited_for_longer_than_asked(server: socket.socket) -
 
 
 def test_commands_nobody_takes_do_not_block_for_ever(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.bus.link._SEND_LIMIT", 0.05)
+    monkeypatch.setattr("bookbus.consumers.bus.link._SEND_LIMIT", 0.05)
     with Ends(server) as ends, pytest.raises(BusConnectionError, match="timed out"):
         ends.link.send([("SET", b"x" * 10_000_000)])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumers.bus.servers import BusServers
+from bookbus.consumers.bus.servers import BusServers
 
 MASTER = [b"master", 10, []]
 

@@ -8,12 +8,12 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from consumers.bus.books import BusBook, BusTable
-from consumers.bus.session import ANSWER_LIMIT, TICK, BusSession
-from consumers.bus.stream import Command, SessionLostError
-from consumers.bus.symbol_names import SymbolNames
-from schemas.redis_names import RedisNames
-from schemas.wire import HEAD, encode
+from bookbus.consumers.bus.books import BusBook, BusTable
+from bookbus.consumers.bus.session import ANSWER_LIMIT, TICK, BusSession
+from bookbus.consumers.bus.stream import Command, SessionLostError
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.wire import HEAD, encode
 from tests.support.builders import book
 
 SYMBOLS = ("BTC-USDT", "ETH-USDT")

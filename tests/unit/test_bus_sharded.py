@@ -7,13 +7,13 @@ from typing import Any
 import hiredis
 import pytest
 
-from consumers.bus.books import BusTable, NodeTable
-from consumers.bus.session import BusSession
-from consumers.bus.stream import BusStream, SessionLostError
-from consumers.bus.symbol_names import SymbolNames
-from schemas.heartbeat import FeederHeartbeat, encode_heartbeat
-from schemas.redis_names import RedisNames
-from schemas.wire import encode
+from bookbus.consumers.bus.books import BusTable, NodeTable
+from bookbus.consumers.bus.session import BusSession
+from bookbus.consumers.bus.stream import BusStream, SessionLostError
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.schemas.heartbeat import FeederHeartbeat, encode_heartbeat
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.wire import encode
 from tests.support.builders import book
 
 NAMES = RedisNames()

@@ -3,21 +3,21 @@
 import logging
 from collections import deque
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import hiredis
 import pytest
 
-from consumers.bus.book_cursor import Entry
-from consumers.bus.books import BusBook, BusTable
-from consumers.bus.consumer_heartbeat import ConsumerIdentity, consumer_fields
-from consumers.bus.session import BusSession
-from consumers.bus.stream import BusStream, SessionLostError
-from consumers.bus.symbol_names import SymbolNames
-from schemas.heartbeat import FeederHeartbeat, encode_heartbeat
-from schemas.redis_names import RedisNames
-from schemas.wire import HEAD, encode
+from bookbus import __version__
+from bookbus.consumers.bus.book_cursor import Entry
+from bookbus.consumers.bus.books import BusBook, BusTable
+from bookbus.consumers.bus.consumer_heartbeat import ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.session import BusSession
+from bookbus.consumers.bus.stream import BusStream, SessionLostError
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.schemas.heartbeat import FeederHeartbeat, encode_heartbeat
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.wire import HEAD, encode
 from tests.support.builders import book
 
 NAMES = RedisNames()
@@ -304,7 +304,7 @@ def test_an_empty_bus_is_ready_at_once() -> None:
 
 
 def test_a_reader_that_may_not_write_says_no_more_that_it_lives(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "consumers.bus.session")
+    caplog.set_level(logging.DEBUG, "bookbus.consumers.bus.session")
     silent = session()
     silent.receive(replies([b"1", b"0"], []), 10.0)
     silent.outgoing()
@@ -348,7 +348,7 @@ def test_a_reader_tells_its_figures_as_text() -> None:
         "host": "host name",
         "pid": "7",
         "client": "bookbus:host_name-7-abc",
-        "version": version("bookbus"),
+        "version": __version__,
     }
 
 

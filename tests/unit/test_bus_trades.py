@@ -5,12 +5,12 @@ from typing import Any
 import fakeredis
 import pytest
 
-from consumers.bus import trades as bus_trades
-from consumers.bus.trade_tail import TradeSource
-from consumers.bus.trades import BusTradeTail
-from consumers.redis_provider import RedisMarketDataProvider
-from schemas.redis_names import RedisNames
-from schemas.trade import Trade
+from bookbus.consumers.bus import trades as bus_trades
+from bookbus.consumers.bus.trade_tail import TradeSource
+from bookbus.consumers.bus.trades import BusTradeTail
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade
 
 NAMES = RedisNames()
 STREAM = NAMES.trades("binance", "BTC-USDT")

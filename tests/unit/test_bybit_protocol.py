@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeders.errors import WebSocketProtocolError
-from feeders.events import (
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -17,9 +17,9 @@ from feeders.events import (
     ResubscribeNeeded,
     TradeHappened,
 )
-from feeders.exchanges.bybit_protocol import BybitProtocol
-from feeders.exchanges.bybit_ws_adapter import VENUE
-from feeders.exchanges.venue import FeedOptions, MetadataError
+from bookbus.feeders.exchanges.bybit_protocol import BybitProtocol
+from bookbus.feeders.exchanges.bybit_ws_adapter import VENUE
+from bookbus.feeders.exchanges.venue import FeedOptions, MetadataError
 
 TIME_MS = 1_700_000_000_000
 BIDS, ASKS = [["100.5", "1"], ["100.0", "2"]], [["101.0", "3"], ["101.5", "4"]]

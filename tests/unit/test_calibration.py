@@ -7,16 +7,16 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from consumers.paper.calibration import CalibrationSettings, calibrate, validate
-from consumers.paper.calibration_cancellations import Cancellation, CancellationWatch, share_ahead
-from consumers.paper.calibration_table import CalibrationError, CalibrationTable
-from consumers.paper.calibration_tape import Tape, survey
-from consumers.paper.calibration_trial import Trial, TrialSettings, begin
-from consumers.paper.calibration_zones import parse_zones
-from consumers.paper.fill_model import TapeEvent
-from consumers.paper.queue_fill import QueueFill
-from schemas.snapshot import Levels, OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.consumers.paper.calibration import CalibrationSettings, calibrate, validate
+from bookbus.consumers.paper.calibration_cancellations import Cancellation, CancellationWatch, share_ahead
+from bookbus.consumers.paper.calibration_table import CalibrationError, CalibrationTable
+from bookbus.consumers.paper.calibration_tape import Tape, survey
+from bookbus.consumers.paper.calibration_trial import Trial, TrialSettings, begin
+from bookbus.consumers.paper.calibration_zones import parse_zones
+from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.queue_fill import QueueFill
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.tapes import (
     ENTRY_PRICE,

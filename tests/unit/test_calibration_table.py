@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.paper.calibration_table import (
+from bookbus.consumers.paper.calibration_table import (
     CalibrationError,
     Expectation,
     TapeInfo,
@@ -16,7 +16,7 @@ from consumers.paper.calibration_table import (
     load_table,
     save_table,
 )
-from consumers.paper.calibration_zones import ZoneSpec, parse_zones, zone_of
+from bookbus.consumers.paper.calibration_zones import ZoneSpec, parse_zones, zone_of
 from tests.support.calibrations import table, tape_info, zone
 
 NEAR = ZoneSpec("Z1", 0.0, 1.0, 2.0, 5.0)

@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from consumers.paper.calibration_use import misfits
-from consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.calibration_use import misfits
+from bookbus.consumers.paper.settings import RunSettings
 from tests.support.calibrations import METHOD, table, tape_info
 
 QUEUE = RunSettings(fill_model="queue")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from feeders.capture_file import CaptureFile
-from schemas.capture import CaptureFrame, encode_frame
+from bookbus.feeders.capture_file import CaptureFile
+from bookbus.schemas.capture import CaptureFrame, encode_frame
 
 
 def frame(number: int) -> CaptureFrame:

@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from consumers.change_feed import ChangeFeed
-from consumers.reading import Update
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.change_feed import ChangeFeed
+from bookbus.consumers.reading import Update
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.waiting import wait_for
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from feeders import cluster_publisher
-from feeders.cluster_publisher import ClusterPublisher, publisher_of
-from feeders.conflator import Submission
-from feeders.publish_counters import PublisherCounters
-from feeders.publisher import Publisher
-from feeders.resp import RedisConnectionError
-from schemas.bus_url import Place
-from schemas.cluster_slots import SLOTS, SlotMap, slot_of
-from schemas.redis_names import RedisNames
-from schemas.trade import Trade
+from bookbus.feeders import cluster_publisher
+from bookbus.feeders.cluster_publisher import ClusterPublisher, publisher_of
+from bookbus.feeders.conflator import Submission
+from bookbus.feeders.publish_counters import PublisherCounters
+from bookbus.feeders.publisher import Publisher
+from bookbus.feeders.resp import RedisConnectionError
+from bookbus.schemas.bus_url import Place
+from bookbus.schemas.cluster_slots import SLOTS, SlotMap, slot_of
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.resp_server import in_background
 from tests.support.waiting import await_for

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from consumers.direct_provider import BinanceL2WebSocketProvider, DirectProvider, UpbitL2WebSocketProvider
-from feeders.errors import WebSocketConnectionError
-from schemas.instruments import SymbolError
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.consumers.direct_provider import BinanceL2WebSocketProvider, DirectProvider, UpbitL2WebSocketProvider
+from bookbus.feeders.errors import WebSocketConnectionError
+from bookbus.schemas.instruments import SymbolError
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.fake_adapters import (
     FakeBinanceWebSocketAdapter,
@@ -229,7 +229,7 @@ def test_a_bug_in_the_adapter_is_logged_and_the_provider_down(
 
 def test_an_old_book_is_returned_with_one_warning(exchange: Exchange, caplog: pytest.LogCaptureFixture) -> None:
     provider, fake = exchange.connect(max_age=0.05)
-    with caplog.at_level(logging.INFO, "consumers.market_data_provider"):
+    with caplog.at_level(logging.INFO, "bookbus.consumers.market_data_provider"):
         fake.inject_snapshot(exchange.book())
         wait_for(lambda: provider.read("BTC").status is BookStatus.STALE, what="a stale book")
 
@@ -245,7 +245,7 @@ def test_an_old_book_is_returned_with_one_warning(exchange: Exchange, caplog: py
 
 
 def test_a_sign_of_life_confirms_a_quiet_book(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.local.feed_session._TICK", 0.001)
+    monkeypatch.setattr("bookbus.consumers.local.feed_session._TICK", 0.001)
     provider, fake = exchange.connect()
 
     def confirmed_after_update() -> float:
@@ -265,8 +265,8 @@ def test_a_sign_of_life_confirms_a_quiet_book(exchange: Exchange, monkeypatch: p
 
 
 def test_a_process_that_stood_still_believes_no_book(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.local.feed_session._TICK", 0.001)
-    monkeypatch.setattr("feeders.standstill.LIMIT", -1.0)
+    monkeypatch.setattr("bookbus.consumers.local.feed_session._TICK", 0.001)
+    monkeypatch.setattr("bookbus.feeders.standstill.LIMIT", -1.0)
     provider, fake = exchange.connect()
 
     with provider:

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from feeders.errors import WebSocketProtocolError
-from feeders.events import (
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -17,9 +17,9 @@ from feeders.events import (
     SnapshotNeeded,
     TradeHappened,
 )
-from feeders.feed import FeedCounters
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
+from bookbus.feeders.feed import FeedCounters
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 from tests.support.fake_venue import ASKS, BIDS, Collected, updated
 
 WINDOW_LEFT = (KnownWindowLeft("BTCUSDT"), SnapshotNeeded("BTCUSDT", 100, True))
@@ -188,7 +188,7 @@ def test_the_end_of_a_connection_is_told_once_in_the_log_for_all_its_books(caplo
     world.receive(updated(update_id=1), updated("ETHUSDT", 1))
     world.protocol.on_loss = [BookLost("BTCUSDT", "reset"), BookLost("ETHUSDT", "reset")]
 
-    with caplog.at_level(logging.INFO, "feeders.feed"):
+    with caplog.at_level(logging.INFO, "bookbus.feeders.feed"):
         world.feed.lose_line(0, "reset", 9_000_000)
 
     assert [record.getMessage() for record in caplog.records] == ["binance: 2 books lost: reset"]

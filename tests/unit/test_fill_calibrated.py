@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.paper.advanced_fill import AdvancedFill
-from consumers.paper.book_walk import BookWalk
-from consumers.paper.calibrated_fill import CalibratedFill, CalibratedMode
-from consumers.paper.execution import make_execution
-from consumers.paper.fill_model import Fill, FillModel, FillReason, Order, nothing
-from consumers.paper.queue_fill import QueueFill
-from consumers.paper.settings import RunSettings
-from consumers.paper.simple_fill import SimpleFill
-from schemas.snapshot import Side
+from bookbus.consumers.paper.advanced_fill import AdvancedFill
+from bookbus.consumers.paper.book_walk import BookWalk
+from bookbus.consumers.paper.calibrated_fill import CalibratedFill, CalibratedMode
+from bookbus.consumers.paper.execution import make_execution
+from bookbus.consumers.paper.fill_model import Fill, FillModel, FillReason, Order, nothing
+from bookbus.consumers.paper.queue_fill import QueueFill
+from bookbus.consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.simple_fill import SimpleFill
+from bookbus.schemas.snapshot import Side
 from tests.support.builders import book
 from tests.support.calibrations import table, zone
 from tests.support.orders import order

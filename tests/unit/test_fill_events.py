@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from consumers.paper.fill_events import EventFiles, FillEvent, utc
-from consumers.paper.fill_model import FillReason
-from consumers.paper.markouts import LATE, Markouts
-from consumers.paper.tape_merger import DELAY, TapeMerger
-from schemas.trade import Trade
+from bookbus.consumers.paper.fill_events import EventFiles, FillEvent, utc
+from bookbus.consumers.paper.fill_model import FillReason
+from bookbus.consumers.paper.markouts import LATE, Markouts
+from bookbus.consumers.paper.tape_merger import DELAY, TapeMerger
+from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 
 FIELDS = [

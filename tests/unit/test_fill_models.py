@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.paper.advanced_fill import AdvancedFill
-from consumers.paper.book_walk import BookWalk
-from consumers.paper.fill_model import Fill, FillModel, FillReason, nothing
-from consumers.paper.simple_fill import SimpleFill
-from schemas.snapshot import Levels, OrderBookSnapshot, Side
+from bookbus.consumers.paper.advanced_fill import AdvancedFill
+from bookbus.consumers.paper.book_walk import BookWalk
+from bookbus.consumers.paper.fill_model import Fill, FillModel, FillReason, nothing
+from bookbus.consumers.paper.simple_fill import SimpleFill
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from tests.support.builders import book
 from tests.support.orders import order
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.paper.order_rules import Refusal, ceil_to, entry_price, fit_order, floor_to, take_profit_price
-from schemas.instruments import Instrument
+from bookbus.consumers.paper.order_rules import Refusal, ceil_to, entry_price, fit_order, floor_to, take_profit_price
+from bookbus.schemas.instruments import Instrument
 from tests.support.builders import book
 from tests.support.orders import order
 

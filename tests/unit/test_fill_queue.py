@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.paper.fill_model import Fill, FillReason, TapeEvent, nothing
-from consumers.paper.queue_fill import QueuedOrder, QueueFill
-from schemas.snapshot import Levels, OrderBookSnapshot, Side
+from bookbus.consumers.paper.fill_model import Fill, FillReason, TapeEvent, nothing
+from bookbus.consumers.paper.queue_fill import QueuedOrder, QueueFill
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from tests.support.builders import book
 from tests.support.orders import START_US, order, trade
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from consumers.freshness import FeederLife, ServerClock, judge
-from consumers.reading import BookNotLiveError, Observation, Reading
-from schemas.snapshot import BookStatus, StoredState
+from bookbus.consumers.freshness import FeederLife, ServerClock, judge
+from bookbus.consumers.reading import BookNotLiveError, Observation, Reading
+from bookbus.schemas.snapshot import BookStatus, StoredState
 from tests.support.builders import book
 
 

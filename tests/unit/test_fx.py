@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.multi.fx import conversion, links
-from schemas.snapshot import Level, Levels
+from bookbus.consumers.multi.fx import conversion, links
+from bookbus.schemas.snapshot import Level, Levels
 from tests.support.builders import book
 
 RATE = book("USDT-KRW", exchange="upbit", bids=((1400.0, 500.0),), asks=((1401.0, 800.0),))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.instruments import EXCHANGES
+from bookbus.schemas.instruments import EXCHANGES
 
 ROOT = Path(__file__).parents[2]
 OURS = ("schemas", "feeders", "consumers")
@@ -23,7 +23,7 @@ PURE_NAMES = {"order_book", "sync", "events"}
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return ".".join(["bookbus", *(parts[:-1] if parts[-1] == "__init__" else parts)])
 
 
 MODULES = {module_name(path): path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))}
@@ -66,7 +66,9 @@ IMPORTS_AT_RUN_TIME = {name: imported(path.read_text(), name, at_run_time=True) 
 def is_pure(name: str) -> bool:
     last = name.rpartition(".")[2]
     return (
-        name.startswith("schemas") or last.endswith("_protocol") or (name.startswith("feeders.") and last in PURE_NAMES)
+        name.startswith("bookbus.schemas")
+        or last.endswith("_protocol")
+        or (name.startswith("bookbus.feeders.") and last in PURE_NAMES)
     )
 
 
@@ -93,29 +95,41 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
 
 def may_name_an_exchange(name: str) -> bool:
     package, _, last = name.rpartition(".")
-    of_one_venue = package == "feeders.exchanges" and last.partition("_")[0] in EXCHANGES
+    of_one_venue = package == "bookbus.feeders.exchanges" and last.partition("_")[0] in EXCHANGES
     # A command line has defaults and examples, the demo shows one exchange, and the smoke run all that are simulated.
     return of_one_venue or name.startswith(
-        ("feeders.simulator", "feeders.commands", "feeders.demo", "feeders.smoke", "feeders.__main__")
+        (
+            "bookbus.feeders.simulator",
+            "bookbus.feeders.commands",
+            "bookbus.feeders.demo",
+            "bookbus.feeders.smoke",
+            "bookbus.feeders.__main__",
+        )
     )
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("schemas")])
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("bookbus.schemas")])
 def test_schemas_import_nothing_of_ours(name: str) -> None:
-    assert touches(IMPORTS[name], {"feeders", "consumers", "tests"}) == []
+    assert touches(IMPORTS[name], {"bookbus.feeders", "bookbus.consumers", "tests"}) == []
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("feeders")])
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("bookbus.feeders")])
 def test_feeders_import_no_consumer(name: str) -> None:
-    assert touches(IMPORTS[name], {"consumers", "tests"}) == []
+    assert touches(IMPORTS[name], {"bookbus.consumers", "tests"}) == []
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("consumers")])
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("bookbus.consumers")])
 def test_consumers_import_feeders_only_in_the_direct_provider(name: str) -> None:
-    allowed = name == "consumers.direct_provider"
+    allowed = name == "bookbus.consumers.direct_provider"
 
-    assert touches(IMPORTS[name], {"tests"} if allowed else {"tests", "feeders"}) == []
-    assert touches(IMPORTS[name], {"feeders.local_redis", "feeders.servers.process", "feeders.servers.shared"}) == []
+    assert touches(IMPORTS[name], {"tests"} if allowed else {"tests", "bookbus.feeders"}) == []
+    assert (
+        touches(
+            IMPORTS[name],
+            {"bookbus.feeders.local_redis", "bookbus.feeders.servers.process", "bookbus.feeders.servers.shared"},
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if is_pure(name)])
@@ -128,11 +142,13 @@ def test_pure_module_reaches_no_clock_thread_log_or_network(name: str) -> None:
 def test_websockets_is_imported_by_the_client_and_the_simulator_alone() -> None:
     importers = {name for name, names in IMPORTS.items() if touches(names, {"websockets"})}
 
-    assert {name for name in importers if not name.startswith("feeders.simulator")} <= {"feeders.websocket_client"}
+    assert {name for name in importers if not name.startswith("bookbus.feeders.simulator")} <= {
+        "bookbus.feeders.websocket_client"
+    }
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in MODULES if name.startswith("feeders") and not may_name_an_exchange(name)]
+    "name", [name for name in MODULES if name.startswith("bookbus.feeders") and not may_name_an_exchange(name)]
 )
 def test_shared_code_names_no_exchange(name: str) -> None:
     ids = re.compile(rf"\b({'|'.join(EXCHANGES)})\b", re.IGNORECASE)
@@ -143,22 +159,22 @@ def test_shared_code_names_no_exchange(name: str) -> None:
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ("import feeders.sync", {"feeders.sync"}),
-        ("def later():\n    from feeders import sync", {"feeders", "feeders.sync"}),
-        ("from . import sync", {"feeders", "feeders.sync"}),
-        ("from ..schemas import wire", {"schemas", "schemas.wire"}),
+        ("import bookbus.feeders.sync", {"bookbus.feeders.sync"}),
+        ("def later():\n    from bookbus.feeders import sync", {"bookbus.feeders", "bookbus.feeders.sync"}),
+        ("from . import sync", {"bookbus.feeders", "bookbus.feeders.sync"}),
+        ("from ..schemas import wire", {"bookbus.schemas", "bookbus.schemas.wire"}),
         ("if False:\n    import asyncio as quiet", {"asyncio"}),
     ],
 )
 def test_imports_are_found_wherever_they_stand(source: str, names: set[str]) -> None:
-    assert imported(source, "feeders.events") == names
+    assert imported(source, "bookbus.feeders.events") == names
 
 
 def test_imports_for_types_alone_are_told_apart() -> None:
     source = "if TYPE_CHECKING:\n    import asyncio\nimport time"
 
-    assert imported(source, "feeders.events") == {"asyncio", "time"}
-    assert imported(source, "feeders.events", at_run_time=True) == {"time"}
+    assert imported(source, "bookbus.feeders.events") == {"asyncio", "time"}
+    assert imported(source, "bookbus.feeders.events", at_run_time=True) == {"time"}
 
 
 def test_a_name_is_forbidden_with_all_that_is_inside_it() -> None:

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-import feeders.reconnect
-from feeders.reconnect import Keeper
+import bookbus.feeders.reconnect
+from bookbus.feeders.reconnect import Keeper
 from tests.support.waiting import await_for
 
 
@@ -38,7 +38,7 @@ class SlowToClose:
 
 
 async def test_a_stop_while_the_replaced_connection_closes_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeders.reconnect, "HANDOVER_GRACE", 0.0)
+    monkeypatch.setattr(bookbus.feeders.reconnect, "HANDOVER_GRACE", 0.0)
     line = SlowToClose()
     keeper = Keeper(line)
     running = asyncio.create_task(keeper.run())

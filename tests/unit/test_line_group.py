@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from feeders.exchanges.adapter import FeedAdapter, Wiring
-from feeders.exchanges.venue import FeedOptions
-from feeders.line_group import LineGroup, line_reports
-from feeders.reconnect import ReconnectPolicy
-from schemas.heartbeat import LineReport
+from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
+from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.feeders.line_group import LineGroup, line_reports
+from bookbus.feeders.reconnect import ReconnectPolicy
+from bookbus.schemas.heartbeat import LineReport
 from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue
 
 SECOND = 2

@@ -1,7 +1,7 @@
 """What is known of a book that is kept in this process."""
 
-from consumers.local.books import LocalBook
-from consumers.reading import Counts, Observation
+from bookbus.consumers.local.books import LocalBook
+from bookbus.consumers.reading import Counts, Observation
 from tests.support.builders import book
 
 

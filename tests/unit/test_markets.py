@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from feeders.exchanges.venue import MetadataError
-from feeders.markets import Markets
-from feeders.metadata import MetadataSource
-from feeders.rest_client import RestClient, RestError, WeightBudget
-from feeders.shard import Shard
-from feeders.symbol_selection import parse_selection
-from schemas.instruments import Instrument, SymbolError, TradingStatus
+from bookbus.feeders.exchanges.venue import MetadataError
+from bookbus.feeders.markets import Markets
+from bookbus.feeders.metadata import MetadataSource
+from bookbus.feeders.rest_client import RestClient, RestError, WeightBudget
+from bookbus.feeders.shard import Shard
+from bookbus.feeders.symbol_selection import parse_selection
+from bookbus.schemas.instruments import Instrument, SymbolError, TradingStatus
 from tests.support.fake_venue import FakeVenue
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from feeders.exchanges.binance_ws_adapter import VENUE as BINANCE
-from feeders.exchanges.venue import MetadataError
-from feeders.metadata import MAX_CACHE_AGE, MetadataSource
-from feeders.rest_client import RestClient, RestError, WeightBudget
-from schemas.instruments import Instrument, SymbolError
+from bookbus.feeders.exchanges.binance_ws_adapter import VENUE as BINANCE
+from bookbus.feeders.exchanges.venue import MetadataError
+from bookbus.feeders.metadata import MAX_CACHE_AGE, MetadataSource
+from bookbus.feeders.rest_client import RestClient, RestError, WeightBudget
+from bookbus.schemas.instruments import Instrument, SymbolError
 from tests.support.fake_venue import FakeVenue
 
 ODD = [Instrument("binance", "ODD", "COIN", "ODDCOIN")]

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from consumers.local.made_up_market import MadeUpMarket
-from consumers.mock_provider import MockMarketDataProvider
-from schemas.instruments import EXCHANGES, SymbolError
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.consumers.local.made_up_market import MadeUpMarket
+from bookbus.consumers.mock_provider import MockMarketDataProvider
+from bookbus.schemas.instruments import EXCHANGES, SymbolError
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for
 
 BEGIN = 1_700_000_000.0

@@ -2,8 +2,8 @@
 
 import pytest
 
-from consumers.multi.assembly import assemble
-from consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.multi.assembly import assemble
+from bookbus.consumers.multi_provider import MultiExchangeProvider
 from tests.support.told_provider import ToldProvider
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from consumers.multi.consolidated_book import VenueLevel
-from consumers.multi_provider import FxSource, MultiExchangeProvider, base_assets
-from consumers.reading import Observation
-from schemas.instruments import SymbolError
-from schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.consumers.multi.consolidated_book import VenueLevel
+from bookbus.consumers.multi_provider import FxSource, MultiExchangeProvider, base_assets
+from bookbus.consumers.reading import Observation
+from bookbus.schemas.instruments import SymbolError
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.told_provider import ToldProvider
 from tests.support.waiting import wait_for
 

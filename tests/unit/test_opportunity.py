@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.multi.fx import conversion
-from consumers.multi.opportunity import find_opportunities, find_opportunity, walk
-from consumers.multi.venue_book import VenueBook
-from schemas.snapshot import Levels
+from bookbus.consumers.multi.fx import conversion
+from bookbus.consumers.multi.opportunity import find_opportunities, find_opportunity, walk
+from bookbus.consumers.multi.venue_book import VenueBook
+from bookbus.schemas.snapshot import Levels
 from tests.support.builders import book
 from tests.support.venue_books import level_pairs, venue_book
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.paper.portfolio import Portfolio
-from consumers.paper.risk import RiskGuard, RiskLimits
+from bookbus.consumers.paper.portfolio import Portfolio
+from bookbus.consumers.paper.risk import RiskGuard, RiskLimits
 
 SYMBOL = "BTC-USDT"
 

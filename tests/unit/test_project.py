@@ -14,13 +14,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
-from consumers.__main__ import app as consumers_app
-from feeders.__main__ import app as feeders_app
-from feeders.feed import FeedCounters
-from feeders.heartbeat import counters_of
-from feeders.publish_counters import PublisherCounters
-from feeders.servers.process import server_command
-from schemas.wire import encode, inspect
+from bookbus.consumers.__main__ import app as consumers_app
+from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.feeders.feed import FeedCounters
+from bookbus.feeders.heartbeat import counters_of
+from bookbus.feeders.publish_counters import PublisherCounters
+from bookbus.feeders.servers.process import server_command
+from bookbus.schemas.wire import encode, inspect
 from tests.support.builders import book
 
 ROOT = Path(__file__).parents[2]

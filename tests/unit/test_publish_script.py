@@ -4,9 +4,9 @@ import fakeredis
 import hiredis
 import pytest
 
-from feeders.conflator import Submission
-from feeders.publish_script import BookKey, load_command, script_sha, script_text
-from schemas.wire import HEAD, decode
+from bookbus.feeders.conflator import Submission
+from bookbus.feeders.publish_script import BookKey, load_command, script_sha, script_text
+from bookbus.schemas.wire import HEAD, decode
 from tests.support.builders import book
 from tests.support.publish_script_rules import Bus, PublishScriptRules
 

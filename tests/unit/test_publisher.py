@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import redis
 
-from feeders.publisher import MAX_IN_FLIGHT, TRADES_CAPACITY, Publisher, Submission
-from schemas.redis_names import RedisNames
-from schemas.snapshot import OrderBookSnapshot
-from schemas.trade import Trade
-from schemas.wire import decode
+from bookbus.feeders.publisher import MAX_IN_FLIGHT, TRADES_CAPACITY, Publisher, Submission
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
+from bookbus.schemas.wire import decode
 from tests.support.builders import book
 from tests.support.resp_server import Command, RespServer, in_background, resp_server
 from tests.support.waiting import await_for

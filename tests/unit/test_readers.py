@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from consumers.bus.books import BusTable
-from consumers.bus.consumer_heartbeat import ConsumerIdentity, consumer_fields
-from consumers.bus.registry import Client, Record, Registry, parse_clients, parse_record
-from consumers.monitor.readers import Reader, ReaderState, readers_of
-from consumers.monitor.readers_table import table_of
-from schemas.redis_names import RedisNames
+from bookbus.consumers.bus.books import BusTable
+from bookbus.consumers.bus.consumer_heartbeat import ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.registry import Client, Record, Registry, parse_clients, parse_record
+from bookbus.consumers.monitor.readers import Reader, ReaderState, readers_of
+from bookbus.consumers.monitor.readers_table import table_of
+from bookbus.schemas.redis_names import RedisNames
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 NAME = "bookbus:host-7-abc"

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import feeders.reconnect
-from feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
-from feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
+import bookbus.feeders.reconnect
+from bookbus.feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
+from bookbus.feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
 from tests.support.waiting import await_for
 
 LIMIT = 5.0
@@ -105,7 +105,7 @@ class Line:
 
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(feeders.reconnect, "HANDOVER_GRACE", 0.0)
+    monkeypatch.setattr(bookbus.feeders.reconnect, "HANDOVER_GRACE", 0.0)
     world = World()
     yield world
     if world.task is not None:
@@ -245,7 +245,7 @@ async def test_a_line_that_is_lost_while_it_waits_for_its_turn_is_opened_again_a
 async def test_a_next_line_that_does_not_become_ready_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeders.reconnect, "READY_LIMIT", 0.01)
+    monkeypatch.setattr(bookbus.feeders.reconnect, "READY_LIMIT", 0.01)
     world.start()
     first = await world.reads(0)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from feeders.capture_file import CaptureFile
-from feeders.recorder import Recorder
-from schemas.capture import CaptureFrame
+from bookbus.feeders.capture_file import CaptureFile
+from bookbus.feeders.recorder import Recorder
+from bookbus.schemas.capture import CaptureFrame
 
 
 @pytest.mark.parametrize("name", ["frames.jsonl", "frames.jsonl.gz"])

@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from feeders.servers.address import RedisAddress, parse_address
+from bookbus.feeders.servers.address import RedisAddress, parse_address
 
 
 def plain(url: str) -> tuple[object, ...]:

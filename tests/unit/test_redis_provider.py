@@ -7,11 +7,11 @@ import pytest
 import redis
 from fakeredis import TcpFakeServer
 
-from consumers.reading import ConnectionStatus
-from consumers.redis_provider import Mode, RedisMarketDataProvider
-from schemas.instruments import SymbolError
-from schemas.redis_names import RedisNames
-from schemas.snapshot import BookStatus
+from bookbus.consumers.reading import ConnectionStatus
+from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
+from bookbus.schemas.instruments import SymbolError
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import BookStatus
 from tests.support.builders import book
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter

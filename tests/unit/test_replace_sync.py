@@ -2,8 +2,8 @@
 
 import pytest
 
-from feeders.events import BookLost, BookUnchanged, BookUpdated
-from feeders.sync import ReplaceSync
+from bookbus.feeders.events import BookLost, BookUnchanged, BookUpdated
+from bookbus.feeders.sync import ReplaceSync
 from tests.support.depth import ASKS, BIDS, depth_snapshot
 
 NATIVE = "KRW-BTC"

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError, WeightBudget
-from feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer
+from bookbus.feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError, WeightBudget
+from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer
 
 
 class FakeTime:

@@ -8,15 +8,15 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from consumers.multi_provider import FxSource, MultiExchangeProvider
-from consumers.paper.calibration_table import save_table
-from consumers.paper.entry_zones import EntrySettings
-from consumers.paper.market import MultiMarket, ProviderMarket
-from consumers.paper.run_record import Gap, ages_of, brier
-from consumers.paper.runner import free_name, steady_clock
-from consumers.paper.settings import RunSettings, check
-from schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
-from schemas.trade import Trade
+from bookbus.consumers.multi_provider import FxSource, MultiExchangeProvider
+from bookbus.consumers.paper.calibration_table import save_table
+from bookbus.consumers.paper.entry_zones import EntrySettings
+from bookbus.consumers.paper.market import MultiMarket, ProviderMarket
+from bookbus.consumers.paper.run_record import Gap, ages_of, brier
+from bookbus.consumers.paper.runner import free_name, steady_clock
+from bookbus.consumers.paper.settings import RunSettings, check
+from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
+from bookbus.schemas.trade import Trade
 from tests.support.calibrations import table, zone
 from tests.support.paper_world import SYMBOL, World
 from tests.support.told_provider import ToldProvider
@@ -338,7 +338,7 @@ def test_trades_that_did_not_come_are_no_secret() -> None:
 
 def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("consumers.paper.runner.elapsed", lambda: now)
+    monkeypatch.setattr("bookbus.consumers.paper.runner.elapsed", lambda: now)
     clock = steady_clock()
     began = clock()
 

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from consumers.direct_provider import TapeFrame, read_capture
-from consumers.paper.calibration_table import (
+from bookbus.consumers.direct_provider import TapeFrame, read_capture
+from bookbus.consumers.paper.calibration_table import (
     CalibrationError,
     CalibrationTable,
     Method,
@@ -17,17 +17,17 @@ from consumers.paper.calibration_table import (
     Zone,
     save_table,
 )
-from consumers.paper.calibration_tape import capture_info, tape_hash
-from consumers.paper.calibration_use import calibration_of
-from consumers.paper.capture_run import CaptureRun, run_captures
-from consumers.paper.entry_zones import EntrySettings
-from consumers.paper.grid import grid
-from consumers.paper.kpi import Kpi
-from consumers.paper.runner import Stop
-from consumers.paper.settings import RunSettings
-from schemas.capture import CaptureError, CaptureFrame, encode_frame
-from schemas.snapshot import OrderBookSnapshot, Side
-from schemas.trade import Trade
+from bookbus.consumers.paper.calibration_tape import capture_info, tape_hash
+from bookbus.consumers.paper.calibration_use import calibration_of
+from bookbus.consumers.paper.capture_run import CaptureRun, run_captures
+from bookbus.consumers.paper.entry_zones import EntrySettings
+from bookbus.consumers.paper.grid import grid
+from bookbus.consumers.paper.kpi import Kpi
+from bookbus.consumers.paper.runner import Stop
+from bookbus.consumers.paper.settings import RunSettings
+from bookbus.schemas.capture import CaptureError, CaptureFrame, encode_frame
+from bookbus.schemas.snapshot import OrderBookSnapshot, Side
+from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.captures import capture_path
 

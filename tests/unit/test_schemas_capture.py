@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.capture import CaptureError, CaptureFrame, decode_frame, encode_frame
+from bookbus.schemas.capture import CaptureError, CaptureFrame, decode_frame, encode_frame
 
 texts = st.text('aZ0-_:/{}[]"\\ \n\r\t\0\x7f\x85\u2028é币\U0001f600')
 frames = st.builds(

@@ -5,8 +5,8 @@ import redis.crc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.cluster_slots import SlotMap, slot_of
-from schemas.redis_names import RedisNames
+from bookbus.schemas.cluster_slots import SlotMap, slot_of
+from bookbus.schemas.redis_names import RedisNames
 
 ASKED = ("asked", 7000)
 BTC = RedisNames().book("binance", "BTC-USDT").encode()

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.heartbeat import FeederHeartbeat, HeartbeatError, decode_heartbeat, encode_heartbeat, heartbeat_fields
+from bookbus.schemas.heartbeat import (
+    FeederHeartbeat,
+    HeartbeatError,
+    decode_heartbeat,
+    encode_heartbeat,
+    heartbeat_fields,
+)
 
 BEAT = FeederHeartbeat(
     feeder="binance-host-1-abc",

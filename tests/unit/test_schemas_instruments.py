@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.instruments import (
+from bookbus.schemas.instruments import (
     EXACT_DIGITS,
     EXCHANGES,
     OFFLINE_QUOTES,

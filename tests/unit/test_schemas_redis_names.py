@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.redis_names import BookName, RedisNames
+from bookbus.schemas.redis_names import BookName, RedisNames
 
 NAMES = RedisNames()
 parts = st.text("aZ09-_.* \n\0é币", min_size=1)

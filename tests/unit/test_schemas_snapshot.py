@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.snapshot import BookStatus, OrderBookSnapshot, Side
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot, Side
 from tests.support.builders import book
 
 BOOK = book(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.trade import Trade, TradeError, trade_of
+from bookbus.schemas.trade import Trade, TradeError, trade_of
 
 FIELDS = {
     "price": "65000.01",

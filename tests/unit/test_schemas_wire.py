@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import wire
-from schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.schemas import wire
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 
 KEYS = (

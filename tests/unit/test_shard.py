@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeders.shard import Shard, parse_shard
-from feeders.symbol_selection import parse_selection
-from schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
+from bookbus.feeders.shard import Shard, parse_shard
+from bookbus.feeders.symbol_selection import parse_selection
+from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
 
 BASES = [f"{first}{second}" for first in "ABCDEFGHIJ" for second in "KLMNOPQRST"]
 MARKETS = InstrumentRegistry(

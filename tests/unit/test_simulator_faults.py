@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from feeders.simulator.binance_messages import book_text, depth_body, depth_update, wrapped
-from feeders.simulator.connection import encode_frame
-from feeders.simulator.faults import KINDS, Fault, FaultBoard, FaultError
-from feeders.simulator.feed import STEPS_PER_FLUSH, LiveFeed
-from feeders.simulator.frame_faults import FRAME_FAULTS, SILENT_FAULTS
-from feeders.simulator.instruments import instruments
+from bookbus.feeders.simulator.binance_messages import book_text, depth_body, depth_update, wrapped
+from bookbus.feeders.simulator.connection import encode_frame
+from bookbus.feeders.simulator.faults import KINDS, Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.feed import STEPS_PER_FLUSH, LiveFeed
+from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS, SILENT_FAULTS
+from bookbus.feeders.simulator.instruments import instruments
 
 
 class Clock:

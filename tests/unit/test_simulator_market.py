@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feeders.simulator.binance_messages import depth_body
-from feeders.simulator.feed import STEPS_PER_FLUSH, Feed, LiveFeed
-from feeders.simulator.instruments import SimulatedInstrument, decimal_text, instruments
-from feeders.simulator.ladder import RawLevel
-from feeders.simulator.market import Fill, Flush, Market, Quote, merged
-from feeders.simulator.prepared import PreparedFeed
-from feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.binance_messages import depth_body
+from bookbus.feeders.simulator.feed import STEPS_PER_FLUSH, Feed, LiveFeed
+from bookbus.feeders.simulator.instruments import SimulatedInstrument, decimal_text, instruments
+from bookbus.feeders.simulator.ladder import RawLevel
+from bookbus.feeders.simulator.market import Fill, Flush, Market, Quote, merged
+from bookbus.feeders.simulator.prepared import PreparedFeed
+from bookbus.feeders.simulator.truth import BookAt
 
 LEVELS = 120
 SYMBOLS = st.sampled_from(["BTCUSDT", "ETHUSDT", "DOGEUSDT", "AAAZUSDT", "AABZUSDT", "ETHBTC"])

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-import feeders.snapshot_fetcher
-from feeders.errors import WebSocketProtocolError
-from feeders.events import SnapshotNeeded
-from feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError, WeightBudget
-from feeders.snapshot_fetcher import SnapshotFetcher
+import bookbus.feeders.snapshot_fetcher
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import SnapshotNeeded
+from bookbus.feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError, WeightBudget
+from bookbus.feeders.snapshot_fetcher import SnapshotFetcher
 from tests.support.fake_venue import Collected, FakeVenue, updated
 from tests.support.waiting import await_for
 
@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(feeders.snapshot_fetcher, "time", clock)
+    monkeypatch.setattr(bookbus.feeders.snapshot_fetcher, "time", clock)
     return clock
 
 

@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from consumers.direct_provider import BinanceL2WebSocketProvider, UpbitL2WebSocketProvider
-from consumers.mock_provider import MockMarketDataProvider
-from consumers.multi_provider import MultiExchangeProvider
-from consumers.redis_provider import RedisMarketDataProvider
-from consumers.sources import SOURCES, Endpoint, SourceError, SourceSettings, make_provider, open_source
-from schemas.instruments import SymbolError
-from schemas.snapshot import BookStatus
+from bookbus.consumers.direct_provider import BinanceL2WebSocketProvider, UpbitL2WebSocketProvider
+from bookbus.consumers.mock_provider import MockMarketDataProvider
+from bookbus.consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.consumers.sources import SOURCES, Endpoint, SourceError, SourceSettings, make_provider, open_source
+from bookbus.schemas.instruments import SymbolError
+from bookbus.schemas.snapshot import BookStatus
 
 
 def unused_port() -> int:
@@ -115,7 +115,7 @@ def test_an_exchange_that_cannot_be_reached_is_an_error_that_says_why() -> None:
 
 
 def test_without_the_packages_for_exchanges_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "consumers.direct_provider", None)
+    monkeypatch.setitem(sys.modules, "bookbus.consumers.direct_provider", None)
 
     with pytest.raises(SourceError, match=r"pip install 'bookbus\[feeder\]'"):
         make_provider("binance")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from feeders.standstill import LIMIT, StandstillWatch, boot_clock
+from bookbus.feeders.standstill import LIMIT, StandstillWatch, boot_clock
 
 
 class Watched:

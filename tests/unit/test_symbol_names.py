@@ -2,8 +2,8 @@
 
 import pytest
 
-from consumers.bus.symbol_names import SymbolNames
-from schemas.instruments import SymbolError
+from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.schemas.instruments import SymbolError
 
 
 def test_spelling_decides_until_the_bus_says_more() -> None:

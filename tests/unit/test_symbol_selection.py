@@ -2,8 +2,8 @@
 
 import pytest
 
-from feeders.symbol_selection import parse_selection
-from schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry, SymbolError, TradingStatus
+from bookbus.feeders.symbol_selection import parse_selection
+from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry, SymbolError, TradingStatus
 
 
 def _registry(*listed: tuple[str, str, TradingStatus]) -> InstrumentRegistry:

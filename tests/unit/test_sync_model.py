@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feeders import order_book
-from feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
-from feeders.order_book import DepthChange
-from feeders.sync import RangeSync, ReplaceSync
+from bookbus.feeders import order_book
+from bookbus.feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
+from bookbus.feeders.order_book import DepthChange
+from bookbus.feeders.sync import RangeSync, ReplaceSync
 from tests.support.depth import Depth, depth_snapshot, depth_update
 
 NATIVE = "BTCUSDT"

@@ -2,10 +2,10 @@
 
 import hiredis
 
-from feeders.publish_counters import PublisherCounters
-from feeders.trade_queue import TradeQueue
-from schemas.redis_names import RedisNames
-from schemas.trade import Trade
+from bookbus.feeders.publish_counters import PublisherCounters
+from bookbus.feeders.trade_queue import TradeQueue
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade
 
 
 def trades(*ids: int) -> list[Trade]:

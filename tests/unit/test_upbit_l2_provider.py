@@ -1,8 +1,8 @@
 """UpbitL2WebSocketProvider on a fake connection."""
 
-from consumers.direct_provider import UpbitL2WebSocketProvider
-from consumers.market_data_provider import MarketDataProvider
-from schemas.snapshot import BookStatus
+from bookbus.consumers.direct_provider import UpbitL2WebSocketProvider
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.schemas.snapshot import BookStatus
 from tests.support.builders import book
 from tests.support.fake_adapters import FakeUpbitWebSocketAdapter, no_callback
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeders.errors import WebSocketProtocolError
-from feeders.events import BookLost, BookUnchanged, BookUpdated, PrecisionLost, Refused, Topic, TradeHappened
-from feeders.exchanges.upbit_protocol import UpbitProtocol
-from feeders.exchanges.venue import FeedOptions
-from schemas.snapshot import Levels
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.events import BookLost, BookUnchanged, BookUpdated, PrecisionLost, Refused, Topic, TradeHappened
+from bookbus.feeders.exchanges.upbit_protocol import UpbitProtocol
+from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.schemas.snapshot import Levels
 
 BTC, ETH = "KRW-BTC", "KRW-ETH"
 TIME = 1_790_134_742_106

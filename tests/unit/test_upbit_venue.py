@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import typer
 
-from feeders.commands.run import feed_options
-from feeders.events import SnapshotNeeded
-from feeders.exchanges.adapter import adapter_of
-from feeders.exchanges.upbit_ws_adapter import VENUE, UpbitWebSocketAdapter
-from feeders.exchanges.venue import FeedOptions, MetadataError, venue_of
-from feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
-from schemas.instruments import Instrument, InstrumentRegistry
+from bookbus.feeders.commands.run import feed_options
+from bookbus.feeders.events import SnapshotNeeded
+from bookbus.feeders.exchanges.adapter import adapter_of
+from bookbus.feeders.exchanges.upbit_ws_adapter import VENUE, UpbitWebSocketAdapter
+from bookbus.feeders.exchanges.venue import FeedOptions, MetadataError, venue_of
+from bookbus.feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry
 
 TICKS = "/v1/orderbook/instruments"
 

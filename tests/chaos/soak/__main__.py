@@ -15,8 +15,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from feeders.servers.process import LocalRedisError
-from feeders.simulator.process import SimulatorError
+from bookbus.feeders.servers.process import LocalRedisError
+from bookbus.feeders.simulator.process import SimulatorError
 from tests.chaos.soak.run import Soak, SoakError
 from tests.chaos.soak.verdict import failures, table
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from feeders.local_redis import LocalServer
-from schemas.redis_names import RedisNames
+from bookbus.feeders.local_redis import LocalServer
+from bookbus.schemas.redis_names import RedisNames
 from tests.chaos.soak.episodes import Bus
 
 _PAUSE = 2.0

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-from feeders.__main__ import main
+from bookbus.feeders.__main__ import main
 
 
 def _tell(number: int, frame: FrameType | None) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from feeders.simulator.process import SimulatorProcess
-from schemas.instruments import EXCHANGES, guess_instrument
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas.instruments import EXCHANGES, guess_instrument
 from tests.chaos.soak.reader import Report
 from tests.chaos.soak.resources import Sample, sample
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from consumers.redis_provider import RedisMarketDataProvider
-from feeders.simulator.process import SimulatorProcess
-from schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 
 REPORT_INTERVAL = 5.0
 RESTART_INTERVAL = 60.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from schemas import wire
-from schemas.redis_names import RedisNames
-from schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas import wire
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.chaos.soak.episodes import Episode
 
 _RETRY = 0.05
