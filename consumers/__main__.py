@@ -2,14 +2,14 @@
 
 import typer
 
-from bookbus.consumers.analysis.analyze_command import analyze
 from bookbus.consumers.analysis.compare_command import compare
-from bookbus.consumers.monitor.arbitrage import arbitrage
-from bookbus.consumers.monitor.list_command import list_readers
-from bookbus.consumers.monitor.show import show
-from bookbus.consumers.monitor.tail import tail
-from bookbus.consumers.paper.calibrate_command import calibrate
-from bookbus.consumers.paper.run_command import run
+from bookbus.consumers.commands.analyze import analyze
+from bookbus.consumers.commands.arbitrage import arbitrage
+from bookbus.consumers.commands.calibrate import calibrate
+from bookbus.consumers.commands.list import list_readers
+from bookbus.consumers.commands.run import run
+from bookbus.consumers.commands.show import show
+from bookbus.consumers.commands.tail import tail
 
 app = typer.Typer(
     help="Order books from Redis.",

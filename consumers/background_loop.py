@@ -2,7 +2,18 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+
+Clock = Callable[[], float]
+
+
+def elapsed() -> float:
+    """Seconds on a clock that never steps and, where the system has one, goes on while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
 
 logger = logging.getLogger(__name__)
 

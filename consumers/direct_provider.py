@@ -3,29 +3,27 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-from types import MappingProxyType, coroutine
-from typing import ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import ClassVar
 
-from bookbus.consumers.freshness import MAX_AGE, elapsed
+from bookbus.consumers.background_loop import elapsed
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.local.adapter_line import AdapterLine, WebSocketAdapter
-from bookbus.consumers.local.books import LocalBook
 from bookbus.consumers.local.feed_session import Feed, FeedSession
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import ConnectionStatus, Counts, Observation
+from bookbus.feeders.errors import GaveUpError
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from bookbus.feeders.exchanges.adapter import Wiring
-from bookbus.feeders.exchanges.venue import FeedOptions, venue_of
 from bookbus.feeders.metadata import cached_instruments, default_cache_directory
-from bookbus.feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
-from bookbus.feeders.replay import ReplayError, replay
-from bookbus.feeders.standstill import StandstillWatch
-from bookbus.schemas.capture import CaptureError, CaptureFrame
+from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
+from bookbus.feeders.stall_detector import StandstillWatch
+from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
-from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
 
@@ -216,44 +214,6 @@ def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instru
     """What the exchange said of its instruments to a feeder on this machine within the last day; else none."""
     venue = venue_of(exchange)
     return cached_instruments(venue, rest_url or venue.rest_url, default_cache_directory())
-
-
-class TapeFrame(NamedTuple):
-    """One recorded frame: when it was received (seconds since 1970), and the books and trades it brought."""
-
-    time: float
-    events: tuple[OrderBookSnapshot | Trade, ...]
-    exchange: str
-
-
-def read_capture(path: Path, symbols: Iterable[str] = (), depth: int = 20) -> Iterator[TapeFrame]:
-    """Every frame of a recording in the order received; of all symbols unless some are named.
-
-    Raises OSError if it cannot be read, CaptureError if it is no recording, SymbolError for a name.
-    """
-    events: list[OrderBookSnapshot | Trade] = []
-    options = FeedOptions("diff", depth, frozenset({"book", "trades"}))
-    playing = replay(path, lambda book, _: events.append(book), events.append, _hand_over, options, tuple(symbols))
-    before: CaptureFrame | None = None
-    while True:
-        try:
-            frame = playing.send(None)
-        except StopIteration:
-            frame = None
-        except ReplayError as error:
-            raise CaptureError(str(error)) from error
-        if before is not None:
-            yield TapeFrame(before.t, tuple(events), before.venue)
-            events.clear()
-        if frame is None:
-            return
-        before = frame
-
-
-@coroutine
-def _hand_over(frame: CaptureFrame) -> Generator[CaptureFrame, None, None]:
-    """Stop the replay before each frame, until it is asked to go on."""
-    yield frame
 
 
 class _AdapterFeed:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from bookbus.consumers.background_loop import BackgroundThread
 from bookbus.consumers.freshness import MAX_AGE
-from bookbus.consumers.local.books import LocalBook
+from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.local.made_up_market import STEP, MadeUpMarket
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import ConnectionStatus, Counts, Observation

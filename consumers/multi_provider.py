@@ -7,11 +7,11 @@ from dataclasses import replace
 from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.freshness import MAX_AGE
 from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.multi.arbitrage import Opportunity, find_opportunities
 from bookbus.consumers.multi.consolidated_asset import ConsolidatedAsset
-from bookbus.consumers.multi.consolidated_book import ConsolidatedBook
+from bookbus.consumers.multi.consolidation import ConsolidatedBook
 from bookbus.consumers.multi.fees import taker_fees
 from bookbus.consumers.multi.fx import links
-from bookbus.consumers.multi.opportunity import Opportunity, find_opportunities
 from bookbus.consumers.multi.venue import FxSource, Venue
 from bookbus.consumers.reading import ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import (

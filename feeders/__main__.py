@@ -6,13 +6,13 @@ from bookbus.feeders.commands.acl import acl
 from bookbus.feeders.commands.audit import audit
 from bookbus.feeders.commands.demo import demo
 from bookbus.feeders.commands.health import health
+from bookbus.feeders.commands.proxy import proxy
 from bookbus.feeders.commands.record import record
 from bookbus.feeders.commands.redis import redis
 from bookbus.feeders.commands.replay import replay
 from bookbus.feeders.commands.run import run
+from bookbus.feeders.commands.simulate import simulate
 from bookbus.feeders.commands.smoke import smoke
-from bookbus.feeders.simulator.command import simulate
-from bookbus.feeders.simulator.proxy_command import proxy
 
 app = typer.Typer(
     help="Exchange order books onto Redis.",

@@ -7,16 +7,16 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from bookbus.feeders.conflator import Submission
-from bookbus.feeders.events import Topic
+from bookbus.feeders.books.events import Topic
+from bookbus.feeders.bus.connection import RedisConnectionError
+from bookbus.feeders.bus.outbox import Submission
+from bookbus.feeders.bus.publisher import TRADES_CAPACITY, Publisher
 from bookbus.feeders.publish_counters import PublisherCounters
-from bookbus.feeders.publisher import TRADES_CAPACITY, Publisher
-from bookbus.feeders.resp import RedisConnectionError
 from bookbus.feeders.servers.address import parse_address
 from bookbus.feeders.servers.cluster_map import ask_slots
-from bookbus.schemas.bus_url import Place, parse_servers
-from bookbus.schemas.cluster_slots import SlotMap
+from bookbus.schemas.redis_cluster import SlotMap
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import Place, parse_servers
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.url_secrets import masked
 

@@ -19,3 +19,23 @@ class WebSocketTimeoutError(WebSocketError):
 
 class WebSocketProtocolError(WebSocketError):
     """One message makes no sense: skip it, count it, keep the connection."""
+
+
+class GaveUpError(WebSocketError):
+    """The allowed number of failures in a row was reached."""
+
+
+class MetadataError(ValueError):
+    """The exchange's answer about its instruments makes no sense."""
+
+
+class RestError(Exception):
+    """The request brought no answer; it may later."""
+
+
+class RestRefusedError(RestError):
+    """The exchange will not answer this request, now or later."""
+
+
+class RestBlockedError(RestError):
+    """The exchange will not answer any request from here."""

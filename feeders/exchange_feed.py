@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bookbus.feeders.events import Topic
+from bookbus.feeders.books.events import Topic
 from bookbus.feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring, adapter_of
-from bookbus.feeders.exchanges.venue import Venue
 from bookbus.feeders.feed import Feed, FeedCounters
 from bookbus.feeders.line_group import LineGroup
 from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
-from bookbus.feeders.standstill import StandstillWatch
+from bookbus.feeders.stall_detector import StandstillWatch
+from bookbus.feeders.venue import Venue
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.snapshot import OrderBookSnapshot
 

@@ -7,8 +7,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import (
+from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -23,7 +22,8 @@ from bookbus.feeders.events import (
     Topic,
     TradeHappened,
 )
-from bookbus.feeders.exchanges.venue import FeedOptions, Request, VenueProtocol
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.venue import FeedOptions, Request, VenueProtocol
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot

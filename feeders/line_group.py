@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from bookbus.feeders.books.arbitration import LineRace, LineResult
 from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
-from bookbus.feeders.line_race import LineRace, LineResult
 from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
 from bookbus.schemas.heartbeat import LineReport
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bookbus.feeders.exchanges.venue import MetadataError, Venue
-from bookbus.feeders.rest_client import RestClient, RestError
+from bookbus.feeders.errors import MetadataError, RestError
+from bookbus.feeders.rest_client import RestClient
+from bookbus.feeders.venue import Venue
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
 
 logger = logging.getLogger(__name__)

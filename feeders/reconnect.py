@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
 from bookbus.feeders.errors import (
+    GaveUpError,
     WebSocketConnectionError,
     WebSocketError,
     WebSocketTimeoutError,
@@ -72,10 +73,6 @@ class Line(Protocol):
 
 
 LineT = TypeVar("LineT", bound=Line)
-
-
-class GaveUpError(WebSocketError):
-    """The allowed number of failures in a row was reached."""
 
 
 @dataclass(slots=True, eq=False)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bookbus.feeders.books.events import SnapshotNeeded, Topic
 from bookbus.feeders.capture_file import CaptureFile
-from bookbus.feeders.events import SnapshotNeeded, Topic
-from bookbus.feeders.exchanges.venue import FeedOptions, venue_of
 from bookbus.feeders.feed import Feed, FeedCounters
+from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.capture import CaptureFrame
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry

@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+from bookbus.feeders.books.events import Topic
+from bookbus.feeders.bus.heartbeat import refuse_mixed_prefix
+from bookbus.feeders.bus.outbox import Submission
 from bookbus.feeders.cluster_publisher import publisher_of
-from bookbus.feeders.conflator import Submission
-from bookbus.feeders.events import Topic
-from bookbus.feeders.exchanges.venue import FeedOptions
-from bookbus.feeders.heartbeat import refuse_mixed_prefix
 from bookbus.feeders.replay import Pace, ReplayResult, replay
 from bookbus.feeders.servers.control_client import control_client
 from bookbus.feeders.settings import unique_feeder_id
+from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.capture import CaptureFrame
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot

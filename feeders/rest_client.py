@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 
+from bookbus.feeders.errors import RestBlockedError, RestError, RestRefusedError
 from bookbus.schemas.url_secrets import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
@@ -15,18 +16,6 @@ logger = logging.getLogger(__name__)
 _COUNT = re.compile(r"[0-9]{1,9}")
 _BODY_IN_ERROR = 200
 """Characters of an answer shown in an error."""
-
-
-class RestError(Exception):
-    """The request brought no answer; it may later."""
-
-
-class RestRefusedError(RestError):
-    """The exchange will not answer this request, now or later."""
-
-
-class RestBlockedError(RestError):
-    """The exchange will not answer any request from here."""
 
 
 class WeightBudget:

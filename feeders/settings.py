@@ -1,17 +1,15 @@
 """What a feeder is told to do."""
 
-import ipaddress
 import os
 import secrets
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from bookbus.feeders.exchange_feed import ConnectionSettings
-from bookbus.feeders.exchanges.venue import FeedOptions
 from bookbus.feeders.metadata import default_cache_directory
 from bookbus.feeders.symbol_selection import SymbolSelection
+from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
 
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
@@ -44,17 +42,3 @@ class FeederSettings:
 def unique_feeder_id(exchange: str, name: str | None) -> str:
     """An id that no other run of a feeder has, also where two are given the same name."""
     return f"{name or f'{exchange}-{socket.gethostname()}-{os.getpid()}'}-{secrets.token_hex(3)}"
-
-
-def is_made_up(endpoint: str) -> bool:
-    """Whether books from here are simulated or recorded: the source is a file or a host on this machine."""
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("ws", "wss"):
-        return True
-    host = parts.hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.redis_server import private_server
 from bookbus.feeders.simulator.process import SimulatorProcess
 
 Source = Literal["redis", "binance", "upbit", "multi"]

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import SnapshotNeeded
-from bookbus.feeders.exchanges.venue import Venue
+from bookbus.feeders.books.events import SnapshotNeeded
+from bookbus.feeders.errors import RestBlockedError, RestError, RestRefusedError, WebSocketProtocolError
 from bookbus.feeders.feed import Feed
-from bookbus.feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError
+from bookbus.feeders.rest_client import RestClient
+from bookbus.feeders.venue import Venue
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import hiredis
 
+from bookbus.feeders.bus.connection import pack_argument, pack_command
 from bookbus.feeders.publish_counters import PublisherCounters
-from bookbus.feeders.resp import pack_argument, pack_command
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade
 

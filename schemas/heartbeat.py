@@ -4,6 +4,13 @@ from typing import Literal
 
 import msgspec
 
+HEARTBEAT_TTL = 5
+
+
+CLIENT_NAME_HEAD = "bookbus:"
+"""What the names of readers' connections begin with, the id behind it."""
+
+
 FeedState = Literal["syncing", "live", "suspect", "closed"]
 
 HEARTBEAT_INTERVAL = 1.0

@@ -7,7 +7,7 @@ import pytest
 import redis
 from hypothesis import settings
 
-from bookbus.feeders.local_redis import LocalServer, private_server
+from bookbus.feeders.redis_server import LocalServer, private_server
 
 pytest.register_assert_rewrite("tests.support.publish_script_rules")
 

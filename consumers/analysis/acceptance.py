@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from bookbus.consumers.analysis.fill_event_file import RunFiles
+from bookbus.consumers.analysis.run_files import RunFiles
 from bookbus.consumers.analysis.statistics import ages, relative_spread, volumes_by_market
 from bookbus.consumers.paper.kpi import Kpi
 from bookbus.schemas.snapshot import Side

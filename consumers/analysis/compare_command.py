@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from bookbus.consumers.analysis.analyze_command import read_or_fail, session_of, show, write_or_fail
 from bookbus.consumers.analysis.report import COMPARISON_NOTE, comparison_page
 from bookbus.consumers.analysis.tables import difference_table, run_table, side_table
-from bookbus.consumers.monitor.options import fail
+from bookbus.consumers.commands.analyze import read_or_fail, session_of, show, write_or_fail
+from bookbus.consumers.commands.options import fail
 
 EXAMPLES = """
 How the fills of several paper runs differ: the same figures beside each other, and tests against the first run.

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from bookbus.consumers.analysis.fill_event_file import RunFiles
+from bookbus.consumers.analysis.run_files import RunFiles
 from bookbus.consumers.analysis.statistics import Market
-from bookbus.consumers.paper.fill_model import FillReason
+from bookbus.consumers.paper.fills.model import FillReason
 from bookbus.consumers.paper.settings import PASSIVE_MODELS
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bookbus.consumers.analysis.drawing import GREY, bins, legend_below, log_axis, log_bins, picture, say, time_axis
-from bookbus.consumers.analysis.fill_event_file import RunFiles
 from bookbus.consumers.analysis.mids import seen_mids
 from bookbus.consumers.analysis.profit import profit_curve
+from bookbus.consumers.analysis.run_files import RunFiles
 from bookbus.consumers.analysis.statistics import SIDES, Market, ages, by_zone, measured, percentile
-from bookbus.consumers.paper.fill_events import FillEvent
+from bookbus.consumers.paper.records import FillEvent
 from bookbus.schemas.snapshot import Side
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from collections import defaultdict, deque
 from typing import NamedTuple
 
-from bookbus.consumers.analysis.fill_event_file import RunFiles
 from bookbus.consumers.analysis.mids import seen_mids
+from bookbus.consumers.analysis.run_files import RunFiles
 
 
 class Profit(NamedTuple):

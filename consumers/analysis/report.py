@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from bookbus.consumers.analysis import plots, tables
 from bookbus.consumers.analysis.acceptance import Row, passed
 from bookbus.consumers.analysis.comparison import PERMUTATIONS
-from bookbus.consumers.analysis.fill_event_file import RunFiles
 from bookbus.consumers.analysis.page import banner, number, page, picture, section, table
 from bookbus.consumers.analysis.profit import profit_curve
+from bookbus.consumers.analysis.run_files import RunFiles
 from bookbus.consumers.analysis.statistics import MEASURES, SIDES, measured
 
 COMPARISON_NOTE = (

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from bookbus.consumers.analysis.fill_event_file import RunFiles
-from bookbus.consumers.paper.calibration_statistics import Outcome, interval, share
-from bookbus.consumers.paper.fill_events import DecisionEvent, FillEvent
-from bookbus.consumers.paper.fill_model import FillReason
+from bookbus.consumers.analysis.run_files import RunFiles
+from bookbus.consumers.paper.calibration.statistics import Outcome, interval, share
+from bookbus.consumers.paper.fills.model import FillReason
+from bookbus.consumers.paper.records import DecisionEvent, FillEvent
 from bookbus.schemas.snapshot import Side
 
 SIDES: tuple[Side, ...] = ("buy", "sell")

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from bookbus.consumers.analysis.acceptance import Row
 from bookbus.consumers.analysis.comparison import Difference, compare_samples
-from bookbus.consumers.analysis.fill_event_file import RunFiles
 from bookbus.consumers.analysis.page import Table, number
+from bookbus.consumers.analysis.run_files import RunFiles
 from bookbus.consumers.analysis.statistics import (
     MEASURES,
     SIDES,

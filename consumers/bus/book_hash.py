@@ -4,7 +4,7 @@ from typing import Any
 
 from bookbus.consumers.bus.book_cursor import Entry
 from bookbus.consumers.bus.books import BusBook
-from bookbus.consumers.freshness import ServerClock
+from bookbus.consumers.bus.liveness import ServerClock
 from bookbus.schemas import wire
 
 HASH_FIELDS = ("book", "confirmed_us", "published_us")

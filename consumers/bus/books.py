@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from bookbus.consumers.bus.book_cursor import BookCursor, Entry
-from bookbus.consumers.freshness import FeederLife, ServerClock
+from bookbus.consumers.bus.liveness import FeederLife, ServerClock
 from bookbus.consumers.reading import Counts, Observation
 from bookbus.schemas import wire
 from bookbus.schemas.redis_names import RedisNames

@@ -11,7 +11,7 @@ from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from bookbus.schemas.bus_url import BusServers, no_primary, parse_servers
+from bookbus.schemas.redis_url import BusServers, no_primary, parse_servers
 
 CONTROL_ERRORS = (redis.RedisError, RedisClusterException, OSError)
 """What such a client raises when the servers fail it."""

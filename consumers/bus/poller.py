@@ -8,14 +8,14 @@ from typing import Any
 import hiredis
 import msgspec
 
+from bookbus.consumers.background_loop import elapsed
 from bookbus.consumers.bus.address import BusConnectionError, foreign, refused
 from bookbus.consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
 from bookbus.consumers.bus.books import BusBook, BusTable
-from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.bus.connection import BusLink, Command
+from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.consumers.bus.servers import BusServers
-from bookbus.consumers.bus.stream import Command
 from bookbus.consumers.bus.symbol_names import SymbolNames
-from bookbus.consumers.freshness import FEEDER_LIMIT, elapsed
 from bookbus.consumers.reading import Observation
 from bookbus.schemas.wire import WireError
 

@@ -7,11 +7,11 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
+from bookbus.consumers.background_loop import elapsed
 from bookbus.consumers.bus.address import BusAddress, BusConnectionError, foreign
+from bookbus.consumers.bus.connection import BusLink
 from bookbus.consumers.bus.control_client import sentinels_of
-from bookbus.consumers.bus.link import BusLink
-from bookbus.consumers.freshness import elapsed
-from bookbus.schemas.bus_url import Place, parse_servers
+from bookbus.schemas.redis_url import Place, parse_servers
 from bookbus.schemas.url_secrets import masked, redacted, secrets_of
 
 _LIMIT = 0.5

@@ -10,7 +10,8 @@ import hiredis
 
 from bookbus.consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
 from bookbus.consumers.bus.books import BusBook, BusTable
-from bookbus.consumers.bus.stream import BusStream, Command, Gets, OnChange, SessionLostError
+from bookbus.consumers.bus.connection import Command
+from bookbus.consumers.bus.stream import BusStream, Gets, OnChange, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas import wire
 

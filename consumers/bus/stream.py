@@ -7,11 +7,10 @@ from typing import Any
 import hiredis
 
 from bookbus.consumers.bus.books import BusBook, BusTable
-from bookbus.consumers.freshness import FEEDER_LIMIT
+from bookbus.consumers.bus.connection import Command
+from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.schemas import wire
 from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
-
-Command = tuple[bytes | str | int, ...]
 
 Gets = Callable[[], Any]
 """The next reply as `hiredis.Reader.gets` gives it: False when there is none."""

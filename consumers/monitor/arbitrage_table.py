@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bookbus.consumers.multi.opportunity import ASSUMPTION, Opportunity
+from bookbus.consumers.multi.arbitrage import ASSUMPTION, Opportunity
 
 
 def table_of(found: Sequence[Opportunity], quote: str) -> RenderableType:

@@ -5,8 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
-from bookbus.consumers.bus.consumer_heartbeat import CLIENT_NAME_HEAD
-from bookbus.consumers.bus.registry import Client, Record, Registry
+from bookbus.consumers.bus.readers import Client, Record, Registry
+from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD
 
 SILENT_LIMIT = 3
 """A reader of ours asks the server something each second; after so many without, it does not run."""

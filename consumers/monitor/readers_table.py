@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bookbus.consumers.monitor.options import milliseconds
+from bookbus.consumers.commands.options import milliseconds
 from bookbus.consumers.monitor.readers import Reader, ReaderState
 
 _STYLES = {ReaderState.OK: "green", ReaderState.UNKNOWN: "yellow", ReaderState.SLOW: "bold red"}

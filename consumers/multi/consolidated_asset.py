@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from bookbus.consumers.multi.consolidated_book import ConsolidatedBook, consolidate
+from bookbus.consumers.multi.consolidation import ConsolidatedBook, consolidate
 from bookbus.consumers.multi.venue import FxReading, FxSource, Venue, VenueReading
 from bookbus.consumers.reading import Observation
 from bookbus.schemas.instruments import Instrument

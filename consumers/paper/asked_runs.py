@@ -9,8 +9,8 @@ from pathlib import Path
 
 import typer
 
+from bookbus.consumers.commands.options import ended_by_signal
 from bookbus.consumers.market_data_provider import MarketDataProvider
-from bookbus.consumers.monitor.options import ended_by_signal
 from bookbus.consumers.multi_provider import MultiExchangeProvider
 from bookbus.consumers.paper import run_options
 from bookbus.consumers.paper.grid import grid as combinations

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from bookbus.consumers.paper.calibration_table import CalibrationTable
-from bookbus.consumers.paper.fill_model import (
+from bookbus.consumers.paper.calibration.table import CalibrationTable
+from bookbus.consumers.paper.fills.model import (
     Fill,
     FillModel,
     FillReason,
@@ -17,7 +17,7 @@ from bookbus.consumers.paper.fill_model import (
     opposite,
     slippage_bps,
 )
-from bookbus.consumers.paper.queue_fill import QueueFill
+from bookbus.consumers.paper.fills.queue import QueueFill
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 CalibratedMode = Literal["sampled", "expected"]

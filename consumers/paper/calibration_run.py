@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bookbus.consumers.paper.calibration_statistics import Outcome
-from bookbus.consumers.paper.calibration_tape import Tape, TapeSurvey
+from bookbus.consumers.paper.calibration.statistics import Outcome, ZoneOutcomes
+from bookbus.consumers.paper.calibration.tape import Tape, TapeSurvey
 from bookbus.consumers.paper.calibration_trial import Trial, TrialSettings, begin
 from bookbus.consumers.paper.calibration_zones import NamedZone
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -17,14 +17,6 @@ _LATEST_START = 0.1
 
 _SLOT = 2 + _LATEST_START
 """Horizons from one placement to the next: entry and exit are over before the next one of the zone begins."""
-
-
-@dataclass(slots=True)
-class ZoneOutcomes:
-    """What became of one zone's trials."""
-
-    buy: list[Outcome] = field(default_factory=list)
-    sell: list[Outcome] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from bookbus.consumers.paper.calibration_run import ZoneOutcomes
-from bookbus.consumers.paper.calibration_statistics import brier, log_loss
-from bookbus.consumers.paper.calibration_table import Score, Zone
+from bookbus.consumers.paper.calibration.statistics import ZoneOutcomes, brier, log_loss
+from bookbus.consumers.paper.calibration.table import Score, Zone
 from bookbus.schemas.snapshot import Side
 
 

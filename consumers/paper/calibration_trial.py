@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from bookbus.consumers.paper.fill_model import FillReason, Order, TapeEvent
+from bookbus.consumers.paper.fills.model import FillReason, Order, TapeEvent
+from bookbus.consumers.paper.fills.queue import QueuedOrder, QueueFill
 from bookbus.consumers.paper.order_rules import entry_price, take_profit_price
-from bookbus.consumers.paper.queue_fill import QueuedOrder, QueueFill
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 

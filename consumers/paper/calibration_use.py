@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bookbus.consumers.paper.calibration_table import CalibrationError, CalibrationTable, load_table
-from bookbus.consumers.paper.queue_fill import QueueFill
+from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable, load_table
+from bookbus.consumers.paper.fills.queue import QueueFill
 from bookbus.consumers.paper.settings import PASSIVE_MODELS, RunSettings
 
 

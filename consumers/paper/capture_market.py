@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from bookbus.consumers.direct_provider import TapeFrame
+from bookbus.consumers.captures import TapeFrame
 from bookbus.consumers.freshness import judge
-from bookbus.consumers.local.books import LocalBook
+from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.multi.fees import taker_fees
-from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.consumers.paper.market import Health, VenueQuote, judged
 from bookbus.schemas.instruments import InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bookbus.consumers.direct_provider import TapeFrame, read_capture
-from bookbus.consumers.paper.calibration_tape import capture_info
+from bookbus.consumers.captures import TapeFrame, read_capture
+from bookbus.consumers.paper.calibration.tape import capture_info
 from bookbus.consumers.paper.calibration_use import Calibration, calibration_of
 from bookbus.consumers.paper.capture_market import CaptureMarket
 from bookbus.consumers.paper.kpi import Kpi

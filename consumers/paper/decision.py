@@ -3,21 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from bookbus.consumers.paper.calibration_table import Expectation
+from bookbus.consumers.paper.broker import Entry, RunContext, waiting_cost
+from bookbus.consumers.paper.calibration.table import Expectation
 from bookbus.consumers.paper.entry_zones import Target
-from bookbus.consumers.paper.fill_model import Order
+from bookbus.consumers.paper.fills.model import Order
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.open_trade import OpenTrade
 from bookbus.consumers.paper.order_rules import Refusal, entry_price, fit_order
-from bookbus.consumers.paper.run_context import RunContext
 from bookbus.schemas.instruments import Instrument
-
-
-class Entry(NamedTuple):
-    """An order, and the book it was decided on."""
-
-    quote: VenueQuote
-    order: Order
 
 
 class Skip(NamedTuple):
@@ -64,12 +57,6 @@ def best_to_sell(quotes: Sequence[VenueQuote], holders: Mapping[str, bool]) -> V
         if not quote.obstacle and quote.book is not None and holders[quote.exchange]
     ]
     return max(tradable, key=lambda one: one[0] * (1 - one[1].fee_bps / 1e4), default=(0.0, None))[1]
-
-
-def waiting_cost(entry: Entry) -> float:
-    """Cash that the whole order needs."""
-    price = entry.order.price or 0.0
-    return entry.order.quantity * price * (1 + entry.quote.fee_bps / 1e4)
 
 
 def _no_book(quotes: Sequence[VenueQuote]) -> Skip:

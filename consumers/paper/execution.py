@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bookbus.consumers.paper.advanced_fill import AdvancedFill
-from bookbus.consumers.paper.book_walk import BookWalk
 from bookbus.consumers.paper.calibrated_fill import CalibratedFill
-from bookbus.consumers.paper.calibration_table import CalibrationTable
-from bookbus.consumers.paper.fill_model import Fill, FillModel, FillReason, Order, TapeEvent, nothing
-from bookbus.consumers.paper.queue_fill import Clock, QueueFill
+from bookbus.consumers.paper.calibration.table import CalibrationTable
+from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, Order, TapeEvent, nothing
+from bookbus.consumers.paper.fills.queue import Clock, QueueFill
+from bookbus.consumers.paper.fills.taker import BookWalk
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.consumers.paper.simple_fill import SimpleFill
 from bookbus.schemas.snapshot import OrderBookSnapshot

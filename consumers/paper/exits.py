@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+from bookbus.consumers.paper.broker import RunContext
 from bookbus.consumers.paper.decision import best_to_sell
-from bookbus.consumers.paper.fill_events import ExitReason
-from bookbus.consumers.paper.fill_model import Order
+from bookbus.consumers.paper.fills.model import Order
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.open_trade import OpenTrade
 from bookbus.consumers.paper.order_rules import Refusal, fit_order
-from bookbus.consumers.paper.run_context import RunContext
+from bookbus.consumers.paper.records import ExitReason
 from bookbus.schemas.instruments import Instrument
 
 TOO_SMALL = frozenset({"below_step", "below_minimum_notional"})

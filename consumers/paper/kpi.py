@@ -4,9 +4,9 @@ import math
 
 import msgspec
 
-from bookbus.consumers.paper.fill_events import utc
+from bookbus.consumers.paper.broker import RunContext
 from bookbus.consumers.paper.market import Market
-from bookbus.consumers.paper.run_context import RunContext
+from bookbus.consumers.paper.records import utc
 from bookbus.consumers.paper.run_record import Ages, ages_of, brier
 from bookbus.consumers.paper.settings import RunSettings
 

@@ -9,7 +9,7 @@ from bookbus.consumers.bus.trade_tail import TradeSource, TradeTail
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.fees import taker_fees
 from bookbus.consumers.multi_provider import MultiExchangeProvider
-from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.consumers.paper.tape_merger import DELAY, TapeMerger
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bookbus.consumers.paper.fill_events import HORIZONS
+from bookbus.consumers.paper.records import HORIZONS
 from bookbus.schemas.snapshot import Side
 
 MidOf = Callable[[str, str], float | None]

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
-from bookbus.consumers.paper.calibration_table import Expectation
+from bookbus.consumers.paper.account import exact
+from bookbus.consumers.paper.calibration.table import Expectation
 from bookbus.consumers.paper.entry_zones import Target
 from bookbus.consumers.paper.execution import WaitingOrder
-from bookbus.consumers.paper.fill_events import ExitReason
-from bookbus.consumers.paper.fill_model import Fill, Order
+from bookbus.consumers.paper.fills.model import Fill, Order
 from bookbus.consumers.paper.market import VenueQuote
-from bookbus.consumers.paper.portfolio import exact
+from bookbus.consumers.paper.records import ExitReason
 
 ROUNDING = Fraction(1, 10**12)
 """Share by which a fill in parts may differ from the whole."""

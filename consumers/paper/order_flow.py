@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from bookbus.consumers.paper.decision import Entry, waiting_cost
-from bookbus.consumers.paper.fill_model import Fill, TapeEvent
+from bookbus.consumers.paper.broker import Entry, RunContext, waiting_cost
+from bookbus.consumers.paper.fills.model import Fill, TapeEvent
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.open_trade import OpenTrade, SentOrder
-from bookbus.consumers.paper.run_context import RunContext
 
 _CANCEL_LIMIT = 1.0
 """Seconds after which a cancelled order is done even if its market shows nothing any more."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from bookbus.consumers.paper.fill_model import Order
+from bookbus.consumers.paper.fills.model import Order
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from bookbus.consumers.monitor.arbitrage import parse_fees
+from bookbus.consumers.commands.arbitrage import parse_fees
 from bookbus.consumers.paper.entry_zones import EntryMode, EntrySettings
 from bookbus.consumers.paper.settings import DEFAULT_DURATION, PASSIVE_MODELS, SMOKE_DURATION, RunSettings
 from bookbus.consumers.sources import SOURCES, Endpoint, SourceSettings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from bookbus.consumers.freshness import elapsed
+from bookbus.consumers.background_loop import elapsed
 from bookbus.consumers.paper.calibration_use import calibration_of
 from bookbus.consumers.paper.kpi import Kpi
 from bookbus.consumers.paper.market import Market

@@ -11,20 +11,20 @@ from types import MappingProxyType
 import msgspec
 from msgspec.structs import replace
 
+from bookbus.consumers.paper.account import Portfolio
+from bookbus.consumers.paper.broker import RunContext
 from bookbus.consumers.paper.calibration_use import Calibration, misfits
-from bookbus.consumers.paper.desk import Desk
 from bookbus.consumers.paper.entry_zones import EntryChooser
 from bookbus.consumers.paper.execution import make_execution
-from bookbus.consumers.paper.fill_events import EventFiles
-from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.fills.model import TapeEvent
+from bookbus.consumers.paper.fills.queue import Clock
 from bookbus.consumers.paper.kpi import Kpi, make_kpi
 from bookbus.consumers.paper.market import Market, VenueQuote
-from bookbus.consumers.paper.portfolio import Portfolio
-from bookbus.consumers.paper.queue_fill import Clock
+from bookbus.consumers.paper.records import EventFiles
 from bookbus.consumers.paper.risk import RiskGuard
-from bookbus.consumers.paper.run_context import RunContext
 from bookbus.consumers.paper.run_record import Gap
 from bookbus.consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.trader import Desk
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot
 

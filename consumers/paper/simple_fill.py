@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bookbus.consumers.paper.fill_model import Fill, Order, TapeEvent, nothing, obstacle, opposite, taken
+from bookbus.consumers.paper.fills.model import Fill, Order, TapeEvent, nothing, obstacle, opposite, taken
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from bookbus.consumers.paper.fill_model import TapeEvent
-from bookbus.consumers.paper.queue_fill import time_of
+from bookbus.consumers.paper.fills.model import TapeEvent
+from bookbus.consumers.paper.fills.queue import time_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from bookbus.feeders.audit.comparison import UNMATCHED, compare
 from bookbus.feeders.audit.ledger import AuditLedger, AuditTurns
 from bookbus.feeders.audit.price_watch import PriceWatch
-from bookbus.feeders.book_record import BookRecord
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import SnapshotNeeded
+from bookbus.feeders.books.events import SnapshotNeeded
+from bookbus.feeders.books.history import BookRecord
+from bookbus.feeders.books.order_book import DepthSnapshot
+from bookbus.feeders.errors import RestBlockedError, RestError, WebSocketProtocolError
 from bookbus.feeders.exchange_feed import ExchangeFeed
-from bookbus.feeders.exchanges.venue import FeedOptions, VenueAudit
-from bookbus.feeders.rest_client import RestBlockedError, RestError
-from bookbus.feeders.sync import DepthSnapshot
+from bookbus.feeders.venue import FeedOptions, VenueAudit
 from bookbus.schemas.heartbeat import SymbolAudit
 from bookbus.schemas.snapshot import OrderBookSnapshot
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from bookbus.feeders.book_record import Quantities, RecordedBook
-from bookbus.feeders.order_book import DepthChange
-from bookbus.feeders.sync import DepthSnapshot
+from bookbus.feeders.books.history import Quantities, RecordedBook
+from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot
 from bookbus.schemas.heartbeat import SymbolAudit
 
 UNMATCHED = SymbolAudit(unmatched=1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from bookbus.feeders.exchanges.venue import BestPrices
+from bookbus.feeders.venue import BestPrices
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bookbus.feeders.commands.options import fail, run_until_signal
 from bookbus.feeders.demo import DEMO_SYMBOLS, Demo, DemoError, Reader, Verdict
-from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.redis_server import private_server
 from bookbus.feeders.servers.process import LocalRedisError
 
 EXAMPLES = """

@@ -11,9 +11,9 @@ from bookbus.feeders.commands.options import LogLevel, Symbols, fail, run_until_
 from bookbus.feeders.commands.run import choose_venue, feed_options, open_markets
 from bookbus.feeders.exchange_feed import ExchangeFeed
 from bookbus.feeders.exchanges.adapter import Wiring
-from bookbus.feeders.exchanges.venue import Venue
-from bookbus.feeders.recorder import Recorder
+from bookbus.feeders.recording import Recorder
 from bookbus.feeders.settings import FeederSettings
+from bookbus.feeders.venue import Venue
 
 logger = logging.getLogger(__name__)
 

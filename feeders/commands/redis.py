@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from bookbus.feeders.commands.options import fail
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.servers.process import LocalRedisError
 from bookbus.feeders.servers.shared import SHARED_PORT, start_shared, stop_shared
 

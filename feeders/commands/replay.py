@@ -19,11 +19,11 @@ from bookbus.feeders.commands.options import (
     start_logging,
 )
 from bookbus.feeders.commands.run import feed_options
-from bookbus.feeders.exchanges.venue import FeedOptions
-from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.redis_server import private_server
 from bookbus.feeders.replay import ReplayError, ReplayResult
 from bookbus.feeders.replay_feeder import ReplayFeeder
 from bookbus.feeders.servers.process import LocalRedisError
+from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import RedisNames
 
 logger = logging.getLogger(__name__)

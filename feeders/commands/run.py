@@ -12,6 +12,8 @@ from typing import Annotated, get_args
 
 import typer
 
+from bookbus.feeders.books.events import Topic
+from bookbus.feeders.bus.heartbeat import PrefixTakenError, refuse_mixed_prefix
 from bookbus.feeders.commands.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
@@ -25,16 +27,14 @@ from bookbus.feeders.commands.options import (
     select_symbols,
     start_logging,
 )
-from bookbus.feeders.events import Topic
+from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchange_feed import ConnectionSettings
-from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, Venue, venue_of
 from bookbus.feeders.feeder import Feeder
-from bookbus.feeders.heartbeat import PrefixTakenError, refuse_mixed_prefix
 from bookbus.feeders.markets import Markets
 from bookbus.feeders.metadata import MetadataSource
-from bookbus.feeders.recorder import Recorder
-from bookbus.feeders.rest_client import RestError
+from bookbus.feeders.recording import Recorder
 from bookbus.feeders.settings import FeederSettings
+from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.url_secrets import masked

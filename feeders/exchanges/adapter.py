@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import ClassVar, Self
 
+from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from bookbus.feeders.errors import WebSocketTimeoutError
-from bookbus.feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
-from bookbus.feeders.exchanges.venue import FeedOptions, Venue, adapter_module
 from bookbus.feeders.feed import CLOSED_BY_US, Feed, OnTrade, SnapshotSource
-from bookbus.feeders.line_race import LineRace
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.snapshot_fetcher import SnapshotFetcher
-from bookbus.feeders.standstill import StandstillWatch
+from bookbus.feeders.stall_detector import StandstillWatch
+from bookbus.feeders.venue import FeedOptions, Venue, adapter_module
 from bookbus.feeders.websocket_client import BaseWebSocketClient
 from bookbus.schemas.instruments import InstrumentRegistry
 from bookbus.schemas.snapshot import OrderBookSnapshot

@@ -7,9 +7,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from bookbus.feeders.book_record import BookRecord
+from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Event, PrecisionLost, Refused, Topic, TradeHappened
+from bookbus.feeders.books.history import BookRecord
+from bookbus.feeders.books.synchronizer import NOTHING, BookSync, RangeSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import Acknowledged, ClosingSoon, Event, PrecisionLost, Refused, Topic, TradeHappened
 from bookbus.feeders.exchanges.binance_messages import (
     Complaint,
     Diff,
@@ -24,9 +26,7 @@ from bookbus.feeders.exchanges.binance_messages import (
     decode_trade,
     stream_name,
 )
-from bookbus.feeders.exchanges.venue import FeedOptions, Request, require_symbol
-from bookbus.feeders.line_race import LineRace
-from bookbus.feeders.sync import NOTHING, BookSync, RangeSync, ReplaceSync
+from bookbus.feeders.venue import FeedOptions, Request, require_symbol
 from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
 
 MAX_SUBSCRIBE_BYTES = 4_000

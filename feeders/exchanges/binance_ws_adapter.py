@@ -5,13 +5,14 @@ from typing import Any
 
 import msgspec
 
-from bookbus.feeders.events import SnapshotNeeded, Topic
+from bookbus.feeders.books.events import SnapshotNeeded, Topic
+from bookbus.feeders.books.order_book import DepthSnapshot
+from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.exchanges.binance_messages import decode_answer
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
-from bookbus.feeders.exchanges.venue import BestPrices, FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
-from bookbus.feeders.rest_client import RestClient, RestError, WeightBudget
-from bookbus.feeders.sync import DepthSnapshot
+from bookbus.feeders.rest_client import RestClient, WeightBudget
+from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]

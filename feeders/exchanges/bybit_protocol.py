@@ -6,22 +6,17 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import (
+from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.events import (
     Acknowledged,
-    BookLost,
-    BookUnchanged,
-    BookUpdated,
     Event,
     Refused,
-    ResubscribeNeeded,
     Topic,
     TradeHappened,
 )
-from bookbus.feeders.exchanges.venue import FeedOptions, Request, require_symbol
-from bookbus.feeders.line_race import LineRace
-from bookbus.feeders.order_book import OrderBook
-from bookbus.feeders.sync import NOTHING
+from bookbus.feeders.books.synchronizer import NOTHING, CounterSync
+from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.venue import FeedOptions, Request, require_symbol
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
 
 DEPTHS = (50, 200, 1000)
@@ -29,13 +24,9 @@ TOPICS: tuple[Topic, ...] = ("book", "trades")
 MAX_ARGUMENTS = 10
 """Topics a request may name on spot."""
 
-_MORE_THAN_ALL = DEPTHS[-1] + 1
-"""The exchange says of every level when it leaves the stream's depth: what is there is all that is meant."""
 
 MAX_FRAME_BYTES = 1 << 20
 _OUR_REQUEST = re.compile(r"[0-9]{1,18}")
-RESTARTED = 1
-"""The `u` of the snapshot that a restarted service sends."""
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
 TradeId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -89,92 +80,6 @@ def _decode(decoder: "msgspec.json.Decoder[MessageT]", frame: bytes) -> MessageT
 _envelope = msgspec.json.Decoder(_Envelope)
 _book_message = msgspec.json.Decoder(_BookMessage, strict=False)
 _trade_message = msgspec.json.Decoder(_TradeMessage, strict=False)
-
-
-class CounterSync:
-    """A snapshot in band at any time, then changes numbered without a hole (Bybit v5, orderbook stream).
-
-    With several lines, what one skipped another brings; only when every working line is past a hole is it lost.
-    """
-
-    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
-        self._native = native
-        self._book = OrderBook(depth)
-        self._lines = lines
-        self._id: int | None = None
-        self._past: set[int] = set()
-        self._started: set[int] = set()
-        """Lines whose first snapshot came, since the start or the last loss."""
-
-    @property
-    def update_id(self) -> int | None:
-        """The id the book is at; None while there is none to trust."""
-        return self._id
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether a later change came already, and the next one may still come by another line."""
-        return bool(self._past)
-
-    def receive_snapshot(self, changes: _Changes, exchange_us: int, line: int) -> Sequence[Event]:
-        """The whole book. The first one of a further line may be older than the book already is."""
-        known = self._id
-        if known is not None and line not in self._started and RESTARTED < changes.update_id <= known:
-            self._started.add(line)
-            return NOTHING
-        self._started.add(line)
-        fell = known is not None and changes.update_id < known
-        lost = [BookLost(self._native, f"update ids fell to {changes.update_id}")] if fell else []
-        before = self._tops()
-        self._book.replace(changes.bids, changes.asks, _MORE_THAN_ALL)
-        self._id = changes.update_id
-        self._past.clear()
-        # Readers take lower ids only of a book that was lost before.
-        return [*lost, *self._tell(exchange_us, changed=known is None or fell or before != self._tops())]
-
-    def receive_changes(self, changes: _Changes, exchange_us: int, line: int) -> Sequence[Event]:
-        """Apply, ignore, leave to another line, or lose the book."""
-        known = self._id
-        if known is None or changes.update_id <= known:
-            return NOTHING  # the snapshot is on its way, or another line was faster
-        if changes.update_id > known + 1:
-            self._past.add(line)
-            if not self._lines <= self._past:
-                return NOTHING
-            return self._lose(f"expected update {known + 1}, received {changes.update_id}")
-        touched = self._book.apply(changes.bids, changes.asks)
-        self._id = changes.update_id
-        self._past.clear()
-        return self._tell(exchange_us, changed=touched)
-
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
-        """Without another line nothing more is known; nor if all others are past what this one would have brought."""
-        self._started.discard(line)
-        self._past.discard(line)
-        if self._lines and not (self._past and self._lines <= self._past):
-            return NOTHING
-        lost = self._lose(reason)
-        return lost if self._lines else lost[:1]
-
-    def _tell(self, exchange_us: int, *, changed: bool) -> Sequence[Event]:
-        if self._book.crossed:
-            return self._lose("bids and asks cross")
-        update_id = self._id or 0
-        if not changed:
-            return [BookUnchanged(self._native, update_id)]
-        return [BookUpdated(self._native, update_id, exchange_us, *self._tops())]
-
-    def _tops(self) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
-        return self._book.bids.top, self._book.asks.top
-
-    def _lose(self, reason: str) -> Sequence[Event]:
-        if self._id is None:
-            return NOTHING
-        self._id = None
-        self._past.clear()
-        # Each line that asks anew gets another first snapshot.
-        self._started.clear()
-        return [BookLost(self._native, reason), ResubscribeNeeded(self._native)]
 
 
 class BybitProtocol:

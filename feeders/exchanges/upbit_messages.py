@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.order_book import DepthChange
 from bookbus.schemas.snapshot import PositiveNumber, UpdateId
 
 MAX_FRAME_BYTES = 1 << 20

@@ -6,11 +6,11 @@ from uuid import uuid4
 
 import msgspec
 
-from bookbus.feeders.events import Event, PrecisionLost, Refused, Topic, TradeHappened
+from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.events import Event, PrecisionLost, Refused, Topic, TradeHappened
+from bookbus.feeders.books.synchronizer import NOTHING, ReplaceSync
 from bookbus.feeders.exchanges.upbit_messages import Message, Other, ShortTrade, Trade, decode, numbers_in, whole_book
-from bookbus.feeders.exchanges.venue import FeedOptions, Request, require_symbol
-from bookbus.feeders.line_race import LineRace
-from bookbus.feeders.sync import NOTHING, ReplaceSync
+from bookbus.feeders.venue import FeedOptions, Request, require_symbol
 from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
 
 UNIT_COUNTS = (1, 5, 15, 30)

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.events import SnapshotNeeded, Topic
+from bookbus.feeders.books.events import SnapshotNeeded, Topic
+from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
-from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, VenueAudit, VenueProtocol
-from bookbus.feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
+from bookbus.feeders.rest_client import RestClient, WeightBudget
+from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol
 from bookbus.schemas.instruments import EXCHANGES, Instrument
 
 logger = logging.getLogger(__name__)

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Iterable
 
-from bookbus.feeders.resp import RedisConnectionError, open_connection
+from bookbus.feeders.bus.connection import RedisConnectionError, open_connection
 from bookbus.feeders.servers.address import parse_address
-from bookbus.schemas.bus_url import BusServers, Place
-from bookbus.schemas.cluster_slots import SlotMap
+from bookbus.schemas.redis_cluster import SlotMap
+from bookbus.schemas.redis_url import BusServers, Place
 
 _TIMEOUT = 0.5
 

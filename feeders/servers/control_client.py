@@ -9,9 +9,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
+from bookbus.feeders.bus.servers import refuse_replicas, sentinels_of
 from bookbus.feeders.servers.address import parse_address
-from bookbus.feeders.servers.locator import refuse_replicas, sentinels_of
-from bookbus.schemas.bus_url import parse_servers
+from bookbus.schemas.redis_url import parse_servers
 
 TIMEOUT = 2.0
 

@@ -5,9 +5,9 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
+from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection
+from bookbus.feeders.bus.servers import Locate
 from bookbus.feeders.reconnect import ReconnectPolicy
-from bookbus.feeders.resp import RedisConnectionError, RespConnection, open_connection
-from bookbus.feeders.servers.locator import Locate
 
 logger = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
 
 from bookbus.feeders.simulator.background import Background
+from bookbus.feeders.simulator.binance.messages import server_shutdown
+from bookbus.feeders.simulator.binance.settings import SimulatorSettings
 from bookbus.feeders.simulator.binance_control import ControlSession, Reply, is_stream
-from bookbus.feeders.simulator.binance_messages import server_shutdown
 from bookbus.feeders.simulator.binance_streams import StreamHub, Subscriber
-from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
-from bookbus.feeders.simulator.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.core.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.core.websocket_server import GOING_AWAY, VenueClients
 from bookbus.feeders.simulator.rate_limit import RateLimit
-from bookbus.feeders.simulator.settings import SimulatorSettings
-from bookbus.feeders.simulator.venue_clients import GOING_AWAY, VenueClients
 
 _POLICY_VIOLATION = 1008
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bookbus.feeders.simulator.settings import BinanceRules, ErrorShape
+from bookbus.feeders.simulator.binance.settings import BinanceRules, ErrorShape
 
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 _STREAM = re.compile(

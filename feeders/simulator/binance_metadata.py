@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from bookbus.feeders.simulator.binance.settings import BinanceRules
+from bookbus.feeders.simulator.core.market import Quote
 from bookbus.feeders.simulator.instruments import DECIMALS, SimulatedInstrument, decimal_text
-from bookbus.feeders.simulator.market import Quote
-from bookbus.feeders.simulator.settings import BinanceRules
 
 _DELISTED = (
     SimulatedInstrument("BCCBTC", "BCC", "BTC", 6, 3, 61_000, 100),

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, KeysView
 from dataclasses import dataclass
 from functools import partial
 
-from bookbus.feeders.simulator import binance_messages as messages
+from bookbus.feeders.simulator.binance import messages
 from bookbus.feeders.simulator.binance_control import ControlSession
-from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
-from bookbus.feeders.simulator.faults import FaultBoard
-from bookbus.feeders.simulator.feed import Feed
+from bookbus.feeders.simulator.core.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.core.faults import FaultBoard
+from bookbus.feeders.simulator.core.feed import Feed
+from bookbus.feeders.simulator.core.market import Fill, Flush, Quote, merged
 from bookbus.feeders.simulator.instruments import SimulatedInstrument
-from bookbus.feeders.simulator.market import Fill, Flush, Quote, merged
 
 _PARTIAL_DEPTHS = (5, 10, 20)
 

@@ -9,12 +9,12 @@ from websockets.http11 import Request
 
 from bookbus.feeders.simulator import bybit_control as control
 from bookbus.feeders.simulator.background import Background
-from bookbus.feeders.simulator.bybit_settings import BybitSettings
+from bookbus.feeders.simulator.bybit.settings import BybitSettings
 from bookbus.feeders.simulator.bybit_streams import BybitStreams, Subscriber
-from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
-from bookbus.feeders.simulator.faults import FaultBoard
+from bookbus.feeders.simulator.core.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.core.faults import FaultBoard
+from bookbus.feeders.simulator.core.websocket_server import VenueClients
 from bookbus.feeders.simulator.rate_limit import RateLimit
-from bookbus.feeders.simulator.venue_clients import VenueClients
 
 PATH = "/v5/public/spot"
 

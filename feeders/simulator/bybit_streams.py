@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bookbus.feeders.simulator import bybit_texts as texts
-from bookbus.feeders.simulator.bybit_feed import BybitFeed
-from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
-from bookbus.feeders.simulator.faults import FaultBoard
-from bookbus.feeders.simulator.market import Fill
+from bookbus.feeders.simulator.bybit import messages as texts
+from bookbus.feeders.simulator.bybit.feed import BybitFeed
+from bookbus.feeders.simulator.core.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.core.faults import FaultBoard
+from bookbus.feeders.simulator.core.market import Fill
 from bookbus.feeders.simulator.truth import BookAt
 
 _DEPTHS = (1, 50, 200, 1000)

@@ -4,8 +4,8 @@ from typing import Protocol
 
 import msgspec
 
-from bookbus.feeders.simulator.faults import Fault, FaultError
-from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse, json_response
+from bookbus.feeders.simulator.core.faults import Fault, FaultError
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, json_response
 from bookbus.feeders.simulator.instruments import SimulatedInstrument
 from bookbus.feeders.simulator.truth import BookAt
 

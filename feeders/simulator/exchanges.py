@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas.instruments import EXCHANGES
 
 
@@ -53,7 +53,7 @@ def settings_of(exchange: str, values: Mapping[str, Any]) -> Any:
     """
     if exchange not in simulated_exchanges():
         raise ValueError(f"no simulator for {exchange!r}: use {' or '.join(simulated_exchanges())}")
-    kind = import_module(f"bookbus.feeders.simulator.{exchange}").SETTINGS
+    kind = import_module(f"bookbus.feeders.simulator.{exchange}.exchange").SETTINGS
     wanted = {name: value for name, value in values.items() if name != "clock_speed"}
     if unknown := wanted.keys() - {field.name for field in fields(kind)}:
         raise ValueError(f"{exchange} has no option {', '.join(sorted(unknown))}")
@@ -67,7 +67,7 @@ def settings_of(exchange: str, values: Mapping[str, Any]) -> Any:
 
 def create(exchange: str, settings: Any) -> Simulator:
     """An exchange that has not started yet; the settings are its own."""
-    simulator: Simulator = import_module(f"bookbus.feeders.simulator.{exchange}").SIMULATOR(settings=settings)
+    simulator: Simulator = import_module(f"bookbus.feeders.simulator.{exchange}.exchange").SIMULATOR(settings=settings)
     return simulator
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from bookbus.feeders.simulator.connection import encode_frame
-from bookbus.feeders.simulator.feed import Feed
+from bookbus.feeders.simulator.core.connection import encode_frame
+from bookbus.feeders.simulator.core.feed import Feed
 
 _REPLAY_AFTER = 3
 _OVERSIZED_BYTES = 5_000_000

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import accumulate
 
-from bookbus.feeders.simulator.feed import STEPS_PER_FLUSH, LiveFeed, SnapshotMode
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, LiveFeed, SnapshotMode
+from bookbus.feeders.simulator.core.market import Fill, Flush, Quote
 from bookbus.feeders.simulator.instruments import SimulatedInstrument
 from bookbus.feeders.simulator.ladder import RawLevel
-from bookbus.feeders.simulator.market import Fill, Flush, Quote
 from bookbus.feeders.simulator.truth import BookAt
 
 Render = Callable[[SimulatedInstrument, Flush], str]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
 
-from bookbus.feeders.simulator.settings import BinanceRules
+from bookbus.feeders.simulator.binance.settings import BinanceRules
 
 
 class Verdict(NamedTuple):

@@ -3,8 +3,8 @@
 from collections import deque
 from typing import NamedTuple
 
+from bookbus.feeders.simulator.core.market import Quote
 from bookbus.feeders.simulator.ladder import Ladder, RawLevel, unpack
-from bookbus.feeders.simulator.market import Quote
 
 
 class BookAt(NamedTuple):

@@ -6,13 +6,13 @@ from http import HTTPStatus
 from websockets.http11 import Request
 
 from bookbus.feeders.simulator.background import Background
-from bookbus.feeders.simulator.connection import VenueConnection
-from bookbus.feeders.simulator.faults import FaultBoard
+from bookbus.feeders.simulator.core.connection import VenueConnection
+from bookbus.feeders.simulator.core.faults import FaultBoard
+from bookbus.feeders.simulator.core.websocket_server import VenueClients
 from bookbus.feeders.simulator.rate_limit import RateLimit
+from bookbus.feeders.simulator.upbit.settings import UpbitSettings
 from bookbus.feeders.simulator.upbit_conversation import UpbitConversation
-from bookbus.feeders.simulator.upbit_settings import UpbitSettings
 from bookbus.feeders.simulator.upbit_streams import Subscriber, UpbitStreams
-from bookbus.feeders.simulator.venue_clients import VenueClients
 
 PATH = "/websocket/v1"
 

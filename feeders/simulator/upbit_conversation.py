@@ -7,13 +7,13 @@ import msgspec
 from websockets.exceptions import ConnectionClosed
 
 from bookbus.feeders.simulator.background import Background
-from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
-from bookbus.feeders.simulator.faults import FaultBoard
+from bookbus.feeders.simulator.core.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.core.faults import FaultBoard
 from bookbus.feeders.simulator.rate_limit import RateLimit
+from bookbus.feeders.simulator.upbit.messages import error_text
+from bookbus.feeders.simulator.upbit.settings import UpbitRules
 from bookbus.feeders.simulator.upbit_requests import Listing, Refusal, Subscription, parse_request
-from bookbus.feeders.simulator.upbit_settings import UpbitRules
 from bookbus.feeders.simulator.upbit_streams import Subscriber, UpbitStreams
-from bookbus.feeders.simulator.upbit_texts import error_text
 
 _NORMAL = 1000
 _LOOKS = 50

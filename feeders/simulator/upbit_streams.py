@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from bookbus.feeders.simulator import upbit_texts as texts
-from bookbus.feeders.simulator.connection import VenueConnection, encode_frame
-from bookbus.feeders.simulator.faults import FaultBoard
-from bookbus.feeders.simulator.market import Fill
-from bookbus.feeders.simulator.upbit_feed import UpbitFeed
+from bookbus.feeders.simulator.core.connection import VenueConnection, encode_frame
+from bookbus.feeders.simulator.core.faults import FaultBoard
+from bookbus.feeders.simulator.core.market import Fill
+from bookbus.feeders.simulator.upbit import messages as texts
+from bookbus.feeders.simulator.upbit.feed import UpbitFeed
 from bookbus.feeders.simulator.upbit_requests import DEFAULT_FORM, Form, Kind, Subscription, Wish, split_code
 
 CallLater = Callable[[float, Callable[[], None]], object]

@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import replace
 
-from bookbus.feeders.simulator.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse
+from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse
 
 _HANG = 60.0
 

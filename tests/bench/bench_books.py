@@ -13,10 +13,10 @@ from typing import Any
 
 from sortedcontainers import SortedDict  # type: ignore[import-untyped]
 
-from bookbus.feeders.events import BookUpdated
+from bookbus.feeders.books.events import BookUpdated
+from bookbus.feeders.books.order_book import DepthChange, OrderBook
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
-from bookbus.feeders.exchanges.venue import FeedOptions
-from bookbus.feeders.order_book import DepthChange, OrderBook
+from bookbus.feeders.venue import FeedOptions
 from tests.support.depth import depth_answer, diff_frame, partial_frame
 
 DEPTH = 20

@@ -17,13 +17,13 @@ from functools import cache
 import msgpack
 from redis.asyncio import Redis
 
-from bookbus.feeders.conflator import Submission
-from bookbus.feeders.events import Topic
-from bookbus.feeders.exchanges.venue import FeedOptions, venue_of
+from bookbus.feeders.books.events import Topic
+from bookbus.feeders.bus.outbox import Submission
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.feed import Feed
-from bookbus.feeders.local_redis import private_server
-from bookbus.feeders.publisher import Publisher
+from bookbus.feeders.redis_server import private_server
 from bookbus.feeders.replay import Unanswered
+from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import InstrumentRegistry
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot

@@ -14,10 +14,10 @@ from pathlib import Path
 import redis.asyncio
 from msgspec.structs import replace
 
-from bookbus.feeders.conflator import Submission, SubmissionKind
-from bookbus.feeders.local_redis import LocalServer
-from bookbus.feeders.publish_script import BookKey, script_sha, script_text
-from bookbus.feeders.publisher import Publisher
+from bookbus.feeders.bus.outbox import Submission, SubmissionKind
+from bookbus.feeders.bus.publish_script import BookKey, script_sha, script_text
+from bookbus.feeders.bus.publisher import Publisher
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.wire import encode_body

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 import redis
 
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.redis_server import private_server
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.wire import HEAD, encode_body
 from tests.support.builders import book

@@ -26,7 +26,7 @@ from bookbus.consumers.paper.market import ProviderMarket, VenueQuote
 from bookbus.consumers.paper.runner import Stop, run_live
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.redis_server import private_server
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import Levels
 from tests.support.feeder_process import feeder_process

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.redis_server import private_server
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import FeederProcess, feeder_process

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.feeders.simulator.proxy import GOOD, Network, Proxy
 from bookbus.schemas.instruments import EXCHANGES, guess_instrument

@@ -3,8 +3,8 @@
 import os
 import random
 
-from bookbus.feeders.simulator.binance import BinanceSimulator
-from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS
 from bookbus.schemas.instruments import EXCHANGES, guess_instrument
 from tests.support.feeder_process import feeder_process

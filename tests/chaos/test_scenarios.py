@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bookbus.feeders.simulator.faults import KINDS
+from bookbus.feeders.simulator.core.faults import KINDS
 from bookbus.feeders.simulator.frame_faults import SILENT_FAULTS
 from tests.chaos.play import play
 from tests.chaos.report import Outcome, Result, table

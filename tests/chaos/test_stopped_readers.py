@@ -12,7 +12,7 @@ import redis
 from typer.testing import CliRunner
 
 from bookbus.consumers.__main__ import app
-from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.redis_server import private_server
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.reading_process import Summary, Waking, quantity_of, reading_processes

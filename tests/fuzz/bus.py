@@ -8,12 +8,12 @@ from typing import Any, cast
 import hiredis
 
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.registry import parse_clients, parse_record
+from bookbus.consumers.bus.readers import parse_clients, parse_record
 from bookbus.consumers.bus.session import BusSession
 from bookbus.consumers.bus.stream import BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.feeders.bus.connection import RespConnection
 from bookbus.feeders.commands.health import _feeder
-from bookbus.feeders.resp import RespConnection
 from bookbus.schemas import wire
 from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
 from bookbus.schemas.redis_names import RedisNames

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import SnapshotNeeded, Topic
-from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions, MetadataError, venue_of
+from bookbus.feeders.books.events import SnapshotNeeded, Topic
+from bookbus.feeders.errors import MetadataError, WebSocketProtocolError
 from bookbus.feeders.feed import Feed
+from bookbus.feeders.venue import FeedMode, FeedOptions, venue_of
 from bookbus.schemas import wire
 from bookbus.schemas.instruments import InstrumentRegistry, SymbolError, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot

@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bookbus.consumers.analysis.fill_event_file import RunFileError, read_run
+from bookbus.consumers.analysis.run_files import RunFileError, read_run
 from bookbus.consumers.bus.address import BusAddress
 from bookbus.consumers.bus.symbol_names import SymbolNames
-from bookbus.consumers.monitor.arbitrage import parse_fees
-from bookbus.consumers.paper.calibration_table import CalibrationError, decode_table
+from bookbus.consumers.commands.arbitrage import parse_fees
+from bookbus.consumers.paper.calibration.table import CalibrationError, decode_table
 from bookbus.consumers.paper.calibration_zones import parse_zones
 from bookbus.consumers.paper.run_options import fees_of
 from bookbus.feeders.capture_file import CaptureFile
@@ -17,9 +17,9 @@ from bookbus.feeders.commands.options import split_symbols
 from bookbus.feeders.servers.address import parse_address
 from bookbus.feeders.shard import parse_shard
 from bookbus.feeders.symbol_selection import parse_selection
-from bookbus.schemas.bus_url import parse_servers
 from bookbus.schemas.capture import CaptureError, decode_frame, encode_frame
 from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry, SymbolError
+from bookbus.schemas.redis_url import parse_servers
 from bookbus.schemas.url_secrets import masked, secrets_of, with_password
 from tests.fuzz.target import Target
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from bookbus.feeders.__main__ import app
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
 from bookbus.feeders.rest_client import RestClient
-from bookbus.feeders.simulator.binance import BinanceSimulator
-from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for

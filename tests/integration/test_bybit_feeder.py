@@ -10,9 +10,9 @@ import redis
 
 from bookbus.feeders.exchanges.adapter import Wiring
 from bookbus.feeders.exchanges.bybit_ws_adapter import BybitWebSocketAdapter
-from bookbus.feeders.simulator.bybit import BybitSimulator
-from bookbus.feeders.simulator.bybit_settings import BybitRules
-from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.simulator.bybit.exchange import BybitSimulator
+from bookbus.feeders.simulator.bybit.settings import BybitRules
+from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import trade_of
 from tests.support.feeder_process import FeederProcess, feeder_process

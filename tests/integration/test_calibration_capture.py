@@ -4,9 +4,9 @@ from pathlib import Path
 
 import msgspec
 
-from bookbus.consumers.paper.calibration import CalibrationSettings, calibrate
-from bookbus.consumers.paper.calibration_table import load_table
-from bookbus.consumers.paper.calibration_tape import capture_tape
+from bookbus.consumers.paper.calibration.fit import CalibrationSettings, calibrate
+from bookbus.consumers.paper.calibration.table import load_table
+from bookbus.consumers.paper.calibration.tape import capture_tape
 from tests.support.captures import capture_path
 
 EXAMPLE = Path(__file__).parents[2] / "consumers/paper/examples/binance_20240808_btc_eth.json"

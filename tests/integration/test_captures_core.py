@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from bookbus.feeders.events import BookLost, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
+from bookbus.feeders.books.events import BookLost, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
-from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.capture import CaptureFrame, decode_frame
 from tests.support.captures import capture_path, golden_books
 

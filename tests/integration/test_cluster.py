@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.servers.access_rules import ROLES, acl_file
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import Cluster, ask, cluster

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import redis
 
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "valkey.conf"
 

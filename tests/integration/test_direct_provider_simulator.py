@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import bookbus.feeders.standstill
+import bookbus.feeders.stall_detector
 import bookbus.feeders.websocket_client
 from bookbus.consumers.direct_provider import DIRECT_PROVIDERS, BinanceL2WebSocketProvider, DirectProvider
 from bookbus.feeders.simulator.process import SimulatorProcess
@@ -160,7 +160,7 @@ def test_a_process_that_stood_still_believes_no_book_until_it_has_it_anew(monkey
         seen = Seen(provider, BINANCE)
         wait_for(lambda: seen.count() >= 5, 20, "books of each symbol")
 
-        monkeypatch.setattr(bookbus.feeders.standstill, "LIMIT", -1.0)
+        monkeypatch.setattr(bookbus.feeders.stall_detector, "LIMIT", -1.0)
         wait_for(seen.all_suspect, 5, "suspect books")
         monkeypatch.undo()
         provider.wait_until_live(timeout=10)

@@ -6,8 +6,8 @@ import msgpack
 import pytest
 import redis
 
-from bookbus.feeders.simulator.binance import BinanceSimulator
-from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas import wire
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from bookbus.feeders import heartbeat as heartbeat_module
-from bookbus.feeders.heartbeat import Heartbeat
+from bookbus.feeders.bus import heartbeat as heartbeat_module
+from bookbus.feeders.bus.heartbeat import Heartbeat
 from bookbus.schemas.heartbeat import FeederHeartbeat
 from bookbus.schemas.redis_names import RedisNames
 

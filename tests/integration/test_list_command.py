@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from bookbus.consumers.__main__ import app
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from tests.support.guarded_server import guarded_server
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.binance.settings import BinanceRules
 from bookbus.feeders.simulator.binance_metadata import exchange_info
 from bookbus.feeders.simulator.instruments import SimulatedInstrument
-from bookbus.feeders.simulator.settings import BinanceRules
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import witness
@@ -25,7 +25,7 @@ async def test_listings_and_delistings_are_followed(redis_url: str, monkeypatch:
         shown = [instrument for instrument in instruments if instrument.native in listed]
         return exchange_info(shown, rules, time, with_delisted=with_delisted)
 
-    monkeypatch.setattr("bookbus.feeders.simulator.binance_rest.exchange_info", only_listed)
+    monkeypatch.setattr("bookbus.feeders.simulator.binance.rest.exchange_info", only_listed)
     monkeypatch.setenv("BOOKBUS_LISTINGS_INTERVAL", "0.5")
     async with (
         BinanceSimulator(symbols=NATIVES, seed=41, rate=10.0) as exchange,

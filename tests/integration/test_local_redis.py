@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from bookbus.feeders.local_redis import LocalRedisError, LocalServer, private_server
+from bookbus.feeders.redis_server import LocalRedisError, LocalServer, private_server
 from bookbus.feeders.servers import process as redis_process
 from bookbus.feeders.servers.process import HOST, LOG_NAME, find_server, identify
 from bookbus.feeders.servers.shared import start_shared, stop_shared
@@ -154,7 +154,7 @@ def test_the_command_takes_a_free_port_prints_its_url_and_ends_on_ctrl_c() -> No
 
 def test_a_server_dies_with_a_parent_that_was_killed() -> None:
     program = (
-        "from bookbus.feeders.local_redis import *\ns = LocalServer()\ns.start()\nprint(s.pid, flush=True)\ninput()"
+        "from bookbus.feeders.redis_server import *\ns = LocalServer()\ns.start()\nprint(s.pid, flush=True)\ninput()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

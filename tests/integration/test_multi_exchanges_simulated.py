@@ -8,12 +8,12 @@ from fractions import Fraction
 import pytest
 import redis
 
+from bookbus.consumers.multi.arbitrage import find_opportunities
 from bookbus.consumers.multi.assembly import assemble
-from bookbus.consumers.multi.consolidated_book import ConsolidatedBook
+from bookbus.consumers.multi.consolidation import ConsolidatedBook
 from bookbus.consumers.multi.fees import TAKER_FEES_BPS
-from bookbus.consumers.multi.opportunity import find_opportunities
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.local_redis import private_server
+from bookbus.feeders.redis_server import private_server
 from bookbus.feeders.simulator.process import SimulatorProcess
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import wait_for

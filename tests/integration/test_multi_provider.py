@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
+from bookbus.consumers.multi.arbitrage import Opportunity
 from bookbus.consumers.multi.assembly import assemble
-from bookbus.consumers.multi.consolidated_book import ConsolidatedBook
-from bookbus.consumers.multi.opportunity import Opportunity
+from bookbus.consumers.multi.consolidation import ConsolidatedBook
 from bookbus.consumers.multi_provider import MultiExchangeProvider
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.waiting import wait_for

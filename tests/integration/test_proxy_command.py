@@ -12,7 +12,7 @@ import redis
 import typer
 from typer.testing import CliRunner
 
-from bookbus.feeders.simulator.proxy_command import proxy as proxy_command
+from bookbus.feeders.commands.proxy import proxy as proxy_command
 
 LIMIT = 20.0
 

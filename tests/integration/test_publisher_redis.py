@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from bookbus.feeders.local_redis import LocalServer, private_server
-from bookbus.feeders.publisher import Publisher, Submission
+from bookbus.feeders.bus.publisher import Publisher, Submission
+from bookbus.feeders.redis_server import LocalServer, private_server
 from bookbus.feeders.servers.process import HOST
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade

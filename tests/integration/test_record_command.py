@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bookbus.feeders.exchanges.venue import FeedOptions
 from bookbus.feeders.replay import replay
-from bookbus.feeders.simulator.binance import BinanceSimulator
-from bookbus.feeders.simulator.bybit import BybitSimulator
-from bookbus.feeders.simulator.upbit import UpbitSimulator
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.bybit.exchange import BybitSimulator
+from bookbus.feeders.simulator.upbit.exchange import UpbitSimulator
+from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.capture import CaptureFrame
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade

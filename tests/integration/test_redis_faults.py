@@ -5,8 +5,8 @@ from collections.abc import Callable
 import redis
 from redis.exceptions import RedisError
 
-from bookbus.feeders.local_redis import LocalServer
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.redis_server import LocalServer
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas import wire
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot

@@ -12,7 +12,7 @@ import redis
 
 from bookbus.consumers.bus.address import BusConnectionError
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import BookStatus, StoredState
 from bookbus.schemas.wire import HEAD, encode

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import redis
 
-from bookbus.feeders.recorder import Recorder
+from bookbus.feeders.recording import Recorder
 from bookbus.schemas import wire
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.captures import capture_path, golden_books

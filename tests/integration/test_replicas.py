@@ -1,6 +1,6 @@
 """A primary with replicas: readers take the nearest, and a feeder that was given a replica says so."""
 
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from tests.support.feeder_process import feeder_process
 from tests.support.server_fleet import ask, place, replicated
 from tests.support.waiting import await_for

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from bookbus.consumers.paper.calibration_table import save_table
-from bookbus.consumers.paper.calibration_tape import tape_hash
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.consumers.paper.calibration.table import save_table
+from bookbus.consumers.paper.calibration.tape import tape_hash
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from tests.support.binance_capture import write_capture
 from tests.support.calibrations import table, tape_info
 from tests.support.feeder_process import feeder_process

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from bookbus.consumers.__main__ import app as consumers_app
 from bookbus.feeders.__main__ import app as feeders_app
-from bookbus.feeders.local_redis import free_port
-from bookbus.feeders.resp import RedisConnectionError, open_connection
+from bookbus.feeders.bus.connection import RedisConnectionError, open_connection
+from bookbus.feeders.redis_server import free_port
 from bookbus.feeders.servers.address import parse_address
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from tests.support.feeder_process import feeder_process
 from tests.support.guarded_server import GuardedServer, guarded_server
 from tests.support.resp_server import Command, resp_server

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bookbus.feeders.simulator.command import simulate as simulate_command
+from bookbus.feeders.commands.simulate import simulate as simulate_command
 
 LIMIT = 20.0
 

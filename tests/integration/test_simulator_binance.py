@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.simulator.core.faults import Fault
 from tests.support.simulated_exchange import Book, client, exchange, get, levels, receive
 
 

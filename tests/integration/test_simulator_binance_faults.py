@@ -7,9 +7,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from bookbus.feeders.simulator.faults import Fault, FaultError
+from bookbus.feeders.simulator.binance.settings import BinanceRules
+from bookbus.feeders.simulator.core.faults import Fault, FaultError
 from bookbus.feeders.simulator.process import SimulatorError, SimulatorProcess
-from bookbus.feeders.simulator.settings import BinanceRules
 from tests.support.simulated_exchange import LIMIT, Book, ask, client, closing, exchange, get, levels, post, receive
 from tests.support.waiting import INTERVAL, await_for
 

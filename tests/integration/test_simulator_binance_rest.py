@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from bookbus.feeders.simulator.faults import Fault
-from bookbus.feeders.simulator.settings import BinanceRules
+from bookbus.feeders.simulator.binance.settings import BinanceRules
+from bookbus.feeders.simulator.core.faults import Fault
 from tests.support.simulated_exchange import LIMIT, exchange, get, levels
 
 

@@ -10,8 +10,8 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
-from bookbus.feeders.simulator.faults import Fault
-from bookbus.feeders.simulator.settings import BinanceRules
+from bookbus.feeders.simulator.binance.settings import BinanceRules
+from bookbus.feeders.simulator.core.faults import Fault
 from tests.support.simulated_exchange import ask, client, closing, exchange, receive
 
 

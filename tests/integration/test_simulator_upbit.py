@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from bookbus.feeders.simulator.faults import Fault, FaultError
+from bookbus.feeders.simulator.core.faults import Fault, FaultError
 from bookbus.feeders.simulator.process import SimulatorError, SimulatorProcess
-from bookbus.feeders.simulator.upbit_settings import UpbitRules
+from bookbus.feeders.simulator.upbit.settings import UpbitRules
 from tests.support.simulated_upbit import (
     LIMIT,
     ask,

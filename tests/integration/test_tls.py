@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from bookbus.consumers.__main__ import app as consumers_app
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.__main__ import app as feeders_app
-from bookbus.feeders.local_redis import free_port
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.redis_server import free_port
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process
 from tests.support.guarded_server import GuardedServer, guarded_server

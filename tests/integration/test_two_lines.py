@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.exchanges import create, settings_of
 from bookbus.schemas.snapshot import BookStatus, Levels
 from tests.support.feeder_process import FeederProcess, feeder_process

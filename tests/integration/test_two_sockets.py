@@ -18,12 +18,12 @@ import bookbus.feeders.line_group
 from bookbus.feeders.__main__ import app
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from bookbus.feeders.exchanges.adapter import Wiring
-from bookbus.feeders.exchanges.venue import venue_of
 from bookbus.feeders.line_group import line_reports
 from bookbus.feeders.reconnect import ReconnectPolicy
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.feeders.simulator.exchanges import create, settings_of
-from bookbus.feeders.simulator.faults import Fault
+from bookbus.feeders.venue import venue_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for

@@ -4,9 +4,9 @@ import gzip
 from collections import Counter
 from collections.abc import Iterator
 
-from bookbus.feeders.events import BookUpdated, PrecisionLost, TradeHappened
+from bookbus.feeders.books.events import BookUpdated, PrecisionLost, TradeHappened
 from bookbus.feeders.exchanges.upbit_protocol import UpbitProtocol
-from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.capture import CaptureFrame, decode_frame
 from tests.support.captures import capture_path, golden_books
 

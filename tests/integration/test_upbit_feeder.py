@@ -12,9 +12,9 @@ import redis
 from bookbus.feeders import websocket_client
 from bookbus.feeders.exchanges.adapter import Wiring
 from bookbus.feeders.exchanges.upbit_ws_adapter import UpbitWebSocketAdapter
-from bookbus.feeders.simulator.faults import Fault
-from bookbus.feeders.simulator.upbit import UpbitSimulator
-from bookbus.feeders.simulator.upbit_settings import UpbitRules
+from bookbus.feeders.simulator.core.faults import Fault
+from bookbus.feeders.simulator.upbit.exchange import UpbitSimulator
+from bookbus.feeders.simulator.upbit.settings import UpbitRules
 from bookbus.schemas import wire
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import trade_of

@@ -32,16 +32,16 @@ def _module(name: str, *stages: tuple[str, ...]) -> Subject:
 
 
 SUBJECTS = {
-    "sync": _module(
-        "sync",
+    "synchronizer": _module(
+        "books.synchronizer",
         ("range_sync", "replace_sync", "book_record"),
         ("sync_model",),
     ),
-    "order_book": _module("order_book", ("order_book", "range_sync"), ("book_record",), ("sync_model",)),
-    "book_record": _module("book_record", ("book_record", "audit"), ("auditor",)),
+    "order_book": _module("books.order_book", ("order_book", "range_sync"), ("book_record",), ("sync_model",)),
+    "history": _module("books.history", ("book_record", "audit"), ("auditor",)),
     "audit": _module("audit.comparison", ("audit",), ("auditor", "binance_audit")),
     "publish_script": Subject(
-        _ROOT / "feeders" / "publish.lua",
+        _ROOT / "feeders" / "bus" / "publish.lua",
         lua_mutants.mutants,
         install_script,
         (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.schemas.capture import CaptureFrame, encode_frame
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 

@@ -1,6 +1,6 @@
 """Calibration tables for tests: what does not matter has a default."""
 
-from bookbus.consumers.paper.calibration_table import CalibrationTable, Method, Score, TapeInfo, Zone
+from bookbus.consumers.paper.calibration.table import CalibrationTable, Method, Score, TapeInfo, Zone
 
 NO_SCORE = Score(samples=0, brier=None, base_brier=None, skill=None, log_loss=None, base_log_loss=None)
 

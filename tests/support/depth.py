@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bookbus.feeders.order_book import DepthChange
+from bookbus.feeders.books.order_book import DepthChange
 
 BIDS: Sequence[DepthChange] = ((99.0, 1.0), (98.0, 2.0))
 ASKS: Sequence[DepthChange] = ((101.0, 1.0), (102.0, 2.0))

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from bookbus.feeders.book_record import BookRecord
+from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
+from bookbus.feeders.books.history import BookRecord
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
-from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions, Request, VenueAudit, VenueProtocol
 from bookbus.feeders.feed import Feed
-from bookbus.feeders.line_race import LineRace
 from bookbus.feeders.rest_client import RestClient, WeightBudget
+from bookbus.feeders.venue import FeedMode, FeedOptions, Request, VenueAudit, VenueProtocol
 from bookbus.schemas.instruments import EXCHANGES, Instrument, guess_instrument
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from bookbus.schemas.trade import Trade

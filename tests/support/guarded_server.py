@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from bookbus.feeders.__main__ import app
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.servers.access_rules import ROLES
 
 

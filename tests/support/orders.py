@@ -1,6 +1,6 @@
 """Orders and trades for tests: what does not matter has a default."""
 
-from bookbus.consumers.paper.fill_model import Order
+from bookbus.consumers.paper.fills.model import Order
 from bookbus.schemas.snapshot import Side
 from bookbus.schemas.trade import Trade
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from bookbus.consumers.paper.fill_events import DecisionEvent, FillEvent
 from bookbus.consumers.paper.kpi import GapFigures, Kpi
+from bookbus.consumers.paper.records import DecisionEvent, FillEvent
 from bookbus.consumers.paper.run_record import Ages
 from bookbus.consumers.paper.settings import RunSettings
 

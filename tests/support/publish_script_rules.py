@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from bookbus.feeders.publish_script import ACCEPTED, CONFIRMED, REFUSED, script_text
+from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, script_text
 from bookbus.schemas.snapshot import OrderBookSnapshot, StoredState
 from bookbus.schemas.wire import decode, encode_body
 from tests.support.builders import book

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
-from bookbus.consumers.freshness import elapsed
+from bookbus.consumers.background_loop import elapsed
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for

@@ -11,8 +11,8 @@ from typing import Any
 import redis
 from redis.exceptions import RedisError
 
-from bookbus.feeders.local_redis import LocalServer, free_port
-from bookbus.schemas.cluster_slots import SLOTS, slot_of
+from bookbus.feeders.redis_server import LocalServer, free_port
+from bookbus.schemas.redis_cluster import SLOTS, slot_of
 from tests.support.waiting import wait_for
 
 SERVICE = "bus"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import Levels
 
 LIMIT = 5.0

@@ -11,8 +11,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from bookbus.feeders.simulator.upbit import UpbitSimulator
-from bookbus.feeders.simulator.upbit_settings import UpbitRules
+from bookbus.feeders.simulator.upbit.exchange import UpbitSimulator
+from bookbus.feeders.simulator.upbit.settings import UpbitRules
 from bookbus.schemas.snapshot import Levels
 
 LIMIT = 5.0

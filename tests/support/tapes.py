@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from bookbus.consumers.paper.calibration_tape import Tape
-from bookbus.consumers.paper.fill_model import TapeEvent
+from bookbus.consumers.paper.calibration.tape import Tape
+from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book

@@ -7,7 +7,7 @@ from pathlib import Path
 import redis
 from redis.exceptions import RedisError
 
-from bookbus.feeders.local_redis import LocalServer, free_port
+from bookbus.feeders.redis_server import LocalServer, free_port
 from bookbus.feeders.servers.process import LOG_NAME
 from tests.support.waiting import wait_for
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.simulator.binance import BinanceSimulator
+from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import redis
 
-from bookbus.feeders.publish_script import script_text
+from bookbus.feeders.bus.publish_script import script_text
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL, FeederHeartbeat, encode_heartbeat, heartbeat_fields
 from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot

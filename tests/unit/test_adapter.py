@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from bookbus.feeders.errors import WebSocketTimeoutError
-from bookbus.feeders.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
-from bookbus.feeders.exchanges.venue import FeedOptions, Request
-from bookbus.feeders.standstill import StandstillWatch
+from bookbus.feeders.stall_detector import StandstillWatch
+from bookbus.feeders.venue import FeedOptions, Request
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue, updated
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from bookbus.consumers.analysis.acceptance import Row, judge, passed
-from bookbus.consumers.analysis.fill_event_file import RunFiles, read_run
-from bookbus.consumers.paper.fill_events import FillEvent
+from bookbus.consumers.analysis.run_files import RunFiles, read_run
 from bookbus.consumers.paper.kpi import GapFigures
+from bookbus.consumers.paper.records import FillEvent
 from tests.support.paper_runs import encoded, fill_event, good_events, kpi, sale, unfilled, write_run
 
 DURATION, FILLS, BUY, SELL, RECONNECTS, FATAL, BOOKS, GAP, SKIPPED, WHOLE = range(10)

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bookbus.consumers.__main__ import app
-from bookbus.consumers.analysis.fill_event_file import read_run
 from bookbus.consumers.analysis.report import comparison_page, run_page
+from bookbus.consumers.analysis.run_files import read_run
 from tests.support.paper_runs import SESSION, fill_event, good_events, kpi, unfilled, write_run
 
 PNG = b"\x89PNG\r\n\x1a\n"

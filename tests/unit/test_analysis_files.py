@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.analysis.fill_event_file import RunFileError, read_run, why_bad_event
+from bookbus.consumers.analysis.run_files import RunFileError, read_run, why_bad_event
 from tests.support.paper_runs import SESSION, at, decision, encoded, fill_event, good_events, kpi, write_run
 
 GOOD = encoded([fill_event(1)])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bookbus.consumers.analysis.fill_event_file import read_run
 from bookbus.consumers.analysis.mids import seen_mids
 from bookbus.consumers.analysis.profit import profit_curve
+from bookbus.consumers.analysis.run_files import read_run
 from bookbus.consumers.analysis.statistics import (
     Market,
     Summary,

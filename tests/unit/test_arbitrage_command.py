@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bookbus.consumers.monitor.arbitrage import arbitrage, json_line, parse_fees
+from bookbus.consumers.commands.arbitrage import arbitrage, json_line, parse_fees
 from bookbus.consumers.monitor.arbitrage_table import table_of
-from bookbus.consumers.multi.opportunity import ASSUMPTION, Opportunity, find_opportunity
+from bookbus.consumers.multi.arbitrage import ASSUMPTION, Opportunity, find_opportunity
 from tests.support.venue_books import venue_book
 
 BINANCE = venue_book("binance", ((99_400.0, 0.3),), ((99_401.0, 1.0),), fee_bps=10.0, age=0.2)

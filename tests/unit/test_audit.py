@@ -3,7 +3,7 @@
 import pytest
 
 from bookbus.feeders.audit.comparison import compare
-from bookbus.feeders.book_record import RecordedBook
+from bookbus.feeders.books.history import RecordedBook
 from bookbus.schemas.heartbeat import SymbolAudit
 from bookbus.schemas.snapshot import Levels
 from tests.support.depth import Depth, depth_snapshot

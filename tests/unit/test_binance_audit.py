@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.errors import RestError, WebSocketProtocolError
 from bookbus.feeders.exchanges.binance_ws_adapter import BinanceAudit
-from bookbus.feeders.exchanges.venue import BestPrices
-from bookbus.feeders.rest_client import RestClient, RestError, WeightBudget
+from bookbus.feeders.rest_client import RestClient, WeightBudget
+from bookbus.feeders.venue import BestPrices
 from tests.support.depth import ASKS, BIDS, depth_answer
 
 

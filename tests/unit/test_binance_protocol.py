@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import (
+from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -24,9 +23,10 @@ from bookbus.feeders.events import (
     Topic,
     TradeHappened,
 )
+from bookbus.feeders.books.synchronizer import RangeSync, ReplaceSync
+from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.exchanges.binance_protocol import MAX_FRAME_BYTES, MAX_SUBSCRIBE_BYTES, BinanceProtocol
-from bookbus.feeders.exchanges.venue import FeedMode, FeedOptions
-from bookbus.feeders.sync import RangeSync, ReplaceSync
+from bookbus.feeders.venue import FeedMode, FeedOptions
 from tests.support.depth import ASKS, BIDS, combined_frame, depth_answer, diff_frame, partial_frame
 
 EVERY_TOPIC: frozenset[Topic] = frozenset({"book", "quote", "trades"})

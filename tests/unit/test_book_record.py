@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.book_record import BookRecord, RecordedBook
-from bookbus.feeders.events import BookLost, SnapshotNeeded
-from bookbus.feeders.order_book import DepthChange, OrderBook
-from bookbus.feeders.sync import RangeSync
+from bookbus.feeders.books.events import BookLost, SnapshotNeeded
+from bookbus.feeders.books.history import BookRecord, RecordedBook
+from bookbus.feeders.books.order_book import DepthChange, OrderBook
+from bookbus.feeders.books.synchronizer import RangeSync
 from tests.support.depth import Depth, depth_snapshot, depth_update
 
 INFINITE = float("inf")

@@ -11,7 +11,7 @@ import hiredis
 import pytest
 
 from bookbus.consumers.bus.address import BusAddress, BusConnectionError
-from bookbus.consumers.bus.link import BusLink
+from bookbus.consumers.bus.connection import BusLink
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
 
 SESAME = "open sesame"
@@ -146,7 +146,7 @@ def test_a_question_is_not_waited_for_longer_than_asked(server: socket.socket) -
 
 
 def test_commands_nobody_takes_do_not_block_for_ever(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bookbus.consumers.bus.link._SEND_LIMIT", 0.05)
+    monkeypatch.setattr("bookbus.consumers.bus.connection._SEND_LIMIT", 0.05)
     with Ends(server) as ends, pytest.raises(BusConnectionError, match="timed out"):
         ends.link.send([("SET", b"x" * 10_000_000)])
 

@@ -11,7 +11,7 @@ import pytest
 from bookbus import __version__
 from bookbus.consumers.bus.book_cursor import Entry
 from bookbus.consumers.bus.books import BusBook, BusTable
-from bookbus.consumers.bus.consumer_heartbeat import ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.session import BusSession
 from bookbus.consumers.bus.stream import BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames

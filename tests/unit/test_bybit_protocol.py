@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import (
+from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -17,9 +16,10 @@ from bookbus.feeders.events import (
     ResubscribeNeeded,
     TradeHappened,
 )
+from bookbus.feeders.errors import MetadataError, WebSocketProtocolError
 from bookbus.feeders.exchanges.bybit_protocol import BybitProtocol
 from bookbus.feeders.exchanges.bybit_ws_adapter import VENUE
-from bookbus.feeders.exchanges.venue import FeedOptions, MetadataError
+from bookbus.feeders.venue import FeedOptions
 
 TIME_MS = 1_700_000_000_000
 BIDS, ASKS = [["100.5", "1"], ["100.0", "2"]], [["101.0", "3"], ["101.5", "4"]]

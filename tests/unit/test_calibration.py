@@ -7,14 +7,14 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from bookbus.consumers.paper.calibration import CalibrationSettings, calibrate, validate
+from bookbus.consumers.paper.calibration.fit import CalibrationSettings, calibrate, validate
+from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable
+from bookbus.consumers.paper.calibration.tape import Tape, survey
 from bookbus.consumers.paper.calibration_cancellations import Cancellation, CancellationWatch, share_ahead
-from bookbus.consumers.paper.calibration_table import CalibrationError, CalibrationTable
-from bookbus.consumers.paper.calibration_tape import Tape, survey
 from bookbus.consumers.paper.calibration_trial import Trial, TrialSettings, begin
 from bookbus.consumers.paper.calibration_zones import parse_zones
-from bookbus.consumers.paper.fill_model import TapeEvent
-from bookbus.consumers.paper.queue_fill import QueueFill
+from bookbus.consumers.paper.fills.model import TapeEvent
+from bookbus.consumers.paper.fills.queue import QueueFill
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book

@@ -7,9 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from bookbus.consumers.paper.calibrate_command import calibrate
-from bookbus.consumers.paper.calibration_table import load_table
-from bookbus.consumers.paper.calibration_tape import tape_hash
+from bookbus.consumers.commands.calibrate import calibrate
+from bookbus.consumers.paper.calibration.table import load_table
+from bookbus.consumers.paper.calibration.tape import tape_hash
 from tests.support.binance_capture import write_capture
 from tests.support.tapes import ZONE, MadeUpTape, made_up_book
 

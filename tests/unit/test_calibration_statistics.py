@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.calibration_statistics import Outcome, brier, design_effect, interval, log_loss, share
+from bookbus.consumers.paper.calibration.statistics import Outcome, brier, design_effect, interval, log_loss, share
 
 
 def outcomes(*happened: int, a_slot: int = 1) -> list[Outcome]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.calibration_table import (
+from bookbus.consumers.paper.calibration.table import (
     CalibrationError,
     Expectation,
     TapeInfo,

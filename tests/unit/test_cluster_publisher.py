@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from bookbus.feeders import cluster_publisher
+from bookbus.feeders.bus.connection import RedisConnectionError
+from bookbus.feeders.bus.outbox import Submission
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.cluster_publisher import ClusterPublisher, publisher_of
-from bookbus.feeders.conflator import Submission
 from bookbus.feeders.publish_counters import PublisherCounters
-from bookbus.feeders.publisher import Publisher
-from bookbus.feeders.resp import RedisConnectionError
-from bookbus.schemas.bus_url import Place
-from bookbus.schemas.cluster_slots import SLOTS, SlotMap, slot_of
+from bookbus.schemas.redis_cluster import SLOTS, SlotMap, slot_of
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import Place
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.resp_server import in_background

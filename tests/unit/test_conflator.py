@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.conflator import Conflator, Submission, SubmissionKind
+from bookbus.feeders.bus.outbox import Conflator, Submission, SubmissionKind
 from tests.support.builders import book
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.multi.consolidated_book import ConsolidatedBook, VenueLevel, consolidate
+from bookbus.consumers.multi.consolidation import ConsolidatedBook, VenueLevel, consolidate
 from bookbus.consumers.multi.fx import conversion
 from bookbus.consumers.multi.venue_book import VenueBook
 from bookbus.schemas.snapshot import Levels

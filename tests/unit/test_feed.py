@@ -4,8 +4,7 @@ import logging
 
 import pytest
 
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import (
+from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
@@ -17,6 +16,7 @@ from bookbus.feeders.events import (
     SnapshotNeeded,
     TradeHappened,
 )
+from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.feed import FeedCounters
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade

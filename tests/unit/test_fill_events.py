@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from bookbus.consumers.paper.fill_events import EventFiles, FillEvent, utc
-from bookbus.consumers.paper.fill_model import FillReason
+from bookbus.consumers.paper.fills.model import FillReason
 from bookbus.consumers.paper.markouts import LATE, Markouts
+from bookbus.consumers.paper.records import EventFiles, FillEvent, utc
 from bookbus.consumers.paper.tape_merger import DELAY, TapeMerger
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book

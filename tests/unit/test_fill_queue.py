@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.fill_model import Fill, FillReason, TapeEvent, nothing
-from bookbus.consumers.paper.queue_fill import QueuedOrder, QueueFill
+from bookbus.consumers.paper.fills.model import Fill, FillReason, TapeEvent, nothing
+from bookbus.consumers.paper.fills.queue import QueuedOrder, QueueFill
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from tests.support.builders import book
 from tests.support.orders import START_US, order, trade

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bookbus.consumers.freshness import FeederLife, ServerClock, judge
+from bookbus.consumers.bus.liveness import FeederLife, ServerClock
+from bookbus.consumers.freshness import judge
 from bookbus.consumers.reading import BookNotLiveError, Observation, Reading
 from bookbus.schemas.snapshot import BookStatus, StoredState
 from tests.support.builders import book

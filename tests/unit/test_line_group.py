@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
-from bookbus.feeders.exchanges.venue import FeedOptions
 from bookbus.feeders.line_group import LineGroup, line_reports
 from bookbus.feeders.reconnect import ReconnectPolicy
+from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.heartbeat import LineReport
 from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.line_race import LineRace, LineResult
+from bookbus.feeders.books.arbitration import LineRace, LineResult
 
 
 class World:

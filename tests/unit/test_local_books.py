@@ -1,6 +1,6 @@
 """What is known of a book that is kept in this process."""
 
-from bookbus.consumers.local.books import LocalBook
+from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.reading import Counts, Observation
 from tests.support.builders import book
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from bookbus.consumers.multi.consolidated_book import VenueLevel
+from bookbus.consumers.multi.consolidation import VenueLevel
 from bookbus.consumers.multi_provider import FxSource, MultiExchangeProvider, base_assets
 from bookbus.consumers.reading import Observation
 from bookbus.schemas.instruments import SymbolError

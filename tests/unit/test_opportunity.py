@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bookbus.consumers.multi.arbitrage import find_opportunities, find_opportunity, walk
 from bookbus.consumers.multi.fx import conversion
-from bookbus.consumers.multi.opportunity import find_opportunities, find_opportunity, walk
 from bookbus.consumers.multi.venue_book import VenueBook
 from bookbus.schemas.snapshot import Levels
 from tests.support.builders import book

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.order_book import MAX_LEVELS, BookSide, DepthChange, OrderBook
+from bookbus.feeders.books.order_book import MAX_LEVELS, BookSide, DepthChange, OrderBook
 
 DEPTH = 3
 PLENTY = 100

@@ -16,8 +16,8 @@ from ruamel.yaml import YAML
 
 from bookbus.consumers.__main__ import app as consumers_app
 from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.feeders.bus.heartbeat import counters_of
 from bookbus.feeders.feed import FeedCounters
-from bookbus.feeders.heartbeat import counters_of
 from bookbus.feeders.publish_counters import PublisherCounters
 from bookbus.feeders.servers.process import server_command
 from bookbus.schemas.wire import encode, inspect
@@ -78,7 +78,7 @@ def tracked_files() -> list[Path]:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
-    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()]
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
 def test_plain_make_lists_every_target() -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bookbus.feeders.publish_script import ACCEPTED
+from bookbus.feeders.bus.publish_script import ACCEPTED
 from tests.support.publish_script_world import (
     EPOCH_US,
     REPEAT_AFTER,

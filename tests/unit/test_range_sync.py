@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from bookbus.feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
-from bookbus.feeders.order_book import DepthChange
-from bookbus.feeders.sync import RangeSync
+from bookbus.feeders.books.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
+from bookbus.feeders.books.order_book import DepthChange
+from bookbus.feeders.books.synchronizer import RangeSync
 from tests.support.depth import ASKS, BIDS, Depth, depth_snapshot, depth_update
 
 NATIVE = "BTCUSDT"

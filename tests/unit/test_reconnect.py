@@ -6,8 +6,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 import bookbus.feeders.reconnect
-from bookbus.feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
-from bookbus.feeders.reconnect import GaveUpError, Keeper, ReconnectPolicy
+from bookbus.feeders.errors import (
+    GaveUpError,
+    WebSocketConnectionError,
+    WebSocketTimeoutError,
+    WebSocketUnavailableError,
+)
+from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
 from tests.support.waiting import await_for
 
 LIMIT = 5.0

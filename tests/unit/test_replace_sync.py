@@ -2,8 +2,8 @@
 
 import pytest
 
-from bookbus.feeders.events import BookLost, BookUnchanged, BookUpdated
-from bookbus.feeders.sync import ReplaceSync
+from bookbus.feeders.books.events import BookLost, BookUnchanged, BookUpdated
+from bookbus.feeders.books.synchronizer import ReplaceSync
 from tests.support.depth import ASKS, BIDS, depth_snapshot
 
 NATIVE = "KRW-BTC"

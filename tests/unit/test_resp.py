@@ -7,7 +7,7 @@ from typing import Any
 import hiredis
 import pytest
 
-from bookbus.feeders.resp import RedisConnectionError, Reply, RespConnection, open_connection, pack_command
+from bookbus.feeders.bus.connection import RedisConnectionError, Reply, RespConnection, open_connection, pack_command
 from bookbus.feeders.servers.address import parse_address
 from tests.support.resp_server import Command, RespServer, resp_server
 from tests.support.waiting import await_for

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bookbus.feeders.rest_client import RestBlockedError, RestClient, RestError, RestRefusedError, WeightBudget
-from bookbus.feeders.simulator.http_server import HttpRequest, HttpResponse, HttpServer
+from bookbus.feeders.errors import RestBlockedError, RestError, RestRefusedError
+from bookbus.feeders.rest_client import RestClient, WeightBudget
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, HttpServer
 
 
 class FakeTime:

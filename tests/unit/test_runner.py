@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from bookbus.consumers.multi_provider import FxSource, MultiExchangeProvider
-from bookbus.consumers.paper.calibration_table import save_table
+from bookbus.consumers.paper.calibration.table import save_table
 from bookbus.consumers.paper.entry_zones import EntrySettings
 from bookbus.consumers.paper.market import MultiMarket, ProviderMarket
 from bookbus.consumers.paper.run_record import Gap, ages_of, brier

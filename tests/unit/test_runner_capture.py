@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from bookbus.consumers.direct_provider import TapeFrame, read_capture
-from bookbus.consumers.paper.calibration_table import (
+from bookbus.consumers.captures import TapeFrame, read_capture
+from bookbus.consumers.paper.calibration.table import (
     CalibrationError,
     CalibrationTable,
     Method,
@@ -17,7 +17,7 @@ from bookbus.consumers.paper.calibration_table import (
     Zone,
     save_table,
 )
-from bookbus.consumers.paper.calibration_tape import capture_info, tape_hash
+from bookbus.consumers.paper.calibration.tape import capture_info, tape_hash
 from bookbus.consumers.paper.calibration_use import calibration_of
 from bookbus.consumers.paper.capture_run import CaptureRun, run_captures
 from bookbus.consumers.paper.entry_zones import EntrySettings

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bookbus.schemas.bus_url import no_primary, parse_servers
+from bookbus.schemas.redis_url import no_primary, parse_servers
 
 
 def test_one_server_is_what_its_url_says() -> None:

@@ -5,7 +5,7 @@ import redis.crc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.schemas.cluster_slots import SlotMap, slot_of
+from bookbus.schemas.redis_cluster import SlotMap, slot_of
 from bookbus.schemas.redis_names import RedisNames
 
 ASKED = ("asked", 7000)

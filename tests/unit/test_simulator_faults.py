@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from bookbus.feeders.simulator.binance_messages import book_text, depth_body, depth_update, wrapped
-from bookbus.feeders.simulator.connection import encode_frame
-from bookbus.feeders.simulator.faults import KINDS, Fault, FaultBoard, FaultError
-from bookbus.feeders.simulator.feed import STEPS_PER_FLUSH, LiveFeed
+from bookbus.feeders.simulator.binance.messages import book_text, depth_body, depth_update, wrapped
+from bookbus.feeders.simulator.core.connection import encode_frame
+from bookbus.feeders.simulator.core.faults import KINDS, Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, LiveFeed
 from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS, SILENT_FAULTS
 from bookbus.feeders.simulator.instruments import instruments
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bookbus.feeders.simulator.binance_messages import depth_body
-from bookbus.feeders.simulator.feed import STEPS_PER_FLUSH, Feed, LiveFeed
+from bookbus.feeders.simulator.binance.messages import depth_body
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, Feed, LiveFeed
+from bookbus.feeders.simulator.core.market import Fill, Flush, Market, Quote, merged
 from bookbus.feeders.simulator.instruments import SimulatedInstrument, decimal_text, instruments
 from bookbus.feeders.simulator.ladder import RawLevel
-from bookbus.feeders.simulator.market import Fill, Flush, Market, Quote, merged
 from bookbus.feeders.simulator.prepared import PreparedFeed
 from bookbus.feeders.simulator.truth import BookAt
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.simulator.upbit import UpbitSimulator
+from bookbus.feeders.simulator.upbit.exchange import UpbitSimulator
+from bookbus.feeders.simulator.upbit.messages import book_frame, double, grouped_book, plain
 from bookbus.feeders.simulator.upbit_requests import Form, Listing, Subscription, Wish, parse_request, split_code
-from bookbus.feeders.simulator.upbit_texts import book_frame, double, grouped_book, plain
 
 
 @pytest.mark.parametrize(

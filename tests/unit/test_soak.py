@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bookbus.feeders.simulator.faults import KINDS, Fault
+from bookbus.feeders.simulator.core.faults import KINDS, Fault
 from tests.chaos.soak.episodes import Episode, episodes
 from tests.chaos.soak.reader import Report, spans
 from tests.chaos.soak.resources import Sample, memory_slope, usual

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bookbus.feeders.standstill import LIMIT, StandstillWatch, boot_clock
+from bookbus.feeders.stall_detector import LIMIT, StandstillWatch, boot_clock
 
 
 class Watched:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bookbus.feeders import order_book
-from bookbus.feeders.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
-from bookbus.feeders.order_book import DepthChange
-from bookbus.feeders.sync import RangeSync, ReplaceSync
+from bookbus.feeders.books import order_book
+from bookbus.feeders.books.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
+from bookbus.feeders.books.order_book import DepthChange
+from bookbus.feeders.books.synchronizer import RangeSync, ReplaceSync
 from tests.support.depth import Depth, depth_snapshot, depth_update
 
 NATIVE = "BTCUSDT"

@@ -9,10 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bookbus.feeders.books.events import (
+    BookLost,
+    BookUnchanged,
+    BookUpdated,
+    PrecisionLost,
+    Refused,
+    Topic,
+    TradeHappened,
+)
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.events import BookLost, BookUnchanged, BookUpdated, PrecisionLost, Refused, Topic, TradeHappened
 from bookbus.feeders.exchanges.upbit_protocol import UpbitProtocol
-from bookbus.feeders.exchanges.venue import FeedOptions
+from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.snapshot import Levels
 
 BTC, ETH = "KRW-BTC", "KRW-ETH"

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import typer
 
+from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.commands.run import feed_options
-from bookbus.feeders.events import SnapshotNeeded
+from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.adapter import adapter_of
 from bookbus.feeders.exchanges.upbit_ws_adapter import VENUE, UpbitWebSocketAdapter
-from bookbus.feeders.exchanges.venue import FeedOptions, MetadataError, venue_of
-from bookbus.feeders.rest_client import RestClient, RestError, RestRefusedError, WeightBudget
+from bookbus.feeders.rest_client import RestClient, WeightBudget
+from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
 
 TICKS = "/v1/orderbook/instruments"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.redis_names import RedisNames
 from tests.chaos.soak.episodes import Bus
 

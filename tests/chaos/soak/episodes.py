@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS
-from bookbus.feeders.simulator.upbit_frame_faults import UPBIT_FRAME_FAULTS
+from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
 
 Bus = Literal["kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from bookbus.feeders.local_redis import LocalServer
+from bookbus.feeders.redis_server import LocalServer
 from tests.chaos.soak.bus import SoakBus
 from tests.chaos.soak.episodes import Episode, episodes
 from tests.chaos.soak.processes import SIMULATED, Exchange, ReaderProcess, Worker, feeder, stopped_at_end

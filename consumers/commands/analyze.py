@@ -1,0 +1,91 @@
+"""`analyze`: what a paper run came to, and whether it may be believed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table as ShownTable
+from rich.text import Text
+
+from bookbus.consumers.analysis.acceptance import judge, passed
+from bookbus.consumers.analysis.drawing import PlotsMissingError
+from bookbus.consumers.analysis.page import Table, write_page
+from bookbus.consumers.analysis.report import run_page
+from bookbus.consumers.analysis.run_files import RunFileError, RunFiles, read_run
+from bookbus.consumers.analysis.tables import side_table, time_table, verdict_table, zone_table
+from bookbus.consumers.commands.options import fail
+
+EXAMPLES = """
+What a paper run came to, and a verdict on it. Exit code 0 only if every row of the verdict holds.
+
+The run's KPI, decisions and mark-outs are read from beside its fill events.
+
+\b
+  python -m consumers analyze --events-file runs/fill_events_20240808_235414.jsonl
+  python -m consumers analyze --events-file runs/fill_events_20240808_235414.jsonl --report reports
+"""
+
+_COLOURS = {"passed": "green", "failed": "bold red", "unknown": "yellow"}
+
+
+def analyze(
+    events_file: Annotated[
+        Path, typer.Option(envvar="BOOKBUS_EVENTS_FILE", help="fill_events_SESSION.jsonl of a run.")
+    ],
+    kpi: Annotated[Path | None, typer.Option(envvar="BOOKBUS_KPI", help="kpi_SESSION.json, if elsewhere.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(envvar="BOOKBUS_REPORT", help="Directory for a page with plots.")
+    ] = None,
+) -> None:
+    run = read_or_fail(events_file, kpi)
+    rows = judge(run)
+    show("By side", side_table([(run.session_id, run)]))
+    show("By zone", zone_table(run))
+    show("Times", time_table(run))
+    show("Verdict", verdict_table(rows))
+    if run.lines.bad:
+        typer.echo(f"{run.lines.bad} bad lines skipped: {'; '.join(run.lines.first_bad)}", err=True)
+    if report is not None:
+        write_or_fail(report, f"analysis_{session_of(events_file)}.html", lambda: run_page(run, rows))
+    typer.echo("PASSED" if passed(rows) else "NOT PASSED")
+    raise typer.Exit(0 if passed(rows) else 1)
+
+
+analyze.__doc__ = EXAMPLES
+
+
+def read_or_fail(events_file: Path, kpi: Path | None = None) -> RunFiles:
+    """A run. Ends the program, with one line, if it cannot be read."""
+    try:
+        return read_run(events_file, kpi)
+    except RunFileError as error:
+        fail(str(error))
+
+
+def session_of(events_file: Path) -> str:
+    """By the file's name: what stands in the file is no name to write under."""
+    return events_file.stem.removeprefix("fill_events_")
+
+
+def write_or_fail(directory: Path, name: str, make_page: Callable[[], str]) -> None:
+    """Write a page and say where. Ends the program, with one line, if that fails."""
+    try:
+        typer.echo(f"report: {write_page(directory, name, make_page())}")
+    except PlotsMissingError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"cannot write into {directory}: {error.strerror or error}")
+
+
+def show(title: str, content: Table) -> None:
+    """A table on standard output."""
+    shown = ShownTable(title=title, title_justify="left", box=None, pad_edge=False)
+    for place, head in enumerate(content.heads):
+        shown.add_column(head, justify="left" if place < content.text_columns else "right", overflow="fold")
+    for row in content.rows:
+        shown.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+    console = Console()
+    console.print(shown)
+    console.print()

@@ -1,0 +1,152 @@
+"""`arbitrage`: what each pair of exchanges offers at this moment, in one quote currency."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.commands.options import (
+    PREFIX_DEFAULT,
+    REDIS_DEFAULT,
+    LogLevel,
+    Prefix,
+    RedisUrl,
+    ended_by_signal,
+    fail,
+    split_names,
+    start_logging,
+)
+from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.market_data_provider import MarketDataProvider
+from bookbus.consumers.monitor.arbitrage_table import table_of
+from bookbus.consumers.multi.arbitrage import ASSUMPTION, Opportunity
+from bookbus.consumers.multi.assembly import DEFAULT_FX, assemble
+from bookbus.consumers.multi.fees import TAKER_FEES_BPS
+from bookbus.consumers.multi_provider import DEFAULT_QUOTE, MAX_SKEW, MultiExchangeProvider
+from bookbus.consumers.redis_provider import RedisMarketDataProvider
+
+EXAMPLES = f"""
+What each pair of exchanges offers at this moment, until Ctrl-C: buy on one, sell on the other, prices in one currency.
+
+{ASSUMPTION[0].upper()}{ASSUMPTION[1:]}.
+
+\b
+  python -m consumers arbitrage
+  python -m consumers arbitrage --symbols BTC,ETH,XRP --fees binance=7.5,upbit=5
+  python -m consumers arbitrage --max-skew 0.5 --fx-max-age 2
+  python -m consumers arbitrage --once --json
+"""
+
+_USUAL_FEES = ",".join(f"{exchange}={fee:g}" for exchange, fee in TAKER_FEES_BPS.items())
+
+_ShowAll = Callable[[list[Opportunity]], None]
+
+
+def arbitrage(
+    symbols: Annotated[
+        str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Base assets, comma-separated, like BTC,ETH.")
+    ] = "BTC,ETH",
+    exchanges: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGES", help="Exchange ids.")] = "binance,upbit",
+    quote: Annotated[str, typer.Option(envvar="BOOKBUS_QUOTE", help="Common quote currency.")] = DEFAULT_QUOTE,
+    fx: Annotated[
+        str, typer.Option(envvar="BOOKBUS_FX", help="Book of the exchange rate, as exchange:symbol.")
+    ] = DEFAULT_FX,
+    fees: Annotated[
+        str, typer.Option(envvar="BOOKBUS_FEES", help=f"Taker fees in bps; where not given: {_USUAL_FEES}.")
+    ] = "",
+    max_skew: Annotated[
+        float, typer.Option(envvar="BOOKBUS_MAX_SKEW", help="Seconds between two books that are compared.")
+    ] = MAX_SKEW,
+    max_age: Annotated[
+        float, typer.Option(envvar="BOOKBUS_MAX_AGE", help="Seconds without confirmation until a book is stale.")
+    ] = MAX_AGE,
+    fx_max_age: Annotated[
+        float, typer.Option(envvar="BOOKBUS_FX_MAX_AGE", help="The same for the exchange rate.")
+    ] = MAX_AGE,
+    interval: Annotated[
+        float, typer.Option(envvar="BOOKBUS_INTERVAL", min=0.05, help="Seconds from one look to the next.")
+    ] = 0.5,
+    once: Annotated[bool, typer.Option("--once", envvar="BOOKBUS_ONCE", help="Look once and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object a line.")] = False,
+    redis: RedisUrl = REDIS_DEFAULT,
+    prefix: Prefix = PREFIX_DEFAULT,
+    log_level: LogLevel = "error",
+) -> None:
+    """What each pair of exchanges offers at this moment."""
+    start_logging(log_level)
+
+    def make(exchange: str, names: list[str]) -> MarketDataProvider:
+        return RedisMarketDataProvider(redis, exchange, names, prefix=prefix)
+
+    try:
+        provider = assemble(
+            make,
+            split_names(exchanges, "--exchanges"),
+            split_names(symbols, "--symbols"),
+            fx=fx,
+            fx_max_age=fx_max_age,
+            fees=parse_fees(fees),
+            quote=quote,
+            max_skew=max_skew,
+            max_age=max_age,
+        )
+        with ended_by_signal(), provider, _shown(as_json, once, quote) as show:
+            while True:
+                show(_look(provider))
+                if once:
+                    break
+                time.sleep(interval)
+    except (ValueError, BusConnectionError) as error:
+        fail(str(error))
+
+
+arbitrage.__doc__ = EXAMPLES
+
+
+def parse_fees(text: str) -> dict[str, float]:
+    """`binance=7.5,upbit=5` as a mapping. Raises ValueError."""
+    fees = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        exchange, _, fee = part.partition("=")
+        try:
+            fees[exchange.strip()] = float(fee)
+        except ValueError:
+            raise ValueError(f"--fees {part}: write exchange=bps, like binance=7.5") from None
+    return fees
+
+
+def json_line(one: Opportunity, now: float) -> str:
+    """One opportunity as a JSON object."""
+    fields = {"time": round(now, 3), **msgspec.structs.asdict(one), "actionable": one.actionable, "assumes": ASSUMPTION}
+    return msgspec.json.encode(fields).decode()
+
+
+def _look(provider: MultiExchangeProvider) -> list[Opportunity]:
+    return [one for symbol in provider.symbols for one in provider.opportunities(symbol)]
+
+
+@contextmanager
+def _shown(as_json: bool, once: bool, quote: str) -> Iterator[_ShowAll]:
+    if as_json:
+        yield _print_lines
+        return
+    console = Console()
+    if once or not console.is_terminal:
+        yield lambda found: console.print(table_of(found, quote))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda found: live.update(table_of(found, quote), refresh=True)
+
+
+def _print_lines(found: list[Opportunity]) -> None:
+    now = time.time()
+    for one in found:
+        sys.stdout.write(json_line(one, now) + "\n")
+    sys.stdout.flush()

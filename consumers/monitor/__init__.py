@@ -1,1 +1,0 @@
-"""What a person looks at: one module a command of `python -m consumers`."""

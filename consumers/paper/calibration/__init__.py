@@ -1,0 +1,1 @@
+"""Calibration: how often paper orders fill, measured on recordings."""

@@ -1,0 +1,77 @@
+"""Shares with intervals that know of dependence, and scores of forecasts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+_Z = 1.959963984540054
+"""Two-sided 95 % of the normal distribution."""
+
+_BLOCKS = 12
+"""Stretches of time that are compared: long enough to be apart from each other, enough to tell how much they differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Whether something happened in a time slot of the tape; several may share a slot."""
+
+    slot: int
+    happened: bool
+
+
+@dataclass(slots=True)
+class ZoneOutcomes:
+    """What became of one zone's trials."""
+
+    buy: list[Outcome] = field(default_factory=list)
+    sell: list[Outcome] = field(default_factory=list)
+
+
+def share(outcomes: Sequence[Outcome]) -> float | None:
+    """Share of those that happened; None without any."""
+    return sum(outcome.happened for outcome in outcomes) / len(outcomes) if outcomes else None
+
+
+def interval(outcomes: Sequence[Outcome]) -> tuple[float, float] | None:
+    """Where the true share is, with 95 % confidence (Wilson, for as many samples as the outcomes are worth)."""
+    ratio = share(outcomes)
+    if ratio is None:
+        return None
+    count = len(outcomes) / design_effect(outcomes)
+    middle = (ratio + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
+    reach = _Z / (1 + _Z**2 / count) * math.sqrt(ratio * (1 - ratio) / count + _Z**2 / (4 * count**2))
+    return max(min(middle - reach, ratio), 0.0), min(max(middle + reach, ratio), 1.0)
+
+
+def design_effect(outcomes: Sequence[Outcome]) -> float:
+    """How many of these outcomes are worth one independent one: from 1, by how alike those of one stretch are."""
+    ratio = share(outcomes)
+    if ratio is None:
+        return 1.0
+    order = {slot: number for number, slot in enumerate(sorted({outcome.slot for outcome in outcomes}))}
+    if ratio in (0.0, 1.0):
+        # All alike: nothing tells how dependent they are, so that only what is apart in time counts.
+        return len(outcomes) / len(order)
+    count = min(_BLOCKS, len(order))
+    if count < 2:
+        return float(len(outcomes))
+    blocks = [0.0] * count
+    for outcome in outcomes:
+        blocks[order[outcome.slot] * count // len(order)] += outcome.happened - ratio
+    spread = math.fsum(deviation**2 for deviation in blocks) * count / (count - 1)
+    return max(spread / (len(outcomes) * ratio * (1 - ratio)), 1.0)
+
+
+def brier(forecasts: Sequence[tuple[float, bool]]) -> float | None:
+    """Mean squared error of probabilities against what happened."""
+    if not forecasts:
+        return None
+    return math.fsum((probability - happened) ** 2 for probability, happened in forecasts) / len(forecasts)
+
+
+def log_loss(forecasts: Sequence[tuple[float, bool]], floor: float) -> float | None:
+    """Mean negative log-likelihood; `floor` keeps a certain forecast that fails from being infinitely wrong."""
+    if not forecasts:
+        return None
+    held = ((min(max(probability, floor), 1 - floor), happened) for probability, happened in forecasts)
+    return -math.fsum(math.log(p if happened else 1 - p) for p, happened in held) / len(forecasts)

@@ -1,0 +1,1 @@
+"""Fill models: when and at what price a paper order trades."""

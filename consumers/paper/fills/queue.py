@@ -1,0 +1,208 @@
+"""The fill model of passive orders: a place in the queue that trades and cancellations move forward."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from bookbus.consumers.paper.fills.model import (
+    Fill,
+    FillReason,
+    Order,
+    TapeEvent,
+    nothing,
+    obstacle,
+    opposite,
+    own,
+    require_same_market,
+    slippage_bps,
+)
+from bookbus.consumers.paper.queue_position import QueuePosition
+from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
+
+Clock = Literal["received", "exchange"]
+
+
+def time_of(event: TapeEvent, clock: Clock) -> int:
+    """When it happened in microseconds since 1970, by receipt where the exchange gives no time."""
+    at_us = event.exchange_us if clock == "exchange" else None
+    return event.received_us if at_us is None else at_us
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFill:
+    """`cancellation_share` is the share of cancelled quantity that stood ahead of us, as calibration fits it; 0 where
+    nobody fitted one, so that only trades move the queue.
+
+    An order and its cancel take effect `latency_us` after they are sent. `clock` is what the events of the tape are
+    ordered by: receipt in a recording, the exchange's time where books and trades were merged by it.
+    """
+
+    name: ClassVar[str] = "queue"
+    cancellation_share: float = 0.0
+    latency_us: int = 50_000
+    clock: Clock = "received"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cancellation_share <= 1:
+            raise ValueError(f"the share of cancellations ahead is between 0 and 1, got {self.cancellation_share}")
+        if self.latency_us < 0:
+            raise ValueError(f"a latency is not below zero, got {self.latency_us}")
+
+    def place(self, order: Order, book: OrderBookSnapshot) -> "QueuedOrder":
+        """The order on its way to the exchange, `book` being the newest seen when it was sent."""
+        require_same_market(order, book)
+        return QueuedOrder(order, book, self)
+
+    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
+        """What the order got by the end of `tape`."""
+        queued = self.place(order, book)
+        for event in tape:
+            if queued.done:
+                break
+            queued.receive(event)
+        return queued.total()
+
+
+class QueuedOrder:
+    """One passive order and what is ahead of it. Feed it every book and trade of its market, in order.
+
+    Trades at its price move it forward and then fill it; a print through its price fills it, up to what printed.
+    Where the books do not reach its price, all that is shown once they do is ahead.
+    """
+
+    def __init__(self, order: Order, book: OrderBookSnapshot, model: QueueFill) -> None:
+        self.order = order
+        self.filled = 0.0
+        self._model = model
+        self._effective_us = order.placed_us + model.latency_us
+        self._cancelled_us: int | None = None
+        self._book = book
+        self._traded = 0.0
+        self._position: QueuePosition | None = None
+        self._reason = _not_waiting(order, book)
+        levels = opposite(order.side, book)
+        self._touch = levels[0][0] if levels else math.nan
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more can be filled."""
+        return self._reason is not None
+
+    @property
+    def active(self) -> bool:
+        """Whether the order reached the exchange and still stands there."""
+        return self._position is not None and not self.done
+
+    @property
+    def remaining(self) -> float:
+        """What is not filled."""
+        return self.order.quantity - self.filled
+
+    @property
+    def ahead(self) -> float | None:
+        """Quantity that is served before us; None while it is not known."""
+        return None if self._position is None else self._position.ahead
+
+    def cancel(self, sent_us: int) -> None:
+        """Take the order back, which takes its time too; what trades until then still fills it."""
+        if self._cancelled_us is None:
+            self._cancelled_us = sent_us + self._model.latency_us
+
+    def receive(self, event: TapeEvent) -> Fill | None:
+        """What this event filled, if anything. Raises ValueError for an event of another market."""
+        require_same_market(self.order, event)
+        if self.done:
+            return None
+        at_us = time_of(event, self._model.clock)
+        if self._cancelled_us is not None and at_us >= self._cancelled_us:
+            self._reason = FillReason.PARTIAL if self.filled else FillReason.NOT_REACHED
+            return None
+        # What was received before the order was sent came before it, whatever the exchange's clock says.
+        if self._position is None and at_us >= self._effective_us and event.received_us >= self.order.placed_us:
+            self._arrive()
+        if isinstance(event, Trade):
+            return self._see_trade(event)
+        self._see_book(event)
+        return None
+
+    def total(self) -> Fill:
+        """All that was filled so far, and why not more."""
+        if not self.filled:
+            return nothing(self._reason or FillReason.NOT_REACHED)
+        return self._fill_of(self.filled, self._reason or FillReason.PARTIAL)
+
+    def _arrive(self) -> None:
+        """The order joins the queue of the newest book, less what traded at its price since."""
+        # Passive means that the exchange refuses it rather than let it take.
+        if (reason := _not_waiting(self.order, self._book)) is not None:
+            self._reason = reason
+            return
+        displayed = _shown(self.order, self._book)
+        self._position = QueuePosition(displayed, self._model.cancellation_share)
+        self._position.trade(self._traded, in_newest_book=False)
+
+    def _see_trade(self, trade: Trade) -> Fill | None:
+        if self.done or not self._meets(trade):
+            return None
+        # Trades and books come on separate streams: a book may already lack what a trade received after it took.
+        in_newest_book = self._book.exchange_us is not None and trade.exchange_us <= self._book.exchange_us
+        through = trade.price != self.order.price
+        position = self._position
+        if position is None:
+            self._traded += 0.0 if through or in_newest_book else trade.quantity
+            return None
+        if not through:
+            left = position.trade(trade.quantity, in_newest_book)
+        elif in_newest_book and not position.joined_before_newest_book():
+            left = 0.0
+        else:
+            left = trade.quantity
+            position.clear()
+        quantity = min(self.remaining, left)
+        if quantity <= 0:
+            return None
+        # The sum may round up to the order's quantity while a rest too small to add remains.
+        if quantity == self.remaining or self.filled + quantity >= self.order.quantity:
+            self.filled, self._reason = self.order.quantity, FillReason.FILLED
+        else:
+            self.filled += quantity
+        return self._fill_of(quantity, self._reason or FillReason.PARTIAL)
+
+    def _see_book(self, book: OrderBookSnapshot) -> None:
+        live = book.state == "live"
+        if self._position is not None:
+            self._position.book(_shown(self.order, book) if live else None)
+        self._book, self._traded = book, 0.0
+
+    def _meets(self, trade: Trade) -> bool:
+        """Whether the trade is one that an order like ours takes part in, or would have."""
+        if trade.price == self.order.price:
+            return trade.aggressor != self.order.side
+        return self.order.reaches(trade.price)
+
+    def _fill_of(self, quantity: float, reason: FillReason) -> Fill:
+        price = self.order.price or math.nan
+        return Fill(quantity, price, slippage_bps(self.order.side, price, self._touch), reason, "maker")
+
+
+def _not_waiting(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+    """Why `order` cannot wait in `book`; None if it can."""
+    if order.price is None:
+        return FillReason.NOT_PASSIVE
+    reason = obstacle(order, book)
+    if reason is None:
+        return FillReason.WOULD_TAKE
+    return None if reason is FillReason.NOT_MARKETABLE else reason
+
+
+def _shown(order: Order, book: OrderBookSnapshot) -> float | None:
+    """Quantity at the order's price; None where the book does not show so far."""
+    levels = own(order.side, book)
+    for price, quantity in levels:
+        if price == order.price:
+            return quantity
+    # Fewer levels than asked for means that the book ends there; else a deeper price is not shown.
+    covered = len(levels) < book.depth or order.reaches(levels[-1][0])
+    return 0.0 if covered else None

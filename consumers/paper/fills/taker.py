@@ -1,0 +1,76 @@
+"""The fill model of marketable orders: the real levels, each quantity sold once."""
+
+import math
+from collections.abc import Iterable
+from typing import ClassVar
+
+from bookbus.consumers.paper.fills.model import (
+    Fill,
+    FillReason,
+    Order,
+    TapeEvent,
+    nothing,
+    obstacle,
+    opposite,
+    slippage_bps,
+    taken,
+)
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
+
+
+class BookWalk:
+    """Walks the displayed levels and remembers what it took, for the market does not know that it is gone.
+
+    What was taken stays taken until the level refreshes: only what is added to a level since is new, a level that
+    shrinks below what was taken shrinks the memory, and a level that leaves the book takes it along.
+    """
+
+    name: ClassVar[str] = "book_walk"
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, str, Side], dict[float, float]] = {}
+
+    def observe(self, book: OrderBookSnapshot) -> None:
+        """Notice which levels refreshed. `fill` does it too; between fills, the more books the better."""
+        if book.state != "live":
+            return
+        sides: tuple[Side, Side] = ("buy", "sell")
+        for side in sides:
+            if memory := self._taken.get((book.exchange, book.symbol, side)):
+                _refresh(memory, opposite(side, book), side, book.depth)
+
+    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
+        """At once or not at all; `tape` does not matter."""
+        if (reason := obstacle(order, book)) is not None:
+            return nothing(reason)
+        self.observe(book)
+        memory = self._taken.setdefault((order.exchange, order.symbol, order.side), {})
+        levels = opposite(order.side, book)
+        left, takes, prices, cost = order.quantity, [], [], 0.0
+        for price, displayed in levels:
+            if left <= 0 or not order.reaches(price):
+                break
+            take = min(left, max(displayed - memory.get(price, 0.0), 0.0))
+            if take > 0:
+                memory[price] = memory.get(price, 0.0) + take
+                takes.append(take)
+                prices.append(price)
+                cost += take * price
+                left -= take
+        if not takes:
+            return nothing(FillReason.CONSUMED)
+        quantity = math.fsum(takes)
+        # Rounding must not move the average beyond the levels it is of.
+        average = min(max(cost / quantity, min(prices)), max(prices))
+        return taken(order, quantity if left > 0 else order.quantity, average, levels[0][0])
+
+
+def _refresh(memory: dict[float, float], levels: Levels, side: Side, depth: int) -> None:
+    displayed = dict(levels)
+    # Beyond the last of a full set of levels there may be more, which nobody shows.
+    hidden_from = levels[-1][0] if len(levels) >= depth else None
+    for price in list(memory):
+        if price in displayed:
+            memory[price] = min(memory[price], displayed[price])
+        elif hidden_from is None or slippage_bps(side, price, hidden_from) <= 0:
+            del memory[price]

@@ -1,0 +1,430 @@
+"""Synchronisation strategies: when a book is the exchange's, and when that is no longer known."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from bookbus.feeders.books.arbitration import _LineIds
+from bookbus.feeders.books.events import (
+    BookLost,
+    BookUnchanged,
+    BookUpdated,
+    Event,
+    KnownWindowLeft,
+    ResubscribeNeeded,
+    SnapshotNeeded,
+    Topic,
+)
+from bookbus.feeders.books.history import BookRecord
+from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot, DepthUpdate, OrderBook
+
+_MORE_THAN_ALL = 1 << 31
+"""The exchange says of every level when it leaves the stream's depth: what is there is all that is meant."""
+
+
+RESTARTED = 1
+"""The `u` of the snapshot that a restarted service sends."""
+
+
+class CountedChanges(Protocol):
+    """Levels under one id of a stream that counts its messages without a hole."""
+
+    @property
+    def update_id(self) -> int:
+        """The number of the message."""
+
+    @property
+    def bids(self) -> Sequence[DepthChange]:
+        """Levels to set; all of them in a snapshot."""
+
+    @property
+    def asks(self) -> Sequence[DepthChange]:
+        """Levels to set; all of them in a snapshot."""
+
+
+class CounterSync:
+    """A snapshot in band at any time, then changes numbered without a hole (Bybit v5, orderbook stream).
+
+    With several lines, what one skipped another brings; only when every working line is past a hole is it lost.
+    """
+
+    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
+        self._native = native
+        self._book = OrderBook(depth)
+        self._lines = lines
+        self._id: int | None = None
+        self._past: set[int] = set()
+        self._started: set[int] = set()
+        """Lines whose first snapshot came, since the start or the last loss."""
+
+    @property
+    def update_id(self) -> int | None:
+        """The id the book is at; None while there is none to trust."""
+        return self._id
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a later change came already, and the next one may still come by another line."""
+        return bool(self._past)
+
+    def receive_snapshot(self, changes: CountedChanges, exchange_us: int, line: int) -> Sequence[Event]:
+        """The whole book. The first one of a further line may be older than the book already is."""
+        known = self._id
+        if known is not None and line not in self._started and RESTARTED < changes.update_id <= known:
+            self._started.add(line)
+            return NOTHING
+        self._started.add(line)
+        fell = known is not None and changes.update_id < known
+        lost = [BookLost(self._native, f"update ids fell to {changes.update_id}")] if fell else []
+        before = self._tops()
+        self._book.replace(changes.bids, changes.asks, _MORE_THAN_ALL)
+        self._id = changes.update_id
+        self._past.clear()
+        # Readers take lower ids only of a book that was lost before.
+        return [*lost, *self._tell(exchange_us, changed=known is None or fell or before != self._tops())]
+
+    def receive_changes(self, changes: CountedChanges, exchange_us: int, line: int) -> Sequence[Event]:
+        """Apply, ignore, leave to another line, or lose the book."""
+        known = self._id
+        if known is None or changes.update_id <= known:
+            return NOTHING  # the snapshot is on its way, or another line was faster
+        if changes.update_id > known + 1:
+            self._past.add(line)
+            if not self._lines <= self._past:
+                return NOTHING
+            return self._lose(f"expected update {known + 1}, received {changes.update_id}")
+        touched = self._book.apply(changes.bids, changes.asks)
+        self._id = changes.update_id
+        self._past.clear()
+        return self._tell(exchange_us, changed=touched)
+
+    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+        """Without another line nothing more is known; nor if all others are past what this one would have brought."""
+        self._started.discard(line)
+        self._past.discard(line)
+        if self._lines and not (self._past and self._lines <= self._past):
+            return NOTHING
+        lost = self._lose(reason)
+        return lost if self._lines else lost[:1]
+
+    def _tell(self, exchange_us: int, *, changed: bool) -> Sequence[Event]:
+        if self._book.crossed:
+            return self._lose("bids and asks cross")
+        update_id = self._id or 0
+        if not changed:
+            return [BookUnchanged(self._native, update_id)]
+        return [BookUpdated(self._native, update_id, exchange_us, *self._tops())]
+
+    def _tops(self) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
+        return self._book.bids.top, self._book.asks.top
+
+    def _lose(self, reason: str) -> Sequence[Event]:
+        if self._id is None:
+            return NOTHING
+        self._id = None
+        self._past.clear()
+        # Each line that asks anew gets another first snapshot.
+        self._started.clear()
+        return [BookLost(self._native, reason), ResubscribeNeeded(self._native)]
+
+
+NOTHING: tuple[Event, ...] = ()
+
+_MAX_BUFFERED = 100
+"""Updates kept while a snapshot is awaited: 10 s of a 100 ms stream, which no request outlasts.
+
+Without older ones the snapshot has to be a newer one, nothing else.
+"""
+
+
+class BookSync(Protocol):
+    """One symbol's strategy. `line` numbers the connection an update came by; `lines` holds the working ones."""
+
+    @property
+    def update_id(self) -> int | None:
+        """The id the book is at; None while there is none to trust."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the book may be older than what came: the next update may still come by another line, or ids fell."""
+
+    def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
+        """Changes of the book, or a whole book where the venue sends those."""
+
+    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+        """The connection is gone; `lines` no longer holds it."""
+
+
+Arrival = tuple[DepthUpdate, int]
+"""An update that must wait, and the line it came by."""
+
+
+class RangeSync:
+    """Snapshot by request plus updates that carry the range of ids they cover.
+
+    Binance spot, "How to manage a local order book correctly" (web-socket-streams.md, rule of 2025-11-12): drop
+    what ends at or before the book's id, stop when an update starts after the next id, else set the absolute
+    quantities. The text adds that the first update should contain the snapshot's id in its range, which real
+    traffic does not do; being contiguous with it is what counts.
+
+    Updates may come by several lines, each in order: what one line lacks another may bring. Only when every
+    working line is past the missing update is it lost.
+    """
+
+    def __init__(self, native: str, depth: int, lines: set[int], first_limit: int, deep_limit: int) -> None:
+        self._native = native
+        self._book = OrderBook(depth)
+        self._lines = lines
+        self._first_limit = first_limit
+        self._deep_limit = deep_limit
+        self._id: int | None = None
+        self._ids = _LineIds()
+        self._asked = False
+        """Whether a snapshot is wanted and its answer has not come."""
+        self._buffer: deque[Arrival] | None = None
+        """What may have to follow that answer: everything since the book was lost, or since the request left."""
+        self._ahead: list[Arrival] = []
+        """What came before an update that another line may still bring."""
+        self._window_left = self._hurried = False
+        self._record: BookRecord | None = None
+
+    @property
+    def book(self) -> OrderBook:
+        """The levels, meaningful while `update_id` is not None."""
+        return self._book
+
+    @property
+    def update_id(self) -> int | None:
+        """The id the book is at; None while there is none to trust."""
+        return self._id
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the book may be older than what came: the next update may still come by another line, or ids fell."""
+        return bool(self._ahead) or self._ids.falling
+
+    def start(self) -> Sequence[Event]:
+        """The subscription works: ask for the first snapshot. A quiet symbol may send no update for minutes."""
+        return NOTHING if self._id is not None else self._ask(self._first_limit, urgent=True)
+
+    def expect_answer(self) -> None:
+        """The request leaves now. Until then a book that is there needs nothing kept: the answer is newer."""
+        if self._asked and self._buffer is None:
+            self._buffer = deque(maxlen=_MAX_BUFFERED)
+
+    def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
+        """Apply, ignore, keep for later, or lose the book."""
+        if self._ids.started_again(update.last_id, line):
+            return self._lose(f"update ids fell to {update.last_id}", [(update, line)])
+        if self._buffer is not None:
+            self._buffer.append((update, line))
+        book_id = self._id
+        if book_id is None:
+            return self._ask(self._first_limit, urgent=True, since=[(update, line)])
+        if update.last_id <= book_id:
+            return NOTHING
+        if update.first_id > book_id + 1:
+            return self._wait(update, line, book_id)
+        events = self._apply(update, line)
+        return [*events, *self._catch_up(update.last_id)] if self._ahead else events
+
+    def receive_snapshot(self, snapshot: DepthSnapshot, limit: int) -> Sequence[Event]:
+        """Bridge from the snapshot to now by the buffered updates; `limit` is the levels asked for."""
+        if self._buffer is None:
+            return NOTHING  # an answer to a question that a lost connection made obsolete
+        live, arrivals = self._id is not None, [*self._buffer, *self._ahead]
+        following, beyond = _split(arrivals, snapshot.last_id)
+        reached = following[-1][0].last_id if following else snapshot.last_id
+        if (reached < self._id) if self._id is not None else (arrivals and len(arrivals) == len(beyond)):
+            return [SnapshotNeeded(self._native, limit, not live)]  # stale: a newer one will meet the buffer
+        if beyond and self._all_past(beyond):
+            return self._lose("updates since the snapshot are missing", arrivals[-1:])
+        before = (self._book.bids.top, self._book.asks.top)
+        self._end_record()
+        self._book.replace(snapshot.bids, snapshot.asks, limit)
+        for update, _ in following:
+            self._book.apply(update.bids, update.asks)
+        if self._book.crossed:
+            return self._lose("bids and asks cross", arrivals[-1:])
+        self._id, self._asked, self._buffer, self._ahead = reached, False, None, beyond
+        self._window_left = self._hurried = False
+        deepen = self._ask(self._deep_limit, urgent=False) if limit < self._deep_limit else NOTHING
+        if live and before == (self._book.bids.top, self._book.asks.top):
+            return [*self._check_window(), BookUnchanged(self._native, reached), *deepen]
+        exchange_us = following[-1][0].exchange_us if following else None
+        return [*self._check_window(), self._updated(reached, exchange_us), *deepen]
+
+    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+        """Without another line nothing more is known; a line's end also ends waiting for what it lacked."""
+        self._ids.forget(line)
+        if self._lines:
+            return self._lose(reason, self._ahead) if self._all_past(self._ahead) else NOTHING
+        live, self._id, self._asked, self._buffer, self._ahead = self._id is not None, None, False, None, []
+        self._end_record()
+        return [BookLost(self._native, reason)] if live else NOTHING
+
+    def record(self) -> BookRecord | None:
+        """Keep what the book goes through from now on; None while there is no book to trust."""
+        self._end_record()
+        if self._id is not None:
+            self._record = BookRecord(self._book, self._id)
+        return self._record
+
+    def distrust(self, reason: str) -> Sequence[Event]:
+        """Somebody knows that the book is not the exchange's."""
+        return NOTHING if self._id is None else self._lose(reason, self._ahead)
+
+    def _apply(self, update: DepthUpdate, line: int) -> Sequence[Event]:
+        touched = self._book.apply(update.bids, update.asks)
+        self._id = update.last_id
+        if self._record is not None:
+            self._keep_in_record(self._record, update)
+        if not touched:
+            return [BookUnchanged(self._native, update.last_id)]
+        if self._book.crossed:
+            return self._lose("bids and asks cross", [(update, line)])
+        return [*self._check_window(), self._updated(update.last_id, update.exchange_us)]
+
+    def _keep_in_record(self, record: BookRecord, update: DepthUpdate) -> None:
+        if record.is_over:
+            self._record = None
+        else:
+            record.add(update)
+
+    def _end_record(self) -> None:
+        if self._record is not None:
+            self._record.end()
+            self._record = None
+
+    def _updated(self, update_id: int, exchange_us: int | None) -> BookUpdated:
+        book = self._book
+        return BookUpdated(self._native, update_id, exchange_us, book.bids.top, book.asks.top)
+
+    def _wait(self, update: DepthUpdate, line: int, book_id: int) -> Sequence[Event]:
+        self._ahead.append((update, line))
+        if len(self._ahead) <= _MAX_BUFFERED and not self._all_past(self._ahead):
+            return NOTHING
+        return self._lose(f"expected update {book_id + 1}, received {update.first_id}", self._ahead)
+
+    def _all_past(self, ahead: Sequence[Arrival]) -> bool:
+        """Whether no working line is left that could bring what is missing before these."""
+        return self._lines <= {line for _, line in ahead}
+
+    def _catch_up(self, book_id: int) -> Sequence[Event]:
+        """Apply what other lines brought too early, as far as it now follows."""
+        following, self._ahead = _split(self._ahead, book_id)
+        events: list[Event] = []
+        for update, line in following:
+            events.extend(self._apply(update, line))
+            if self._id is None:
+                break
+        return events
+
+    def _ask(self, limit: int, *, urgent: bool, since: Sequence[Arrival] = ()) -> Sequence[Event]:
+        if self._asked:
+            return NOTHING
+        self._asked = True
+        if self._id is None:
+            self._buffer = deque(since, maxlen=_MAX_BUFFERED)
+        return [SnapshotNeeded(self._native, limit, urgent)]
+
+    def _lose(self, reason: str, kept: Sequence[Arrival]) -> Sequence[Event]:
+        """Start over with the updates in `kept`, which the next snapshot must meet."""
+        lost = [BookLost(self._native, reason)] if self._id is not None else []
+        self._end_record()
+        self._id, self._asked, self._buffer, self._ahead = None, True, deque(kept, maxlen=_MAX_BUFFERED), []
+        return [*lost, SnapshotNeeded(self._native, self._first_limit, True)]
+
+    def _check_window(self) -> Sequence[Event]:
+        """Near the edge of what the last snapshot covered, a small new one is wanted before the published levels
+        reach beyond it, where there may be levels nobody told us of.
+        """
+        bids, asks = self._book.bids, self._book.asks
+        if not (bids.nears_edge or asks.nears_edge):
+            return NOTHING
+        events: list[Event] = []
+        if not self._window_left and (bids.beyond_edge or asks.beyond_edge):
+            self._window_left = True
+            events.append(KnownWindowLeft(self._native))
+        if not self._hurried:
+            self._hurried = self._asked = True
+            events.append(SnapshotNeeded(self._native, self._first_limit, True))
+        return events
+
+
+def _split(arrivals: Sequence[Arrival], book_id: int) -> tuple[list[Arrival], list[Arrival]]:
+    """Those that carry a book at `book_id` on, in order, and those beyond a hole."""
+    following: list[Arrival] = []
+    beyond: list[Arrival] = []
+    for arrival in sorted(arrivals, key=_first_id):
+        update = arrival[0]
+        if update.first_id > book_id + 1:
+            beyond.append(arrival)
+        elif update.last_id > book_id:
+            following.append(arrival)
+            book_id = update.last_id
+    return following, beyond
+
+
+def _first_id(arrival: Arrival) -> int:
+    return arrival[0].first_id
+
+
+_Top = tuple[Sequence[DepthChange], Sequence[DepthChange]]
+
+
+class ReplaceSync:
+    """Every message is a whole book; the greatest id wins, whichever line brought it."""
+
+    def __init__(self, native: str, depth: int, lines: set[int], topic: Topic = "book") -> None:
+        self._native = native
+        self._depth = depth
+        self._lines = lines
+        self._topic: Topic = topic
+        self._id: int | None = None
+        self._ids = _LineIds()
+        self._top: _Top | None = None
+        self._passed: tuple[_Top, ...] = ()
+        """Books before the newest one that had the same id."""
+        self._leader = -1
+        """The line that brought the newest book."""
+
+    @property
+    def update_id(self) -> int | None:
+        """The id of the newest book; None while there is none to trust."""
+        return self._id
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the book may be older than what came: ids fell."""
+        return self._ids.falling
+
+    def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
+        """Take the book unless a newer one is here already."""
+        if self._ids.started_again(update.last_id, line):
+            return [*self._lose(f"update ids fell to {update.last_id}"), *self.receive_update(update, line)]
+        if self._id is not None and update.last_id < self._id:
+            return NOTHING
+        bids, asks = tuple(update.bids[: self._depth]), tuple(update.asks[: self._depth])
+        if bids and asks and bids[0][0] >= asks[0][0]:
+            return self._lose("bids and asks cross")
+        newest, top = self._top, (bids, asks)
+        if update.last_id != self._id or newest is None:
+            self._passed, self._leader = (), line
+        elif newest != top:
+            if line != self._leader and top in self._passed:
+                return NOTHING  # a faster line brought it, and the one after it
+            self._passed, self._leader = (*self._passed, newest), line
+        self._id, self._top = update.last_id, top
+        if newest == top:
+            return [BookUnchanged(self._native, update.last_id, self._topic)]
+        return [BookUpdated(self._native, update.last_id, update.exchange_us, bids, asks, self._topic)]
+
+    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+        """Without another line nothing more is known."""
+        self._ids.forget(line)
+        return NOTHING if self._lines else self._lose(reason)
+
+    def _lose(self, reason: str) -> Sequence[Event]:
+        live, self._id, self._top = self._id is not None, None, None
+        return [BookLost(self._native, reason, self._topic)] if live else NOTHING

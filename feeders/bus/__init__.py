@@ -1,0 +1,1 @@
+"""From order books to Redis: outbox, publish script, connections."""

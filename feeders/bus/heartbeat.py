@@ -1,0 +1,146 @@
+"""This feeder's sign of life on Redis, the list of its books, and whose books are there already."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.exceptions import ReadOnlyError
+
+from bookbus.feeders.servers.control_client import CONTROL_ERRORS, control_client
+from bookbus.schemas.heartbeat import (
+    HEARTBEAT_INTERVAL,
+    HEARTBEAT_TTL,
+    FeederHeartbeat,
+    encode_heartbeat,
+    heartbeat_fields,
+)
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.url_secrets import redacted, secrets_of
+
+
+def is_made_up(endpoint: str) -> bool:
+    """Whether books from here are simulated or recorded: the source is a file or a host on this machine."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("ws", "wss"):
+        return True
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+logger = logging.getLogger(__name__)
+
+
+class PrefixTakenError(Exception):
+    """Real and made-up books would mix under one prefix."""
+
+
+class Heartbeat:
+    """Tells once a second that the feeder lives; notices by the answer that Redis lost its data."""
+
+    def __init__(
+        self,
+        url: str,
+        names: RedisNames,
+        make: Callable[[], FeederHeartbeat],
+        book_names: Callable[[], Sequence[str]],
+        on_data_lost: Callable[[], None],
+    ) -> None:
+        self._redis = control_client(url)
+        self._secrets = secrets_of(url)
+        self._names = names
+        self._make = make
+        self._book_names = book_names
+        self._on_data_lost = on_data_lost
+        self._registered: frozenset[str] = frozenset()
+        self._written_at: float | None = None
+        """When the last sign of life was on its way: the server has it from then or later."""
+        self._told: set[type[BaseException]] = set()
+        self._beating: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            # In a task of its own: redis-py forgets at times that it was cancelled, and this one must end then.
+            self._beating = asyncio.create_task(self._beat())
+            await asyncio.wait((self._beating,))
+            try:
+                self._beating.result()
+                self._told.clear()
+            except CONTROL_ERRORS as error:
+                # That it is a replica is what the publisher says already.
+                if not isinstance(error, ReadOnlyError) and type(error) not in self._told:
+                    logger.warning("cannot tell that this feeder lives: %s", redacted(error, self._secrets))
+                self._told.add(type(error))
+            await asyncio.sleep(HEARTBEAT_INTERVAL)
+
+    async def end(self) -> None:
+        """Take the sign of life away: this feeder stopped on purpose."""
+        if self._beating is not None:
+            await asyncio.wait((self._beating,))
+        with contextlib.suppress(*CONTROL_ERRORS):
+            await self._redis.delete(self._names.feeder(self._make().feeder))
+        await self._redis.aclose()
+
+    async def _beat(self) -> None:
+        beat = self._make()
+        key = self._names.feeder(beat.feeder)
+        books = frozenset(self._book_names())
+        new = sorted(books - self._registered)
+        asked_at = time.monotonic()
+        await self._redis.publish(self._names.feeders, encode_heartbeat(beat))
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.hset(key, mapping=heartbeat_fields(beat))  # type: ignore[arg-type]
+            pipeline.expire(key, HEARTBEAT_TTL)
+            if books:
+                # One that is there already tells by the answer whether the list is: in a cluster, another node has it.
+                pipeline.sadd(self._names.books, *(new or [min(books)]))
+            added, _, *listed = await pipeline.execute()
+        self._registered = self._registered | books if new or listed != [1] else frozenset()
+        if added and self._written_at is not None:
+            # The hash we refresh each second was gone, so everything else may be, if it did not just expire.
+            if time.monotonic() - self._written_at < HEARTBEAT_TTL:
+                logger.warning("Redis lost its data: sending every book again")
+            self._registered = frozenset()
+            self._on_data_lost()
+        self._written_at = asked_at
+
+
+async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoint: str) -> None:
+    """Raises PrefixTakenError where a feeder of the same exchange lives with another endpoint, one of them made up."""
+    redis = control_client(url)
+    try:
+        async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
+            fields = await redis.hmget(key, "exchange", "endpoint", "feeder")
+            other_exchange, other_endpoint, other = (_text(value) for value in fields)
+            if other_exchange != exchange or other_endpoint == endpoint or not other_endpoint:
+                continue
+            if is_made_up(endpoint) or is_made_up(other_endpoint):
+                raise PrefixTakenError(
+                    f"feeder {other} publishes {exchange} books from {other_endpoint} under the prefix "
+                    f"{names.prefix!r}; books from {endpoint} need another --prefix or another --redis"
+                )
+    finally:
+        await redis.aclose()
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+
+
+def counters_of(*parts: object) -> dict[str, float]:
+    """The numbers among the fields of these counters."""
+    numbers: dict[str, float] = {}
+    for part in parts:
+        fields = msgspec.to_builtins(part)
+        numbers |= {name: value for name, value in fields.items() if isinstance(value, int | float)}
+    return numbers

@@ -1,0 +1,336 @@
+"""Writes books and trades to Redis over one connection: many in one write, waiting for none."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import hiredis
+
+from bookbus.feeders.books.events import Topic
+from bookbus.feeders.bus.connection import REPLY_TIMEOUT, Reply, RespConnection
+from bookbus.feeders.bus.outbox import Conflator, Submission
+from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, load_command, script_sha
+from bookbus.feeders.bus.servers import locator
+from bookbus.feeders.publish_counters import PublisherCounters
+from bookbus.feeders.servers.errors import RECONNECT_KINDS, ErrorLog, error_kind, explain
+from bookbus.feeders.servers.link import RedisLink
+from bookbus.feeders.trade_queue import TradeQueue
+from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.trade import Trade
+from bookbus.schemas.url_secrets import masked
+
+__all__ = ["Publisher", "PublisherCounters", "Submission"]
+
+MAX_IN_FLIGHT = 4
+"""Writes without an answer; from then on the conflator keeps the newest of each book."""
+
+MAX_BATCH = 256
+"""Books, and trades, in one write."""
+
+TRADES_CAPACITY = 10_000
+RETRY_INTERVAL = 1.0
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one write held, in its order."""
+
+    loads: bool
+    books: list[tuple[BookKey, Submission]] = field(default_factory=list)
+    trades: list[Trade] = field(default_factory=list)
+
+
+class Publisher:
+    """Submits the books of one feeder to the publish script.
+
+    `on_connected` is called after every (re)connect, when the server may have lost its data: submit every book
+    there. `before_write` is called before anything is written and may `discard()`. Raises ValueError for a bad URL.
+    Of a node in a cluster, `on_moved` takes what the server says of a key that another node has now.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        names: RedisNames,
+        feeder_id: str,
+        *,
+        on_connected: Callable[[], None] | None = None,
+        before_write: Callable[[], None] | None = None,
+        on_moved: Callable[[str], None] | None = None,
+        counters: PublisherCounters | None = None,
+        reply_timeout: float = REPLY_TIMEOUT,
+        retry_interval: float = RETRY_INTERVAL,
+        clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        shown = masked(url)
+        self._link = RedisLink(
+            locator(url), shown, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep
+        )
+        self._names = names
+        self._feeder_id = feeder_id
+        self._on_connected = on_connected
+        self._before_write = before_write
+        self._on_moved = on_moved
+        sharded = on_moved is not None
+        self._sha = script_sha(sharded=sharded)
+        self._load = load_command(sharded=sharded)
+        self._retry_interval = retry_interval
+        self._clock_us = clock_us
+
+        self._keys: dict[tuple[str, str, str], BookKey] = {}
+        self._unsent: Conflator[BookKey] = Conflator()
+        self.counters = counters or PublisherCounters()
+        self.errors = ErrorLog(shown)
+        self._trades = TradeQueue(names, TRADES_CAPACITY, self.counters)
+        self._in_flight: deque[_Batch] = deque()
+        # Books whose last answer was an error, with what was refused.
+        self._failing: dict[BookKey, Submission] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        self._must_load = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connection: RespConnection | None = None
+        self._flush_due = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._taken = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection to the server is open."""
+        return self._connection is not None
+
+    @property
+    def well(self) -> bool:
+        """Whether there is a connection, and nothing that the server refuses."""
+        return self._connection is not None and not self._failing
+
+    def submit(self, submission: Submission) -> None:
+        """Send it as soon as this turn of the loop ends, unless a newer one of the same book comes before."""
+        key = self._key_of(submission)
+        if submission.kind != "again":
+            key.owes_new = False
+        elif key.owes_new:
+            submission = Submission("new", submission.topic, submission.book)
+        key.newest, replaced = self._unsent.put(key, submission)
+        if replaced:
+            self.counters.conflated += 1
+        self._schedule()
+
+    async def submit_lossless(self, submission: Submission) -> None:
+        """Send it without replacing an unsent one: wait until that one is on its way."""
+        key = self._key_of(submission)
+        while key in self._unsent:
+            await self._next_write()
+        self.submit(submission)
+
+    def submit_trade(self, trade: Trade) -> None:
+        """Add one trade to its stream."""
+        self._trades.put(trade)
+        self._schedule()
+
+    async def submit_trade_lossless(self, trade: Trade) -> None:
+        """Add one trade to its stream; wait for room instead of dropping the oldest that waits."""
+        while self._trades.full:
+            await self._next_write()
+        self.submit_trade(trade)
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until everything submitted has been answered; whether that happened in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        return self._idle.is_set()
+
+    def discard(self) -> None:
+        """Forget every book that is not written yet: it may be old, and nothing of it may be told any more."""
+        self._unsent.clear()
+        self._failing.clear()
+        for key in self._keys.values():
+            key.newest = None
+        if self._connection is not None and self._connection.unsent_bytes:
+            self._connection.abort("left with unsent books that became old")
+        self._settle()
+
+    def take_out(self, topic: Topic, exchange: str, symbol: str) -> Submission | None:
+        """Forget a book that is another server's now. Returns what that one has to be told of it, if anything."""
+        key = self._keys.pop((topic, exchange, symbol), None)
+        if key is None or key.newest is None:
+            return None
+        newest, key.newest = key.newest, None
+        waiting = (self._unsent.remove(key), self._failing.pop(key, None))
+        written = (submission for batch in self._in_flight for owner, submission in batch.books if owner is key)
+        kinds = {submission.kind for submission in (*waiting, *written) if submission is not None}
+        self._settle()
+        if newest.kind == "again" and (key.owes_new or "new" in kinds):
+            return Submission("new", newest.topic, newest.book)
+        # What only confirms speaks of its own moment.
+        return newest if kinds - {"again"} and newest.kind != "again" else None
+
+    def take_out_trades(self, exchange: str, symbol: str) -> list[Trade]:
+        """The unsent trades of a symbol that are another server's now."""
+        return self._trades.take_out(exchange, symbol)
+
+    async def run(self) -> None:
+        """Keep connected, until cancelled; then leave once everything written is sent."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._link.run()
+        finally:
+            if self._retry is not None:
+                self._retry.cancel()
+
+    def _connected(self, connection: RespConnection) -> None:
+        connection.on_writable = self._flush
+        self._connection = connection
+        self._must_load = True
+        # They spoke of moments before this connection; who still stands behind a book says so again.
+        self._unsent.drop_confirmations()
+        if self._on_connected is not None:
+            self._on_connected()
+        self._schedule()
+
+    def _lost(self) -> None:
+        """What the connection left unanswered is unsent again."""
+        self._connection = None
+        for key, submission in self._failing.items():
+            self._put_back(key, submission)
+        for batch in self._in_flight:
+            for key, submission in batch.books:
+                self._put_back(key, submission)
+        self._trades.put_back([trade for batch in self._in_flight for trade in batch.trades])
+        self._in_flight.clear()
+
+    async def _next_write(self) -> None:
+        self._taken.clear()
+        await self._taken.wait()
+
+    def _key_of(self, submission: Submission) -> BookKey:
+        book = submission.book
+        place = (submission.topic, book.exchange, book.symbol)
+        key = self._keys.get(place)
+        if key is None:
+            name_of = self._names.quote if submission.topic == "quote" else self._names.book
+            key = self._keys[place] = BookKey(name_of(book.exchange, book.symbol), self._feeder_id, self._sha)
+        return key
+
+    def _schedule(self) -> None:
+        self._idle.clear()
+        if not self._flush_due and self._connection is not None and self._loop is not None:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._before_write is not None:
+            self._before_write()
+        connection = self._connection
+        while (
+            connection is not None
+            and connection.writable
+            and len(self._in_flight) < MAX_IN_FLIGHT
+            and (self._unsent or self._trades or self._must_load)
+        ):
+            self._write_batch(connection)
+        self._settle()
+
+    def _write_batch(self, connection: RespConnection) -> None:
+        batch = _Batch(self._must_load, self._unsent.take(MAX_BATCH), self._trades.take(MAX_BATCH))
+        self._must_load = False
+        clock_us = self._clock_us
+        parts = [key.pack(submission, clock_us()) for key, submission in batch.books]
+        parts += map(self._trades.pack, batch.trades)
+        if batch.loads:
+            parts.insert(0, self._load)
+        data = b"".join(parts)
+        self._in_flight.append(batch)
+        self.counters.batches += 1
+        self.counters.written_bytes += len(data)
+        self._taken.set()
+        connection.send(data, len(parts), self._on_replies)
+
+    def _on_replies(self, replies: list[Reply]) -> None:
+        if self._is_wrong_server(replies):
+            return
+        batch = self._in_flight.popleft()
+        if batch.loads:
+            load_reply, *replies = replies
+            if isinstance(load_reply, hiredis.ReplyError):
+                self._count_error("the publish script", load_reply)
+        self._book_replies(batch, replies[: len(batch.books)])
+        for name, error in self._trades.settle(batch.trades, replies[len(batch.books) :]):
+            self._count_error(name, error)
+        self._flush()
+
+    def _book_replies(self, batch: _Batch, replies: list[Reply]) -> None:
+        accepted, confirmed, refused = map(replies.count, (ACCEPTED, CONFIRMED, REFUSED))
+        self.counters.accepted += accepted
+        self.counters.confirmed += confirmed
+        self.counters.duplicates += refused
+        clean = accepted + confirmed + refused == len(replies)
+        if not clean or self._failing:
+            for (key, submission), reply in zip(batch.books, replies, strict=True):
+                if isinstance(reply, hiredis.ReplyError):
+                    self._book_refused(batch, key, submission, reply)
+                else:
+                    self._failing.pop(key, None)
+        if clean and replies and not self._failing:
+            self._link.well()
+            self.errors.well()
+
+    def _book_refused(self, batch: _Batch, key: BookKey, submission: Submission, error: hiredis.ReplyError) -> None:
+        if str(error).startswith("NOSCRIPT"):
+            self._must_load = True
+            if not batch.loads:
+                self._put_back(key, submission)
+                return
+        if self._on_moved is not None and error_kind(error) == "MOVED":
+            if self._loop is not None:
+                # Once the whole batch has been looked at.
+                self._loop.call_soon(self._on_moved, str(error))
+        else:
+            self._count_error(key.name, error)
+        if submission.kind == "new":
+            key.owes_new = True
+        # A confirmation speaks of its own moment: it is not repeated, the next one comes soon.
+        if submission.kind == "again" or key.newest is None:
+            return
+        self._failing[key] = submission
+        if self._retry is None and self._loop is not None:
+            self._retry = self._loop.call_later(self._retry_interval, self._retry_failing)
+
+    def _is_wrong_server(self, replies: list[Reply]) -> bool:
+        """Whether it may not be written to now: leave it then, with the batch unanswered."""
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError) and error_kind(reply) in RECONNECT_KINDS:
+                self.counters.errors += 1
+                self.errors.by_kind[error_kind(reply)] += 1
+                if self._connection is not None:
+                    self._connection.abort(explain(reply))
+                return True
+        return False
+
+    def _count_error(self, name: str, error: hiredis.ReplyError) -> None:
+        self.counters.errors += 1
+        self.errors.add(name, error)
+
+    def _retry_failing(self) -> None:
+        self._retry = None
+        for key, submission in self._failing.items():
+            self._put_back(key, submission)
+        self._schedule()
+
+    def _put_back(self, key: BookKey, submission: Submission) -> None:
+        if key.newest is submission:
+            self._unsent.put(key, submission)
+        elif submission.kind == "new":
+            # A newer one is unsent or on its way, and must not be followed by this one; but if all it does is to
+            # confirm, then the levels of this one are not on the server yet.
+            key.owes_new = True
+
+    def _settle(self) -> None:
+        if not (self._unsent or self._trades or self._in_flight or self._failing):
+            self._idle.set()

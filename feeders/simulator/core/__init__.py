@@ -1,0 +1,1 @@
+"""What every simulated exchange shares: markets, feeds, faults and servers."""

@@ -1,0 +1,160 @@
+"""Texts that Upbit sends, its ways to spell numbers included."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from bookbus.feeders.simulator.core.market import Fill
+from bookbus.feeders.simulator.instruments import SimulatedInstrument, decimal_text
+from bookbus.feeders.simulator.ladder import RawLevel
+from bookbus.feeders.simulator.upbit.feed import ShownBook, UpbitFeed
+from bookbus.feeders.simulator.upbit_requests import Form
+
+_FACTORS = (10, 100, 1000)
+"""Price levels are grouped by so many ticks."""
+
+_SMALL, _LARGE = -3, 7
+"""Powers of ten below and from which numbers are written with an exponent."""
+
+
+def plain(units: int, decimals: int) -> str:
+    """`units` of 10^-decimals without an exponent and without trailing zeros."""
+    text = decimal_text(units, decimals)
+    return text.rstrip("0").rstrip(".")
+
+
+def double(units: int, decimals: int) -> str:
+    """As the exchange's servers print floating-point numbers: `1.16539E8`, `7.9276E-4`, `3040.0`."""
+    digits = str(units)
+    power = len(digits) - 1 - decimals
+    if not units or _SMALL <= power < _LARGE:
+        text = plain(units, decimals)
+        return text if "." in text else f"{text}.0"
+    digits = digits.rstrip("0")
+    return f"{digits[0]}.{digits[1:] or '0'}E{power}"
+
+
+class _Spelling(NamedTuple):
+    """Names and numbers of one format."""
+
+    ask_price: str
+    bid_price: str
+    ask_size: str
+    bid_size: str
+    total_asks: str
+    total_bids: str
+    units: str
+    write_price: Callable[[int, int], str]
+    write_size: Callable[[int, int], str]
+
+
+_LONG_NAMES = ("ask_price", "bid_price", "ask_size", "bid_size", "total_ask_size", "total_bid_size", "orderbook_units")
+_DEFAULT = _Spelling(*_LONG_NAMES, double, decimal_text)
+_SIMPLE = _Spelling("ap", "bp", "as", "bs", "tas", "tbs", "obu", plain, double)
+_REST = _Spelling(*_LONG_NAMES, plain, plain)
+
+
+def book_frame(feed: UpbitFeed, form: Form, units: int, factor: int, stream_type: str) -> str:
+    """A whole book; `factor` ticks make one price, 0 does not group."""
+    book, instrument = feed.book, feed.instrument
+    key = form.short, units, factor
+    body = book.texts.get(key)
+    if body is None:
+        body = book.texts[key] = _body(instrument, book, _SIMPLE if form.short else _DEFAULT, units, factor)
+    type_, code, time, stream, level = (
+        ("ty", "cd", "tms", "st", "lv") if form.short else ("type", "code", "timestamp", "stream_type", "level")
+    )
+    text = (
+        f'{{"{type_}":"orderbook","{code}":"{instrument.native}","{time}":{feed.time_ms},{body},'
+        f'"{stream}":"{stream_type}","{level}":{plain(factor, instrument.tick_decimals)}}}'
+    )
+    return f"[{text}]" if form.listed else text
+
+
+def rest_book(feed: UpbitFeed, units: int, factor: int) -> str:
+    """One book of a REST answer, where the market has another name."""
+    body = _body(feed.instrument, feed.book, _REST, units, factor)
+    level = plain(factor, feed.instrument.tick_decimals)
+    return f'{{"market":"{feed.instrument.native}","timestamp":{feed.time_ms},{body},"level":{level}}}'
+
+
+def trade_frame(feed: UpbitFeed, form: Form, trade: tuple[Fill, int, int], stream_type: str) -> str:
+    """One trade with its time and its id."""
+    fill, time_ms, trade_id = trade
+    instrument = feed.instrument
+    at = datetime.fromtimestamp(time_ms // 1000, UTC)
+    price = double(fill.ticks, instrument.tick_decimals)
+    values = (
+        ("type", "ty", '"trade"'),
+        ("code", "cd", f'"{instrument.native}"'),
+        ("timestamp", "tms", str(time_ms + 2)),
+        ("trade_date", "td", f'"{at:%Y-%m-%d}"'),
+        ("trade_time", "ttm", f'"{at:%H:%M:%S}"'),
+        ("trade_timestamp", "ttms", str(time_ms)),
+        ("trade_price", "tp", price),
+        ("trade_volume", "tv", double(fill.steps, instrument.step_decimals)),
+        ("ask_bid", "ab", '"BID"' if fill.aggressor == "buy" else '"ASK"'),
+        ("prev_closing_price", "pcp", price),
+        ("change", "c", '"EVEN"'),
+        ("change_price", "cp", "0E-8"),
+        ("sequential_id", "sid", str(trade_id)),
+        ("stream_type", "st", f'"{stream_type}"'),
+    )
+    text = ",".join(f'"{short if form.short else long}":{value}' for long, short, value in values)
+    return f"[{{{text}}}]" if form.listed else f"{{{text}}}"
+
+
+def error_text(name: str | int, message: str) -> str:
+    """An error on either interface; REST names it by a number."""
+    return msgspec.json.encode({"error": {"name": name, "message": message}}).decode()
+
+
+def supported_levels(instrument: SimulatedInstrument) -> list[str]:
+    """Units by which prices can be grouped; only the won markets offer any."""
+    factors = _FACTORS if instrument.quote == "KRW" else ()
+    return ["0", *(plain(factor, instrument.tick_decimals) for factor in factors)]
+
+
+def grouping_factor(instrument: SimulatedInstrument, level: float) -> int | None:
+    """Ticks that make one price at this level; None if the level is not offered."""
+    if level == 0:
+        return 0
+    factors = _FACTORS if instrument.quote == "KRW" else ()
+    return next((factor for factor in factors if instrument.price(factor) == level), None)
+
+
+def grouped_book(book: ShownBook, factor: int, units: int) -> tuple[list[RawLevel], list[RawLevel]]:
+    """Bids and asks as they are listed: bids are grouped downwards, asks upwards."""
+    if not factor:
+        return book.bids[:units], book.asks[:units]
+    bids: dict[int, int] = {}
+    asks: dict[int, int] = {}
+    for ticks, steps in book.bids:
+        price = ticks // factor * factor
+        bids[price] = bids.get(price, 0) + steps
+    for ticks, steps in book.asks:
+        price = -(-ticks // factor) * factor
+        asks[price] = asks.get(price, 0) + steps
+    # Nothing is left of a bid below one unit.
+    return [level for level in bids.items() if level[0]][:units], list(asks.items())[:units]
+
+
+def _body(instrument: SimulatedInstrument, book: ShownBook, names: _Spelling, units: int, factor: int) -> str:
+    """Totals and levels."""
+    bids, asks = grouped_book(book, factor, units)
+    prices, sizes = instrument.tick_decimals, instrument.step_decimals
+    price, size = names.write_price, names.write_size
+    rows = ",".join(
+        f'{{"{names.ask_price}":{price(ask[0], prices)},"{names.bid_price}":{price(bid[0], prices)},'
+        f'"{names.ask_size}":{size(ask[1], sizes)},"{names.bid_size}":{size(bid[1], sizes)}}}'
+        for bid, ask in zip(_padded(bids, units), _padded(asks, units), strict=True)
+    )
+    total_asks, total_bids = (size(sum(steps for _, steps in side), sizes) for side in (asks, bids))
+    return f'"{names.total_asks}":{total_asks},"{names.total_bids}":{total_bids},"{names.units}":[{rows}]'
+
+
+def _padded(levels: list[RawLevel], units: int) -> list[RawLevel]:
+    """A side with fewer orders than were asked for is filled up with zeros."""
+    return levels + [(0, 0)] * (units - len(levels))
