@@ -2,8 +2,7 @@
 
 import typer
 
-from bookbus.consumers.analysis.compare_command import compare
-from bookbus.consumers.commands.analyze import analyze
+from bookbus.consumers.commands.analyze import analyze, compare
 from bookbus.consumers.commands.arbitrage import arbitrage
 from bookbus.consumers.commands.calibrate import calibrate
 from bookbus.consumers.commands.list import list_readers

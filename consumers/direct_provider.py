@@ -1,29 +1,229 @@
 """Order books straight from an exchange or a recording of it, by the feeder's own protocol code."""
 
+import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
-from bookbus.consumers.background_loop import elapsed
-from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.background_loop import LoopThread, elapsed
+from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.latest_book import LocalBook
-from bookbus.consumers.local.adapter_line import AdapterLine, WebSocketAdapter
-from bookbus.consumers.local.feed_session import Feed, FeedSession
 from bookbus.consumers.market_data_provider import MarketDataProvider
-from bookbus.consumers.reading import ConnectionStatus, Counts, Observation
+from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation
 from bookbus.feeders.errors import GaveUpError
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from bookbus.feeders.exchanges.adapter import Wiring
-from bookbus.feeders.metadata import cached_instruments, default_cache_directory
+from bookbus.feeders.markets import cached_instruments, default_cache_directory
 from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
 from bookbus.feeders.stall_detector import StandstillWatch
 from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
+
+_PAUSE = 0.1
+
+
+class WebSocketAdapter(Protocol):
+    """What a connection brought from outside has to offer; its `callback` is set by whom it is brought to."""
+
+    callback: OnSnapshot
+
+    async def connect(self) -> None:
+        """Open the connection. Raises what the exchange adapters raise when that fails."""
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        """Ask for these native symbols."""
+
+    async def receive_loop(self) -> None:
+        """Receive until the connection is lost, which raises; a loop that returns is called again."""
+
+
+class AdapterLine:
+    """Adds what such an adapter need not have."""
+
+    def __init__(
+        self,
+        adapter: WebSocketAdapter,
+        natives: Sequence[str],
+        books_received: Callable[[], int],
+        on_subscribed: Callable[[], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.replace_wanted = asyncio.Event()
+        """Never set: nobody knows how to make another adapter like this one."""
+        self.ready = asyncio.Event()
+        self.is_connected = False
+        self._adapter = adapter
+        self._natives = natives
+        self._books_received = books_received
+        self._books_before = 0
+        self._on_subscribed = on_subscribed
+        self._on_lost = on_lost
+
+    @property
+    def has_valid_data(self) -> bool:
+        """Whether a book came by the current connection."""
+        return self._books_received() > self._books_before
+
+    @property
+    def last_sign_of_life(self) -> float:
+        """Monotonic time of the last frame or pong; 0.0 from an adapter that does not tell, or is not connected."""
+        return float(getattr(self._adapter, "last_sign_of_life", 0.0)) if self.is_connected else 0.0
+
+    async def connect(self) -> None:
+        """Open the connection."""
+        self._books_before = self._books_received()
+        await self._adapter.connect()
+        self.is_connected = True
+
+    async def subscribe(self) -> None:
+        """Ask for every symbol."""
+        await self._adapter.subscribe(self._natives)
+        self.ready.set()
+        self._on_subscribed()
+
+    async def receive_loop(self) -> None:
+        """Until the adapter says that the connection is lost."""
+        try:
+            while True:
+                await self._adapter.receive_loop()
+                await asyncio.sleep(_PAUSE)
+        finally:
+            self.is_connected = False
+            self._on_lost()
+
+    async def close(self) -> None:
+        """The adapter closes what it opened when its loop ends."""
+
+    def successor(self) -> "AdapterLine":
+        """Itself: `replace_wanted` is never set."""
+        return self
+
+
+_TICK = 0.25
+
+
+class StandstillClock(Protocol):
+    """Notices that this process stood still."""
+
+    def beat(self) -> None:
+        """Called often."""
+
+
+class ConnectionKeeper(Protocol):
+    """Keeps one connection open."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often it was lost, or could not be opened, and was tried again."""
+
+
+class Feed(Protocol):
+    """What a session runs."""
+
+    @property
+    def standstill(self) -> StandstillClock:
+        """Has to beat while the feed runs."""
+
+    @property
+    def keepers(self) -> Sequence[ConnectionKeeper]:
+        """One for each connection."""
+
+    @property
+    def trouble(self) -> str:
+        """What stands between the exchange and its books; empty if nothing does."""
+
+    async def run(self) -> None:
+        """Until cancelled. Raises the session's `gave_up` when it is of no use to go on."""
+
+    def last_sign_of_life(self, native: str) -> float:
+        """Monotonic time at which the symbol's connection last showed that it lives; 0.0 if that is unknown."""
+
+
+class FeedSession:
+    """Runs a feed from `start()`, called once, until `stop()` or until it ends by itself."""
+
+    def __init__(
+        self,
+        name: str,
+        feed: Feed,
+        gave_up: type[Exception],
+        on_tick: Callable[[Feed], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        """`on_tick` is called a few times a second; `on_end` gets the reason why the feed ended by itself."""
+        self.settled = threading.Event()
+        """Every book is there, or will not come."""
+        self._feed = feed
+        self._gave_up = gave_up
+        self._on_tick = on_tick
+        self._on_end = on_end
+        self._stopping = False
+        self._ended = ""
+        self._thread = LoopThread(name, self._run())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the feed still runs."""
+        return not self._ended and self._thread.alive
+
+    @property
+    def thread_alive(self) -> bool:
+        """Whether its thread still exists."""
+        return self._thread.alive
+
+    @property
+    def reconnect_count(self) -> int:
+        """How often a connection was lost, or could not be opened, and was tried again."""
+        return sum(keeper.reconnects for keeper in self._feed.keepers)
+
+    @property
+    def trouble(self) -> str:
+        """Why it ended, or what is wrong now; empty while all is well."""
+        return self._ended or self._feed.trouble
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._thread.stop()
+        self.settled.set()
+
+    async def _run(self) -> None:
+        reason = "it ended by a bug, see the log"
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tick())
+                await self._feed.run()
+        except* self._gave_up as errors:
+            reason = str(_first(errors))
+        finally:
+            if not self._stopping:
+                self._on_end(reason)
+                # Last, so that nobody starts anew before the end has been told.
+                self._ended = reason
+            self.settled.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            self._feed.standstill.beat()
+            self._on_tick(self._feed)
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from bookbus.consumers.change_feed import ChangeFeed, OnSnapshot
-from bookbus.consumers.freshness import MAX_AGE, judge
 from bookbus.consumers.reading import (
+    MAX_AGE,
     BookNotLiveError,
     ConnectionStatus,
     Counts,
@@ -18,6 +18,7 @@ from bookbus.consumers.reading import (
     Reading,
     SymbolStatus,
     Update,
+    judge,
 )
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 

@@ -7,18 +7,17 @@ from typing import Literal
 import msgspec
 
 from bookbus.consumers.background_loop import elapsed
-from bookbus.consumers.bus.address import DEFAULT_URL, BusConnectionError
 from bookbus.consumers.bus.books import BusTable
 from bookbus.consumers.bus.cluster_reader import ClusterReader
+from bookbus.consumers.bus.connection import DEFAULT_URL, BusConnectionError
 from bookbus.consumers.bus.poller import BusPoller
 from bookbus.consumers.bus.reader import BusReader
 from bookbus.consumers.bus.servers import BusServers
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.bus.trades import BusTradeTail
 from bookbus.consumers.change_feed import OnSnapshot
-from bookbus.consumers.freshness import MAX_AGE
 from bookbus.consumers.market_data_provider import MarketDataProvider
-from bookbus.consumers.reading import ConnectionStatus, Counts, Observation, Update
+from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import exchange_of
 from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
 

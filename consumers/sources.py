@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bookbus.consumers.bus.address import DEFAULT_URL, BusConnectionError
-from bookbus.consumers.freshness import MAX_AGE
+from bookbus.consumers.bus.connection import DEFAULT_URL, BusConnectionError
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.mock_provider import MockMarketDataProvider
-from bookbus.consumers.multi.assembly import assemble
-from bookbus.consumers.reading import BookNotLiveError
+from bookbus.consumers.multi_provider import assemble
+from bookbus.consumers.reading import MAX_AGE, BookNotLiveError
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
 

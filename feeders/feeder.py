@@ -9,23 +9,22 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from bookbus.feeders.audit.auditor import auditor_of
+from bookbus.feeders.audit import auditor_of
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
 from bookbus.feeders.bus.outbox import Submission
-from bookbus.feeders.cluster_publisher import publisher_of
-from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.feeders.bus.publisher import publisher_of
+from bookbus.feeders.exchange_feed import ExchangeFeed, line_reports
 from bookbus.feeders.exchanges.adapter import OnFrame, Wiring
-from bookbus.feeders.line_group import line_reports
 from bookbus.feeders.settings import FeederSettings, unique_feeder_id
 from bookbus.feeders.snapshot_fetcher import OnAnswer
 from bookbus.feeders.venue import Venue
 from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, FeedState
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import masked
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
-from bookbus.schemas.url_secrets import masked
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,204 @@
 """The exchange's list of markets, and those of them that are wanted now."""
 
-from collections.abc import Sequence
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+from zlib import crc32
 
-from bookbus.feeders.metadata import MetadataSource
-from bookbus.feeders.symbol_selection import SymbolSelection
+from bookbus.feeders.errors import MetadataError, RestError
+from bookbus.feeders.rest_client import RestClient
+from bookbus.feeders.venue import Venue
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry, SymbolError
+
+logger = logging.getLogger(__name__)
+
+MAX_CACHE_AGE = 24 * 3600.0
+
+
+def default_cache_directory() -> Path:
+    """Where programs of this user keep what can be had again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bookbus"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataSource:
+    """Where the instruments of one exchange come from."""
+
+    venue: Venue
+    rest: RestClient
+    cache_directory: Path
+
+    async def registry(self) -> InstrumentRegistry:
+        """The exchange's own list; else the cached one, with a warning; else names judged by their spelling."""
+        try:
+            return InstrumentRegistry(self.venue.exchange, await self.instruments())
+        except (RestError, MetadataError) as error:
+            return self._without_exchange(error)
+
+    async def instruments(self) -> list[Instrument]:
+        """The exchange's own list. Raises RestError or MetadataError."""
+        metadata = await self.venue.fetch_metadata(self.rest)
+        instruments = self.venue.instruments(metadata)
+        self._keep(metadata)
+        return instruments
+
+    @property
+    def cache_file(self) -> Path:
+        """One file for each host, so that another host's markets are not taken for these."""
+        return _cache_file(self.venue, self.rest.base_url, self.cache_directory)
+
+    def _without_exchange(self, error: Exception) -> InstrumentRegistry:
+        instruments = self._cached()
+        if instruments:
+            logger.warning("using the cached instruments of %s: %s", self.venue.exchange.id, error)
+            return InstrumentRegistry(self.venue.exchange, instruments)
+        logger.info("judging symbols by their spelling, since %s cannot be asked: %s", self.venue.exchange.id, error)
+        return InstrumentRegistry(self.venue.exchange, offline=True)
+
+    def _keep(self, metadata: bytes) -> None:
+        new = self.cache_file.with_suffix(f".{os.getpid()}.new")
+        try:
+            self.cache_directory.mkdir(parents=True, exist_ok=True)
+            new.write_bytes(metadata)
+            new.replace(self.cache_file)
+        except OSError as error:
+            logger.warning("cannot cache the instruments in %s: %s", self.cache_file, error)
+
+    def _cached(self) -> list[Instrument]:
+        return cached_instruments(self.venue, self.rest.base_url, self.cache_directory)
+
+
+def cached_instruments(venue: Venue, rest_url: str, cache_directory: Path) -> list[Instrument]:
+    """What the exchange said of its instruments within the last day; none if nobody on this machine asked."""
+    file = _cache_file(venue, rest_url, cache_directory)
+    try:
+        if time.time() - file.stat().st_mtime > MAX_CACHE_AGE:
+            return []
+        return venue.instruments(file.read_bytes())
+    except (OSError, MetadataError):
+        return []
+
+
+def _cache_file(venue: Venue, rest_url: str, cache_directory: Path) -> Path:
+    host = urlsplit(rest_url).netloc.replace(":", "_")
+    return cache_directory / f"{venue.exchange.id}-{host}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part `number` of `count`. A symbol belongs to the same part on every machine, whatever else is listed."""
+
+    number: int = 1
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise ValueError(f"shard {self}: write 2/5 for the second of five")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def has(self, native: str) -> bool:
+        """Whether the symbol with the exchange's name `native` is in this part."""
+        return crc32(native.encode()) % self.count == self.number - 1
+
+
+WHOLE = Shard()
+"""Every symbol."""
+
+
+def parse_shard(text: str) -> Shard:
+    """The part that `2/5` names. Raises ValueError for anything else."""
+    if not (match := re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)):
+        raise ValueError(f"shard {text}: write 2/5 for the second of five")
+    return Shard(int(match[1]), int(match[2]))
+
+
+_MOST_DIGITS = 10
+"""No exchange lists more markets; of thousands of digits Python makes no number."""
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolSelection:
+    """Names, and rules that may choose other markets tomorrow: `all:USDT`, `top:50`, `top:50:BTC`."""
+
+    names: tuple[str, ...] = ()
+    all_of: tuple[str, ...] = ()
+    """Quote assets of which every market is wanted."""
+    top: tuple[tuple[int, str | None], ...] = ()
+    """How many of the greatest turnover in one quote asset, None for the exchange's home quote."""
+    shard: Shard = WHOLE
+    """Which part of all these is wanted."""
+
+    @property
+    def follows_listings(self) -> bool:
+        """Whether the exchange's list of markets decides."""
+        return bool(self.all_of or self.top)
+
+    @property
+    def needs_turnover(self) -> bool:
+        """Whether the exchange has to be asked which markets are the greatest."""
+        return bool(self.top)
+
+    def choose(self, registry: InstrumentRegistry, turnover: Mapping[str, float]) -> list[Instrument]:
+        """The instruments, each once. `turnover` is in the quote asset, by native symbol. Raises SymbolError."""
+        chosen = {instrument.native: instrument for instrument in map(registry.resolve, self.names)}
+        open_markets = [instrument for instrument in registry.all() if _trades(instrument)]
+        for quote in self.all_of:
+            found = [instrument for instrument in open_markets if instrument.quote == quote]
+            if not found:
+                raise SymbolError(f"all:{quote}: {registry.exchange.id} lists no market in {quote}")
+            chosen |= {instrument.native: instrument for instrument in found}
+        for count, asked in self.top:
+            wanted = asked or registry.exchange.home_quote
+            ranked = sorted(
+                (instrument for instrument in open_markets if instrument.quote == wanted),
+                key=lambda instrument: turnover.get(instrument.native, 0.0),
+                reverse=True,
+            )
+            if not ranked:
+                raise SymbolError(f"top:{count}: {registry.exchange.id} lists no market in {wanted}")
+            chosen |= {instrument.native: instrument for instrument in ranked[:count]}
+        return [instrument for native, instrument in chosen.items() if self.shard.has(native)]
+
+    def gone(self, natives: Sequence[str], registry: InstrumentRegistry) -> list[str]:
+        """Which of these no longer trade. What was among the greatest once stays until then; named ones always do."""
+        named = {registry.resolve(name).native for name in self.names}
+        return [native for native in natives if native not in named and not _trades(registry.by_native(native))]
+
+
+def _trades(instrument: Instrument | None) -> bool:
+    return instrument is not None and instrument.status != "halted"
+
+
+def parse_selection(parts: Sequence[str]) -> SymbolSelection:
+    """What these words select. Raises SymbolError for a rule that makes no sense."""
+    names: list[str] = []
+    all_of: list[str] = []
+    top: list[tuple[int, str | None]] = []
+    for part in parts:
+        rule, *arguments = part.split(":")
+        match rule.lower(), arguments:
+            case "all", [quote] if quote:
+                all_of.append(quote.upper())
+            case "top", [count] if _is_count(count):
+                top.append((int(count), None))
+            case "top", [count, quote] if _is_count(count) and quote:
+                top.append((int(count), quote.upper()))
+            case _, []:
+                names.append(part)
+            case _:
+                raise SymbolError(f"{part!r}: write a symbol, all:USDT, top:50 or top:50:BTC")
+    return SymbolSelection(tuple(names), tuple(all_of), tuple(top))
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < _MOST_DIGITS and int(text) > 0
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import aiohttp
 
 from bookbus.feeders.errors import RestBlockedError, RestError, RestRefusedError
-from bookbus.schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bookbus.feeders.exchange_feed import ConnectionSettings
-from bookbus.feeders.metadata import default_cache_directory
-from bookbus.feeders.symbol_selection import SymbolSelection
+from bookbus.feeders.markets import SymbolSelection, default_cache_directory
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
 

@@ -20,7 +20,7 @@ from websockets.exceptions import (
 )
 
 from bookbus.feeders.errors import WebSocketConnectionError, WebSocketTimeoutError, WebSocketUnavailableError
-from bookbus.schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 

@@ -1,14 +1,209 @@
 """A run, or several beside each other, as one HTML page."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from bookbus.consumers.analysis import plots, tables
+from bookbus.consumers.analysis import plots
 from bookbus.consumers.analysis.acceptance import Row, passed
-from bookbus.consumers.analysis.comparison import PERMUTATIONS
-from bookbus.consumers.analysis.page import banner, number, page, picture, section, table
-from bookbus.consumers.analysis.profit import profit_curve
 from bookbus.consumers.analysis.run_files import RunFiles
-from bookbus.consumers.analysis.statistics import MEASURES, SIDES, measured
+from bookbus.consumers.analysis.statistics import (
+    MEASURES,
+    PERMUTATIONS,
+    SIDES,
+    Difference,
+    Summary,
+    ages,
+    by_zone,
+    compare_samples,
+    measured,
+    percentile,
+    profit_curve,
+    summarize,
+)
+
+_STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;color:#1c2430;background:#f5f6f8;margin:0 auto;max-width:1060px;padding:24px}
+h1{font-size:22px;margin:0 0 4px}h2{font-size:17px;margin:0 0 8px}section{background:#fff;border:1px solid #dfe3e8;
+border-radius:8px;padding:16px 20px;margin:16px 0}table{border-collapse:collapse;width:100%}th,td{padding:4px 10px;
+text-align:right;border-bottom:1px solid #edf0f3;font-variant-numeric:tabular-nums}th{color:#5f6b7a;font-weight:600}
+th.text,td.text{text-align:left}td.text{overflow-wrap:anywhere}
+img{width:100%;height:auto}.note{color:#5f6b7a;margin:6px 0 0}
+td.passed,td.failed,td.unknown{font-weight:700;white-space:nowrap}.passed{color:#00734f}.failed{color:#b00020}
+.unknown{color:#8a5a00}.banner{border-left:10px solid currentColor}.banner h1,.figures{color:#1c2430}
+.banner strong{font-size:26px}.figures{display:flex;flex-wrap:wrap;gap:10px 36px;margin-top:10px}
+.figures b{display:block;font-size:19px}.wide{overflow-x:auto}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells are text; the first `text_columns` stand left. A cell that is an outcome has its colour."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: int = 1
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """For people; `–` where not known."""
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+    """A whole document."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(sections)}</body></html>\n'
+
+
+def banner(title: str, verdict: str, outcome: str, figures: Iterable[tuple[str, str]]) -> str:
+    """What matters most."""
+    shown = "".join(f"<span>{html.escape(name)}<b>{html.escape(value)}</b></span>" for name, value in figures)
+    return (
+        f'<section class="banner {outcome}"><h1>{html.escape(title)}</h1>'
+        f'<strong class="{outcome}">{html.escape(verdict)}</strong><div class="figures">{shown}</div></section>'
+    )
+
+
+def section(title: str, *parts: str, note: str = "") -> str:
+    """One part of the page."""
+    remark = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}{remark}</section>"
+
+
+def picture(png: bytes, description: str) -> str:
+    """A picture inside the page."""
+    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def table(content: Table) -> str:
+    """A table inside the page."""
+    heads = "".join(
+        f"<th{_class(place, content, '')}>{html.escape(head)}</th>" for place, head in enumerate(content.heads)
+    )
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td{_class(place, content, cell)}>{html.escape(cell)}</td>" for place, cell in enumerate(row))
+        + "</tr>"
+        for row in content.rows
+    )
+    return f'<div class="wide"><table><tr>{heads}</tr>{rows}</table></div>'
+
+
+def write_page(directory: Path, name: str, text: str) -> Path:
+    """The file that was written. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _class(place: int, content: Table, cell: str) -> str:
+    names = ["text"] if place < content.text_columns else []
+    if cell in ("passed", "failed", "unknown"):
+        names.append(cell)
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+_SUMMARY_HEADS = ("n", "min", "max", "mean", "median", "std")
+
+
+def verdict_table(rows: Sequence[Row]) -> Table:
+    """What was asked and what was found."""
+    return Table(("row", "asked", "found", ""), [(row.name, row.asked, row.measured, row.outcome) for row in rows], 4)
+
+
+def side_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
+    """Each measure of each side, the runs below each other."""
+    several = len(runs) > 1
+    rows = [
+        (label, side, *([name] if several else []), *_cells(summarize(measured(run.events, measure, side))))
+        for measure, label in MEASURES.items()
+        for side in SIDES
+        for name, run in runs
+    ]
+    return Table(("", "side", *(["run"] if several else []), *_SUMMARY_HEADS), rows, 3 if several else 2)
+
+
+def zone_table(run: RunFiles) -> Table:
+    """Each zone's entries and exits beside what the model said of them."""
+    rows = [
+        (
+            one.zone_id,
+            {"buy": "entries filled whole", "sell": "exits by take-profit"}[one.side],
+            str(one.count),
+            number(one.ratio, 3),
+            "–" if one.interval is None else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",
+            number(one.expected, 3),
+            number(one.mean_fill_ratio, 3),
+        )
+        for one in by_zone(run)
+    ]
+    return Table(("zone", "of", "n", "share", "95 % interval", "model", "mean fill ratio"), rows, 2)
+
+
+def time_table(run: RunFiles) -> Table:
+    """Ages and mark-outs."""
+    found = ages(run.events)
+    rows = [("book age, ms", "both", *_cells(summarize(found)), number(percentile(found, 99)))]
+    for seconds in (1, 5, 30):
+        for side in SIDES:
+            values = measured(run.events, f"markout_{seconds}s_bps", side)
+            rows.append(
+                (f"mark-out {seconds} s, bps", side, *_cells(summarize(values)), number(percentile(values, 99)))
+            )
+    latencies = [event.latency_ms for event in run.events if event.latency_ms is not None]
+    rows.append(("wait for a fill, ms", "both", *_cells(summarize(latencies)), number(percentile(latencies, 99))))
+    return Table(("", "side", *_SUMMARY_HEADS, "p99"), rows, 2)
+
+
+def run_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
+    """Which run is which."""
+    rows = []
+    for name, run in runs:
+        markets = sorted({f"{event.symbol} on {event.exchange}" for event in run.events})
+        sources = sorted({event.l2_source for event in run.events})
+        models = sorted({event.fill_model for event in run.events})
+        orders, bad = str(len(run.events)), str(run.lines.bad)
+        rows.append((name, run.session_id, ", ".join(sources), ", ".join(markets), ", ".join(models), orders, bad))
+    return Table(("run", "session", "source", "markets", "fill model", "orders", "bad lines"), rows, 5)
+
+
+def difference_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
+    """Every later run against the first."""
+    (first_name, first), *others = runs
+    rows = []
+    for measure, label in MEASURES.items():
+        for side in SIDES:
+            before = measured(first.events, measure, side)
+            for name, run in others:
+                difference = compare_samples(before, measured(run.events, measure, side))
+                rows.append((label, side, name, *_difference_cells(difference)))
+    return Table(("", "side", f"against {first_name}", "KS", "p", "Mann–Whitney p", "Cliff's delta", "effect"), rows, 3)
+
+
+def _cells(summary: Summary) -> tuple[str, ...]:
+    values = (summary.minimum, summary.maximum, summary.mean, summary.median, summary.std)
+    return (str(summary.count), *(number(value) for value in values))
+
+
+def _difference_cells(difference: Difference | None) -> tuple[str, ...]:
+    if difference is None:
+        return ("–", "–", "–", "–", "too few values")
+    return (
+        f"{difference.ks:.3f}",
+        _probability(difference.ks_p),
+        _probability(difference.mann_whitney_p),
+        f"{difference.delta:+.3f}",
+        difference.size,
+    )
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
 
 COMPARISON_NOTE = (
     f"KS: Kolmogorov–Smirnov by {PERMUTATIONS} permutations. Delta: how much oftener a value of the run is above one "
@@ -28,7 +223,7 @@ def run_page(run: RunFiles, rows: list[Row]) -> str:
         f"Paper run {run.session_id}",
         [
             banner(f"Paper run {run.session_id}", verdict, outcome, _key_figures(run)),
-            section("Verdict", table(tables.verdict_table(rows)), note=_settings(run)),
+            section("Verdict", table(verdict_table(rows)), note=_settings(run)),
             section("Fills over the mid price", picture(plots.fills_over_mid(run), "fills over the mid price")),
             section("Profit", picture(plots.profit(run), "profit over time"), note="Positions at the last known mid."),
             section("Available volume", picture(plots.volumes(run), "available volume")),
@@ -36,12 +231,12 @@ def run_page(run: RunFiles, rows: list[Row]) -> str:
             section(
                 "Fills by zone",
                 picture(plots.zones(run), "fills by zone"),
-                table(tables.zone_table(run)),
+                table(zone_table(run)),
                 note=_misfits(run),
             ),
             section("Age of the books traded on", picture(plots.book_ages(run), "book ages")),
-            section("By side", table(tables.side_table([(run.session_id, run)]))),
-            section("Times and mark-outs", table(tables.time_table(run)), note="Mark-outs: positive is in our favour."),
+            section("By side", table(side_table([(run.session_id, run)]))),
+            section("Times and mark-outs", table(time_table(run)), note="Mark-outs: positive is in our favour."),
         ],
     )
 
@@ -57,9 +252,9 @@ def comparison_page(runs: Sequence[tuple[str, RunFiles]]) -> str:
     return page(
         title,
         [
-            section(title, table(tables.run_table(runs))),
-            section("By side", table(tables.side_table(runs))),
-            section("Differences", table(tables.difference_table(runs)), note=COMPARISON_NOTE),
+            section(title, table(run_table(runs))),
+            section("By side", table(side_table(runs))),
+            section("Differences", table(difference_table(runs)), note=COMPARISON_NOTE),
             *drawn,
         ],
     )

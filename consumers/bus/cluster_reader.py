@@ -11,14 +11,13 @@ import hiredis
 from redis.exceptions import NoPermissionError
 
 from bookbus.consumers.background_loop import BackgroundThread
-from bookbus.consumers.bus.address import BusConnectionError
 from bookbus.consumers.bus.books import BusTable, NodeTable
-from bookbus.consumers.bus.connection import BusLink
+from bookbus.consumers.bus.connection import BusConnectionError, BusLink
 from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.reader import BusReader
 from bookbus.consumers.bus.servers import BusServers
-from bookbus.consumers.bus.stream import OnChange
+from bookbus.consumers.bus.session import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
 from bookbus.schemas.redis_cluster import SlotMap

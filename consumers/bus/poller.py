@@ -9,10 +9,8 @@ import hiredis
 import msgspec
 
 from bookbus.consumers.background_loop import elapsed
-from bookbus.consumers.bus.address import BusConnectionError, foreign, refused
-from bookbus.consumers.bus.book_hash import HASH_FIELDS, entry_of, local_time
-from bookbus.consumers.bus.books import BusBook, BusTable
-from bookbus.consumers.bus.connection import BusLink, Command
+from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
+from bookbus.consumers.bus.connection import BusConnectionError, BusLink, Command, foreign, refused
 from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.consumers.bus.servers import BusServers
 from bookbus.consumers.bus.symbol_names import SymbolNames

@@ -11,13 +11,11 @@ from contextlib import ExitStack, closing, suppress
 import hiredis
 
 from bookbus.consumers.background_loop import BackgroundThread, elapsed
-from bookbus.consumers.bus.address import BusAddress, BusConnectionError, foreign, refused
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.connection import BusLink
+from bookbus.consumers.bus.connection import BusAddress, BusConnectionError, BusLink, foreign, refused
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.servers import BusServers
-from bookbus.consumers.bus.session import TICK, BusSession
-from bookbus.consumers.bus.stream import OnChange, SessionLostError
+from bookbus.consumers.bus.session import TICK, BusSession, OnChange, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
 

@@ -8,11 +8,9 @@ import hiredis
 from redis.exceptions import RedisError
 
 from bookbus.consumers.background_loop import elapsed
-from bookbus.consumers.bus.address import BusAddress, BusConnectionError, foreign
-from bookbus.consumers.bus.connection import BusLink
+from bookbus.consumers.bus.connection import BusAddress, BusConnectionError, BusLink, foreign
 from bookbus.consumers.bus.control_client import sentinels_of
-from bookbus.schemas.redis_url import Place, parse_servers
-from bookbus.schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.schemas.redis_url import Place, masked, parse_servers, redacted, secrets_of
 
 _LIMIT = 0.5
 _PROBES = 3

@@ -1,12 +1,12 @@
 """Trades from the bus, read from their streams."""
 
 import logging
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import redacted, secrets_of
 from bookbus.schemas.trade import Trade, TradeError, trade_of
-from bookbus.schemas.url_secrets import redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,3 +71,22 @@ class BusTradeTail:
                     logger.debug("skipped: %s", error)
             if len(entries) < _BATCH:
                 return trades
+
+
+class TradeTail(Protocol):
+    """The trades of one symbol from the moment it was made; each of them once, in the exchange's order."""
+
+    def take(self) -> list[Trade]:
+        """Those that came since the last call; never raises for data trouble."""
+
+    @property
+    def trouble(self) -> str:
+        """Why there may be trades that did not come; empty if nothing is known to be wrong."""
+
+
+@runtime_checkable
+class TradeSource(Protocol):
+    """A provider that has trades as well as books."""
+
+    def trades(self, symbol: str) -> TradeTail:
+        """The trades of a symbol from now on. Every caller gets its own tail."""

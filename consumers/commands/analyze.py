@@ -10,11 +10,21 @@ from rich.table import Table as ShownTable
 from rich.text import Text
 
 from bookbus.consumers.analysis.acceptance import judge, passed
-from bookbus.consumers.analysis.drawing import PlotsMissingError
-from bookbus.consumers.analysis.page import Table, write_page
-from bookbus.consumers.analysis.report import run_page
+from bookbus.consumers.analysis.plots import PlotsMissingError
+from bookbus.consumers.analysis.report import (
+    COMPARISON_NOTE,
+    Table,
+    comparison_page,
+    difference_table,
+    run_page,
+    run_table,
+    side_table,
+    time_table,
+    verdict_table,
+    write_page,
+    zone_table,
+)
 from bookbus.consumers.analysis.run_files import RunFileError, RunFiles, read_run
-from bookbus.consumers.analysis.tables import side_table, time_table, verdict_table, zone_table
 from bookbus.consumers.commands.options import fail
 
 EXAMPLES = """
@@ -89,3 +99,33 @@ def show(title: str, content: Table) -> None:
     console = Console()
     console.print(shown)
     console.print()
+
+
+COMPARE_EXAMPLES = """
+How the fills of several paper runs differ: the same figures beside each other, and tests against the first run.
+It makes sense for runs of the same symbols.
+
+\b
+  python -m consumers compare runs/fill_events_A.jsonl runs/fill_events_B.jsonl
+  python -m consumers compare A.jsonl B.jsonl C.jsonl --report reports
+"""
+
+
+def compare(
+    events_files: Annotated[list[Path], typer.Argument(help="fill_events_SESSION.jsonl of two runs or more.")],
+    report: Annotated[
+        Path | None, typer.Option(envvar="BOOKBUS_REPORT", help="Directory for a page with plots.")
+    ] = None,
+) -> None:
+    if len(events_files) < 2:
+        fail("name the fill events of two runs or more")
+    runs = [(chr(ord("A") + place), read_or_fail(path)) for place, path in enumerate(events_files)]
+    show("Runs", run_table(runs))
+    show("By side", side_table(runs))
+    show("Differences", difference_table(runs))
+    typer.echo(COMPARISON_NOTE)
+    if report is not None:
+        write_or_fail(report, f"comparison_{session_of(events_files[0])}.html", lambda: comparison_page(runs))
+
+
+compare.__doc__ = COMPARE_EXAMPLES

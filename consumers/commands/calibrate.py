@@ -10,9 +10,15 @@ from rich.table import Table
 
 from bookbus.consumers.commands.options import LogLevel, ended_by_signal, fail, start_logging
 from bookbus.consumers.paper.calibration import fit
-from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable, Score, load_table, save_table
+from bookbus.consumers.paper.calibration.table import (
+    CalibrationError,
+    CalibrationTable,
+    Score,
+    load_table,
+    parse_zones,
+    save_table,
+)
 from bookbus.consumers.paper.calibration.tape import Tape, capture_tape
-from bookbus.consumers.paper.calibration_zones import parse_zones
 from bookbus.schemas.instruments import SymbolError
 
 EXAMPLES = """

@@ -1,13 +1,17 @@
 """`list`: who reads from the bus, and who of them does not keep up."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 import typer
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from bookbus.consumers.bus.address import BusConnectionError
-from bookbus.consumers.bus.readers import Registry, read_registry
+from bookbus.consumers.bus.connection import BusConnectionError
+from bookbus.consumers.bus.readers import Reader, ReaderState, Registry, read_registry, readers_of
 from bookbus.consumers.commands.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
@@ -15,11 +19,74 @@ from bookbus.consumers.commands.options import (
     RedisUrl,
     ended_by_signal,
     fail,
+    milliseconds,
     start_logging,
 )
-from bookbus.consumers.monitor.readers import Reader, ReaderState, readers_of
-from bookbus.consumers.monitor.readers_table import table_of
 from bookbus.schemas.redis_names import RedisNames
+
+_STYLES = {ReaderState.OK: "green", ReaderState.UNKNOWN: "yellow", ReaderState.SLOW: "bold red"}
+_STOPPED = "bold red"
+_SYMBOLS_SHOWN = 3
+
+
+def table_of(readers: Sequence[Reader]) -> Table:
+    """One row a reader: who it is, what it tells, what the server sees, and what that means."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for heading in ("reader", "follows"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (
+        *("lag", "delay", "received", "conflated", "missed", "reconnects"),
+        *("subs", "unsent", "unread", "age", "idle"),
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for reader in readers:
+        table.add_row(*_row(reader))
+    return table
+
+
+def _row(reader: Reader) -> list[Text | str]:
+    record = reader.record
+    told = (record.received, record.conflated, record.missed, record.reconnects) if record is not None else (None,) * 4
+    return [
+        Text(reader.name),
+        Text(_follows(reader)),
+        milliseconds(record.lag if record is not None else None),
+        milliseconds(record.delay if record is not None else None),
+        *map(_count, told),
+        _count(reader.subscriptions),
+        _bytes(reader.unsent),
+        _bytes(reader.unread),
+        _seconds(reader.age),
+        _seconds(reader.idle),
+        Text(
+            f"{reader.state}: {reader.reason}" if reader.reason else str(reader.state),
+            style=_STYLES.get(reader.state, _STOPPED),
+        ),
+    ]
+
+
+def _follows(reader: Reader) -> str:
+    if reader.record is None:
+        return "-"
+    symbols = reader.record.symbols
+    more = f" +{len(symbols) - _SYMBOLS_SHOWN}" if len(symbols) > _SYMBOLS_SHOWN else ""
+    return f"{reader.record.exchange} {','.join(symbols[:_SYMBOLS_SHOWN])}{more}".strip() or "-"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB" if value >= 1e3 else f"{value} B"
+
+
+def _seconds(value: int | None) -> str:
+    return "-" if value is None else f"{value} s" if value < 7200 else f"{value / 3600:.0f} h"
+
 
 EXAMPLES = """
 Who reads from the bus: what each reader tells of itself, joined with what the server sees of it; those that do not

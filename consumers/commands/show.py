@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
 from bookbus.consumers.commands.options import (
     PREFIX_DEFAULT,

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.commands.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,

@@ -2,22 +2,111 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from bookbus.consumers.paper.account import Portfolio, exact
+from bookbus.consumers.paper.account import Portfolio, RiskGuard, exact
 from bookbus.consumers.paper.calibration.table import CalibrationTable, Expectation
-from bookbus.consumers.paper.entry_zones import Target
-from bookbus.consumers.paper.execution import Execution
-from bookbus.consumers.paper.fills.model import Fill, Order, opposite
+from bookbus.consumers.paper.execution import Execution, WaitingOrder
+from bookbus.consumers.paper.fills.model import Fill, Order, TapeEvent, opposite
 from bookbus.consumers.paper.market import VenueQuote
-from bookbus.consumers.paper.markouts import Markouts
-from bookbus.consumers.paper.open_trade import ROUNDING, OpenTrade, SentOrder
-from bookbus.consumers.paper.records import Action, DecisionEvent, EventFiles, FillEvent, utc
-from bookbus.consumers.paper.risk import RiskGuard
-from bookbus.consumers.paper.run_record import RunRecord
-from bookbus.consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.records import (
+    Action,
+    DecisionEvent,
+    EventFiles,
+    ExitReason,
+    FillEvent,
+    Markouts,
+    RunRecord,
+    utc,
+)
+from bookbus.consumers.paper.settings import RunSettings, Target
+
+ROUNDING = Fraction(1, 10**12)
+"""Share by which a fill in parts may differ from the whole."""
+
+Phase = Literal["entering", "holding", "exiting"]
+
+
+@dataclass(slots=True)
+class SentOrder:
+    """An order with what was known when it was decided on, and what became of it."""
+
+    order_id: str
+    order: Order
+    quote: VenueQuote
+    target_price: float
+    exit_reason: ExitReason | None = None
+    waiting: WaitingOrder | None = None
+    fee: float = 0.0
+    filled_at: float | None = None
+    mid_at_fill: float | None = None
+    cancelled_at: float | None = None
+
+
+@dataclass(slots=True)
+class OpenTrade:
+    """`ordered` is what the entry asks for; `deadline` is when it, later the position, has waited long enough."""
+
+    trade_id: str
+    symbol: str
+    target: Target
+    ordered: float
+    advice: Expectation | None
+    deadline: float
+    phase: Phase = "entering"
+    sent: SentOrder | None = None
+    exit_reason: ExitReason | None = None
+    orders: int = 0
+    bought: Fraction = field(default_factory=Fraction)
+    cost: Fraction = field(default_factory=Fraction)
+    sold: Fraction = field(default_factory=Fraction)
+    pnl: Fraction = field(default_factory=Fraction)
+    blocked: str = ""
+    """Why the last attempt to leave did not work."""
+    too_small: bool = False
+    """What is left is less than the exchange takes."""
+    tried: tuple[str, int, int, int] | None = None
+    """Exchange, `seq`, update id and time of receipt of the book of the last attempt."""
+
+    @property
+    def expected(self) -> float | None:
+        """What the calibration says of the entry; None where it says nothing."""
+        return self.advice.buy if self.advice is not None else None
+
+    @property
+    def entered_whole(self) -> bool:
+        """Whether the entry was filled as a table counts it: not in part."""
+        return self.bought >= exact(self.ordered) * (1 - ROUNDING)
+
+    @property
+    def remaining(self) -> Fraction:
+        """What is held and still to be sold."""
+        return self.bought - self.sold
+
+    @property
+    def entry_price(self) -> float:
+        """Average price paid."""
+        return float(self.cost / self.bought)
+
+    def next_order_id(self) -> str:
+        """A name for one more order."""
+        self.orders += 1
+        return f"{self.trade_id}-{self.orders}"
+
+    def book(self, order: Order, fill: Fill, quantity: Fraction, fee: float) -> None:
+        """Count a fill."""
+        value = quantity * exact(fill.price or 0.0)
+        self.pnl -= exact(fee)
+        if order.side == "buy":
+            self.bought += quantity
+            self.cost += value
+            self.pnl -= value
+        else:
+            self.sold += quantity
+            self.pnl += value
 
 
 class Entry(NamedTuple):
@@ -172,3 +261,71 @@ class RunContext:
 
 def _milliseconds(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1e3, 3)
+
+
+_CANCEL_LIMIT = 1.0
+"""Seconds after which a cancelled order is done even if its market shows nothing any more."""
+
+
+def take(context: RunContext, now: float, trade: OpenTrade, entry: Entry) -> Fill:
+    """Send an order that does not wait; it is done at once."""
+    book = entry.quote.book
+    if book is None:
+        raise ValueError("an order is decided on a book")
+    touch = (book.asks if entry.order.side == "buy" else book.bids)[0][0]
+    sent = _sent(context, trade, entry, touch)
+    fill = context.execution.taker.fill(entry.order, book)
+    context.take_fill(now, trade, sent, fill, book.mid())
+    context.write_order(now, trade, sent, fill)
+    return fill
+
+
+def wait(context: RunContext, trade: OpenTrade, entry: Entry) -> None:
+    """Send an order that waits for the market."""
+    book, price = entry.quote.book, entry.order.price
+    if book is None or price is None:
+        raise ValueError("a waiting order has a price, and is decided on a book")
+    sent = _sent(context, trade, entry, price)
+    sent.waiting = context.execution.wait(entry.order, book)
+    trade.sent = sent
+    if entry.order.side == "buy":
+        context.reserved[entry.quote.exchange] += waiting_cost(entry)
+
+
+def receive(context: RunContext, now: float, trade: OpenTrade, event: TapeEvent, quotes: Sequence[VenueQuote]) -> None:
+    """Let the waiting order see what happened on its exchange; `quotes` are the books as they are now."""
+    sent = trade.sent
+    if sent is None or sent.waiting is None or event.exchange != sent.order.exchange:
+        return
+    if (fill := sent.waiting.receive(event)) is not None:
+        live = [one.book for one in quotes if one.exchange == event.exchange and not one.obstacle and one.book]
+        context.take_fill(now, trade, sent, fill, live[0].mid() if live else None)
+
+
+def cancel(now: float, sent: SentOrder) -> None:
+    """Take the waiting order back; until that has taken effect it may still be filled."""
+    if sent.cancelled_at is None and sent.waiting is not None:
+        sent.waiting.cancel(round(now * 1e6))
+        sent.cancelled_at = now
+
+
+def is_done(now: float, sent: SentOrder) -> bool:
+    """Whether the waiting order gets nothing more."""
+    gone = sent.cancelled_at is not None and now >= sent.cancelled_at + _CANCEL_LIMIT
+    return gone or (sent.waiting is not None and sent.waiting.done)
+
+
+def finish(context: RunContext, now: float, trade: OpenTrade, sent: SentOrder) -> None:
+    """Put on record what became of the waiting order."""
+    if sent.waiting is None:
+        raise ValueError("only a waiting order has to be finished")
+    if sent.order.side == "buy":
+        context.reserved[sent.quote.exchange] -= waiting_cost(Entry(sent.quote, sent.order))
+    context.write_order(now, trade, sent, sent.waiting.total())
+    trade.sent = None
+
+
+def _sent(context: RunContext, trade: OpenTrade, entry: Entry, target_price: float) -> SentOrder:
+    context.record.used(entry.quote)
+    reason = None if entry.order.side == "buy" else trade.exit_reason or "take_profit"
+    return SentOrder(trade.next_order_id(), entry.order, entry.quote, target_price, reason)

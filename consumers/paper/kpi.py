@@ -6,8 +6,7 @@ import msgspec
 
 from bookbus.consumers.paper.broker import RunContext
 from bookbus.consumers.paper.market import Market
-from bookbus.consumers.paper.records import utc
-from bookbus.consumers.paper.run_record import Ages, ages_of, brier
+from bookbus.consumers.paper.records import Ages, ages_of, brier, utc
 from bookbus.consumers.paper.settings import RunSettings
 
 

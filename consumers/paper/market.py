@@ -1,17 +1,56 @@
 """What a run sees of a market: one book for each exchange, and the events that waiting orders need."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from functools import lru_cache
+from math import gcd
 from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from bookbus.consumers.bus.trade_tail import TradeSource, TradeTail
+from bookbus.consumers.bus.trades import TradeSource, TradeTail
+from bookbus.consumers.captures import TapeFrame
+from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.market_data_provider import MarketDataProvider
-from bookbus.consumers.multi.fees import taker_fees
+from bookbus.consumers.multi.venue_book import taker_fees
 from bookbus.consumers.multi_provider import MultiExchangeProvider
 from bookbus.consumers.paper.fills.model import TapeEvent
-from bookbus.consumers.paper.tape_merger import DELAY, TapeMerger
+from bookbus.consumers.paper.fills.queue import time_of
+from bookbus.consumers.reading import judge
+from bookbus.schemas.instruments import InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.schemas.trade import Trade
+
+DELAY = 0.25
+"""Seconds that an event waits for one that happened before it and comes later."""
+
+
+class TapeMerger:
+    """Holds each event back for a moment. What comes later than that goes behind what was handed out before."""
+
+    def __init__(self, delay: float = DELAY) -> None:
+        self._delay = delay
+        self._waiting: list[tuple[int, float, TapeEvent]] = []
+        self._book: OrderBookSnapshot | None = None
+
+    def add(self, now: float, book: OrderBookSnapshot | None, trades: Iterable[Trade]) -> None:
+        """What came by now: the newest book, whether or not it is new, and new trades."""
+        if book is not None and book is not self._book and book != self._book:
+            self._waiting.append((time_of(book, "exchange"), now, book))
+        self._book = book
+        self._waiting.extend((time_of(trade, "exchange"), now, trade) for trade in trades)
+
+    def ready(self, now: float) -> list[TapeEvent]:
+        """What waited long enough, and what happened before that."""
+        until = max((at for at, came, _ in self._waiting if came <= now - self._delay), default=None)
+        if until is None:
+            return []
+        # Trades of one moment before the book that shows what they left.
+        self._waiting.sort(key=lambda waiting: (waiting[0], isinstance(waiting[2], OrderBookSnapshot)))
+        ready = [event for at, _, event in self._waiting if at <= until]
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] > until]
+        return ready
+
 
 MADE_UP_FEES: Mapping[str, float] = {"mock": 10.0}
 """Bps of an exchange that there is not."""
@@ -159,3 +198,86 @@ def _health(provider: MarketDataProvider) -> Health:
         sum(book.conflated for book in books),
         status.trouble,
     )
+
+
+class CaptureMarket:
+    """Books as they were at `now`, which only moves with frames and `wait_until`; its books are confirmed by any
+    frame, for that is when the connection was known to live. Ages are by the clock of the recorder.
+    """
+
+    def __init__(self, exchange: str, symbols: Sequence[str], fees: Mapping[str, float], max_age: float) -> None:
+        """Raises SymbolError, ValueError."""
+        resolve = lru_cache(10_000)(InstrumentRegistry(exchange_of(exchange), offline=True).resolve)
+        self.now = 0.0
+        self.trades = 0
+        self.symbols = tuple(dict.fromkeys(resolve(name).symbol for name in symbols))
+        self.exchanges = (exchange,)
+        self._exchange = exchange
+        self._fee = taker_fees([exchange], fees)[exchange]
+        self._max_age = max_age
+        self._books = {symbol: LocalBook() for symbol in self.symbols}
+        self._events: dict[str, list[TapeEvent]] = {symbol: [] for symbol in self.symbols}
+
+    @property
+    def without_book(self) -> list[str]:
+        """Symbols that may not be traded on now."""
+        return [symbol for symbol in self.symbols if self.quotes(symbol)[0].obstacle]
+
+    def take(self, frame: TapeFrame) -> None:
+        """Let the frame happen."""
+        # A recorder's clock may have been set back; ours never is.
+        self.now = max(self.now, frame.time)
+        for book in self._books.values():
+            book.confirm(self.now)
+        for event in frame.events:
+            if event.symbol not in self._books:
+                continue
+            if isinstance(event, OrderBookSnapshot):
+                self._books[event.symbol].take(event, self.now)
+            else:
+                self.trades += 1
+            self._events[event.symbol].append(event)
+
+    def wait_until(self, now: float) -> None:
+        """Let time pass without a frame."""
+        self.now = max(self.now, now)
+
+    def quotes(self, symbol: str) -> list[VenueQuote]:
+        """The book as it is at this moment of the recording."""
+        observation = self._books[symbol].observe(self.now, None, "")
+        status, reason = judge(observation, self._max_age)
+        return [judged(self._exchange, self._fee, observation.snapshot, status, observation.age, reason)]
+
+    def events(self, symbol: str, now: float) -> list[TapeEvent]:
+        """What happened since the last call, in the order received."""
+        events, self._events[symbol] = self._events[symbol], []
+        return events
+
+    def health(self) -> Health:
+        """A recording neither connects nor conflates."""
+        return Health(0, 0, 0, "")
+
+
+_DECIMALS = 12
+_LEVELS = 5
+
+
+class PriceUnit:
+    """The largest number that divides every price seen near the touch; it can only become smaller."""
+
+    def __init__(self) -> None:
+        self._unit = 0
+        self._seen: OrderBookSnapshot | None = None
+
+    @property
+    def tick(self) -> float | None:
+        """The tick so far; None before the first book."""
+        return float(Decimal(self._unit).scaleb(-_DECIMALS)) if self._unit else None
+
+    def observe(self, book: OrderBookSnapshot) -> None:
+        """Learn from one more book."""
+        if book is self._seen:
+            return
+        self._seen = book
+        for price, _ in (*book.bids[:_LEVELS], *book.asks[:_LEVELS]):
+            self._unit = gcd(self._unit, int(Decimal(repr(price)).scaleb(_DECIMALS)))

@@ -1,13 +1,19 @@
 """What a run leaves behind while it runs: fills, what the market did after them, and decisions."""
 
 import hashlib
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import msgspec
 
 from bookbus.consumers.paper.fills.model import Liquidity
+from bookbus.consumers.paper.market import VenueQuote
 from bookbus.schemas.snapshot import Side
 
 ExitReason = Literal["take_profit", "stop_loss", "time", "end"]
@@ -145,3 +151,131 @@ def _write(file: IO[bytes], line: object) -> bytes:
     file.write(encoded)
     file.flush()
     return encoded
+
+
+MidOf = Callable[[str, str], float | None]
+"""The mid of a symbol on an exchange now; None if there is no live book."""
+
+LATE = 0.5
+"""Seconds after which it is too late to say what the mid was then."""
+
+WriteMarkout = Callable[[str, str, int, float | None], None]
+
+
+class _Due(NamedTuple):
+    at: float
+    number: int
+    trade_id: str
+    order_id: str
+    symbol: str
+    exchange: str
+    side: Side
+    price: float
+    horizon: int
+
+
+class Markouts:
+    """The looks that are still to come, the next first."""
+
+    def __init__(self) -> None:
+        self._due: list[_Due] = []
+        self._number = 0
+
+    @property
+    def next_due(self) -> float:
+        """When to look next; infinity if there is nothing to look at."""
+        return self._due[0].at if self._due else float("inf")
+
+    def expect(
+        self, trade_id: str, order_id: str, symbol: str, exchange: str, side: Side, price: float, filled_at: float
+    ) -> None:
+        """Look at each horizon after this fill."""
+        for horizon in HORIZONS:
+            self._number += 1
+            due = _Due(filled_at + horizon, self._number, trade_id, order_id, symbol, exchange, side, price, horizon)
+            heapq.heappush(self._due, due)
+
+    def look(self, now: float, mid_of: MidOf, write: WriteMarkout) -> None:
+        """Write those whose time has come: how far the mid is from the fill's price, positive in our favour."""
+        while self._due and self._due[0].at <= now:
+            due = heapq.heappop(self._due)
+            mid = mid_of(due.symbol, due.exchange) if now - due.at <= LATE else None
+            sign = 1 if due.side == "buy" else -1
+            bps = None if mid is None else sign * (mid - due.price) / due.price * 1e4
+            write(due.trade_id, due.order_id, due.horizon, bps)
+
+
+@dataclass(slots=True)
+class Gap:
+    """Times in which a symbol's book could not be traded on."""
+
+    count: int = 0
+    longest: float = 0.0
+    since: float | None = None
+
+    def observe(self, now: float, tradable: bool) -> None:
+        """How it is now."""
+        if tradable:
+            self.since = None
+            return
+        if self.since is None:
+            self.count, self.since = self.count + 1, now
+        self.longest = max(self.longest, now - self.since)
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """Counts of one run."""
+
+    decisions: int = 0
+    entries: int = 0
+    closed: int = 0
+    wins: int = 0
+    steps: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    exits: Counter[str] = field(default_factory=Counter)
+    unfilled: Counter[str] = field(default_factory=Counter)
+    """Orders that got nothing, by the fill model's reason."""
+    blocked_exits: Counter[str] = field(default_factory=Counter)
+    """Positions that could not be sold when they should have been."""
+    traded_on: Counter[str] = field(default_factory=Counter)
+    """Orders by the status of the book they were decided on."""
+    ages: list[float] = field(default_factory=list)
+    """Seconds since the last confirmation of each book that was decided on."""
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    advised: list[tuple[float, bool]] = field(default_factory=list)
+    """What the calibration expected of each entry, and whether it was filled."""
+
+    def used(self, quote: VenueQuote) -> None:
+        """An order goes by this book."""
+        self.traded_on[quote.status] += 1
+        if quote.age is not None:
+            self.ages.append(quote.age)
+
+
+class Ages(msgspec.Struct, frozen=True):
+    """Milliseconds; None if there was none."""
+
+    count: int
+    p50: float | None
+    p99: float | None
+    max: float | None
+
+
+def ages_of(seconds: list[float]) -> Ages:
+    """Percentiles by the nearest rank."""
+    if not seconds:
+        return Ages(0, None, None, None)
+    ordered = sorted(seconds)
+
+    def rank(share: int) -> float:
+        return round(ordered[max(math.ceil(len(ordered) * share / 100), 1) - 1] * 1e3, 3)
+
+    return Ages(len(ordered), rank(50), rank(99), rank(100))
+
+
+def brier(advised: list[tuple[float, bool]]) -> float | None:
+    """Mean squared error of the expectations: 0 is a prophet, 0.25 a coin."""
+    if not advised:
+        return None
+    return math.fsum((expected - filled) ** 2 for expected, filled in advised) / len(advised)

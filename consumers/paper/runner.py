@@ -1,17 +1,26 @@
 """Drives a session by the clock on the wall."""
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from bookbus.consumers.background_loop import elapsed
-from bookbus.consumers.paper.calibration_use import calibration_of
+from bookbus.consumers.captures import TapeFrame, read_capture
+from bookbus.consumers.paper.calibration.tape import capture_info
 from bookbus.consumers.paper.kpi import Kpi
-from bookbus.consumers.paper.market import Market
-from bookbus.consumers.paper.session import TradingSession, session_name
+from bookbus.consumers.paper.market import CaptureMarket, Market
+from bookbus.consumers.paper.session import (
+    Calibration,
+    TradingSession,
+    calibration_of,
+    recorded_session_name,
+    session_name,
+)
 from bookbus.consumers.paper.settings import RunSettings
+from bookbus.schemas.capture import CaptureError
 from bookbus.schemas.instruments import InstrumentRegistry
 
 STEP = 0.1
@@ -100,3 +109,123 @@ def free_name(directory: Path, name: str) -> str:
             number += 1
             continue
         return found
+
+
+logger = logging.getLogger(__name__)
+
+
+def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop: Stop, show: ShowProgress) -> list[Kpi]:
+    """Trade through a recording as fast as it can be read, once for each of the settings; it is read only once.
+
+    Each run begins when all its symbols have a book. Raises CaptureError, CalibrationError, SymbolError, ValueError
+    or OSError.
+    """
+    # What the runs ask for is of one recording, so they have symbols and depth in common.
+    symbols, depth = runs[0].symbols, runs[0].depth
+    calibrations = [calibration_of(settings) for settings in runs]
+    tapes: list[CaptureRun] = []
+    shown = time.monotonic()
+    try:
+        for frame in read_capture(path, symbols, depth):
+            if not tapes:
+                tapes = [
+                    CaptureRun(settings, frame.exchange, directory, calibration)
+                    for settings, calibration in zip(runs, calibrations, strict=True)
+                ]
+                _refuse_own_tape(calibrations, path, frame.exchange, tapes[0].symbols)
+            going = [tape for tape in tapes if tape.receive(frame)]
+            if not going or stop.reason:
+                break
+            if time.monotonic() - shown >= PROGRESS_INTERVAL:
+                shown += PROGRESS_INTERVAL
+                show(going[0].progress())
+        return [tape.finish(stop.reason or "end_of_recording") for tape in tapes]
+    except BaseException as error:
+        for tape in tapes:
+            tape.fail(f"{type(error).__name__}: {error}")
+        raise
+
+
+class CaptureRun:
+    """One session on one recording, whose frames it is given."""
+
+    def __init__(
+        self, settings: RunSettings, exchange: str, directory: Path, calibration: Calibration | None = None
+    ) -> None:
+        self._settings = settings
+        self._calibration = calibration
+        self._directory = directory
+        self._market = CaptureMarket(exchange, settings.symbols, settings.fees, settings.max_age)
+        self._session: TradingSession | None = None
+        self._kpi: Kpi | None = None
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What it trades, by standard name."""
+        return self._market.symbols
+
+    def receive(self, frame: TapeFrame) -> bool:
+        """Let time pass until the frame, then let it happen. Whether the run goes on."""
+        if self._kpi is not None:
+            return False
+        market, session = self._market, self._session
+        if session is None:
+            market.take(frame)
+            if frame.events and not market.without_book:
+                self._begin()
+            return True
+        while (due := session.next_due) <= frame.time and due < session.ends:
+            market.wait_until(due)
+            session.step(due)
+        if frame.time >= session.ends:
+            market.wait_until(session.ends)
+            self._kpi = self._end(session, "duration")
+            return False
+        market.take(frame)
+        if frame.events and (symbols := {event.symbol for event in frame.events if session.follows(event)}):
+            session.step(market.now, sorted(symbols))
+        return True
+
+    def progress(self) -> str:
+        """One line for people."""
+        return self._session.progress(self._market.now) if self._session is not None else "waiting for the first books"
+
+    def finish(self, reason: str) -> Kpi:
+        """The figures; the first time for this reason. Raises CaptureError if it never began."""
+        if self._session is None:
+            raise CaptureError(f"the recording never has a live book of {', '.join(self._market.without_book)}")
+        if self._kpi is None:
+            self._kpi = self._end(self._session, reason)
+        return self._kpi
+
+    def fail(self, error: str) -> None:
+        """Leave the figures so far."""
+        if self._session is not None and self._kpi is None:
+            self._kpi = self._session.finish(self._market.now, "error", error)
+
+    def _end(self, session: TradingSession, reason: str) -> Kpi:
+        if self._settings.fill_model == "queue" and not self._market.trades:
+            logger.warning("the recording holds no trade of these symbols: nothing could fill an order that waits")
+        return session.finish(self._market.now, reason)
+
+    def _begin(self) -> None:
+        market, settings = self._market, self._settings
+        for symbol in market.symbols:
+            market.events(symbol, market.now)  # what happened before is nobody's business
+        session_id = recorded_session_name(market.now, settings, self._calibration)
+        self._session = TradingSession(
+            settings, market, self._directory, session_id, market.now, "received", calibration=self._calibration
+        )
+        self._session.step(market.now)
+
+
+def _refuse_own_tape(
+    calibrations: Sequence[Calibration | None], path: Path, exchange: str, symbols: tuple[str, ...]
+) -> None:
+    """Raises CalibrationError for a table that was fitted on this recording, or on the same market at its time."""
+    tables = [calibration.table for calibration in calibrations if calibration is not None]
+    if not tables:
+        return
+    info = capture_info(path, exchange, symbols)
+    for table in tables:
+        table.require_other_tape([info])

@@ -11,7 +11,7 @@ from typing import Any, cast
 import hiredis
 
 from bookbus.feeders.servers.address import RedisAddress
-from bookbus.schemas.url_secrets import redacted
+from bookbus.schemas.redis_url import redacted
 
 Reply = bytes | int | list[Any] | hiredis.ReplyError | None
 OnReplies = Callable[[list[Reply]], None]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from redis.exceptions import ReadOnlyError
 
-from bookbus.feeders.servers.control_client import CONTROL_ERRORS, control_client
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.schemas.heartbeat import (
     HEARTBEAT_INTERVAL,
     HEARTBEAT_TTL,
@@ -20,7 +20,7 @@ from bookbus.schemas.heartbeat import (
     heartbeat_fields,
 )
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.url_secrets import redacted, secrets_of
+from bookbus.schemas.redis_url import redacted, secrets_of
 
 
 def is_made_up(endpoint: str) -> bool:

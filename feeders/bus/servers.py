@@ -1,19 +1,24 @@
 """Which server feeders write to: the one that a URL names, or the primary that Sentinels know."""
 
+import asyncio
+import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
-from bookbus.feeders.bus.connection import RedisConnectionError
+from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection
+from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.servers.address import RedisAddress, parse_address
-from bookbus.schemas.redis_url import BusServers, no_primary, parse_servers
-from bookbus.schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.schemas.redis_cluster import SlotMap
+from bookbus.schemas.redis_url import BusServers, Place, masked, no_primary, parse_servers, redacted, secrets_of
 
 Locate = Callable[[], Awaitable[RedisAddress]]
 """Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
@@ -96,3 +101,135 @@ async def _ask_sentinels(servers: BusServers, url: str) -> RedisAddress:
     except (RedisError, OSError) as error:
         raise RedisConnectionError(f"{masked(url)}: {redacted(error, secrets_of(url))}") from None
     return parse_address(servers.url(place))
+
+
+logger = logging.getLogger(__name__)
+
+# Our own server on a near network: come back soon.
+_POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
+_MANY_FAILURES = 10
+
+
+class RedisLink:
+    """Connects, and connects again; tells once each why Redis is away, and once that it is back."""
+
+    def __init__(
+        self,
+        locate: Locate,
+        masked: str,
+        on_open: Callable[[RespConnection], None],
+        on_lost: Callable[[], None],
+        *,
+        reply_timeout: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._locate = locate
+        self._masked = masked
+        self._on_open = on_open
+        self._on_lost = on_lost
+        self._reply_timeout = reply_timeout
+        self._sleep = sleep
+        self._chance = chance
+        self._failures = 0
+        # Each cause once: a server that is back and refuses the password is another trouble than one that is away.
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """Until cancelled; then leave once everything written is sent."""
+        while True:
+            cause = await self._stay_connected()
+            self._failures += 1
+            if str(cause) not in self._told:
+                self._told.add(str(cause))
+                logger.warning("%s; trying again until Redis takes books", cause)
+            await self._sleep(_POLICY.delay(min(self._failures, _MANY_FAILURES), self._chance()))
+
+    def well(self) -> None:
+        """The server did what it was asked to: being connected alone does not prove it is the right one."""
+        self._failures = 0
+        if self._told:
+            self._told.clear()
+            logger.warning("%s answers again", self._masked)
+
+    async def _stay_connected(self) -> RedisConnectionError:
+        """Returns why the connection could not be made or ended."""
+        try:
+            connection = await open_connection(await self._locate(), reply_timeout=self._reply_timeout)
+        except RedisConnectionError as error:
+            return error
+        try:
+            self._on_open(connection)
+            return await connection.wait_closed()
+        finally:
+            connection.close()
+            self._on_lost()
+
+
+_TIMEOUT = 0.5
+
+
+async def ask_slots(servers: BusServers, known: Iterable[Place], shown: str) -> SlotMap:
+    """The map of the node that knows most of the cluster. Raises RedisConnectionError if no node answers."""
+    places = {*servers.places, *known}
+    answers = await asyncio.gather(*(_ask(servers, place) for place in places))
+    found = [answer for answer in answers if isinstance(answer, tuple)]
+    if not found:
+        causes = sorted(str(answer) for answer in answers)
+        raise RedisConnectionError(f"no node of {shown} tells who has which slot ({causes[0]})")
+    return max(found, key=lambda answer: answer[0])[1]
+
+
+async def _ask(servers: BusServers, place: Place) -> tuple[tuple[bool, int], SlotMap] | str:
+    """How much the node's word counts, and its map; else why there is none."""
+    try:
+        connection = await open_connection(
+            parse_address(servers.url(place)), connect_timeout=_TIMEOUT, reply_timeout=_TIMEOUT
+        )
+    except RedisConnectionError as error:
+        return str(error)
+    try:
+        info, slots = await connection.call("CLUSTER", "INFO"), await connection.call("CLUSTER", "SLOTS")
+        if not isinstance(info, bytes) or not isinstance(slots, list):
+            refusal = slots if isinstance(info, bytes) else info
+            return f"{place[0]}:{place[1]} answers {refusal!r:.100}"
+        fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+        # Who is cut off from the others knows that the cluster failed, or an epoch that is over.
+        weight = fields.get(b"cluster_state") == b"ok", int(fields.get(b"cluster_current_epoch", 0))
+        return weight, SlotMap.parse(slots, place)
+    except (RedisConnectionError, ValueError) as error:
+        return str(error)
+    finally:
+        connection.close()
+
+
+TIMEOUT = 2.0
+
+CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What such a client raises when the servers fail it."""
+
+
+def control_client(url: str) -> "Redis":
+    """Short timeouts, no blind retries; of Sentinels it is a client of the primary. ValueError repeats no secret."""
+    servers = parse_servers(url)
+    refuse_replicas(servers)
+    parse_address(next(servers.urls()))
+    if servers.kind == "server":
+        return Redis.from_url(url, **_limits())
+    options: dict[str, Any] = {**parse_url(servers.url(servers.places[0]))}
+    tls = options.pop("connection_class", None) is SSLConnection
+    for name in ("host", "port"):
+        options.pop(name)
+    options |= _limits() | ({"ssl": True} if tls else {})
+    if servers.kind == "sentinel":
+        return sentinels_of(servers, **options).master_for(servers.service)  # type: ignore[no-any-return]
+    options.pop("db", None)
+    nodes = [ClusterNode(host, port) for host, port in servers.places]
+    # It has every method that is used here.
+    # It asks who has a slot when a node is gone, and then tries again: that much is needed to find the others.
+    options["retry"] = Retry(NoBackoff(), 2)
+    return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)  # type: ignore[return-value]
+
+
+def _limits() -> dict[str, Any]:
+    return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}

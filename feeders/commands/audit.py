@@ -8,11 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from bookbus.feeders.servers.control_client import CONTROL_ERRORS, control_client
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 EXAMPLES = """
 What each living feeder found since its start, comparing its books with the exchange's own answers: how many were

@@ -8,11 +8,11 @@ from typing import Annotated
 import msgspec
 import typer
 
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from bookbus.feeders.servers.control_client import CONTROL_ERRORS, control_client
 from bookbus.schemas.heartbeat import LineReport
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.url_secrets import masked, redacted, secrets_of
+from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 NOT_WELL = 2
 """Exit code of `--strict` where a feeder lives, but not all is as it should be."""

@@ -14,13 +14,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 from redis.exceptions import AuthenticationError
 
-from bookbus.feeders.servers.control_client import CONTROL_ERRORS, control_client
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
+from bookbus.feeders.markets import SymbolSelection, parse_selection, parse_shard
 from bookbus.feeders.settings import DEFAULT_REDIS_URL
-from bookbus.feeders.shard import parse_shard
-from bookbus.feeders.symbol_selection import SymbolSelection, parse_selection
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
-from bookbus.schemas.url_secrets import masked, redacted, secrets_of, with_password
+from bookbus.schemas.redis_url import masked, redacted, secrets_of, with_password
 
 
 def add_kept_password(url: str | None) -> str | None:

@@ -5,9 +5,7 @@ from typing import Annotated
 import typer
 
 from bookbus.feeders.commands.options import fail
-from bookbus.feeders.redis_server import LocalServer
-from bookbus.feeders.servers.process import LocalRedisError
-from bookbus.feeders.servers.shared import SHARED_PORT, start_shared, stop_shared
+from bookbus.feeders.redis_server import SHARED_PORT, LocalRedisError, LocalServer, start_shared, stop_shared
 
 EXAMPLES = """
 Run the embedded server and print its URL; Ctrl-C stops it.

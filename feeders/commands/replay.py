@@ -19,10 +19,8 @@ from bookbus.feeders.commands.options import (
     start_logging,
 )
 from bookbus.feeders.commands.run import feed_options
-from bookbus.feeders.redis_server import private_server
-from bookbus.feeders.replay import ReplayError, ReplayResult
-from bookbus.feeders.replay_feeder import ReplayFeeder
-from bookbus.feeders.servers.process import LocalRedisError
+from bookbus.feeders.redis_server import LocalRedisError, private_server
+from bookbus.feeders.replay import ReplayError, ReplayFeeder, ReplayResult
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import RedisNames
 

@@ -12,7 +12,7 @@ from bookbus.feeders.commands.options import LogLevel, fail, run_until_signal, s
 from bookbus.feeders.simulator.binance.settings import ErrorShape
 from bookbus.feeders.simulator.core.faults import KINDS, Fault
 from bookbus.feeders.simulator.core.feed import SnapshotMode
-from bookbus.feeders.simulator.exchanges import Simulator, create, ready_line, settings_of, simulated_exchanges
+from bookbus.feeders.simulator.process import Simulator, create, ready_line, settings_of, simulated_exchanges
 
 EXAMPLES = f"""
 A local exchange with made-up markets: real WebSocket and REST, the true book at every update id, faults on request.

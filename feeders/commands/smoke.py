@@ -1,16 +1,114 @@
 """`smoke`: five minutes of paper trading through the real path, with a verdict."""
 
+import contextlib
+import os
 import signal
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from bookbus.feeders.commands.options import fail
-from bookbus.feeders.servers.process import LocalRedisError
-from bookbus.feeders.simulator.process import SimulatorError
-from bookbus.feeders.smoke import Smoke, SmokeError, Source
+from bookbus.feeders.redis_server import LocalRedisError, private_server
+from bookbus.feeders.simulator.process import SimulatorError, SimulatorProcess
+
+Source = Literal["redis", "binance", "upbit", "multi"]
+
+_STOP_LIMIT = 10.0
+_SIMULATED = {"binance": ("BTCUSDT", "ETHUSDT"), "upbit": ("KRW-BTC", "KRW-ETH", "KRW-USDT")}
+
+
+class SmokeError(Exception):
+    """The run cannot be put together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Smoke:
+    """`live` goes to the exchanges themselves; else they are simulated. `exchange` is whose books the feeder takes."""
+
+    source: Source
+    exchange: str
+    seconds: float
+    directory: Path
+    live: bool = False
+    seed: int = 1
+
+    def run(self) -> int:
+        """Returns the exit code of the runner if that is not 0, else of the analyzer. Raises SmokeError."""
+        environment = dict(os.environ)
+        with contextlib.ExitStack() as stack:
+            if not self.live:
+                environment |= self._simulate(stack)
+            arguments = ["--l2-source", self.source, "--duration-seconds", f"{self.seconds:g}"]
+            if self.source == "multi":
+                arguments += ["--inventory-notional", "1000"]
+            if self.source == "redis":
+                url = stack.enter_context(private_server()).url
+                stack.enter_context(self._feeder(url, environment))
+                arguments += ["--redis", url, "--exchange", self.exchange]
+            code = _consumers("run", *arguments, "--output-dir", str(self.directory), environment=environment)
+        return code or self._analyze(environment)
+
+    def _simulate(self, stack: contextlib.ExitStack) -> dict[str, str]:
+        """Start what the source needs. Returns where the runner finds it."""
+        needed = {"redis": (self.exchange,), "multi": tuple(_SIMULATED)}.get(self.source, (self.source,))
+        found = {}
+        for exchange in needed:
+            if exchange not in _SIMULATED:
+                raise SmokeError(f"{exchange} is not simulated here: use {' or '.join(_SIMULATED)}")
+            simulator = SimulatorProcess(_SIMULATED[exchange], exchange=exchange, seed=self.seed)
+            simulator.start()
+            stack.callback(simulator.stop)
+            found[f"BOOKBUS_{exchange.upper()}_WS_URL"] = simulator.ws_url
+            found[f"BOOKBUS_{exchange.upper()}_REST_URL"] = simulator.rest_url
+        return found
+
+    @contextlib.contextmanager
+    def _feeder(self, url: str, environment: dict[str, str]) -> Iterator[None]:
+        command = [*_PYTHON, "feeders", "run", "--exchange", self.exchange, "--redis", url, "--symbols", "BTC,ETH"]
+        for option in ("ws", "rest"):
+            if address := environment.get(f"BOOKBUS_{self.exchange.upper()}_{option.upper()}_URL"):
+                command += [f"--{option}-url", address]
+        with tempfile.TemporaryDirectory() as cache:
+            # Ctrl-C is for the runner, which needs books to the end; the feeder is stopped after it.
+            process = subprocess.Popen(command, env=environment | {"XDG_CACHE_HOME": cache}, start_new_session=True)
+            try:
+                yield
+            finally:
+                process.terminate()
+                try:
+                    process.wait(_STOP_LIMIT)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+    def _analyze(self, environment: dict[str, str]) -> int:
+        events = max(self.directory.glob("fill_events_*.jsonl"), key=lambda path: path.stat().st_mtime)
+        session = events.stem.removeprefix("fill_events_")
+        kpi, report = self.directory / f"kpi_{session}.json", self.directory / f"report_{session}"
+        return _consumers(
+            *("analyze", "--events-file", str(events), "--kpi", str(kpi), "--report", str(report)),
+            environment=environment,
+        )
+
+
+_PYTHON = (sys.executable, "-m")
+
+
+def _consumers(*arguments: str, environment: dict[str, str]) -> int:
+    command: Sequence[str] = [*_PYTHON, "consumers", *arguments]
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+
 
 EXAMPLES = """
 Exchange, feeder, private server, runner and analyzer, one after the other as a user would start them.

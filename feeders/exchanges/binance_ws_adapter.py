@@ -9,8 +9,7 @@ from bookbus.feeders.books.events import SnapshotNeeded, Topic
 from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.adapter import FeedAdapter
-from bookbus.feeders.exchanges.binance_messages import decode_answer
-from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
+from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus

@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.asyncio.connection import SSLConnection, parse_url
 
-from bookbus.schemas.url_secrets import masked
+from bookbus.schemas.redis_url import masked
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@ import os
 import random
 
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
-from bookbus.feeders.simulator.core.faults import Fault
-from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS
+from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, Fault
 from bookbus.schemas.instruments import EXCHANGES, guess_instrument
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for

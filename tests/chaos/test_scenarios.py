@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from bookbus.feeders.simulator.core.faults import KINDS
-from bookbus.feeders.simulator.frame_faults import SILENT_FAULTS
+from bookbus.feeders.simulator.core.faults import KINDS, SILENT_FAULTS
 from tests.chaos.play import play
 from tests.chaos.report import Outcome, Result, table
 from tests.chaos.scenario import FOLDER, Scenario, ScenarioError, find, load, names, short_form

@@ -9,8 +9,7 @@ import hiredis
 
 from bookbus.consumers.bus.books import BusTable
 from bookbus.consumers.bus.readers import parse_clients, parse_record
-from bookbus.consumers.bus.session import BusSession
-from bookbus.consumers.bus.stream import BusStream, SessionLostError
+from bookbus.consumers.bus.session import BusSession, BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.feeders.bus.connection import RespConnection
 from bookbus.feeders.commands.health import _feeder

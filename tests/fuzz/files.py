@@ -6,21 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bookbus.consumers.analysis.run_files import RunFileError, read_run
-from bookbus.consumers.bus.address import BusAddress
+from bookbus.consumers.bus.connection import BusAddress
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.commands.arbitrage import parse_fees
-from bookbus.consumers.paper.calibration.table import CalibrationError, decode_table
-from bookbus.consumers.paper.calibration_zones import parse_zones
-from bookbus.consumers.paper.run_options import fees_of
-from bookbus.feeders.capture_file import CaptureFile
+from bookbus.consumers.commands.run import fees_of
+from bookbus.consumers.paper.calibration.table import CalibrationError, decode_table, parse_zones
 from bookbus.feeders.commands.options import split_symbols
+from bookbus.feeders.markets import parse_selection, parse_shard
+from bookbus.feeders.recording import CaptureFile
 from bookbus.feeders.servers.address import parse_address
-from bookbus.feeders.shard import parse_shard
-from bookbus.feeders.symbol_selection import parse_selection
 from bookbus.schemas.capture import CaptureError, decode_frame, encode_frame
 from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry, SymbolError
-from bookbus.schemas.redis_url import parse_servers
-from bookbus.schemas.url_secrets import masked, secrets_of, with_password
+from bookbus.schemas.redis_url import masked, parse_servers, secrets_of, with_password
 from tests.fuzz.target import Target
 
 _REGISTRY = InstrumentRegistry(

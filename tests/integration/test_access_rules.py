@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 from bookbus.consumers.__main__ import app as consumers_app
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.feeders.commands.acl import ROLES
 from bookbus.feeders.redis_server import LocalServer
-from bookbus.feeders.servers.access_rules import ROLES
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process

@@ -8,8 +8,8 @@ import shlex
 
 import pytest
 
+from bookbus.feeders.commands.acl import ROLES, acl_file
 from bookbus.feeders.redis_server import LocalServer
-from bookbus.feeders.servers.access_rules import ROLES, acl_file
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import Cluster, ask, cluster
 from tests.support.watched_bus import SYMBOLS, watched_bus

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import pytest
 
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.binance.rest import exchange_info
 from bookbus.feeders.simulator.binance.settings import BinanceRules
-from bookbus.feeders.simulator.binance_metadata import exchange_info
-from bookbus.feeders.simulator.instruments import SimulatedInstrument
+from bookbus.feeders.simulator.core.market import SimulatedInstrument
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
 from tests.support.witness import witness

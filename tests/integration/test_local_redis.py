@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 import redis
 
-from bookbus.feeders.redis_server import LocalRedisError, LocalServer, private_server
-from bookbus.feeders.servers import process as redis_process
-from bookbus.feeders.servers.process import HOST, LOG_NAME, find_server, identify
-from bookbus.feeders.servers.shared import start_shared, stop_shared
+from bookbus.feeders import redis_server as redis_process
+from bookbus.feeders.redis_server import (
+    HOST,
+    LOG_NAME,
+    LocalRedisError,
+    LocalServer,
+    find_server,
+    identify,
+    private_server,
+    start_shared,
+    stop_shared,
+)
 from tests.support.waiting import wait_for
 
 
@@ -167,7 +175,7 @@ def test_a_server_dies_with_a_parent_that_was_killed() -> None:
 
 
 def test_the_shared_server_outlives_who_started_it_and_stops_when_told(cache: Path, free_port: int) -> None:
-    program = f"from bookbus.feeders.servers.shared import start_shared\nprint(start_shared({free_port}))"
+    program = f"from bookbus.feeders.redis_server import start_shared\nprint(start_shared({free_port}))"
 
     started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 

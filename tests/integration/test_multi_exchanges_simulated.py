@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from bookbus.consumers.multi.arbitrage import find_opportunities
-from bookbus.consumers.multi.assembly import assemble
 from bookbus.consumers.multi.consolidation import ConsolidatedBook
-from bookbus.consumers.multi.fees import TAKER_FEES_BPS
+from bookbus.consumers.multi.venue_book import TAKER_FEES_BPS
+from bookbus.consumers.multi_provider import assemble
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.redis_server import private_server
 from bookbus.feeders.simulator.process import SimulatorProcess

@@ -7,9 +7,8 @@ import pytest
 import redis
 
 from bookbus.consumers.multi.arbitrage import Opportunity
-from bookbus.consumers.multi.assembly import assemble
 from bookbus.consumers.multi.consolidation import ConsolidatedBook
-from bookbus.consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.multi_provider import MultiExchangeProvider, assemble
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot

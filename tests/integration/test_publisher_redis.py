@@ -13,8 +13,7 @@ import pytest
 import redis
 
 from bookbus.feeders.bus.publisher import Publisher, Submission
-from bookbus.feeders.redis_server import LocalServer, private_server
-from bookbus.feeders.servers.process import HOST
+from bookbus.feeders.redis_server import HOST, LocalServer, private_server
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import decode

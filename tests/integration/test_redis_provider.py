@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import redis
 
-from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
 from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.redis_names import RedisNames

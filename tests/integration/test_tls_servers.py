@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bookbus.consumers.bus.address import BusConnectionError
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.__main__ import app
-from bookbus.feeders.cluster_publisher import publisher_of
+from bookbus.feeders.bus.publisher import publisher_of
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import BINARY, MakeServer, cluster, place, replicated, watched
 from tests.support.tls_server import TlsServer, make_certificates

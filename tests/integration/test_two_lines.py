@@ -19,7 +19,7 @@ import redis
 
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
-from bookbus.feeders.simulator.exchanges import create, settings_of
+from bookbus.feeders.simulator.process import create, settings_of
 from bookbus.schemas.snapshot import BookStatus, Levels
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for

@@ -14,15 +14,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import bookbus.feeders.line_group
+import bookbus.feeders.exchange_feed
 from bookbus.feeders.__main__ import app
-from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
+from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed, line_reports
 from bookbus.feeders.exchanges.adapter import Wiring
-from bookbus.feeders.line_group import line_reports
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.core.faults import Fault
-from bookbus.feeders.simulator.exchanges import create, settings_of
+from bookbus.feeders.simulator.process import create, settings_of
 from bookbus.feeders.venue import venue_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.feeder_process import feeder_process
@@ -143,15 +142,15 @@ async def test_a_cut_of_either_line_loses_no_book_and_asks_for_no_snapshot(excha
 async def test_a_silent_line_is_told_within_seconds_replaced_and_told_well_again(
     exchange: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bookbus.feeders.line_group, "SILENT_AFTER", 1.0)
-    caplog.set_level(logging.INFO, "bookbus.feeders.line_group")
+    monkeypatch.setattr(bookbus.feeders.exchange_feed, "SILENT_AFTER", 1.0)
+    caplog.set_level(logging.INFO, "bookbus.feeders.exchange_feed")
     async with two_lines(exchange) as lines:
         lines.simulator.inject(Fault(kind="silence", connection=lines.connections[0]))
         await await_for(lambda: any(report.silent for report in line_reports(lines.feed.groups)), 15, "the alarm")
         await await_for(lambda: not any(report.silent for report in line_reports(lines.feed.groups)), 15, "its end")
         await await_for(lambda: sum(keeper.handovers for keeper in lines.feed.keepers) == 1, 15, "the change")
 
-        told = [record for record in caplog.records if record.name == "bookbus.feeders.line_group"]
+        told = [record for record in caplog.records if record.name == "bookbus.feeders.exchange_feed"]
         said = [(record.levelname, record.message.partition("line ")[2][2:]) for record in told]
         assert said == [
             ("WARNING", "brings nothing while another brings updates"),

@@ -39,7 +39,7 @@ SUBJECTS = {
     ),
     "order_book": _module("books.order_book", ("order_book", "range_sync"), ("book_record",), ("sync_model",)),
     "history": _module("books.history", ("book_record", "audit"), ("auditor",)),
-    "audit": _module("audit.comparison", ("audit",), ("auditor", "binance_audit")),
+    "audit": _module("audit", ("audit",), ("auditor", "binance_audit")),
     "publish_script": Subject(
         _ROOT / "feeders" / "bus" / "publish.lua",
         lua_mutants.mutants,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from bookbus.feeders.__main__ import app
+from bookbus.feeders.commands.acl import ROLES
 from bookbus.feeders.redis_server import LocalServer
-from bookbus.feeders.servers.access_rules import ROLES
 
 
 @dataclass(frozen=True, slots=True)

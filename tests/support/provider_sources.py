@@ -12,8 +12,7 @@ import redis
 from bookbus.consumers.direct_provider import BinanceL2WebSocketProvider, UpbitL2WebSocketProvider
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.mock_provider import MockMarketDataProvider
-from bookbus.consumers.multi.assembly import assemble
-from bookbus.consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.multi_provider import MultiExchangeProvider, assemble
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
 from tests.support.builders import book
 from tests.support.fake_adapters import FakeBinanceWebSocketAdapter, FakeUpbitWebSocketAdapter, no_callback

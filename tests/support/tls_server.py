@@ -7,8 +7,7 @@ from pathlib import Path
 import redis
 from redis.exceptions import RedisError
 
-from bookbus.feeders.redis_server import LocalServer, free_port
-from bookbus.feeders.servers.process import LOG_NAME
+from bookbus.feeders.redis_server import LOG_NAME, LocalServer, free_port
 from tests.support.waiting import wait_for
 
 _MAKE_CERTIFICATES = Path(__file__).parents[2] / "deploy" / "make_certificates.sh"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bookbus.consumers.analysis.comparison import PERMUTATIONS, compare_samples, kolmogorov_smirnov, mann_whitney
+from bookbus.consumers.analysis.statistics import PERMUTATIONS, compare_samples, kolmogorov_smirnov, mann_whitney
 
 SAMPLES = st.lists(st.integers(-5, 5).map(float), min_size=2, max_size=8)
 QUICK = settings(max_examples=30, deadline=None)

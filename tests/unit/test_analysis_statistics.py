@@ -9,8 +9,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from bookbus.consumers.analysis.mids import seen_mids
-from bookbus.consumers.analysis.profit import profit_curve
 from bookbus.consumers.analysis.run_files import read_run
 from bookbus.consumers.analysis.statistics import (
     Market,
@@ -18,7 +16,9 @@ from bookbus.consumers.analysis.statistics import (
     by_zone,
     measured,
     percentile,
+    profit_curve,
     relative_spread,
+    seen_mids,
     summarize,
     volumes_by_market,
 )

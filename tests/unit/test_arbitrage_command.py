@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bookbus.consumers.commands.arbitrage import arbitrage, json_line, parse_fees
-from bookbus.consumers.monitor.arbitrage_table import table_of
+from bookbus.consumers.commands.arbitrage import arbitrage, json_line, parse_fees, table_of
 from bookbus.consumers.multi.arbitrage import ASSUMPTION, Opportunity, find_opportunity
 from tests.support.venue_books import venue_book
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bookbus.feeders.audit.comparison import compare
+from bookbus.feeders.audit import compare
 from bookbus.feeders.books.history import RecordedBook
 from bookbus.schemas.heartbeat import SymbolAudit
 from bookbus.schemas.snapshot import Levels

@@ -1,6 +1,6 @@
 """What audits found, summed, and whose turn is next."""
 
-from bookbus.feeders.audit.ledger import WORST, AuditLedger, AuditTurns
+from bookbus.feeders.audit import WORST, AuditLedger, AuditTurns
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 
 EQUAL = SymbolAudit(matched=1, levels=200)

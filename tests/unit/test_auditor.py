@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
-from bookbus.feeders.audit.auditor import Auditor, AuditPace, auditor_of
+from bookbus.feeders.audit import Auditor, AuditPace, auditor_of
 from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.books.synchronizer import RangeSync
@@ -17,9 +17,9 @@ from bookbus.feeders.exchanges.adapter import Wiring
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
 from bookbus.feeders.feeder import Feeder
+from bookbus.feeders.markets import parse_selection
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.settings import FeederSettings
-from bookbus.feeders.symbol_selection import parse_selection
 from bookbus.feeders.venue import BestPrices, FeedOptions
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from bookbus.schemas.instruments import EXCHANGES, InstrumentRegistry, guess_instrument

@@ -1,6 +1,6 @@
 """The order of one book's messages."""
 
-from bookbus.consumers.bus.book_cursor import BookCursor, Entry
+from bookbus.consumers.bus.books import BookCursor, Entry
 
 
 def entry(seq: int, at: float = 0.0, data: bytes | None = None) -> Entry:

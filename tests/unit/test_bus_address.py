@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bookbus.consumers.bus.address import DEFAULT_URL, BusAddress, refused, unreachable
+from bookbus.consumers.bus.connection import DEFAULT_URL, BusAddress, refused, unreachable
 
 
 def test_the_default_is_this_machine() -> None:

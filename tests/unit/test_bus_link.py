@@ -10,8 +10,7 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from bookbus.consumers.bus.address import BusAddress, BusConnectionError
-from bookbus.consumers.bus.connection import BusLink
+from bookbus.consumers.bus.connection import BusAddress, BusConnectionError, BusLink
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
 
 SESAME = "open sesame"

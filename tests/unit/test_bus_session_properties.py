@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from bookbus.consumers.bus.books import BusBook, BusTable
 from bookbus.consumers.bus.connection import Command
-from bookbus.consumers.bus.session import ANSWER_LIMIT, TICK, BusSession
-from bookbus.consumers.bus.stream import SessionLostError
+from bookbus.consumers.bus.session import ANSWER_LIMIT, TICK, BusSession, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.wire import HEAD, encode

@@ -8,8 +8,7 @@ import hiredis
 import pytest
 
 from bookbus.consumers.bus.books import BusTable, NodeTable
-from bookbus.consumers.bus.session import BusSession
-from bookbus.consumers.bus.stream import BusStream, SessionLostError
+from bookbus.consumers.bus.session import BusSession, BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import FeederHeartbeat, encode_heartbeat
 from bookbus.schemas.redis_names import RedisNames

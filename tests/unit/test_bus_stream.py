@@ -9,11 +9,9 @@ import hiredis
 import pytest
 
 from bookbus import __version__
-from bookbus.consumers.bus.book_cursor import Entry
-from bookbus.consumers.bus.books import BusBook, BusTable
+from bookbus.consumers.bus.books import BusBook, BusTable, Entry
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
-from bookbus.consumers.bus.session import BusSession
-from bookbus.consumers.bus.stream import BusStream, SessionLostError
+from bookbus.consumers.bus.session import BusSession, BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import FeederHeartbeat, encode_heartbeat
 from bookbus.schemas.redis_names import RedisNames

@@ -6,8 +6,7 @@ import fakeredis
 import pytest
 
 from bookbus.consumers.bus import trades as bus_trades
-from bookbus.consumers.bus.trade_tail import TradeSource
-from bookbus.consumers.bus.trades import BusTradeTail
+from bookbus.consumers.bus.trades import BusTradeTail, TradeSource
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade

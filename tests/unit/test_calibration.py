@@ -7,12 +7,16 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from bookbus.consumers.paper.calibration.fit import CalibrationSettings, calibrate, validate
-from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable
-from bookbus.consumers.paper.calibration.tape import Tape, survey
-from bookbus.consumers.paper.calibration_cancellations import Cancellation, CancellationWatch, share_ahead
-from bookbus.consumers.paper.calibration_trial import Trial, TrialSettings, begin
-from bookbus.consumers.paper.calibration_zones import parse_zones
+from bookbus.consumers.paper.calibration.fit import (
+    CalibrationSettings,
+    Trial,
+    TrialSettings,
+    begin,
+    calibrate,
+    validate,
+)
+from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable, parse_zones
+from bookbus.consumers.paper.calibration.tape import Cancellation, CancellationWatch, Tape, share_ahead, survey
 from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.consumers.paper.fills.queue import QueueFill
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot

@@ -12,11 +12,13 @@ from bookbus.consumers.paper.calibration.table import (
     CalibrationError,
     Expectation,
     TapeInfo,
+    ZoneSpec,
     decode_table,
     load_table,
+    parse_zones,
     save_table,
+    zone_of,
 )
-from bookbus.consumers.paper.calibration_zones import ZoneSpec, parse_zones, zone_of
 from tests.support.calibrations import table, tape_info, zone
 
 NEAR = ZoneSpec("Z1", 0.0, 1.0, 2.0, 5.0)

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from bookbus.consumers.paper.calibration_use import misfits
+from bookbus.consumers.paper.session import misfits
 from bookbus.consumers.paper.settings import RunSettings
 from tests.support.calibrations import METHOD, table, tape_info
 

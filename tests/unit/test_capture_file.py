@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bookbus.feeders.capture_file import CaptureFile
+from bookbus.feeders.recording import CaptureFile
 from bookbus.schemas.capture import CaptureFrame, encode_frame
 
 

@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from bookbus.feeders import cluster_publisher
+from bookbus.feeders.bus import publisher
 from bookbus.feeders.bus.connection import RedisConnectionError
-from bookbus.feeders.bus.outbox import Submission
-from bookbus.feeders.bus.publisher import Publisher
-from bookbus.feeders.cluster_publisher import ClusterPublisher, publisher_of
-from bookbus.feeders.publish_counters import PublisherCounters
+from bookbus.feeders.bus.outbox import PublisherCounters, Submission
+from bookbus.feeders.bus.publisher import ClusterPublisher, Publisher, publisher_of
 from bookbus.schemas.redis_cluster import SLOTS, SlotMap, slot_of
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import Place
@@ -101,10 +99,10 @@ class World:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(cluster_publisher, "Publisher", world.make)
-    monkeypatch.setattr(cluster_publisher, "ask_slots", world.ask)
-    monkeypatch.setattr(cluster_publisher, "_CALM", 0.01)
-    monkeypatch.setattr(cluster_publisher, "_DOUBT", 0.01)
+    monkeypatch.setattr(publisher, "Publisher", world.make)
+    monkeypatch.setattr(publisher, "ask_slots", world.ask)
+    monkeypatch.setattr(publisher, "_CALM", 0.01)
+    monkeypatch.setattr(publisher, "_DOUBT", 0.01)
     return world
 
 

@@ -245,7 +245,7 @@ def test_an_old_book_is_returned_with_one_warning(exchange: Exchange, caplog: py
 
 
 def test_a_sign_of_life_confirms_a_quiet_book(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bookbus.consumers.local.feed_session._TICK", 0.001)
+    monkeypatch.setattr("bookbus.consumers.direct_provider._TICK", 0.001)
     provider, fake = exchange.connect()
 
     def confirmed_after_update() -> float:
@@ -265,7 +265,7 @@ def test_a_sign_of_life_confirms_a_quiet_book(exchange: Exchange, monkeypatch: p
 
 
 def test_a_process_that_stood_still_believes_no_book(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bookbus.consumers.local.feed_session._TICK", 0.001)
+    monkeypatch.setattr("bookbus.consumers.direct_provider._TICK", 0.001)
     monkeypatch.setattr("bookbus.feeders.stall_detector.LIMIT", -1.0)
     provider, fake = exchange.connect()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.entry_zones import EntryChooser, EntrySettings, Target
+from bookbus.consumers.paper.settings import EntryChooser, EntrySettings, Target
 
 
 class Range(NamedTuple):

@@ -4,14 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.advanced_fill import AdvancedFill
-from bookbus.consumers.paper.calibrated_fill import CalibratedFill, CalibratedMode
-from bookbus.consumers.paper.execution import make_execution
+from bookbus.consumers.paper.execution import CalibratedFill, CalibratedMode, make_execution
 from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, Order, nothing
 from bookbus.consumers.paper.fills.queue import QueueFill
-from bookbus.consumers.paper.fills.taker import BookWalk
+from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
 from bookbus.consumers.paper.settings import RunSettings
-from bookbus.consumers.paper.simple_fill import SimpleFill
 from bookbus.schemas.snapshot import Side
 from tests.support.builders import book
 from tests.support.calibrations import table, zone

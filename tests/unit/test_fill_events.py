@@ -8,9 +8,8 @@ import msgspec
 import pytest
 
 from bookbus.consumers.paper.fills.model import FillReason
-from bookbus.consumers.paper.markouts import LATE, Markouts
-from bookbus.consumers.paper.records import EventFiles, FillEvent, utc
-from bookbus.consumers.paper.tape_merger import DELAY, TapeMerger
+from bookbus.consumers.paper.market import DELAY, TapeMerger
+from bookbus.consumers.paper.records import LATE, EventFiles, FillEvent, Markouts, utc
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 

@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.advanced_fill import AdvancedFill
 from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, nothing
-from bookbus.consumers.paper.fills.taker import BookWalk
-from bookbus.consumers.paper.simple_fill import SimpleFill
+from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from tests.support.builders import book
 from tests.support.orders import order

@@ -3,8 +3,7 @@
 import pytest
 
 from bookbus.consumers.bus.liveness import FeederLife, ServerClock
-from bookbus.consumers.freshness import judge
-from bookbus.consumers.reading import BookNotLiveError, Observation, Reading
+from bookbus.consumers.reading import BookNotLiveError, Observation, Reading, judge
 from bookbus.schemas.snapshot import BookStatus, StoredState
 from tests.support.builders import book
 

@@ -96,8 +96,8 @@ def may_name_an_exchange(name: str) -> bool:
         (
             "bookbus.feeders.simulator",
             "bookbus.feeders.commands",
-            "bookbus.feeders.demo",
-            "bookbus.feeders.smoke",
+            "bookbus.feeders.commands.demo",
+            "bookbus.feeders.commands.smoke",
             "bookbus.feeders.__main__",
         )
     )
@@ -121,7 +121,7 @@ def test_consumers_import_feeders_only_in_the_direct_provider(name: str) -> None
     assert (
         touches(
             IMPORTS[name],
-            {"bookbus.feeders.redis_server", "bookbus.feeders.servers.process", "bookbus.feeders.servers.shared"},
+            {"bookbus.feeders.redis_server"},
         )
         == []
     )

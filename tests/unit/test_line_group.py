@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from bookbus.feeders.exchange_feed import LineGroup, line_reports
 from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
-from bookbus.feeders.line_group import LineGroup, line_reports
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.heartbeat import LineReport

@@ -6,11 +6,8 @@ from pathlib import Path
 import pytest
 
 from bookbus.feeders.errors import MetadataError, RestError
-from bookbus.feeders.markets import Markets
-from bookbus.feeders.metadata import MetadataSource
+from bookbus.feeders.markets import Markets, MetadataSource, Shard, parse_selection
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.shard import Shard
-from bookbus.feeders.symbol_selection import parse_selection
 from bookbus.schemas.instruments import Instrument, SymbolError, TradingStatus
 from tests.support.fake_venue import FakeVenue
 

@@ -7,7 +7,7 @@ import pytest
 
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE as BINANCE
-from bookbus.feeders.metadata import MAX_CACHE_AGE, MetadataSource
+from bookbus.feeders.markets import MAX_CACHE_AGE, MetadataSource
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.schemas.instruments import Instrument, SymbolError
 from tests.support.fake_venue import FakeVenue

@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from bookbus.consumers.local.made_up_market import MadeUpMarket
-from bookbus.consumers.mock_provider import MockMarketDataProvider
+from bookbus.consumers.mock_provider import MadeUpMarket, MockMarketDataProvider
 from bookbus.schemas.instruments import EXCHANGES, SymbolError
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for

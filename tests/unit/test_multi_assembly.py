@@ -2,8 +2,7 @@
 
 import pytest
 
-from bookbus.consumers.multi.assembly import assemble
-from bookbus.consumers.multi_provider import MultiExchangeProvider
+from bookbus.consumers.multi_provider import MultiExchangeProvider, assemble
 from tests.support.told_provider import ToldProvider
 
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.account import Portfolio
-from bookbus.consumers.paper.risk import RiskGuard, RiskLimits
+from bookbus.consumers.paper.account import Portfolio, RiskGuard, RiskLimits
 
 SYMBOL = "BTC-USDT"
 

@@ -1,6 +1,6 @@
 """Best prices that the exchange names, against those that our books show about that time."""
 
-from bookbus.feeders.audit.price_watch import PriceWatch
+from bookbus.feeders.audit import PriceWatch
 from bookbus.feeders.venue import BestPrices
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, StoredState
 from tests.support.builders import book

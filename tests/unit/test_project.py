@@ -17,9 +17,9 @@ from ruamel.yaml import YAML
 from bookbus.consumers.__main__ import app as consumers_app
 from bookbus.feeders.__main__ import app as feeders_app
 from bookbus.feeders.bus.heartbeat import counters_of
+from bookbus.feeders.bus.outbox import PublisherCounters
 from bookbus.feeders.feed import FeedCounters
-from bookbus.feeders.publish_counters import PublisherCounters
-from bookbus.feeders.servers.process import server_command
+from bookbus.feeders.redis_server import server_command
 from bookbus.schemas.wire import encode, inspect
 from tests.support.builders import book
 

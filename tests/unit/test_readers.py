@@ -9,9 +9,17 @@ from rich.console import Console
 
 from bookbus.consumers.bus.books import BusTable
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
-from bookbus.consumers.bus.readers import Client, Record, Registry, parse_clients, parse_record
-from bookbus.consumers.monitor.readers import Reader, ReaderState, readers_of
-from bookbus.consumers.monitor.readers_table import table_of
+from bookbus.consumers.bus.readers import (
+    Client,
+    Reader,
+    ReaderState,
+    Record,
+    Registry,
+    parse_clients,
+    parse_record,
+    readers_of,
+)
+from bookbus.consumers.commands.list import table_of
 from bookbus.schemas.redis_names import RedisNames
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"

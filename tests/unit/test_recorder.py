@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bookbus.feeders.capture_file import CaptureFile
-from bookbus.feeders.recording import Recorder
+from bookbus.feeders.recording import CaptureFile, Recorder
 from bookbus.schemas.capture import CaptureFrame
 
 

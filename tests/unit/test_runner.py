@@ -10,11 +10,10 @@ from msgspec.structs import replace
 
 from bookbus.consumers.multi_provider import FxSource, MultiExchangeProvider
 from bookbus.consumers.paper.calibration.table import save_table
-from bookbus.consumers.paper.entry_zones import EntrySettings
 from bookbus.consumers.paper.market import MultiMarket, ProviderMarket
-from bookbus.consumers.paper.run_record import Gap, ages_of, brier
+from bookbus.consumers.paper.records import Gap, ages_of, brier
 from bookbus.consumers.paper.runner import free_name, steady_clock
-from bookbus.consumers.paper.settings import RunSettings, check
+from bookbus.consumers.paper.settings import EntrySettings, RunSettings, check
 from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
 from bookbus.schemas.trade import Trade
 from tests.support.calibrations import table, zone

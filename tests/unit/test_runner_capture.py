@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from bookbus.consumers.captures import TapeFrame, read_capture
+from bookbus.consumers.commands.run import combinations
 from bookbus.consumers.paper.calibration.table import (
     CalibrationError,
     CalibrationTable,
@@ -18,13 +19,10 @@ from bookbus.consumers.paper.calibration.table import (
     save_table,
 )
 from bookbus.consumers.paper.calibration.tape import capture_info, tape_hash
-from bookbus.consumers.paper.calibration_use import calibration_of
-from bookbus.consumers.paper.capture_run import CaptureRun, run_captures
-from bookbus.consumers.paper.entry_zones import EntrySettings
-from bookbus.consumers.paper.grid import grid
 from bookbus.consumers.paper.kpi import Kpi
-from bookbus.consumers.paper.runner import Stop
-from bookbus.consumers.paper.settings import RunSettings
+from bookbus.consumers.paper.runner import CaptureRun, Stop, run_captures
+from bookbus.consumers.paper.session import calibration_of
+from bookbus.consumers.paper.settings import EntrySettings, RunSettings
 from bookbus.schemas.capture import CaptureError, CaptureFrame, encode_frame
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 from bookbus.schemas.trade import Trade
@@ -326,7 +324,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_grid_runs_every_combination_as_it_would_run_alone(tmp_path: Path) -> None:
     path, settings = recording(tmp_path / "tape.jsonl"), replace(SETTINGS, duration=None, order_quantity=0.01, fees={})
-    runs = grid(settings, "trade-interval=5,10 fill-model=simple,book_walk")
+    runs = combinations(settings, "trade-interval=5,10 fill-model=simple,book_walk")
 
     together = through(path, tmp_path / "grid", *runs.values())
 
@@ -339,7 +337,7 @@ def test_a_grid_runs_every_combination_as_it_would_run_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize("text", ["tp-bps", "nonsense=1", "tp-bps=x", "entry-bps-mode=nonsense", "tp-bps=1,1.0"])
 def test_a_grid_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="--grid"):
-        grid(SETTINGS, text)
+        combinations(SETTINGS, text)
 
 
 def test_a_table_is_refused_on_the_recording_it_comes_from(tmp_path: Path) -> None:
@@ -373,7 +371,7 @@ def test_one_run_of_a_grid_with_the_recordings_own_table_refuses_them_all(tmp_pa
     path = recording(tmp_path / "tape.jsonl")
     own = table_file(tmp_path, zone("Z", 0, 5, 0.5), sha256=tape_hash(path))
     other = table_file(tmp_path / "other", zone("Z", 0, 5, 0.5))
-    runs = grid(replace(SETTINGS, fees={}), f"calibration-path={other},{own}")
+    runs = combinations(replace(SETTINGS, fees={}), f"calibration-path={other},{own}")
 
     with pytest.raises(CalibrationError, match="cannot validate"):
         through(path, tmp_path / "out", *runs.values())

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.connection import parse_url
 
-from bookbus.schemas.url_secrets import masked, redacted, secrets_of, with_password
+from bookbus.schemas.redis_url import masked, redacted, secrets_of, with_password
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import hiredis
 import pytest
 
-from bookbus.feeders.servers.errors import ErrorLog, error_kind
+from bookbus.feeders.bus.publisher import ErrorLog, error_kind
 
 
 @pytest.mark.parametrize(

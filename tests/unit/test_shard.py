@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.shard import Shard, parse_shard
-from bookbus.feeders.symbol_selection import parse_selection
+from bookbus.feeders.markets import Shard, parse_selection, parse_shard
 from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
 
 BASES = [f"{first}{second}" for first in "ABCDEFGHIJ" for second in "KLMNOPQRST"]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from bookbus.feeders.simulator.binance.messages import ControlSession, is_stream
+from bookbus.feeders.simulator.binance.rest import RequestWeight, Verdict
 from bookbus.feeders.simulator.binance.settings import BinanceRules, ErrorShape, SimulatorSettings
-from bookbus.feeders.simulator.binance_control import ControlSession, is_stream
-from bookbus.feeders.simulator.request_weight import RequestWeight, Verdict
 
 
 def session(error_shape: ErrorShape = "nested", *, combined: bool = True, streams: int = 1024) -> ControlSession:

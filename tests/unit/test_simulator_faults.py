@@ -7,10 +7,9 @@ import pytest
 
 from bookbus.feeders.simulator.binance.messages import book_text, depth_body, depth_update, wrapped
 from bookbus.feeders.simulator.core.connection import encode_frame
-from bookbus.feeders.simulator.core.faults import KINDS, Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, KINDS, SILENT_FAULTS, Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, LiveFeed
-from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS, SILENT_FAULTS
-from bookbus.feeders.simulator.instruments import instruments
+from bookbus.feeders.simulator.core.market import instruments
 
 
 class Clock:

@@ -7,12 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bookbus.feeders.simulator.binance.messages import depth_body
-from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, Feed, LiveFeed
-from bookbus.feeders.simulator.core.market import Fill, Flush, Market, Quote, merged
-from bookbus.feeders.simulator.instruments import SimulatedInstrument, decimal_text, instruments
-from bookbus.feeders.simulator.ladder import RawLevel
-from bookbus.feeders.simulator.prepared import PreparedFeed
-from bookbus.feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, Feed, LiveFeed, PreparedFeed
+from bookbus.feeders.simulator.core.market import (
+    Fill,
+    Flush,
+    Market,
+    Quote,
+    RawLevel,
+    SimulatedInstrument,
+    decimal_text,
+    instruments,
+    merged,
+)
 
 LEVELS = 120
 SYMBOLS = st.sampled_from(["BTCUSDT", "ETHUSDT", "DOGEUSDT", "AAAZUSDT", "AABZUSDT", "ETHBTC"])

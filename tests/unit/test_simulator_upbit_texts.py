@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookbus.feeders.simulator.upbit.exchange import UpbitSimulator
-from bookbus.feeders.simulator.upbit.messages import book_frame, double, grouped_book, plain
-from bookbus.feeders.simulator.upbit_requests import Form, Listing, Subscription, Wish, parse_request, split_code
+from bookbus.feeders.simulator.upbit.messages import (
+    Form,
+    Listing,
+    Subscription,
+    Wish,
+    book_frame,
+    double,
+    grouped_book,
+    parse_request,
+    plain,
+    split_code,
+)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bookbus.feeders.symbol_selection import parse_selection
+from bookbus.feeders.markets import parse_selection
 from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry, SymbolError, TradingStatus
 
 

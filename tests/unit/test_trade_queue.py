@@ -2,8 +2,7 @@
 
 import hiredis
 
-from bookbus.feeders.publish_counters import PublisherCounters
-from bookbus.feeders.trade_queue import TradeQueue
+from bookbus.feeders.bus.outbox import PublisherCounters, TradeQueue
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade
 

@@ -1,18 +1,241 @@
 """Fits a calibration table to tapes: hypothetical passive orders, filled or not by what really printed."""
 
+import math
+import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bookbus.consumers.paper.calibration.statistics import Outcome, ZoneOutcomes, interval, share
-from bookbus.consumers.paper.calibration.table import CalibrationTable, Method, Score, Zone
-from bookbus.consumers.paper.calibration.tape import Tape, TapeSurvey, survey
-from bookbus.consumers.paper.calibration_cancellations import share_ahead
-from bookbus.consumers.paper.calibration_run import Part, TrialRun
-from bookbus.consumers.paper.calibration_score import score
-from bookbus.consumers.paper.calibration_trial import TrialSettings
-from bookbus.consumers.paper.calibration_zones import NamedZone, ZoneSpec, parse_zones
-from bookbus.consumers.paper.fills.queue import QueueFill
-from bookbus.schemas.snapshot import Side
+from bookbus.consumers.paper.calibration.statistics import Outcome, ZoneOutcomes, interval, score, share
+from bookbus.consumers.paper.calibration.table import (
+    CalibrationTable,
+    Method,
+    NamedZone,
+    Score,
+    Zone,
+    ZoneSpec,
+    parse_zones,
+)
+from bookbus.consumers.paper.calibration.tape import Tape, TapeSurvey, share_ahead, survey
+from bookbus.consumers.paper.fills.model import FillReason, Order, TapeEvent
+from bookbus.consumers.paper.fills.queue import QueuedOrder, QueueFill
+from bookbus.consumers.paper.order_rules import entry_price, take_profit_price
+from bookbus.schemas.snapshot import OrderBookSnapshot, Side
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSettings:
+    """How long an order may wait, what it is worth, how its queue moves."""
+
+    horizon_us: int
+    notional: float
+    queue: QueueFill
+
+
+class Trial:
+    """`entered` and `exited` are None while not known; `void` says that the tape could not decide."""
+
+    def __init__(self, entry: QueuedOrder, exit_price: float, settings: TrialSettings, book: OrderBookSnapshot) -> None:
+        self.entered: bool | None = None
+        self.exited: bool | None = None
+        self.void = False
+        self._waiting = entry
+        self._exit_price = exit_price
+        self._settings = settings
+        self._book = book
+
+    @property
+    def done(self) -> bool:
+        """Whether the rest of the tape does not matter."""
+        return self.void or self.entered is False or self.exited is not None
+
+    def receive(self, event: TapeEvent) -> None:
+        """The next book or trade of the market."""
+        if self.done:
+            return
+        if isinstance(event, OrderBookSnapshot):
+            if event.state != "live":
+                self.void = True
+                return
+            self._book = event
+        self.expire(event.received_us)
+        if self.done:
+            return
+        self._waiting.receive(event)
+        if self._waiting.done:
+            reason = self._waiting.total().reason
+            if reason is FillReason.FILLED:
+                self._settle(True, event.received_us)
+            else:
+                # An entry that came too late to wait is none; an exit that finds the market beyond it is one.
+                self._settle(self.entered is True and reason is FillReason.WOULD_TAKE)
+
+    def expire(self, now_us: int) -> None:
+        """What has waited longer than the horizon is not filled any more."""
+        if not self.done and now_us > self._waiting.order.placed_us + self._settings.horizon_us:
+            self._settle(False)
+
+    def _settle(self, filled: bool, at_us: int = 0) -> None:
+        if self.entered:
+            self.exited = filled
+            return
+        self.entered = filled
+        if filled:
+            self._leave(at_us)
+
+    def _leave(self, at_us: int) -> None:
+        order = self._waiting.order
+        leaving = Order(
+            exchange=order.exchange,
+            symbol=order.symbol,
+            side="sell",
+            quantity=order.quantity,
+            placed_us=at_us,
+            price=self._exit_price,
+        )
+        self._waiting = self._settings.queue.place(leaving, self._book)
+        if self._waiting.done:
+            self._settle(self._waiting.total().reason is FillReason.WOULD_TAKE)
+
+
+def begin(
+    book: OrderBookSnapshot, now_us: int, entry_bps: float, tp_bps: float, tick: float | None, settings: TrialSettings
+) -> Trial | None:
+    """A trial that decides now on the newest book; None where no order can wait in it."""
+    price = entry_price("buy", book, entry_bps, tick)
+    exit_price = None if price is None else take_profit_price("buy", price, tp_bps, tick)
+    if price is None or exit_price is None:
+        return None
+    order = Order(
+        exchange=book.exchange,
+        symbol=book.symbol,
+        side="buy",
+        quantity=settings.notional / price,
+        placed_us=now_us,
+        price=price,
+    )
+    entry = settings.queue.place(order, book)
+    return None if entry.done else Trial(entry, exit_price, settings, book)
+
+
+_LATEST_START = 0.1
+"""Share of the horizon within which a slot must bring something, so that the tape is known to go on."""
+
+_SLOT = 2 + _LATEST_START
+"""Horizons from one placement to the next: entry and exit are over before the next one of the zone begins."""
+
+
+@dataclass(slots=True)
+class Part:
+    """What became of the trials in one part of the tapes, by zone. `void` counts those the tape could not decide."""
+
+    zones: defaultdict[str, ZoneOutcomes] = field(default_factory=lambda: defaultdict(ZoneOutcomes))
+    started: int = 0
+    void: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    zone_id: str
+    slot: int
+    trial: Trial
+    part: Part
+
+
+@dataclass(slots=True)
+class TrialRun:
+    """Places a trial of every zone in every slot of every symbol; slots are the same for all, so that they compare.
+
+    Slots that end by `split_us` are for `fitted`, those that begin after it for `held_out`; one between, or one that
+    the tape ends within, is for neither.
+    """
+
+    zones: Sequence[NamedZone]
+    settings: TrialSettings
+    seed: int
+    survey: TapeSurvey
+    split_us: int
+    fitted: Part
+    held_out: Part
+    first_slot: int = 0
+    _placed: defaultdict[str, list[_Placed]] = field(default_factory=lambda: defaultdict(list))
+    _books: dict[str, OrderBookSnapshot] = field(default_factory=dict)
+    _slot: int = -1
+
+    def play(self, tape: Tape) -> None:
+        """The whole tape."""
+        now_us = self.survey.info.first_us
+        for event in tape.events():
+            now_us = max(now_us, event.received_us)
+            placed = self._placed[event.symbol]
+            for one in placed:
+                one.trial.receive(event)
+            if any(one.trial.done for one in placed):
+                self._collect(event.symbol)
+            if isinstance(event, OrderBookSnapshot):
+                self._books[event.symbol] = event
+            self._begin_slot(now_us)
+        self._expire(now_us + 1)
+
+    def _begin_slot(self, now_us: int) -> None:
+        """Place trials if a slot begins: on the newest book of every symbol, however long it has been unchanged."""
+        length = round(self.settings.horizon_us * _SLOT)
+        slot, since_us = divmod(now_us - self.survey.info.first_us, length)
+        late = since_us > self.settings.horizon_us * _LATEST_START
+        if slot <= self._slot or not (late or len(self._books) == len(self.survey.ticks)):
+            return  # a slot before the last symbol's first book waits for it, while there is time
+        self._slot = slot
+        self._expire(now_us)
+        if late:
+            return
+        starts_us = now_us - since_us
+        if starts_us + length <= self.split_us:
+            part = self.fitted
+        elif self.split_us <= starts_us <= self.survey.info.last_us - length:
+            part = self.held_out
+        else:
+            return
+        for symbol, book in self._books.items():
+            if book.state == "live":
+                self._place(symbol, book, now_us, slot, part)
+
+    def _place(self, symbol: str, book: OrderBookSnapshot, now_us: int, slot: int, part: Part) -> None:
+        for zone in self.zones:
+            draw = random.Random(f"{self.seed}:{symbol}:{zone.zone_id}:{slot}").random  # noqa: S311 - not a secret
+            entry_bps = _within(zone.entry_min, zone.entry_max, draw())
+            tp_bps = _within(zone.tp_min, zone.tp_max, draw())
+            trial = begin(book, now_us, entry_bps, tp_bps, self.survey.ticks.get(symbol), self.settings)
+            if trial is not None:
+                part.started += 1
+                self._placed[symbol].append(_Placed(zone.zone_id, self.first_slot + slot, trial, part))
+
+    def _expire(self, now_us: int) -> None:
+        """Every horizon that ended before now is over, also where nothing happens."""
+        for symbol, placed in self._placed.items():
+            for one in placed:
+                one.trial.expire(now_us)
+            self._collect(symbol)
+
+    def _collect(self, symbol: str) -> None:
+        """Count what is done."""
+        left = []
+        for one in self._placed[symbol]:
+            trial, outcomes = one.trial, one.part.zones[one.zone_id]
+            if not trial.done:
+                left.append(one)
+                continue
+            one.part.void += trial.void
+            # An entry that was decided counts, whatever the tape lost after it.
+            if trial.entered is not None:
+                outcomes.buy.append(Outcome(one.slot, trial.entered))
+            if trial.exited is not None:
+                outcomes.sell.append(Outcome(one.slot, trial.exited))
+        self._placed[symbol] = left
+
+
+def _within(low: float, high: float, share: float) -> float:
+    return min(low + (high - low) * share, math.nextafter(high, low))
+
 
 DEFAULT_ZONES = "0-1/1-3,1-3/2-5,3-5/4-8,5-7/7-12,7-12/10-20"
 

@@ -1,8 +1,11 @@
 """Shares with intervals that know of dependence, and scores of forecasts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from bookbus.consumers.paper.calibration.table import Score, Zone
+from bookbus.schemas.snapshot import Side
 
 _Z = 1.959963984540054
 """Two-sided 95 % of the normal distribution."""
@@ -75,3 +78,28 @@ def log_loss(forecasts: Sequence[tuple[float, bool]], floor: float) -> float | N
         return None
     held = ((min(max(probability, floor), 1 - floor), happened) for probability, happened in forecasts)
     return -math.fsum(math.log(p if happened else 1 - p) for p, happened in held) / len(forecasts)
+
+
+def score(zones: Iterable[Zone], outcomes: Mapping[str, ZoneOutcomes], side: Side, base_rate: float | None) -> Score:
+    """The zones' ratios as probabilities of what happened, against `base_rate` for all. Unusable zones say nothing."""
+    forecasts: list[tuple[float, bool]] = []
+    most = 1
+    for zone in zones:
+        ratio = zone.buy_fill_ratio if side == "buy" else zone.sell_fill_ratio
+        if ratio is None or zone.zone_id not in outcomes:
+            continue
+        found = outcomes[zone.zone_id]
+        forecasts += [(ratio, outcome.happened) for outcome in (found.buy if side == "buy" else found.sell)]
+        most = max(most, zone.buy_samples if side == "buy" else zone.sell_samples)
+    # No share of n samples is certain to more than half of one of them.
+    floor = 0.5 / (most + 1)
+    base = [] if base_rate is None else [(base_rate, happened) for _, happened in forecasts]
+    ours, theirs = brier(forecasts), brier(base)
+    return Score(
+        samples=len(forecasts),
+        brier=ours,
+        base_brier=theirs,
+        skill=None if ours is None or not theirs else 1 - ours / theirs,
+        log_loss=log_loss(forecasts, floor),
+        base_log_loss=log_loss(base, floor),
+    )

@@ -1,15 +1,16 @@
 """Texts that Binance spot sends: stream payloads and order books, to the letter."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from bookbus.feeders.simulator.core.market import Fill, Flush, Quote
-from bookbus.feeders.simulator.instruments import DECIMALS, SimulatedInstrument
-from bookbus.feeders.simulator.ladder import RawLevel
-from bookbus.feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.binance.settings import BinanceRules, ErrorShape
+from bookbus.feeders.simulator.core.feed import BookAt
+from bookbus.feeders.simulator.core.market import DECIMALS, Fill, Flush, Quote, RawLevel, SimulatedInstrument
 
 
 class _LevelFormat(NamedTuple):
@@ -119,3 +120,126 @@ def _maker_is_buyer(fill: Fill) -> str:
 
 def _number_texts(instrument: SimulatedInstrument, level: RawLevel) -> tuple[str, str]:
     return instrument.price_text(level[0]), instrument.quantity_text(level[1])
+
+
+_METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
+_STREAM = re.compile(
+    r"[^@\s/]+@(depth(5|10|20)?(@100ms|@1000ms)?|bookTicker|trade|aggTrade|blockTrade|avgPrice|miniTicker|ticker"
+    r"|ticker_\w+|kline_\w+(@\+08:00)?|referencePrice)"
+    r"|!(miniTicker|ticker)(_\w+)?@arr"
+)
+_MAXIMUM_TEXT_ID = 36
+
+
+class ControlError(NamedTuple):
+    code: int
+    message: str
+
+
+class Reply(NamedTuple):
+    """What to send back, and whether that is an acknowledgement, a refusal or information."""
+
+    text: str
+    accepted: bool
+
+
+@dataclass(slots=True)
+class ControlSession:
+    """State of one connection. `streams` is what it is subscribed to, known to the exchange or not."""
+
+    rules: BinanceRules
+    error_shape: ErrorShape
+    combined: bool
+    streams: dict[str, None] = field(default_factory=dict)
+
+    def receive(self, text: str | bytes) -> Reply | None:
+        """Act on one message. None: the exchange does not answer."""
+        if len(text if isinstance(text, bytes) else text.encode()) > self.rules.subscribe_bytes:
+            return None
+        try:
+            message = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self._refuse(ControlError(3, "Invalid JSON: expected value at line 1 column 1"), None)
+        if not isinstance(message, dict):
+            return self._refuse(ControlError(2, "Invalid request: expected struct Request at line 1 column 1"), None)
+        request_id = message.get("id")
+        outcome = self._act(message)
+        if isinstance(outcome, ControlError):
+            return self._refuse(outcome, request_id)
+        return Reply(_text({"result": outcome, "id": request_id}), accepted=True)
+
+    def refuse(self, message: str, text: str | bytes) -> Reply:
+        """Refuse a message whatever it says."""
+        request = msgspec.json.decode(text)
+        return self._refuse(ControlError(2, message), request.get("id") if isinstance(request, dict) else None)
+
+    def _act(self, message: dict[str, Any]) -> Any | ControlError:
+        method = message.get("method")
+        if "method" not in message:
+            return ControlError(2, "Invalid request: missing field `method` at line 1 column 73")
+        if method not in _METHODS:
+            expected = ", ".join(f"`{name}`" for name in _METHODS)
+            text = f"Invalid request: unknown variant `{method}`, expected one of {expected} at line 1 column 28"
+            return ControlError(2, text)
+        if "id" not in message or not _is_request_id(message["id"]):
+            return ControlError(2, "Invalid request: request ID must be an unsigned integer")
+        parameters = message.get("params", [])
+        if method == "LIST_SUBSCRIPTIONS":
+            return list(self.streams)
+        if not isinstance(parameters, list):
+            return ControlError(2, "Invalid request: invalid type: expected a sequence")
+        if method in ("SUBSCRIBE", "UNSUBSCRIBE"):
+            return self._change_streams(parameters, subscribe=method == "SUBSCRIBE")
+        return self._property(parameters, sets=method == "SET_PROPERTY")
+
+    def _change_streams(self, names: list[Any], *, subscribe: bool) -> ControlError | None:
+        if not all(is_stream(name) for name in names):
+            return ControlError(2, "Invalid request: invalid stream")
+        if not subscribe:
+            for name in names:
+                self.streams.pop(name, None)
+            return None
+        return self.add_streams(names)
+
+    def add_streams(self, names: Iterable[str]) -> ControlError | None:
+        """Subscribe, all or nothing."""
+        wanted = self.streams | dict.fromkeys(names)
+        if len(wanted) > self.rules.streams:
+            return ControlError(2, f"Invalid request: more than {self.rules.streams} streams")
+        self.streams = wanted
+        return None
+
+    def _property(self, parameters: list[Any], *, sets: bool) -> Any | ControlError:
+        if not parameters or not isinstance(parameters[0], str):
+            return ControlError(2, "Invalid request: property name must be a string")
+        if len(parameters) > 1 + sets:
+            return ControlError(2, "Invalid request: too many parameters")
+        if parameters[0] != "combined":
+            return ControlError(0, "Unknown property")
+        if not sets:
+            return self.combined
+        if len(parameters) < 2 or not isinstance(parameters[1], bool):
+            return ControlError(1, "Invalid value type: expected Boolean")
+        self.combined = parameters[1]
+        return None
+
+    def _refuse(self, error: ControlError, request_id: object) -> Reply:
+        body: dict[str, object] = {"code": error.code, "msg": error.message}
+        if self.error_shape == "nested":
+            body = {"error": body}
+        return Reply(_text(body if request_id is None else body | {"id": request_id}), accepted=False)
+
+
+def is_stream(name: object) -> bool:
+    """Whether a name is well formed; the symbol in it need not exist."""
+    return isinstance(name, str) and _STREAM.fullmatch(name) is not None
+
+
+def _is_request_id(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isalnum() and len(value) <= _MAXIMUM_TEXT_ID
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63)
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

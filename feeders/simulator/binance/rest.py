@@ -1,19 +1,208 @@
 """Binance spot's public REST answers: depth, exchangeInfo, time, ping, tickers; weights and errors."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import ceil
+from typing import NamedTuple
 
 import msgspec
 
 from bookbus.feeders.simulator.binance import messages
-from bookbus.feeders.simulator.binance.settings import SimulatorSettings
-from bookbus.feeders.simulator.binance_metadata import day_statistics, exchange_info
+from bookbus.feeders.simulator.binance.settings import BinanceRules, SimulatorSettings
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.feed import Feed
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, json_response
-from bookbus.feeders.simulator.request_weight import RequestWeight
-from bookbus.feeders.simulator.truth import BookAt
-from bookbus.feeders.simulator.venue_rest import VenueRest
+from bookbus.feeders.simulator.core.feed import BookAt, Feed
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, VenueRest, json_response
+from bookbus.feeders.simulator.core.market import DECIMALS, Quote, SimulatedInstrument, decimal_text
+
+_DELISTED = (
+    SimulatedInstrument("BCCBTC", "BCC", "BTC", 6, 3, 61_000, 100),
+    SimulatedInstrument("HNTUSDT", "HNT", "USDT", 4, 3, 61_000, 100),
+)
+_GREATEST_TURNOVER = 2_000_000_000
+_ORDER_TYPES = (
+    *("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"),
+)
+
+
+def exchange_info(
+    instruments: Iterable[SimulatedInstrument], rules: BinanceRules, time: int, *, with_delisted: bool
+) -> dict[str, object]:
+    """The whole answer."""
+    symbols = [_symbol(instrument, "TRADING") for instrument in instruments]
+    if with_delisted:
+        named = {symbol["symbol"] for symbol in symbols}
+        symbols += [_symbol(gone, "BREAK") for gone in _DELISTED if gone.native not in named]
+    return {
+        "timezone": "UTC",
+        "serverTime": time,
+        "rateLimits": [
+            _rate_limit("REQUEST_WEIGHT", "MINUTE", 1, rules.weight),
+            _rate_limit("ORDERS", "SECOND", 10, 100),
+            _rate_limit("ORDERS", "DAY", 1, 200_000),
+            _rate_limit("RAW_REQUESTS", "MINUTE", 5, 300_000),
+        ],
+        "exchangeFilters": [],
+        "symbols": symbols,
+    }
+
+
+def day_statistics(instrument: SimulatedInstrument, quote: Quote, rank: int, time: int) -> dict[str, object]:
+    """A day of one market in the short form. The greatest turnover has `rank` 0."""
+    price, (last, _) = instrument.price_text(instrument.start_ticks), quote.bid
+    volume = round(_GREATEST_TURNOVER / (rank + 1) / instrument.price(last) * 10**instrument.step_decimals)
+    traded = round(instrument.price(last) * instrument.quantity(volume) * 10**DECIMALS)
+    return {
+        "symbol": instrument.native,
+        "openPrice": price,
+        "highPrice": instrument.price_text(max(instrument.start_ticks, last)),
+        "lowPrice": instrument.price_text(min(instrument.start_ticks, last)),
+        "lastPrice": instrument.price_text(last),
+        "volume": instrument.quantity_text(volume),
+        "quoteVolume": decimal_text(traded, DECIMALS),
+        "openTime": time - 86_400_000,
+        "closeTime": time,
+        "firstId": 1,
+        "lastId": volume,
+        "count": volume,
+    }
+
+
+def _rate_limit(kind: str, interval: str, number: int, limit: int) -> dict[str, object]:
+    return {"rateLimitType": kind, "interval": interval, "intervalNum": number, "limit": limit}
+
+
+def _symbol(instrument: SimulatedInstrument, status: str) -> dict[str, object]:
+    return {
+        "symbol": instrument.native,
+        "status": status,
+        "baseAsset": instrument.base,
+        "baseAssetPrecision": 8,
+        "quoteAsset": instrument.quote,
+        "quotePrecision": 8,
+        "quoteAssetPrecision": 8,
+        "baseCommissionPrecision": 8,
+        "quoteCommissionPrecision": 8,
+        "orderTypes": list(_ORDER_TYPES),
+        "icebergAllowed": True,
+        "ocoAllowed": True,
+        "otoAllowed": True,
+        "quoteOrderQtyMarketAllowed": True,
+        "allowTrailingStop": True,
+        "cancelReplaceAllowed": True,
+        "amendAllowed": True,
+        "pegInstructionsAllowed": True,
+        "isSpotTradingAllowed": True,
+        "isMarginTradingAllowed": False,
+        "filters": _filters(instrument),
+        "permissions": [],
+        "permissionSets": [["SPOT"]],
+        "defaultSelfTradePreventionMode": "EXPIRE_MAKER",
+        "allowedSelfTradePreventionModes": ["EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH", "DECREMENT"],
+    }
+
+
+def _filters(instrument: SimulatedInstrument) -> list[dict[str, object]]:
+    tick, step = decimal_text(1, instrument.tick_decimals), decimal_text(1, instrument.step_decimals)
+    return [
+        {
+            "filterType": "PRICE_FILTER",
+            "minPrice": tick,
+            "maxPrice": instrument.price_text(instrument.start_ticks * 100),
+            "tickSize": tick,
+        },
+        {"filterType": "LOT_SIZE", "minQty": step, "maxQty": "9000000.00000000", "stepSize": step},
+        {"filterType": "ICEBERG_PARTS", "limit": 10},
+        {
+            "filterType": "MARKET_LOT_SIZE",
+            "minQty": "0.00000000",
+            "maxQty": "120000.00000000",
+            "stepSize": "0.00000000",
+        },
+        {
+            "filterType": "TRAILING_DELTA",
+            "minTrailingAboveDelta": 10,
+            "maxTrailingAboveDelta": 2000,
+            "minTrailingBelowDelta": 10,
+            "maxTrailingBelowDelta": 2000,
+        },
+        {
+            "filterType": "PERCENT_PRICE_BY_SIDE",
+            "bidMultiplierUp": "5",
+            "bidMultiplierDown": "0.2",
+            "askMultiplierUp": "5",
+            "askMultiplierDown": "0.2",
+            "avgPriceMins": 5,
+        },
+        {
+            "filterType": "NOTIONAL",
+            "minNotional": "5.00000000",
+            "applyMinToMarket": True,
+            "maxNotional": "9000000.00000000",
+            "applyMaxToMarket": False,
+            "avgPriceMins": 5,
+        },
+        {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
+        {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},
+    ]
+
+
+class Verdict(NamedTuple):
+    """What a request is answered with for its weight: 200, 429 or 418; `retry_after` in whole seconds."""
+
+    status: int
+    retry_after: int
+
+
+class RequestWeight:
+    """One address's budget. `clock` is monotonic."""
+
+    def __init__(self, rules: BinanceRules, clock: Callable[[], float]) -> None:
+        self._rules = rules
+        self._clock = clock
+        self._window_end = clock() + rules.weight_window
+        self._refused = 0
+        self._banned_until = 0.0
+        self._bans = 0
+        self._used = 0
+        self.highest = 0
+        """Most weight used in one window."""
+        self.total = 0
+        """Weight used since the start."""
+
+    @property
+    def used(self) -> int:
+        """Weight used in the running window."""
+        self._roll()
+        return self._used
+
+    def charge(self, weight: int) -> Verdict:
+        """Count a request."""
+        self._roll()
+        now = self._clock()
+        if now < self._banned_until:
+            return self._ban(now)
+        self._used += weight
+        self.total += weight
+        self.highest = max(self.highest, self._used)
+        if self._used <= self._rules.weight:
+            return Verdict(200, 0)
+        self._refused += 1
+        if self._refused > self._rules.requests_until_ban:
+            self._bans += 1
+            return self._ban(now)
+        return Verdict(429, ceil(self._window_end - now))
+
+    def _ban(self, now: float) -> Verdict:
+        """Asking while banned makes it longer."""
+        self._banned_until = max(self._banned_until, now + self._rules.ban * self._bans)
+        return Verdict(418, ceil(self._banned_until - now))
+
+    def _roll(self) -> None:
+        now = self._clock()
+        if now >= self._window_end:
+            self._window_end = now + self._rules.weight_window
+            self._used = self._refused = 0
+
 
 _RESTRICTED = (
     "Service unavailable from a restricted location according to 'b. Eligibility' in "

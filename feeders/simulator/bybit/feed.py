@@ -2,9 +2,8 @@
 
 from random import Random
 
-from bookbus.feeders.simulator.core.feed import Feed
+from bookbus.feeders.simulator.core.feed import BookAt, Feed
 from bookbus.feeders.simulator.core.market import Fill
-from bookbus.feeders.simulator.truth import BookAt
 
 DEPTH = 50
 """Levels a side that are watched and remembered: the id rises when one of these changes, for deeper topics too."""

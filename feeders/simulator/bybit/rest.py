@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 
 from bookbus.feeders.simulator.bybit.feed import BybitFeed
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, json_response
-from bookbus.feeders.simulator.instruments import DECIMALS, decimal_text
-from bookbus.feeders.simulator.venue_rest import VenueRest
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, VenueRest, json_response
+from bookbus.feeders.simulator.core.market import DECIMALS, decimal_text
 
 _INVALID = 10001
 _TOO_MANY = 10006

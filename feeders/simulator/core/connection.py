@@ -1,5 +1,6 @@
 """One WebSocket connection as a venue's server sees it: queued output, observed input, and ways to fail."""
 
+import asyncio
 import socket
 import struct
 from collections.abc import Callable
@@ -9,7 +10,54 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 
-from bookbus.feeders.simulator.slow_writer import SlowWriter
+_INTERVAL = 0.02
+
+
+class SlowWriter:
+    """Stands before a transport: everything given to it goes out in order, so many bytes a second."""
+
+    def __init__(self, transport: asyncio.Transport, bytes_a_second: float) -> None:
+        self._transport = transport
+        self._portion = max(1, int(bytes_a_second * _INTERVAL))
+        self._waiting = bytearray()
+        self._ends = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait."""
+        return len(self._waiting)
+
+    def write(self, data: bytes) -> None:
+        self._waiting += data
+        if self._timer is None:
+            self._send_portion()
+
+    def write_eof(self) -> None:
+        """End the stream once everything is sent."""
+        self._ends = True
+        if self._timer is None:
+            self._send_portion()
+
+    def flush(self) -> None:
+        """Send everything that waits at once."""
+        self._portion = max(1, len(self._waiting))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._send_portion()
+
+    def _send_portion(self) -> None:
+        self._timer = None
+        if self._transport.is_closing():
+            return
+        if self._waiting:
+            self._transport.write(bytes(self._waiting[: self._portion]))
+            del self._waiting[: self._portion]
+        if self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._send_portion)
+        elif self._ends:
+            self._transport.write_eof()
+
 
 _OBSERVED = (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG)
 _MAXIMUM_BACKLOG = 64 * 1024 * 1024

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from bookbus.feeders.simulator.background import Background
-from bookbus.feeders.simulator.control import answer_control
 from bookbus.feeders.simulator.core.faults import IMMEDIATE, Fault, FaultBoard, FaultError
-from bookbus.feeders.simulator.core.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, HttpServer
-from bookbus.feeders.simulator.core.websocket_server import VenueClients
-from bookbus.feeders.simulator.instruments import SimulatedInstrument
-from bookbus.feeders.simulator.ladder import RawLevel
-from bookbus.feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.core.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, BookAt
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, HttpServer, answer_control
+from bookbus.feeders.simulator.core.market import RawLevel, SimulatedInstrument
+from bookbus.feeders.simulator.core.websocket_server import Background, VenueClients
 from bookbus.schemas.snapshot import Levels
 
 STEP = 1.0 / (FLUSHES_PER_SECOND * STEPS_PER_FLUSH)

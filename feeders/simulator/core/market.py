@@ -1,16 +1,192 @@
 """A made-up market: one symbol's book and trades, driven by a seed, the same in every run."""
 
-from collections.abc import Sequence
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import accumulate
 from math import exp
 from random import Random
 from typing import NamedTuple
 
-from bookbus.feeders.simulator.instruments import SimulatedInstrument
-from bookbus.feeders.simulator.ladder import Ladder, RawLevel
+from bookbus.schemas.instruments import EXCHANGES, Exchange, guess_instrument
 from bookbus.schemas.snapshot import Side
+
+Key = int
+"""A price in ticks, negated for asks: on both sides the greater key is the better price."""
+
+RawLevel = tuple[int, int]
+"""`(ticks, steps)`."""
+
+
+class Ladder:
+    """Levels of one side. `originals` holds what each level changed since the last flush was before (0: absent)."""
+
+    __slots__ = ("keys", "originals", "quantities", "sign")
+
+    def __init__(self, sign: int, keys: Iterable[Key], quantities: Iterable[int]) -> None:
+        self.sign = sign
+        self.keys = array("q", keys)
+        self.quantities = array("q", quantities)
+        self.originals: dict[Key, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def best(self) -> Key:
+        return self.keys[-1]
+
+    def set(self, key: Key, quantity: int) -> None:
+        """Put `quantity` at a price, whether or not a level is there."""
+        keys = self.keys
+        index = bisect_left(keys, key)
+        if index < len(keys) and keys[index] == key:
+            self.change(index, quantity)
+        else:
+            keys.insert(index, key)
+            self.quantities.insert(index, quantity)
+            self.originals.setdefault(key, 0)
+
+    def change(self, index: int, quantity: int) -> None:
+        """Give the level at `index` another quantity."""
+        self.originals.setdefault(self.keys[index], self.quantities[index])
+        self.quantities[index] = quantity
+
+    def remove(self, index: int) -> None:
+        """Take the level at `index` away."""
+        self.originals.setdefault(self.keys.pop(index), self.quantities.pop(index))
+
+    def quantity_at(self, key: Key) -> int:
+        """Quantity at a price, 0 where no level is."""
+        index = bisect_left(self.keys, key)
+        return self.quantities[index] if index < len(self.keys) and self.keys[index] == key else 0
+
+    def take_changes(self) -> list[tuple[Key, int, int]]:
+        """`(key, quantity before, quantity now)` of every level touched since the last call, each once."""
+        changes = [(key, before, self.quantity_at(key)) for key, before in self.originals.items()]
+        self.originals.clear()
+        return changes
+
+    def packed(self, depth: int) -> bytes:
+        """The best `depth` levels in few bytes; `unpack` reads them."""
+        return b"".join((self.keys[-depth:], self.quantities[-depth:]))
+
+    def top(self, depth: int) -> list[RawLevel]:
+        """The best `depth` levels as they are now, best first."""
+        return list(_best_first(self.sign, self.keys[-depth:], self.quantities[-depth:]))
+
+    def top_at_flush(self, depth: int) -> list[RawLevel]:
+        """The best `depth` levels as they were when changes were last taken, best first."""
+        # Changes since then hide at most as many levels as there were changes.
+        reach = depth + len(self.originals)
+        levels = dict(zip(self.keys[-reach:], self.quantities[-reach:], strict=True)) | self.originals
+        best = sorted((key for key, quantity in levels.items() if quantity), reverse=True)[:depth]
+        return [(self.sign * key, levels[key]) for key in best]
+
+
+def unpack(sign: int, packed: bytes) -> list[RawLevel]:
+    """What `Ladder.packed` packed, best first."""
+    values = array("q", packed)
+    half = len(values) // 2
+    return list(_best_first(sign, values[:half], values[half:]))
+
+
+def _best_first(sign: int, keys: "array[int]", quantities: "array[int]") -> Iterator[RawLevel]:
+    return ((sign * key, quantity) for key, quantity in zip(reversed(keys), reversed(quantities), strict=True))
+
+
+DECIMALS = 8
+"""Digits after the point in every number on the wire."""
+
+_MAJORS = {
+    # base: (price in dollars, decimals of the tick, decimals of the step)
+    "BTC": (61837.63, 2, 5),
+    "ETH": (2683.80, 2, 4),
+    "BNB": (571.20, 2, 3),
+    "SOL": (152.47, 2, 3),
+    "XRP": (0.6031, 4, 0),
+    "ADA": (0.3412, 4, 1),
+    "DOGE": (0.10412, 5, 0),
+    "TRX": (0.1297, 4, 1),
+    "LTC": (62.31, 2, 3),
+    "LINK": (10.21, 3, 2),
+    "DOT": (4.562, 3, 2),
+    "AVAX": (22.84, 3, 2),
+}
+_DOLLARS = dict.fromkeys(("USDT", "USDC", "FDUSD"), (1.0, 4, 1))
+"""Worth a dollar, so that their markets are the exchange rates between the quotes of all others."""
+_QUOTE_PRICES = {"BTC": 61837.63, "ETH": 2683.80, "BNB": 571.20, "EUR": 1.09, "TRY": 0.03, "KRW": 0.00073}
+_MINIMUM_TICKS = 60_000
+"""A price worth fewer ticks has no room for the depth of the books below it: such a market gets a finer tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedInstrument:
+    """One market. Inside, prices and quantities are whole numbers of ticks and steps; texts only leave."""
+
+    native: str
+    base: str
+    quote: str
+    tick_decimals: int
+    step_decimals: int
+    start_ticks: int
+    typical_steps: int
+    """Median size of a level."""
+
+    def price(self, ticks: int) -> float:
+        return ticks / int(10**self.tick_decimals)  # int / int rounds like float() of the text
+
+    def quantity(self, steps: int) -> float:
+        return steps / int(10**self.step_decimals)
+
+    def price_text(self, ticks: int) -> str:
+        return decimal_text(ticks, self.tick_decimals)
+
+    def quantity_text(self, steps: int) -> str:
+        return decimal_text(steps, self.step_decimals)
+
+
+@lru_cache(maxsize=100_000)
+def decimal_text(units: int, decimals: int) -> str:
+    """`units` of 10^-decimals with all eight digits after the point."""
+    whole, part = divmod(units * 10 ** (DECIMALS - decimals), 10**DECIMALS)
+    return f"{whole}.{part:0{DECIMALS}d}"
+
+
+def instruments(symbols: Sequence[str] | int, exchange: Exchange = EXCHANGES["binance"]) -> list[SimulatedInstrument]:
+    """The named markets, or as many as asked for, the big ones first."""
+    names = default_names(symbols, exchange) if isinstance(symbols, int) else symbols
+    return [_instrument(exchange, name) for name in dict.fromkeys(names)]
+
+
+def default_names(count: int, exchange: Exchange) -> list[str]:
+    """`count` native names in the exchange's home quote."""
+    made_up = (f"{_letters(number)}Z" for number in range(count))
+    bases = [*_MAJORS, *made_up][:count]
+    return [exchange.native(base, exchange.home_quote) for base in bases]
+
+
+def _letters(number: int) -> str:
+    high, low = divmod(number, 26 * 26)
+    return chr(65 + high % 26) + chr(65 + low // 26) + chr(65 + low % 26)
+
+
+def _instrument(exchange: Exchange, name: str) -> SimulatedInstrument:
+    guessed = guess_instrument(exchange, name)
+    # One market looks the same in every run: the seed moves its prices, not its grid.
+    dice = Random(guessed.native)  # noqa: S311
+    known = _MAJORS | _DOLLARS
+    dollars, ticks, steps = known.get(guessed.base, (round(dice.lognormvariate(0, 2.5), 6), 2, 2))
+    price = dollars / _QUOTE_PRICES.get(guessed.quote, 1.0)
+    while price * 10**ticks < _MINIMUM_TICKS and ticks < DECIMALS:
+        ticks += 1
+    if guessed.base not in known:
+        steps = max(0, min(5, ticks - 4))
+    typical_steps = max(1, round(dice.uniform(300, 1500) / dollars * 10**steps))
+    start = max(_MINIMUM_TICKS, round(price * 10**ticks))
+    return SimulatedInstrument(guessed.native, guessed.base, guessed.quote, ticks, steps, start, typical_steps)
 
 
 class Quote(NamedTuple):

@@ -3,17 +3,89 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from bookbus.feeders.simulator.background import Background
 from bookbus.feeders.simulator.core.connection import VenueConnection
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard, FaultError
-from bookbus.feeders.simulator.rate_limit import RateLimit
+
+
+class Background:
+    """Everything that runs beside the servers."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._error: BaseException | None = None
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside everything else until done or stopped."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call once after a while, unless stopped before."""
+        # Spent timers are let go when the next one is set.
+        loop = asyncio.get_running_loop()
+        self._timers = {timer for timer in self._timers if not timer.cancelled() and timer.when() > loop.time()}
+        timer = loop.call_later(seconds, action)
+        self._timers.add(timer)
+        return timer
+
+    async def stop(self) -> None:
+        """Cancel everything. Raises what a task died of."""
+        for timer in self._timers:
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._error is not None:
+            raise self._error
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._error = task.exception()
+            task.get_loop().call_exception_handler(
+                {"message": "simulator task failed", "exception": self._error, "task": task}
+            )
+
+
+class RateLimit:
+    """At most `limit` within `window` seconds. `clock` is monotonic."""
+
+    def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._window = window
+        self._clock = clock
+        self._times: deque[float] = deque()
+        self.highest = 0
+        """The most that came within one window."""
+
+    @property
+    def left(self) -> int:
+        """How many are allowed now."""
+        self._roll(self._clock())
+        return max(0, self._limit - len(self._times))
+
+    def exceeded(self) -> bool:
+        """Count one; whether it is one too many."""
+        now = self._clock()
+        self._roll(now)
+        self._times.append(now)
+        self.highest = max(self.highest, len(self._times))
+        return len(self._times) > self._limit
+
+    def _roll(self, now: float) -> None:
+        while self._times and self._times[0] <= now - self._window:
+            self._times.popleft()
+
 
 NORMAL = 1000
 GOING_AWAY = 1001

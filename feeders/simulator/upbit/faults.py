@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from bookbus.feeders.simulator.core.connection import encode_frame
-from bookbus.feeders.simulator.frame_faults import (
+from bookbus.feeders.simulator.core.faults import (
     FrameFault,
     FrameInHand,
     drop,

@@ -6,11 +6,8 @@ from itertools import chain, cycle
 from random import Random
 from typing import Protocol
 
-from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, LiveFeed
-from bookbus.feeders.simulator.core.market import Fill
-from bookbus.feeders.simulator.instruments import SimulatedInstrument
-from bookbus.feeders.simulator.ladder import RawLevel
-from bookbus.feeders.simulator.truth import BookAt
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, LiveFeed
+from bookbus.feeders.simulator.core.market import Fill, RawLevel, SimulatedInstrument
 
 DEPTH = 30
 """Levels a side that the exchange shows."""

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse
-from bookbus.feeders.simulator.instruments import SimulatedInstrument
-from bookbus.feeders.simulator.rate_limit import RateLimit
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, VenueRest
+from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from bookbus.feeders.simulator.core.websocket_server import RateLimit
 from bookbus.feeders.simulator.upbit.feed import DEPTH, UpbitFeed
 from bookbus.feeders.simulator.upbit.messages import error_text, grouping_factor, plain, rest_book, supported_levels
 from bookbus.feeders.simulator.upbit.settings import UpbitSettings
-from bookbus.feeders.simulator.venue_rest import VenueRest
 
 _CAUTIONS = (
     *("PRICE_FLUCTUATIONS", "TRADING_VOLUME_SOARING", "DEPOSIT_AMOUNT_SOARING", "GLOBAL_PRICE_DIFFERENCES"),

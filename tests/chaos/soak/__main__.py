@@ -15,7 +15,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from bookbus.feeders.servers.process import LocalRedisError
+from bookbus.feeders.redis_server import LocalRedisError
 from bookbus.feeders.simulator.process import SimulatorError
 from tests.chaos.soak.run import Soak, SoakError
 from tests.chaos.soak.verdict import failures, table

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bookbus.feeders.simulator.frame_faults import FRAME_FAULTS
+from bookbus.feeders.simulator.core.faults import FRAME_FAULTS
 from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
 
 Bus = Literal["kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"]

@@ -1,0 +1,307 @@
+"""Holds a feeder's books against the exchange's own answers, slowly, for as long as it runs."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bookbus.feeders.books.events import SnapshotNeeded
+from bookbus.feeders.books.history import BookRecord, Quantities, RecordedBook
+from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot
+from bookbus.feeders.errors import RestBlockedError, RestError, WebSocketProtocolError
+from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.feeders.venue import BestPrices, FeedOptions, VenueAudit
+from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
+
+UNMATCHED = SymbolAudit(unmatched=1)
+"""Our book never stood at the answer's id: nothing can be said."""
+
+
+def compare(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> SymbolAudit:
+    """What differs at the prices that both know. `limit` is the levels a side that were asked for."""
+    bids = _compare_side(ours.bids, ours.bid_edge, theirs.bids, limit, sign=1)
+    asks = _compare_side(ours.asks, ours.ask_edge, theirs.asks, limit, sign=-1)
+    levels, ghosts, missing, wrong = (sum(pair) for pair in zip(bids, asks, strict=True))
+    equal = ghosts == missing == wrong == 0
+    return SymbolAudit(
+        matched=int(equal), mismatched=int(not equal), levels=levels, ghosts=ghosts, missing=missing, wrong=wrong
+    )
+
+
+def _compare_side(
+    ours: Quantities, edge: float, theirs: Sequence[DepthChange], limit: int, *, sign: int
+) -> tuple[int, int, int, int]:
+    """Levels looked at, and those of them that are ours alone, theirs alone, and of another quantity."""
+    end = sign * edge
+    if len(theirs) >= limit:  # an answer that is not full has all there is
+        end = max(end, sign * theirs[-1][0])
+    known, true = _up_to(end, ours.items(), sign), _up_to(end, theirs, sign)
+    common = known.keys() & true.keys()
+    wrong = sum(known[price] != true[price] for price in common)
+    ghosts, missing = len(known) - len(common), len(true) - len(common)
+    return len(common) + ghosts + missing, ghosts, missing, wrong
+
+
+def _up_to(end: float, levels: Iterable[DepthChange], sign: int) -> Quantities:
+    return {price: quantity for price, quantity in levels if sign * price >= end}
+
+
+WORST = 20
+"""Symbols told one by one in a heartbeat at most, since there is one a second."""
+
+_NOTHING = SymbolAudit()
+
+
+class AuditLedger:
+    """Sums by symbol and over all."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, SymbolAudit] = {}
+        self._total = _NOTHING
+        self._prices = 0
+
+    def add(self, native: str, found: SymbolAudit) -> None:
+        """Something was found of this symbol."""
+        self._found[native] = self._found.get(native, _NOTHING) + found
+        self._total += found
+
+    def add_prices(self, count: int) -> None:
+        """The best prices of so many symbols were looked at."""
+        self._prices += count
+
+    def report(self, symbols: Mapping[str, str]) -> AuditReport:
+        """For a heartbeat. `symbols` has the standard symbol of each native one."""
+        bad = {native: found for native, found in self._found.items() if found.mismatched}
+        worst = sorted(bad, key=lambda native: _badness(bad[native]), reverse=True)[:WORST]
+        return AuditReport(
+            symbols=sum(bool(found.matched or found.mismatched) for found in self._found.values()),
+            prices=self._prices,
+            total=self._total,
+            worst={symbols[native]: bad[native] for native in worst if native in symbols},
+        )
+
+
+def _badness(found: SymbolAudit) -> tuple[int, int]:
+    return found.mismatched, found.ghosts + found.missing + found.wrong
+
+
+class AuditTurns:
+    """Everybody in rounds, and every other turn for those that are wanted sooner."""
+
+    def __init__(self) -> None:
+        self._round: deque[str] = deque()
+        self._soon: dict[str, None] = {}
+        self._soon_next = False
+
+    def want_soon(self, native: str) -> None:
+        """There is a reason to look at this symbol, which is asked for once however many there are."""
+        self._soon[native] = None
+
+    def next(self, natives: Sequence[str]) -> str | None:
+        """Whose turn it is among these; None if there are none."""
+        if not natives:
+            return None
+        present = set(natives)
+        self._soon = {native: None for native in self._soon if native in present}
+        self._soon_next = not self._soon_next
+        if self._soon_next and self._soon:
+            native = next(iter(self._soon))
+            del self._soon[native]
+            return native
+        while True:
+            self._round = self._round or deque(natives)
+            native = self._round.popleft()
+            if native in present:
+                self._soon.pop(native, None)
+                return native
+
+
+class PriceWatch:
+    """From shortly before the request to shortly after the answer; costs nothing at other times.
+
+    A price that lived for less than the exchange waits between two updates never reaches a book. So a miss proves
+    nothing by itself.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[set[float | None], set[float | None]]] = {}
+        self._wanted: Mapping[str, BestPrices] = {}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether `see` wants to be called."""
+        return bool(self._seen)
+
+    def start(self, books: Iterable[OrderBookSnapshot]) -> None:
+        """The request leaves now, with the books like this."""
+        self._wanted = {}
+        self._seen = {book.native: ({_best(book.bids)}, {_best(book.asks)}) for book in books if book.state == "live"}
+
+    def see(self, book: OrderBookSnapshot) -> None:
+        """A book changed; one that is lost is not looked at any further."""
+        if book.state != "live":
+            self._seen.pop(book.native, None)
+        elif seen := self._seen.get(book.native):
+            seen[0].add(_best(book.bids))
+            seen[1].add(_best(book.asks))
+            self._let_go_if_right(book.native)
+
+    def answer(self, best: Mapping[str, BestPrices]) -> int:
+        """What the exchange said. From here on only those that differ are looked at. Returns how many it spoke of."""
+        self._seen = {native: seen for native, seen in self._seen.items() if native in best}
+        self._wanted = best
+        count = len(self._seen)
+        for native in list(self._seen):
+            self._let_go_if_right(native)
+        return count
+
+    def end(self) -> list[str]:
+        """Time is up: the symbols whose best prices never stood in our book."""
+        missed = list(self._seen)
+        self._seen = {}
+        return missed
+
+    def _let_go_if_right(self, native: str) -> None:
+        wanted, seen = self._wanted.get(native), self._seen[native]
+        if wanted is not None and wanted.bid in seen[0] and wanted.ask in seen[1]:
+            del self._seen[native]
+
+
+def _best(levels: Levels) -> float | None:
+    return levels[0][0] if levels else None
+
+
+logger = logging.getLogger(__name__)
+
+_LOOK = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPace:
+    """Seconds."""
+
+    interval: float = 2.0
+    """Between two comparisons of a book, whichever it is."""
+    prices_interval: float = 30.0
+    """Between two looks at the best prices of all symbols."""
+    grace: float = 1.0
+    """After an answer, in which a best price may still reach our book."""
+    reach: float = 5.0
+    """After an answer, in which our book may still reach its id."""
+
+
+class Auditor:
+    """Compares one book at a time; a book that differs is lost, and comes back by a snapshot."""
+
+    def __init__(self, feed: ExchangeFeed, access: VenueAudit, pace: AuditPace) -> None:
+        self.ledger = AuditLedger()
+        self._feed = feed
+        self._access = access
+        self._pace = pace
+        self._turns = AuditTurns()
+        self._watch = PriceWatch()
+        self._doubted: set[str] = set()
+
+    async def run(self) -> None:
+        """Until cancelled, or until the exchange says that it will never answer."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self._audit_next, self._pace.interval))
+            tasks.create_task(self._repeat(self._check_prices, self._pace.prices_interval))
+
+    def see(self, book: OrderBookSnapshot) -> None:
+        """A book changed."""
+        if self._watch.is_on:
+            self._watch.see(book)
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], interval: float) -> None:
+        failing = False
+        while True:
+            await asyncio.sleep(interval)
+            # Wait for room here, where nothing is recorded and watched yet.
+            await self._feed.rest.budget.spend(0, urgent=False)
+            try:
+                await work()
+                failing = False
+            except RestBlockedError:
+                return  # told by whoever needs the answers more
+            except (RestError, WebSocketProtocolError) as error:
+                if not failing:
+                    logger.warning("cannot compare books with the exchange's answers: %s", error)
+                failing = True
+
+    async def _audit_next(self) -> None:
+        native = self._turns.next(self._feed.natives)
+        found = None if native is None else await self._audit(native)
+        if native is None or found is None:
+            return
+        self.ledger.add(native, found)
+        if found.unmatched:
+            self._turns.want_soon(native)
+
+    async def _audit(self, native: str) -> SymbolAudit | None:
+        """Compare one book; None if there is none to trust."""
+        feed, levels = self._feed.feed_of(native), self._access.levels
+        record = feed.protocol.record(native)
+        if record is None:
+            return None
+        try:
+            need = SnapshotNeeded(native, levels, urgent=False)
+            _, body = await self._feed.venue.fetch_snapshot(self._feed.rest, need)
+            theirs = self._access.read_book(body)
+            await self._reach(record, theirs.last_id)
+            ours = record.at(theirs.last_id)
+        finally:
+            record.end()
+        if ours is None or self._doubts(native, theirs):
+            return UNMATCHED
+        found = compare(ours, theirs, levels)
+        if found.mismatched:
+            reason = (
+                f"differs from the exchange's answer at {theirs.last_id}: "
+                f"{found.ghosts} ghosts, {found.missing} missing, {found.wrong} wrong of {found.levels} levels"
+            )
+            logger.error("%s %s", native, reason)
+            feed.distrust(native, reason, time.time_ns() // 1000)
+        return found
+
+    def _doubts(self, native: str, answer: DepthSnapshot) -> bool:
+        """An answer without a side is an answer that lacks something, unless the next one lacks it too."""
+        doubted = native in self._doubted
+        self._doubted.discard(native)
+        if (answer.bids and answer.asks) or doubted:
+            return False
+        self._doubted.add(native)
+        return True
+
+    async def _check_prices(self) -> None:
+        self._watch.start(self._live_books())
+        try:
+            self.ledger.add_prices(self._watch.answer(await self._access.fetch_best_prices(self._feed.rest)))
+            await asyncio.sleep(self._pace.grace)
+        finally:
+            missed = self._watch.end()
+        for native in missed:
+            self.ledger.add(native, SymbolAudit(misses=1))
+            self._turns.want_soon(native)
+
+    def _live_books(self) -> list[OrderBookSnapshot]:
+        books = (self._feed.feed_of(native).latest.get(("book", native)) for native in self._feed.natives)
+        return [book for book in books if book is not None]
+
+    async def _reach(self, record: BookRecord, update_id: int) -> None:
+        """Wait until our book has taken all updates up to this one, no longer than makes sense."""
+        limit = time.monotonic() + self._pace.reach
+        # The record is pure code, which wakes nobody up.
+        while record.last_id < update_id and not record.is_over and time.monotonic() < limit:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
+
+
+def auditor_of(feed: ExchangeFeed, options: FeedOptions, interval: float) -> Auditor | None:
+    """None where no book is built from changes, or where `interval` is 0."""
+    access = feed.venue.audit
+    if access is None or options.mode != "diff" or "book" not in options.topics or not interval:
+        return None
+    return Auditor(feed, access, AuditPace(interval=interval))

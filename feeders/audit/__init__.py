@@ -1,1 +1,0 @@
-"""Books held against the exchange's own answers, in the background."""
