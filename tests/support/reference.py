@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import typer
 
-from consumers.__main__ import app as consumers_app
-from feeders.__main__ import app as feeders_app
+from bookbus.consumers.__main__ import app as consumers_app
+from bookbus.feeders.__main__ import app as feeders_app
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 APPS = {"feeders": feeders_app, "consumers": consumers_app}
@@ -23,7 +23,7 @@ _INTRODUCTION = """\
 Generated from the code by `make docs`; do not edit.
 
 `python -m feeders COMMAND` is installed as `bookbus-feeder`, `python -m consumers COMMAND` as `bookbus`. Each command
-prints this text with `--help`. An option wins over its environment variable, which wins over the default. An error is one
+prints this text with `--help`. An option wins over its environment variable, and that over the default. An error is one
 line on standard error and an exit code other than 0; Ctrl-C gives 130. Logs go to standard error.
 """
 
