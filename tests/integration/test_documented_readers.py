@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import pytest
@@ -111,7 +112,11 @@ class Bus(NamedTuple):
     def wait_for_books(self, *names: str) -> None:
         with redis.Redis.from_url(self.url) as server:
             for name in names:
-                wait_for(lambda name=name: server.hget(name, "state") == b"live", timeout=30, what=f"a live {name}")
+                wait_for(partial(is_live, server, name), timeout=30, what=f"a live {name}")
+
+
+def is_live(server: redis.Redis, name: str) -> bool:
+    return bool(server.hget(name, "state") == b"live")
 
 
 @pytest.fixture(scope="module")
