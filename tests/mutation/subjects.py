@@ -27,26 +27,35 @@ def _module(name: str, *stages: tuple[str, ...]) -> Subject:
         _ROOT / "feeders" / f"{name.replace('.', '/')}.py",
         python_mutants.mutants,
         partial(install_module, f"bookbus.feeders.{name}"),
-        tuple(tuple(f"{_UNIT}/test_{test}.py" for test in stage) for stage in stages),
+        tuple(tuple(f"{_UNIT}/{test}.py" for test in stage) for stage in stages),
     )
 
 
 SUBJECTS = {
     "synchronizer": _module(
         "books.synchronizer",
-        ("range_sync", "replace_sync", "book_record"),
-        ("sync_model",),
+        ("feeders/books/test_synchronizer", "feeders/books/test_synchronizer_replace", "feeders/books/test_history"),
+        ("feeders/books/test_synchronizer_model",),
     ),
-    "order_book": _module("books.order_book", ("order_book", "range_sync"), ("book_record",), ("sync_model",)),
-    "history": _module("books.history", ("book_record", "audit"), ("auditor",)),
-    "audit": _module("audit", ("audit",), ("auditor", "binance_audit")),
+    "order_book": _module(
+        "books.order_book",
+        ("feeders/books/test_order_book", "feeders/books/test_synchronizer"),
+        ("feeders/books/test_history",),
+        ("feeders/books/test_synchronizer_model",),
+    ),
+    "history": _module(
+        "books.history", ("feeders/books/test_history", "feeders/test_audit"), ("feeders/test_audit_auditor",)
+    ),
+    "audit": _module(
+        "audit", ("feeders/test_audit",), ("feeders/test_audit_auditor", "feeders/exchanges/test_binance_ws_adapter")
+    ),
     "publish_script": Subject(
         _ROOT / "feeders" / "bus" / "publish.lua",
         lua_mutants.mutants,
         install_script,
         (
-            (f"{_UNIT}/test_publish_script.py",),
-            (f"{_UNIT}/test_publish_script_property.py",),
+            (f"{_UNIT}/feeders/bus/test_publish_script.py",),
+            (f"{_UNIT}/feeders/bus/test_publish_script_property.py",),
             ("tests/integration/test_publish_script_redis.py",),
         ),
     ),

@@ -172,7 +172,7 @@ def test_another_time_or_another_market_validates_a_table() -> None:
 
 
 def test_the_example_is_a_table_that_says_how_little_it_knows() -> None:
-    example = load_table(Path(__file__).parents[2] / "consumers/paper/examples/binance_20240808_btc_eth.json")
+    example = load_table(Path(__file__).parents[5] / "consumers/paper/examples/binance_20240808_btc_eth.json")
 
     assert [zone.usable for zone in example.zones] == [True, False, False, False, False]
     assert example.unmatched_events == 0
