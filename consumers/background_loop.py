@@ -11,7 +11,7 @@ from typing import Any
 Clock = Callable[[], float]
 
 
-def elapsed() -> float:
+def boottime() -> float:
     """Seconds on a clock that never steps and, where the system has one, goes on while the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)

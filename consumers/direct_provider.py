@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
-from bookbus.consumers.background_loop import LoopThread, elapsed
+from bookbus.consumers.background_loop import LoopThread, boottime
 from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.market_data_provider import MarketDataProvider
@@ -18,8 +18,8 @@ from bookbus.feeders.errors import GaveUpError
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from bookbus.feeders.exchanges.adapter import Wiring
 from bookbus.feeders.markets import cached_instruments, default_cache_directory
-from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
-from bookbus.feeders.stall_detector import StandstillWatch
+from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
+from bookbus.feeders.stall_detector import StallDetector
 from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -126,7 +126,7 @@ class Feed(Protocol):
     """What a session runs."""
 
     @property
-    def standstill(self) -> StandstillClock:
+    def stall(self) -> StandstillClock:
         """Has to beat while the feed runs."""
 
     @property
@@ -214,7 +214,7 @@ class FeedSession:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            self._feed.standstill.beat()
+            self._feed.stall.beat()
             self._on_tick(self._feed)
 
 
@@ -332,7 +332,7 @@ class DirectProvider(MarketDataProvider):
         book, session, trouble = self._books.get(symbol), self._session, self._trouble()
         if book is None:
             return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
-        return book.observe(elapsed(), session.alive if session is not None else None, trouble)
+        return book.observe(boottime(), session.alive if session is not None else None, trouble)
 
     def _counts(self, symbol: str) -> Counts:
         book = self._books.get(symbol)
@@ -357,7 +357,7 @@ class DirectProvider(MarketDataProvider):
         if book is None or self._stopped:
             return  # what our own stopping does to the connection is no news of the book
         self._live_books += snapshot.state == "live"
-        book.take(snapshot, elapsed())
+        book.take(snapshot, boottime())
         self._changes.publish(snapshot.symbol)
         if self._awaited:
             self._awaited.discard(snapshot.symbol)
@@ -373,7 +373,7 @@ class DirectProvider(MarketDataProvider):
         """Nobody can say any more that these are the exchange's books."""
         if self._stopped:
             return
-        now = elapsed()
+        now = boottime()
         for symbol, book in self._books.items():
             if book.lose(now):
                 self._changes.publish(symbol)
@@ -381,7 +381,7 @@ class DirectProvider(MarketDataProvider):
     def _confirm(self, feed: Feed) -> None:
         """An unchanged book is right for as long as its connection shows that it lives."""
         # Sockets are timed by a clock that stands still while the machine sleeps, ages by one that goes on.
-        offset = elapsed() - time.monotonic()
+        offset = boottime() - time.monotonic()
         for symbol, native in self._natives.items():
             if at := feed.last_sign_of_life(native):
                 self._books[symbol].confirm(at + offset)
@@ -420,8 +420,8 @@ class _AdapterFeed:
     """The connection of an adapter that the caller brought, kept open like any other."""
 
     def __init__(self, line: AdapterLine, policy: ReconnectPolicy, on_standstill: Callable[[], None]) -> None:
-        self.standstill = StandstillWatch(lambda _: on_standstill())
-        self.keepers = (Keeper(line, policy),)
+        self.stall = StallDetector(lambda _: on_standstill())
+        self.keepers = (ReconnectingConnection(line, policy),)
 
     @property
     def trouble(self) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from bookbus.consumers.background_loop import elapsed
+from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.books import BusTable
 from bookbus.consumers.bus.cluster_reader import ClusterReader
 from bookbus.consumers.bus.connection import DEFAULT_URL, BusConnectionError
@@ -151,7 +151,7 @@ class RedisMarketDataProvider(MarketDataProvider):
         trouble, book = self._trouble(), self._table.by_symbol.get(symbol)
         if book is None:
             return Observation(trouble=trouble or f"{symbol} is not among the symbols this provider follows")
-        return self._table.observe(book, elapsed(), trouble)
+        return self._table.observe(book, boottime(), trouble)
 
     def _observe_many(self, symbols: Sequence[str]) -> list[Observation]:
         if self._poller is None or not self._polling:

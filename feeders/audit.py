@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bookbus.feeders.books.events import SnapshotNeeded
-from bookbus.feeders.books.history import BookRecord, Quantities, RecordedBook
+from bookbus.feeders.books.history import BookHistory, Quantities, RecordedBook
 from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot
 from bookbus.feeders.errors import RestBlockedError, RestError, WebSocketProtocolError
 from bookbus.feeders.exchange_feed import ExchangeFeed
@@ -264,7 +264,7 @@ class Auditor:
                 f"{found.ghosts} ghosts, {found.missing} missing, {found.wrong} wrong of {found.levels} levels"
             )
             logger.error("%s %s", native, reason)
-            feed.distrust(native, reason, time.time_ns() // 1000)
+            feed.invalidate(native, reason, time.time_ns() // 1000)
         return found
 
     def _doubts(self, native: str, answer: DepthSnapshot) -> bool:
@@ -291,7 +291,7 @@ class Auditor:
         books = (self._feed.feed_of(native).latest.get(("book", native)) for native in self._feed.natives)
         return [book for book in books if book is not None]
 
-    async def _reach(self, record: BookRecord, update_id: int) -> None:
+    async def _reach(self, record: BookHistory, update_id: int) -> None:
         """Wait until our book has taken all updates up to this one, no longer than makes sense."""
         limit = time.monotonic() + self._pace.reach
         # The record is pure code, which wakes nobody up.

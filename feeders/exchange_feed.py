@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bookbus.feeders.books.arbitration import LineRace, LineResult
+from bookbus.feeders.books.arbitration import LineArbiter, LineResult
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring, adapter_of
 from bookbus.feeders.feed import Feed, FeedCounters
-from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
+from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
-from bookbus.feeders.stall_detector import StandstillWatch
+from bookbus.feeders.stall_detector import StallDetector
 from bookbus.feeders.venue import Venue
 from bookbus.schemas.heartbeat import FeedState, LineReport
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -53,7 +53,7 @@ class LineGroup:
         self, make: Callable[[Wiring], FeedAdapter], wiring: Wiring, lines: int, policy: ReconnectPolicy
     ) -> None:
         """`make` opens nothing yet. The lines share the books of the first."""
-        self.race = LineRace(lines) if lines > 1 else None
+        self.race = LineArbiter(lines) if lines > 1 else None
         first = make(replace(wiring, race=self.race, on_lost=self._lost if lines > 1 else None))
         self.feed = first.feed
         if self.race is not None:
@@ -61,7 +61,9 @@ class LineGroup:
         others = [make(replace(first.wiring, feed=self.feed, slot=slot)) for slot in range(1, lines)]
         # Planned replacements take turns: there is always a line that is not about to go.
         turn = asyncio.Lock()
-        self.keepers: Sequence[Keeper[FeedAdapter]] = [Keeper(line, policy, turn=turn) for line in (first, *others)]
+        self.keepers: Sequence[ReconnectingConnection[FeedAdapter]] = [
+            ReconnectingConnection(line, policy, turn=turn) for line in (first, *others)
+        ]
         self._watched = [_Watched() for _ in self.keepers]
         self._looked_at = 0.0
 
@@ -97,14 +99,14 @@ class LineGroup:
         """Compare what the lines brought since the last look."""
         if self.race is None:
             return
-        stood_still, self._looked_at = now - self._looked_at > _STOOD_STILL, now
+        stalled, self._looked_at = now - self._looked_at > _STOOD_STILL, now
         both = list(zip(self.race.results, self._watched, strict=True))
         # Only what a line brings first is something that the others lack.
         news = any(result.first != watched.first for result, watched in both)
         for slot, (result, watched) in enumerate(both):
             moved = result.updates != watched.updates
             watched.updates, watched.first = result.updates, result.first
-            if moved or stood_still:
+            if moved or stalled:
                 watched.behind_since = None
             elif watched.behind_since is None and news:
                 watched.behind_since = now
@@ -142,7 +144,7 @@ class LineGroup:
         assert self.race is not None  # noqa: S101 - a single line leaves none behind
         now_us, now = time.time_ns() // 1000, time.monotonic()
         since_us = now_us - round((now - since - SKEW) * 1e6)
-        return self.race.brought_alone(gone.wiring.slot, since_us, now_us - round(SKEW * 1e6))
+        return self.race.seen_only_by(gone.wiring.slot, since_us, now_us - round(SKEW * 1e6))
 
     def _lines(self) -> list[FeedAdapter]:
         """Every connection, with those about to take over."""
@@ -156,7 +158,7 @@ def line_reports(groups: Sequence[LineGroup]) -> list[LineReport]:
     return [_report(slot, races) for slot in slots]
 
 
-def _report(slot: int, races: Sequence[tuple[LineGroup, LineRace]]) -> LineReport:
+def _report(slot: int, races: Sequence[tuple[LineGroup, LineArbiter]]) -> LineReport:
     keepers, total = [group.keepers[slot] for group, _ in races], LineResult()
     for _, race in races:
         total.add(race.results[slot])
@@ -205,12 +207,12 @@ class ExchangeFeed:
         self.venue = venue
         self._adapter = adapter_of(venue)
         self._on_standstill = on_standstill
-        self.standstill = StandstillWatch(self._discard)
+        self.stall = StallDetector(self._discard)
         self.rest: RestClient = venue.rest(wiring.rest_url or venue.rest_url, settings.timeout)
         self.snapshots = SnapshotFetcher(venue, self.rest, on_answer)
         self._callback = callback
         self._settings = settings
-        self._wiring = replace(wiring, snapshots=self.snapshots, standstill=self.standstill)
+        self._wiring = replace(wiring, snapshots=self.snapshots, stall=self.stall)
         self._tasks: asyncio.TaskGroup | None = None
         self._group_of: dict[str, LineGroup] = {}
         self.groups: list[LineGroup] = []
@@ -234,7 +236,7 @@ class ExchangeFeed:
         return tuple(self._group_of)
 
     @property
-    def keepers(self) -> Sequence[Keeper[FeedAdapter]]:
+    def keepers(self) -> Sequence[ReconnectingConnection[FeedAdapter]]:
         """One for each connection."""
         return [keeper for group in self.groups for keeper in group.keepers]
 

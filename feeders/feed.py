@@ -39,7 +39,7 @@ OnTrade = Callable[[Trade], None]
 
 
 class SnapshotSource(Protocol):
-    """Who answers requests for snapshots, by `Feed.receive_answer`, sooner or later or never."""
+    """Who answers requests for snapshots, by `Feed.apply_snapshot`, sooner or later or never."""
 
     def ask(self, need: SnapshotNeeded, feed: "Feed") -> None:
         """Queue a request."""
@@ -104,13 +104,13 @@ class Feed:
             return self._skip(error)
         return self._handle(events, received_us)
 
-    def expect_answer(self, native: str) -> None:
+    def snapshot_requested(self, native: str) -> None:
         """The request for a snapshot of this symbol leaves now."""
-        self.protocol.expect_answer(native)
+        self.protocol.snapshot_requested(native)
 
-    def receive_answer(self, native: str, limit: int, body: bytes, received_us: int) -> None:
+    def apply_snapshot(self, native: str, limit: int, body: bytes, received_us: int) -> None:
         """Take the answer to a snapshot request. Raises WebSocketProtocolError if it makes no sense."""
-        events = self.protocol.receive_answer(native, limit, body)
+        events = self.protocol.apply_snapshot(native, limit, body)
         held = self._held.pop(native, None)
         self._handle(events, received_us)
         if held is not None and not any(isinstance(event, BookUpdated | BookLost) for event in events):
@@ -132,23 +132,23 @@ class Feed:
             natives = [native for native in self.protocol.natives if native not in self.dropped]
         return self.protocol.subscribe(natives)
 
-    def distrust(self, native: str, reason: str, received_us: int) -> None:
+    def invalidate(self, native: str, reason: str, received_us: int) -> None:
         """A comparison showed that the book is not the exchange's: lose it and ask for it anew."""
-        self._handle(self.protocol.distrust(native, reason), received_us)
+        self._handle(self.protocol.invalidate(native, reason), received_us)
 
-    def open_line(self, line: int) -> None:
+    def line_up(self, line: int) -> None:
         """This connection now brings every update."""
         self._lines.add(line)
-        self.protocol.open_line(line)
+        self.protocol.line_up(line)
 
-    def lose_line(self, line: int, reason: str, received_us: int) -> None:
+    def line_down(self, line: int, reason: str, received_us: int) -> None:
         """This connection is gone."""
         self._lines.discard(line)
         if not self._lines:
             self.losses += 1
         lost = self.counters.lost
         self._losing_line = True
-        self._handle(self.protocol.lose_line(line, reason), received_us)
+        self._handle(self.protocol.line_down(line, reason), received_us)
         self._losing_line = False
         if self.counters.lost > lost and reason != CLOSED_BY_US:
             logger.info("%s: %d books lost: %s", self.exchange, self.counters.lost - lost, reason)

@@ -60,7 +60,7 @@ class Feeder:
             names,
             self.id,
             on_connected=self._resubmit,
-            before_write=lambda: self.feed.standstill.beat(),
+            before_write=lambda: self.feed.stall.beat(),
         )
         wiring = Wiring(
             ws_url=settings.ws_url,
@@ -132,7 +132,7 @@ class Feeder:
         """Confirm what is quiet and alive; tell again what is lost."""
         while True:
             await asyncio.sleep(_KEEPER_INTERVAL)
-            self.feed.standstill.beat()
+            self.feed.stall.beat()
             now = time.monotonic()
             for topic, native in self.feed.books():
                 if now - self._submitted.get((topic, native), 0.0) >= REPEAT_AFTER:

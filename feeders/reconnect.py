@@ -76,7 +76,7 @@ LineT = TypeVar("LineT", bound=Line)
 
 
 @dataclass(slots=True, eq=False)
-class Keeper(Generic[LineT]):
+class ReconnectingConnection(Generic[LineT]):
     """Keeps one line open. `sleep` and `chance` are parameters for tests."""
 
     line: LineT

@@ -53,12 +53,12 @@ class ReplayResult:
         return bool(self.states) and all(state == "live" for state in self.states.values())
 
 
-class Unanswered:
+class NoSnapshots:
     """What the recording does not answer stays unanswered."""
 
     def ask(self, need: SnapshotNeeded, feed: Feed) -> None:
         """No request leaves a replay; when the recording's own left is not known, so it may have been now."""
-        feed.expect_answer(need.native)
+        feed.snapshot_requested(need.native)
 
     def is_pending(self, native: str) -> bool:
         """An answer may still stand in the recording."""
@@ -69,7 +69,7 @@ class Unanswered:
         return False
 
 
-class Pace:
+class ReplayClock:
     """Holds each frame back until its time has come at `speed` times the recorded pace; None never waits."""
 
     def __init__(
@@ -140,8 +140,8 @@ def _feed_for(
     registry = InstrumentRegistry(venue.exchange, offline=True)
     resolve: Callable[[str], Instrument] = cache(registry.resolve)
     natives = [resolve(symbol).native for symbol in symbols] or None
-    feed = Feed(exchange, venue.protocol(natives, options), options, resolve, on_book, on_trade, Unanswered())
-    feed.open_line(_LINE)
+    feed = Feed(exchange, venue.protocol(natives, options), options, resolve, on_book, on_trade, NoSnapshots())
+    feed.line_up(_LINE)
     return feed
 
 
@@ -166,7 +166,7 @@ class ReplayFeeder:
         self._names = names
         self._options = options
         self._symbols = symbols
-        self._pace = Pace(speed)
+        self._pace = ReplayClock(speed)
         self._control = control_client(redis_url)
         self.publisher = publisher_of(redis_url, names, unique_feeder_id("replay", None))
         self._unsent: list[tuple[OrderBookSnapshot, Topic]] = []

@@ -105,7 +105,7 @@ class SnapshotFetcher:
 
     async def _answer(self, ask: _Ask) -> None:
         need, losses = ask.need, ask.feed.losses
-        ask.feed.expect_answer(need.native)
+        ask.feed.snapshot_requested(need.native)
         try:
             url, body = await self._venue.fetch_snapshot(self._rest, need)
             if self._on_answer is not None:
@@ -116,7 +116,7 @@ class SnapshotFetcher:
             if ask.feed.losses != losses:
                 self.ask(need, ask.feed)  # the answer may be older than the connection that now waits for it
                 return
-            ask.feed.receive_answer(need.native, need.limit, body, time.time_ns() // 1000)
+            ask.feed.apply_snapshot(need.native, need.limit, body, time.time_ns() // 1000)
         except RestBlockedError as error:
             if not self.blocked:
                 logger.error("%s", error)

@@ -15,7 +15,7 @@ def boot_clock() -> float:
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-class StandstillWatch:
+class StallDetector:
     """Every part that acts calls `beat()` first; after a gap the holder discards before anything else happens."""
 
     def __init__(self, on_standstill: Callable[[float], None], clock: Callable[[], float] = boot_clock) -> None:

@@ -7,13 +7,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from bookbus.feeders.books.events import Event, SnapshotNeeded, Topic
-from bookbus.feeders.books.history import BookRecord
+from bookbus.feeders.books.history import BookHistory
 from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
 
 if TYPE_CHECKING:
-    from bookbus.feeders.books.arbitration import LineRace
+    from bookbus.feeders.books.arbitration import LineArbiter
     from bookbus.feeders.rest_client import RestClient
 
 FeedMode = Literal["diff", "partial"]
@@ -47,7 +47,7 @@ class BestPrices(NamedTuple):
 class VenueProtocol(Protocol):
     """Bytes in, events out: everything a venue's frames mean, without a socket or a clock."""
 
-    race: "LineRace | None"
+    race: "LineArbiter | None"
     """Where each update of a book is noted when several connections bring the same."""
 
     @property
@@ -63,25 +63,25 @@ class VenueProtocol(Protocol):
     def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
         """The control messages that ask for everything wanted of these symbols, None for all."""
 
-    def open_line(self, line: int) -> None:
+    def line_up(self, line: int) -> None:
         """From now on this connection brings every update."""
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """The connection is gone."""
 
     def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
 
-    def expect_answer(self, native: str) -> None:
+    def snapshot_requested(self, native: str) -> None:
         """The request for a snapshot leaves now: updates from here on may have to follow its answer."""
 
-    def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
+    def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What the answer to a snapshot request says. Raises WebSocketProtocolError if it makes no sense."""
 
-    def record(self, native: str) -> BookRecord | None:
+    def record(self, native: str) -> BookHistory | None:
         """Keep what a book built from changes goes through from now on; None while there is none to trust."""
 
-    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
         """Somebody knows that a recorded book is not the exchange's."""
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:

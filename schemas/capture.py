@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from bookbus.schemas.decoding import DECODE_ERRORS
+
 FrameKind = Literal["ws", "http"]
 
 
@@ -34,5 +36,5 @@ def decode_frame(line: bytes) -> CaptureFrame:
     """The frame in one line. Raises CaptureError for anything else."""
     try:
         return _decode(line)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise CaptureError(f"not a recorded frame: {error}") from error

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from bookbus.schemas.decoding import DECODE_ERRORS
+
 HEARTBEAT_TTL = 5
 
 
@@ -111,7 +113,7 @@ def decode_heartbeat(data: bytes) -> FeederHeartbeat:
     """The heartbeat in a message. Raises HeartbeatError for anything else."""
     try:
         return _decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise HeartbeatError(f"not a heartbeat: {error}") from error
 
 

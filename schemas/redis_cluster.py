@@ -4,7 +4,7 @@ from binascii import crc_hqx
 from collections.abc import Iterable
 from typing import Any
 
-from bookbus.schemas.redis_url import Place
+from bookbus.schemas.redis_url import HostPort
 
 SLOTS = 16384
 
@@ -17,11 +17,11 @@ def slot_of(key: bytes) -> int:
 class SlotMap:
     """The primary of each slot, as one node knows it."""
 
-    def __init__(self, places: Iterable[tuple[int, Place]] = ()) -> None:
+    def __init__(self, places: Iterable[tuple[int, HostPort]] = ()) -> None:
         self._places = dict(places)
 
     @classmethod
-    def parse(cls, reply: Any, asked: Place) -> "SlotMap":
+    def parse(cls, reply: Any, asked: HostPort) -> "SlotMap":
         """What a node answers to CLUSTER SLOTS. Raises ValueError if that is no such answer."""
         slots = cls()
         try:
@@ -34,15 +34,15 @@ class SlotMap:
         return slots
 
     @property
-    def places(self) -> frozenset[Place]:
+    def places(self) -> frozenset[HostPort]:
         """Every node that has slots."""
         return frozenset(self._places.values())
 
-    def place(self, key: bytes) -> Place | None:
+    def place(self, key: bytes) -> HostPort | None:
         """Where a key is; None while nobody has its slot."""
         return self._places.get(slot_of(key))
 
-    def moved(self, error: str, asked: Place) -> "SlotMap":
+    def moved(self, error: str, asked: HostPort) -> "SlotMap":
         """The same after a node answered `MOVED 3999 host:port`. Raises ValueError if that is not what it says."""
         _, slot, where = error.split(" ")[:3]
         host, _, port = where.rpartition(":")

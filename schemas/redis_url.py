@@ -7,7 +7,7 @@ from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 Kind = Literal["server", "sentinel", "cluster"]
-Place = tuple[str, int]
+HostPort = tuple[str, int]
 """Host and port."""
 
 _SCHEMES: dict[str, tuple[str, Kind]] = {
@@ -34,7 +34,7 @@ class BusServers:
     """The servers to begin with: the bus itself, the Sentinels that know where it is, or some nodes of a cluster."""
 
     kind: Kind
-    places: tuple[Place, ...]
+    places: tuple[HostPort, ...]
     """None for a single server, which its URL names in its own way."""
     service: str = ""
     """What the Sentinels call the bus."""
@@ -45,7 +45,7 @@ class BusServers:
     _before: str = field(default="", repr=False)
     _behind: str = field(default="", repr=False)
 
-    def url(self, place: Place) -> str:
+    def url(self, place: HostPort) -> str:
         """The URL of one server, with the login and options of all."""
         host, port = place
         return f"{self._before}{f'[{host}]' if ':' in host else host}:{port}{self._behind}"
@@ -101,7 +101,7 @@ def no_primary(service: str, told: str) -> str:
     )
 
 
-def _place(text: str, default_port: int) -> Place:
+def _place(text: str, default_port: int) -> HostPort:
     match = _PLACE.fullmatch(text.strip())
     if match is None or not 0 < (port := int(match[2] or default_port)) < 65536:
         raise ValueError("the hosts of a Redis URL are written host:port,host:port")

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 HEAD = b"\x8e\xa1v\x01\xa3seq\xcf"
@@ -68,7 +69,7 @@ def decode(data: bytes) -> OrderBookSnapshot:
     """The book in `data`; unknown keys are ignored. Raises WireError for anything that is not one."""
     try:
         book = _decode(data)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"not a book of wire format 1: {error}") from error
     if data.startswith(HEAD):
         if book.seq != int.from_bytes(data[_SEQ_START:_BODY_START], "big"):

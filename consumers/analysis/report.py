@@ -284,11 +284,11 @@ def _settings(run: RunFiles) -> str:
     kpi = run.kpi
     if kpi is None:
         return "No KPI file lies beside the events: what only it tells is unknown."
-    made_up = " The market is made up." if kpi.l2_source == "mock" else ""
+    synthetic = " The market is made up." if kpi.l2_source == "mock" else ""
     start, end = (time[:19].replace("T", " ") for time in (kpi.start_time, kpi.end_time))
     return (
         f"{', '.join(kpi.symbols)} from {kpi.l2_source}, fill model {kpi.fill_model}, calibration "
-        f"{kpi.calibration_version or 'none'}, from {start} to {end} UTC.{made_up}"
+        f"{kpi.calibration_version or 'none'}, from {start} to {end} UTC.{synthetic}"
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from bookbus.consumers.paper.kpi import Kpi
 from bookbus.consumers.paper.records import DecisionEvent, FillEvent
+from bookbus.schemas.decoding import DECODE_ERRORS
 
 _LARGEST = 1e15
 """No price, volume or time of a market is beyond it; what is, came from elsewhere."""
@@ -137,7 +138,7 @@ def _decoded(content: bytes, kind: type[_Line], why_bad: Callable[[_Line], str])
         try:
             decoded = msgspec.json.decode(line, type=kind)
             why = why_bad(decoded)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             why = str(error)
         if why:
             bad.append(f"line {number}: {why}")
@@ -170,7 +171,7 @@ def _read_kpi(path: Path, required: bool) -> Kpi | None:
         if len(content) > _MAX_KPI_BYTES:
             raise RunFileError(f"{path} has {len(content)} bytes, which are no KPI")
         return msgspec.json.decode(content, type=Kpi)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise RunFileError(f"{path}: not the KPI of a run: {error}") from error
 
 

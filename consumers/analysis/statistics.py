@@ -219,20 +219,20 @@ def profit_curve(run: RunFiles) -> list[Profit]:
     """After each fill event, in order of time."""
     cash = fees = 0.0
     held: defaultdict[str, float] = defaultdict(float)
-    mids: dict[str, float] = {}
+    mid_prices: dict[str, float] = {}
     curve = []
     seen = deque(seen_mids(run))
     for time, event in sorted(zip(run.times, run.events, strict=True), key=lambda pair: pair[0]):
         while seen and seen[0].time <= time:
             newest = seen.popleft()
-            mids[newest.market.symbol] = newest.mid
+            mid_prices[newest.market.symbol] = newest.mid
         if event.filled_quantity > 0 and event.effective_price is not None:
             sign = 1 if event.side == "buy" else -1
             cash -= sign * event.filled_quantity * event.effective_price
             held[event.symbol] += sign * event.filled_quantity
             fees += event.fee
-            mids.setdefault(event.symbol, event.effective_price)
-        worth = cash + sum(quantity * mids[symbol] for symbol, quantity in held.items() if quantity)
+            mid_prices.setdefault(event.symbol, event.effective_price)
+        worth = cash + sum(quantity * mid_prices[symbol] for symbol, quantity in held.items() if quantity)
         curve.append(Profit(time, worth - fees, worth))
     return curve
 

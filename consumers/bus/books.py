@@ -139,7 +139,7 @@ class BusBook(BookCursor):
     """One book: the bytes of its newest messages, decoded when somebody reads them."""
 
     __slots__ = (
-        *("arrived", "arriving", "exchange", "key", "skipped", "spoiled", "symbol", "trouble"),
+        *("arrived", "arriving", "exchange", "key", "skipped", "corrupted", "symbol", "trouble"),
         *("_lock", "_reads", "_undecodable", "_view"),
     )
 
@@ -154,7 +154,7 @@ class BusBook(BookCursor):
         self.skipped = 0
         self.trouble = ""
         """Why the hash gives no book, if it gives none."""
-        self.spoiled = False
+        self.corrupted = False
         """The newest message turned out to be no book: the hash should be read again."""
         self._lock = threading.Lock()
         self._reads = 0
@@ -197,7 +197,7 @@ class BusBook(BookCursor):
                 view = _View(newest.data, newest, self.decode(newest.data))
             except wire.WireError:
                 self._undecodable += 1
-                self.spoiled = True
+                self.corrupted = True
                 view = self._decode_previous(newest, previous) or _View(newest.data, view.entry, view.snapshot)
             self._reads += 1
             self._view = view

@@ -21,7 +21,7 @@ from bookbus.consumers.bus.session import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
 from bookbus.schemas.redis_cluster import SlotMap
-from bookbus.schemas.redis_url import Place
+from bookbus.schemas.redis_url import HostPort
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ class ClusterReader:
         self._identity = ConsumerIdentity()
         self._client: Any = None
         self._slots = SlotMap()
-        self._nodes: dict[Place, BusReader] = {}
-        self._following: dict[Place, frozenset[str]] = {}
-        self._lost: dict[Place, str] = {}
+        self._nodes: dict[HostPort, BusReader] = {}
+        self._following: dict[HostPort, frozenset[str]] = {}
+        self._lost: dict[HostPort, str] = {}
         """Nodes whose connection ended or could not be made, and why."""
         self._away = self._unlisted = ""
         self._listed = False
@@ -155,12 +155,12 @@ class ClusterReader:
 
     def _look_after_nodes(self) -> None:
         """Have each node's books followed there, and nowhere else at the same time."""
-        shares: dict[Place, set[str]] = defaultdict(set)
-        homeless = 0
+        shares: dict[HostPort, set[str]] = defaultdict(set)
+        unrouted = 0
         for symbol in self._symbols_wanted():
             place = self._slots.place(self._table.names.book(self._table.exchange, symbol).encode())
             if place is None:
-                homeless += 1
+                unrouted += 1
             else:
                 shares[place].add(symbol)
         for place in list(self._nodes):
@@ -169,9 +169,9 @@ class ClusterReader:
                 self._let_go(place, node)
         for place, share in shares.items():
             self._follow(place, frozenset(share))
-        self._judge(homeless)
+        self._judge(unrouted)
 
-    def _let_go(self, place: Place, node: BusReader) -> None:
+    def _let_go(self, place: HostPort, node: BusReader) -> None:
         if node.ended:
             if place not in self._lost:
                 logger.warning("%s; connecting again", node.trouble)
@@ -179,7 +179,7 @@ class ClusterReader:
         node.stop()
         del self._nodes[place], self._following[place]
 
-    def _follow(self, place: Place, share: frozenset[str]) -> None:
+    def _follow(self, place: HostPort, share: frozenset[str]) -> None:
         if self._following.get(place) == share:
             return
         self._following[place] = share
@@ -197,12 +197,12 @@ class ClusterReader:
         )
         node.start()
 
-    def _judge(self, homeless: int) -> None:
+    def _judge(self, unrouted: int) -> None:
         """Say what is wrong, if anything is."""
         # One that is tried again has nothing to tell yet.
         troubles = [self._lost.get(place, node.trouble) for place, node in self._nodes.items() if node.trouble]
-        if homeless:
-            troubles.append(f"{homeless} books are in slots that no node of {self._servers.masked} has")
+        if unrouted:
+            troubles.append(f"{unrouted} books are in slots that no node of {self._servers.masked} has")
         if self._wanted is None and self._unlisted:
             troubles.append(self._unlisted)
         if self._away:
@@ -238,7 +238,7 @@ class ClusterReader:
             self._client.close()
 
 
-def _slots_of(servers: BusServers, place: Place) -> tuple[bool, SlotMap]:
+def _slots_of(servers: BusServers, place: HostPort) -> tuple[bool, SlotMap]:
     """Whether the cluster is whole in the eyes of a node, and who it thinks has which slot."""
     with closing(BusLink(servers.node(place).first, "bookbus-slots", _LIMIT)) as link:
         info, slots = link.ask([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")], _LIMIT)

@@ -123,7 +123,7 @@ _NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
 
 
 class BusLink:
-    """A connection that has logged in as soon as `greeted()` says so; `gets()` then yields replies.
+    """A connection that has logged in as soon as `authenticated()` says so; `gets()` then yields replies.
 
     Raises BusConnectionError for whatever ends it.
     """
@@ -145,7 +145,7 @@ class BusLink:
         """For selectors."""
         return self._socket.fileno()
 
-    def greeted(self) -> bool:
+    def authenticated(self) -> bool:
         """Whether the server has accepted the login. Raises BusConnectionError if it refuses."""
         while self._greeting:
             reply = self.gets()
@@ -192,7 +192,7 @@ class BusLink:
         while len(replies) < len(commands):
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             self.receive()
-            while self.greeted() and (reply := self.gets()) is not False:
+            while self.authenticated() and (reply := self.gets()) is not False:
                 replies.append(reply)
         return replies
 

@@ -11,7 +11,7 @@ _MEASURES = 10
 
 
 class ServerClock:
-    """Turns the server's times into times of the local `elapsed` clock.
+    """Turns the server's times into times of the local `boottime` clock.
 
     The answer to TIME was read somewhere between question and answer, so the quickest of the last few tells most.
     """

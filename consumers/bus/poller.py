@@ -8,7 +8,7 @@ from typing import Any
 import hiredis
 import msgspec
 
-from bookbus.consumers.background_loop import elapsed
+from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
 from bookbus.consumers.bus.connection import BusConnectionError, BusLink, Command, foreign, refused
 from bookbus.consumers.bus.liveness import FEEDER_LIMIT
@@ -58,14 +58,14 @@ class BusPoller:
                 self.trouble = ""
             except BusConnectionError as error:
                 self.trouble = str(error)
-            now = elapsed()
+            now = boottime()
             observations = [self._table.observe(book, now, self.trouble) for book in books]
             return self._with_feeders(observations)
 
     def _read(self, books: Sequence[BusBook]) -> None:
-        asked = elapsed()
+        asked = boottime()
         time, *hashes = self._ask([("TIME",), *(("HMGET", book.key, *HASH_FIELDS) for book in books)])
-        now = elapsed()
+        now = boottime()
         if isinstance(time, hiredis.ReplyError):
             raise refused(self._address, str(time))
         self._table.clock.measure(asked, now, int(time[0]) * 1_000_000 + int(time[1]))
@@ -101,7 +101,7 @@ class BusPoller:
     def _alive(self, reply: Any) -> bool | None:
         if isinstance(reply, hiredis.ReplyError):
             return None
-        now = elapsed()
+        now = boottime()
         try:
             return now - local_time(reply, self._table.clock, now) <= FEEDER_LIMIT
         except WireError:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, suppress
 
 import hiredis
 
-from bookbus.consumers.background_loop import BackgroundThread, elapsed
+from bookbus.consumers.background_loop import BackgroundThread, boottime
 from bookbus.consumers.bus.books import BusTable
 from bookbus.consumers.bus.connection import BusAddress, BusConnectionError, BusLink, foreign, refused
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
@@ -172,7 +172,7 @@ class BusReader:
             selector = stack.enter_context(selectors.DefaultSelector())
             for link in (self._woken, stream, query):
                 selector.register(link, selectors.EVENT_READ)
-            now = elapsed()
+            now = boottime()
             unfit = self._servers.unfit if self._servers.may_move else None
             session = BusSession(
                 self._table, self._symbols, self._wanted, self._on_change, now, unfit, sharded=self._sharded
@@ -188,7 +188,7 @@ class BusReader:
                 query.send(session.outgoing())
                 began, limit = now, 0 if unfinished else max(due - now, 0)
                 events = selector.select(limit)
-                now = elapsed()
+                now = boottime()
                 if now - began - limit > _STANDSTILL:
                     _stood_still(session, began, now)
                 readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
@@ -226,7 +226,7 @@ class BusReader:
 
 
 def _stood_still(session: BusSession, since: float, now: float) -> None:
-    session.stream.stood_still(since, now)
+    session.stream.stalled(since, now)
     if now - since > _LONG_STANDSTILL:
         logger.warning("this process stood still for %.0f s", now - since)
 
@@ -236,7 +236,7 @@ def _receive_stream(link: BusLink, session: BusSession, now: float) -> bool:
     try:
         for _ in range(_CHUNKS_AT_ONCE):
             more = link.receive()
-            if link.greeted():
+            if link.authenticated():
                 session.stream.receive(link.gets, now)
             if not more:
                 return False
@@ -247,6 +247,6 @@ def _receive_stream(link: BusLink, session: BusSession, now: float) -> bool:
 
 def _receive_query(link: BusLink, session: BusSession, now: float) -> bool:
     more = link.receive()
-    if link.greeted():
+    if link.authenticated():
         session.receive(link.gets, now)
     return more

@@ -17,7 +17,7 @@ _LIMIT = 5.0
 _KEYS_AT_ONCE = 1000
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader told of itself; None and empty where it told nothing that can be read."""
 
     client: str
@@ -51,7 +51,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 class Registry(msgspec.Struct, frozen=True):
     """Both views of the readers; None where this user may not have it."""
 
-    records: tuple[Record, ...] | None
+    records: tuple[ReaderRecord, ...] | None
     clients: tuple[Client, ...] | None
 
 
@@ -73,10 +73,10 @@ def parse_clients(listed: bytes) -> tuple[Client, ...]:
     return tuple(_client(dict(field.split("=", 1) for field in line.split(" ") if "=" in field)) for line in lines)
 
 
-def parse_record(consumer_id: str, reply: Sequence[bytes]) -> Record:
+def parse_record(consumer_id: str, reply: Sequence[bytes]) -> ReaderRecord:
     """What the fields of a reader's hash say; any program that may write there could have written them."""
     fields = {_text(name): _text(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
-    return Record(
+    return ReaderRecord(
         client=CLIENT_NAME_HEAD + consumer_id,
         exchange=fields.get("exchange", ""),
         symbols=tuple(fields.get("symbols", "").split()),
@@ -181,7 +181,7 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: ReaderState
     reason: str
-    record: Record | None
+    record: ReaderRecord | None
     address: str | None
     user: str | None
     subscriptions: int | None
@@ -211,7 +211,7 @@ def readers_of(registry: Registry) -> list[Reader]:
 _ORDER = {ReaderState.STOPPED: 0, ReaderState.SLOW: 1, ReaderState.UNKNOWN: 2, ReaderState.OK: 3}
 
 
-def _reader(name: str, record: Record | None, connections: list[Client], registry: Registry) -> Reader:
+def _reader(name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry) -> Reader:
     state, reason = _judge(name, record, connections, registry)
     seen = bool(connections)
     return Reader(
@@ -230,7 +230,9 @@ def _reader(name: str, record: Record | None, connections: list[Client], registr
     )
 
 
-def _judge(name: str, record: Record | None, connections: list[Client], registry: Registry) -> tuple[ReaderState, str]:
+def _judge(
+    name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry
+) -> tuple[ReaderState, str]:
     unsent = sum(one.unsent for one in connections)
     if name.startswith(CLIENT_NAME_HEAD) and connections:
         idle = max(one.idle for one in connections)

@@ -7,10 +7,10 @@ from typing import Any
 import hiredis
 from redis.exceptions import RedisError
 
-from bookbus.consumers.background_loop import elapsed
+from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.connection import BusAddress, BusConnectionError, BusLink, foreign
 from bookbus.consumers.bus.control_client import sentinels_of
-from bookbus.schemas.redis_url import Place, masked, parse_servers, redacted, secrets_of
+from bookbus.schemas.redis_url import HostPort, masked, parse_servers, redacted, secrets_of
 
 _LIMIT = 0.5
 _PROBES = 3
@@ -56,7 +56,7 @@ class BusServers:
             return "it is no longer the primary"
         return "" if role[3:4] == [b"connected"] else "it has lost its primary"
 
-    def node(self, place: Place) -> "ClusterNode":
+    def node(self, place: HostPort) -> "ClusterNode":
         """One node of the cluster."""
         return ClusterNode(self.servers.url(place))
 
@@ -114,6 +114,6 @@ class ClusterNode(BusServers):
 
 
 def _round_trip(link: BusLink) -> float:
-    sent = elapsed()
+    sent = boottime()
     link.ask([("PING",)], _LIMIT)
-    return elapsed() - sent
+    return boottime() - sent

@@ -95,7 +95,7 @@ class BusStream:
             return None
         return None if published_at is None else received_at - published_at
 
-    def stood_still(self, since: float, now: float) -> None:
+    def stalled(self, since: float, now: float) -> None:
         """Nothing was read from `since` until now: what arrives next may be that old, until all of it has come."""
         self._ping([], now)
         self._still_ping = self._pings[-1][0]
@@ -346,8 +346,8 @@ class BusSession:
 
     def _look_after(self, book: BusBook, now: float) -> None:
         newest = book.newest
-        if book.spoiled:
-            book.spoiled = False
+        if book.corrupted:
+            book.corrupted = False
             self._read_hash(book, now)
         elif newest is None or now - max(newest.received_at, newest.confirmed_at) >= _QUIET:
             self._ask(("HMGET", book.key, "seq", "confirmed_us"), partial(self._on_confirmation, book), now)

@@ -19,7 +19,7 @@ from bookbus.consumers.paper.records import (
     ExitReason,
     FillEvent,
     Markouts,
-    RunRecord,
+    RunCounters,
     utc,
 )
 from bookbus.consumers.paper.settings import RunSettings, Target
@@ -123,7 +123,7 @@ def waiting_cost(entry: Entry) -> float:
 
 
 @dataclass(slots=True)
-class RunContext:
+class PaperBroker:
     """One run's settings, money, models and files."""
 
     settings: RunSettings
@@ -136,7 +136,7 @@ class RunContext:
     files: EventFiles
     misfits: tuple[str, ...] = ()
     """In what the orders of the calibration differ from those of the run."""
-    record: RunRecord = field(default_factory=RunRecord)
+    record: RunCounters = field(default_factory=RunCounters)
     markouts: Markouts = field(default_factory=Markouts)
     marks: dict[str, float] = field(default_factory=dict)
     """The newest mid of each symbol that could be traded on."""
@@ -267,7 +267,7 @@ _CANCEL_LIMIT = 1.0
 """Seconds after which a cancelled order is done even if its market shows nothing any more."""
 
 
-def take(context: RunContext, now: float, trade: OpenTrade, entry: Entry) -> Fill:
+def take(context: PaperBroker, now: float, trade: OpenTrade, entry: Entry) -> Fill:
     """Send an order that does not wait; it is done at once."""
     book = entry.quote.book
     if book is None:
@@ -280,7 +280,7 @@ def take(context: RunContext, now: float, trade: OpenTrade, entry: Entry) -> Fil
     return fill
 
 
-def wait(context: RunContext, trade: OpenTrade, entry: Entry) -> None:
+def wait(context: PaperBroker, trade: OpenTrade, entry: Entry) -> None:
     """Send an order that waits for the market."""
     book, price = entry.quote.book, entry.order.price
     if book is None or price is None:
@@ -292,7 +292,7 @@ def wait(context: RunContext, trade: OpenTrade, entry: Entry) -> None:
         context.reserved[entry.quote.exchange] += waiting_cost(entry)
 
 
-def receive(context: RunContext, now: float, trade: OpenTrade, event: TapeEvent, quotes: Sequence[VenueQuote]) -> None:
+def receive(context: PaperBroker, now: float, trade: OpenTrade, event: TapeEvent, quotes: Sequence[VenueQuote]) -> None:
     """Let the waiting order see what happened on its exchange; `quotes` are the books as they are now."""
     sent = trade.sent
     if sent is None or sent.waiting is None or event.exchange != sent.order.exchange:
@@ -315,7 +315,7 @@ def is_done(now: float, sent: SentOrder) -> bool:
     return gone or (sent.waiting is not None and sent.waiting.done)
 
 
-def finish(context: RunContext, now: float, trade: OpenTrade, sent: SentOrder) -> None:
+def finish(context: PaperBroker, now: float, trade: OpenTrade, sent: SentOrder) -> None:
     """Put on record what became of the waiting order."""
     if sent.waiting is None:
         raise ValueError("only a waiting order has to be finished")
@@ -325,7 +325,7 @@ def finish(context: RunContext, now: float, trade: OpenTrade, sent: SentOrder) -
     trade.sent = None
 
 
-def _sent(context: RunContext, trade: OpenTrade, entry: Entry, target_price: float) -> SentOrder:
+def _sent(context: PaperBroker, trade: OpenTrade, entry: Entry, target_price: float) -> SentOrder:
     context.record.used(entry.quote)
     reason = None if entry.order.side == "buy" else trade.exit_reason or "take_profit"
     return SentOrder(trade.next_order_id(), entry.order, entry.quote, target_price, reason)

@@ -124,7 +124,7 @@ class Execution:
         if self.queue is not None:
             return self.queue.place(order, book)
         if self.calibrated is not None:
-            return DrawnOrder(order, self.calibrated.fill(order, book))
+            return SampledOrder(order, self.calibrated.fill(order, book))
         raise ValueError(f"{self.name} fills at once")
 
 
@@ -151,7 +151,7 @@ def make_execution(settings: RunSettings, table: CalibrationTable | None, clock:
     raise ValueError(f"unknown fill model {name!r}; known: {', '.join(FILL_MODELS)}")
 
 
-class DrawnOrder:
+class SampledOrder:
     """An order whose fill was drawn when it was placed, and comes true once the market has come to its price.
 
     Without waiting for that, it would buy below a market that is not there yet.

@@ -4,7 +4,7 @@ import math
 
 import msgspec
 
-from bookbus.consumers.paper.broker import RunContext
+from bookbus.consumers.paper.broker import PaperBroker
 from bookbus.consumers.paper.market import Market
 from bookbus.consumers.paper.records import Ages, ages_of, brier, utc
 from bookbus.consumers.paper.settings import RunSettings
@@ -76,7 +76,7 @@ class Kpi(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_kpi(
-    context: RunContext, market: Market, quote: str, began: float, now: float, end_reason: str, error: str
+    context: PaperBroker, market: Market, quote: str, began: float, now: float, end_reason: str, error: str
 ) -> Kpi:
     """As things stand."""
     record, health, settings = context.record, market.health(), context.settings
@@ -129,7 +129,7 @@ def make_kpi(
     )
 
 
-def _advice(context: RunContext) -> Advice | None:
+def _advice(context: PaperBroker) -> Advice | None:
     if context.settings.fillmodel_mode == "none":
         return None
     advised = context.record.advised

@@ -25,7 +25,7 @@ DELAY = 0.25
 """Seconds that an event waits for one that happened before it and comes later."""
 
 
-class TapeMerger:
+class EventMerger:
     """Holds each event back for a moment. What comes later than that goes behind what was handed out before."""
 
     def __init__(self, delay: float = DELAY) -> None:
@@ -128,7 +128,7 @@ class ProviderMarket:
         self.symbols = tuple(provider.symbols)
         self._exchange = exchange
         self._fee = taker_fees([exchange], {**_made_up([exchange]), **fees})[exchange]
-        self._mergers = {symbol: TapeMerger(DELAY if with_trades else 0.0) for symbol in self.symbols}
+        self._mergers = {symbol: EventMerger(DELAY if with_trades else 0.0) for symbol in self.symbols}
         self._tails: dict[str, TradeTail] = {}
         if with_trades:
             if not isinstance(provider, TradeSource):

@@ -224,7 +224,7 @@ class Gap:
 
 
 @dataclass(slots=True)
-class RunRecord:
+class RunCounters:
     """Counts of one run."""
 
     decisions: int = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from bookbus.consumers.background_loop import elapsed
+from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.captures import TapeFrame, read_capture
 from bookbus.consumers.paper.calibration.tape import capture_info
 from bookbus.consumers.paper.kpi import Kpi
@@ -52,8 +52,8 @@ class Stop:
 
 def steady_clock() -> Clock:
     """The time of day as it is now, going on evenly whatever is done to the computer's clock, also while it sleeps."""
-    offset = time.time() - elapsed()
-    return lambda: offset + elapsed()
+    offset = time.time() - boottime()
+    return lambda: offset + boottime()
 
 
 def run_live(

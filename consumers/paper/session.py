@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bookbus.consumers.paper.account import Portfolio, RiskGuard
-from bookbus.consumers.paper.broker import RunContext
+from bookbus.consumers.paper.broker import PaperBroker
 from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable, load_table
 from bookbus.consumers.paper.execution import make_execution
 from bookbus.consumers.paper.fills.model import TapeEvent
@@ -22,7 +22,7 @@ from bookbus.consumers.paper.kpi import Kpi, make_kpi
 from bookbus.consumers.paper.market import Market, VenueQuote
 from bookbus.consumers.paper.records import EventFiles, Gap
 from bookbus.consumers.paper.settings import PASSIVE_MODELS, EntryChooser, RunSettings
-from bookbus.consumers.paper.trader import Desk
+from bookbus.consumers.paper.trader import SymbolTrader
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
@@ -109,7 +109,7 @@ class TradingSession:
             for symbol in market.symbols
         }
         self.quote = quote
-        self.context = RunContext(
+        self.context = PaperBroker(
             settings,
             session_id,
             make_execution(settings, table, clock),
@@ -122,7 +122,7 @@ class TradingSession:
         )
         self._market = market
         self._desks = {
-            symbol: Desk(symbol, self.context, choosers[symbol], _instruments(market.exchanges, symbol, listed))
+            symbol: SymbolTrader(symbol, self.context, choosers[symbol], _instruments(market.exchanges, symbol, listed))
             for symbol in market.symbols
         }
         self.context.record.gaps = {symbol: Gap() for symbol in market.symbols}
@@ -205,8 +205,8 @@ class TradingSession:
         tradable = [quote for quote in quotes if not quote.obstacle]
         self.context.record.gaps[symbol].observe(now, bool(tradable))
         if tradable:
-            mids = [mid for quote in tradable if quote.book is not None and (mid := quote.book.mid()) is not None]
-            self.context.marks[symbol] = math.fsum(mids) / len(mids)
+            mid_prices = [mid for quote in tradable if quote.book is not None and (mid := quote.book.mid()) is not None]
+            self.context.marks[symbol] = math.fsum(mid_prices) / len(mid_prices)
         if self._ungranted:
             self._grant(symbol, tradable)
         self._desks[symbol].step(now, quotes, events)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bookbus.consumers.paper import broker
 from bookbus.consumers.paper.account import exact
-from bookbus.consumers.paper.broker import Entry, OpenTrade, RunContext, waiting_cost
+from bookbus.consumers.paper.broker import Entry, OpenTrade, PaperBroker, waiting_cost
 from bookbus.consumers.paper.calibration.table import Expectation
 from bookbus.consumers.paper.fills.model import FillReason, Order, TapeEvent
 from bookbus.consumers.paper.market import PriceUnit, VenueQuote
@@ -24,7 +24,7 @@ class Skip(NamedTuple):
 
 
 def decide(
-    context: RunContext,
+    context: PaperBroker,
     symbol: str,
     now: float,
     quotes: Sequence[VenueQuote],
@@ -79,7 +79,7 @@ def _zone_refused(advice: Expectation | None, minimum: float) -> Skip | None:
 
 
 def _order(
-    context: RunContext, symbol: str, now: float, quote: VenueQuote, target: Target, instrument: Instrument
+    context: PaperBroker, symbol: str, now: float, quote: VenueQuote, target: Target, instrument: Instrument
 ) -> Order | Skip:
     """A limit `entry_bps` behind the best bid where orders wait, as far beyond the best ask where they take."""
     settings, book = context.settings, quote.book
@@ -106,7 +106,7 @@ def _order(
     return Skip(fitted.code, fitted.detail) if isinstance(fitted, Refusal) else fitted
 
 
-def _affordable(context: RunContext, entry: Entry) -> Entry | Skip:
+def _affordable(context: PaperBroker, entry: Entry) -> Entry | Skip:
     order, exchange = entry.order, entry.quote.exchange
     notional = order.quantity * (order.price or 0.0)
     reason, detail = context.guard.why_not(notional, context.pnl, context.open_trades)
@@ -125,7 +125,7 @@ TOO_SMALL = frozenset({"below_step", "below_minimum_notional"})
 class Exits:
     """One symbol's; `instrument_of` has it on each exchange."""
 
-    def __init__(self, symbol: str, context: RunContext, instrument_of: Callable[[str], Instrument]) -> None:
+    def __init__(self, symbol: str, context: PaperBroker, instrument_of: Callable[[str], Instrument]) -> None:
         self._symbol = symbol
         self._context = context
         self._instrument_of = instrument_of
@@ -197,11 +197,11 @@ class Exits:
         return quote.book.best_bid() if quote is not None and quote.book is not None else None
 
 
-class Desk:
+class SymbolTrader:
     """Feed it every step; ask it for a decision when one is due. At most one trade is open."""
 
     def __init__(
-        self, symbol: str, context: RunContext, chooser: EntryChooser, instruments: Mapping[str, Instrument]
+        self, symbol: str, context: PaperBroker, chooser: EntryChooser, instruments: Mapping[str, Instrument]
     ) -> None:
         """`instruments` has the symbol on each exchange."""
         self.symbol = symbol

@@ -127,7 +127,7 @@ class _Course:
         return self.fallen[slot] > _MAX_FALLEN
 
 
-class LineRace:
+class LineArbiter:
     """Compares the lines of one set of symbols. Whoever hands over a frame sets `slot` and `now_us` first."""
 
     def __init__(self, lines: int) -> None:
@@ -157,7 +157,7 @@ class LineRace:
             self.results[course.slots[0]].add_lead(max(self.now_us - course.times_us[0], 0))
             course.drop_first()
 
-    def brought_alone(self, slot: int, since_us: int, until_us: int) -> list[str]:
+    def seen_only_by(self, slot: int, since_us: int, until_us: int) -> list[str]:
         """Symbols with updates that this line brought between these times and no other line has brought yet."""
         return [
             native

@@ -21,7 +21,7 @@ class RecordedBook(NamedTuple):
     ask_edge: float
 
 
-class BookRecord:
+class BookHistory:
     """A copy of a book, and the updates it took since. Whoever keeps the book adds them, and ends the record where
     the book does not go on from what it was.
     """

@@ -15,7 +15,7 @@ from bookbus.feeders.books.events import (
     SnapshotNeeded,
     Topic,
 )
-from bookbus.feeders.books.history import BookRecord
+from bookbus.feeders.books.history import BookHistory
 from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot, DepthUpdate, OrderBook
 
 _MORE_THAN_ALL = 1 << 31
@@ -98,7 +98,7 @@ class CounterSync:
         self._past.clear()
         return self._tell(exchange_us, changed=touched)
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known; nor if all others are past what this one would have brought."""
         self._started.discard(line)
         self._past.discard(line)
@@ -151,7 +151,7 @@ class BookSync(Protocol):
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Changes of the book, or a whole book where the venue sends those."""
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """The connection is gone; `lines` no longer holds it."""
 
 
@@ -186,7 +186,7 @@ class RangeSync:
         self._ahead: list[Arrival] = []
         """What came before an update that another line may still bring."""
         self._window_left = self._hurried = False
-        self._record: BookRecord | None = None
+        self._record: BookHistory | None = None
 
     @property
     def book(self) -> OrderBook:
@@ -207,7 +207,7 @@ class RangeSync:
         """The subscription works: ask for the first snapshot. A quiet symbol may send no update for minutes."""
         return NOTHING if self._id is not None else self._ask(self._first_limit, urgent=True)
 
-    def expect_answer(self) -> None:
+    def snapshot_requested(self) -> None:
         """The request leaves now. Until then a book that is there needs nothing kept: the answer is newer."""
         if self._asked and self._buffer is None:
             self._buffer = deque(maxlen=_MAX_BUFFERED)
@@ -254,7 +254,7 @@ class RangeSync:
         exchange_us = following[-1][0].exchange_us if following else None
         return [*self._check_window(), self._updated(reached, exchange_us), *deepen]
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known; a line's end also ends waiting for what it lacked."""
         self._ids.forget(line)
         if self._lines:
@@ -263,14 +263,14 @@ class RangeSync:
         self._end_record()
         return [BookLost(self._native, reason)] if live else NOTHING
 
-    def record(self) -> BookRecord | None:
+    def record(self) -> BookHistory | None:
         """Keep what the book goes through from now on; None while there is no book to trust."""
         self._end_record()
         if self._id is not None:
-            self._record = BookRecord(self._book, self._id)
+            self._record = BookHistory(self._book, self._id)
         return self._record
 
-    def distrust(self, reason: str) -> Sequence[Event]:
+    def invalidate(self, reason: str) -> Sequence[Event]:
         """Somebody knows that the book is not the exchange's."""
         return NOTHING if self._id is None else self._lose(reason, self._ahead)
 
@@ -285,7 +285,7 @@ class RangeSync:
             return self._lose("bids and asks cross", [(update, line)])
         return [*self._check_window(), self._updated(update.last_id, update.exchange_us)]
 
-    def _keep_in_record(self, record: BookRecord, update: DepthUpdate) -> None:
+    def _keep_in_record(self, record: BookHistory, update: DepthUpdate) -> None:
         if record.is_over:
             self._record = None
         else:
@@ -420,7 +420,7 @@ class ReplaceSync:
             return [BookUnchanged(self._native, update.last_id, self._topic)]
         return [BookUpdated(self._native, update.last_id, update.exchange_us, bids, asks, self._topic)]
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line nothing more is known."""
         self._ids.forget(line)
         return NOTHING if self._lines else self._lose(reason)

@@ -23,7 +23,7 @@ from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import redacted, secrets_of
 
 
-def is_made_up(endpoint: str) -> bool:
+def is_synthetic(endpoint: str) -> bool:
     """Whether books from here are simulated or recorded: the source is a file or a host on this machine."""
     parts = urlsplit(endpoint)
     if parts.scheme not in ("ws", "wss"):
@@ -124,7 +124,7 @@ async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoi
             other_exchange, other_endpoint, other = (_text(value) for value in fields)
             if other_exchange != exchange or other_endpoint == endpoint or not other_endpoint:
                 continue
-            if is_made_up(endpoint) or is_made_up(other_endpoint):
+            if is_synthetic(endpoint) or is_synthetic(other_endpoint):
                 raise PrefixTakenError(
                     f"feeder {other} publishes {exchange} books from {other_endpoint} under the prefix "
                     f"{names.prefix!r}; books from {endpoint} need another --prefix or another --redis"

@@ -144,14 +144,14 @@ class TradeQueue:
         """Remove and return up to `limit` trades, oldest first."""
         return [self._unsent.popleft() for _ in range(min(limit, len(self._unsent)))]
 
-    def put_back(self, trades: Sequence[Trade]) -> None:
+    def requeue(self, trades: Sequence[Trade]) -> None:
         """Return what was taken and not answered; the server tells by the ids what it had taken all the same."""
         room = self._capacity - len(self._unsent)
         kept = trades[len(trades) - min(room, len(trades)) :]
         self._counters.trades_dropped += len(trades) - len(kept)
         self._unsent.extendleft(reversed(kept))
 
-    def take_out(self, exchange: str, symbol: str) -> list[Trade]:
+    def evict(self, exchange: str, symbol: str) -> list[Trade]:
         """Remove and return the trades of one symbol."""
         taken = [trade for trade in self._unsent if (trade.exchange, trade.symbol) == (exchange, symbol)]
         if taken:

@@ -21,7 +21,7 @@ from bookbus.feeders.bus.servers import RedisLink, ask_slots, locator
 from bookbus.feeders.servers.address import parse_address
 from bookbus.schemas.redis_cluster import SlotMap
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import Place, masked, parse_servers
+from bookbus.schemas.redis_url import HostPort, masked, parse_servers
 from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ class Publisher:
             self._connection.abort("left with unsent books that became old")
         self._settle()
 
-    def take_out(self, topic: Topic, exchange: str, symbol: str) -> Submission | None:
+    def evict(self, topic: Topic, exchange: str, symbol: str) -> Submission | None:
         """Forget a book that is another server's now. Returns what that one has to be told of it, if anything."""
         key = self._keys.pop((topic, exchange, symbol), None)
         if key is None or key.newest is None:
@@ -226,7 +226,7 @@ class Publisher:
 
     def take_out_trades(self, exchange: str, symbol: str) -> list[Trade]:
         """The unsent trades of a symbol that are another server's now."""
-        return self._trades.take_out(exchange, symbol)
+        return self._trades.evict(exchange, symbol)
 
     async def run(self) -> None:
         """Keep connected, until cancelled; then leave once everything written is sent."""
@@ -255,7 +255,7 @@ class Publisher:
         for batch in self._in_flight:
             for key, submission in batch.books:
                 self._put_back(key, submission)
-        self._trades.put_back([trade for batch in self._in_flight for trade in batch.trades])
+        self._trades.requeue([trade for batch in self._in_flight for trade in batch.trades])
         self._in_flight.clear()
 
     async def _next_write(self) -> None:
@@ -420,18 +420,18 @@ class ClusterPublisher:
         self._before_write = before_write
         self.counters = PublisherCounters()
         self._slots = SlotMap()
-        self._nodes: dict[Place, Publisher] = {}
-        self._tasks: dict[Place, asyncio.Task[None]] = {}
+        self._nodes: dict[HostPort, Publisher] = {}
+        self._tasks: dict[HostPort, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._books: dict[BookPlace, Publisher] = {}
         self._streams: dict[tuple[str, str], Publisher] = {}
         # What belongs to slots that nobody is known to have.
-        self._homeless: dict[BookPlace, Submission] = {}
+        self._unrouted: dict[BookPlace, Submission] = {}
         self._homeless_trades: deque[Trade] = deque(maxlen=TRADES_CAPACITY)
         self._look = asyncio.Event()
         self._housed = asyncio.Event()
         self._away = False
-        self._moves: list[tuple[Place, str]] = []
+        self._moves: list[tuple[HostPort, str]] = []
         """What nodes said of slots that others have now, not followed yet."""
 
     @property
@@ -449,14 +449,14 @@ class ClusterPublisher:
         place = _place_of(submission)
         node = self._books.get(place) or self._house(place)
         if node is None:
-            self._homeless[place] = submission
+            self._unrouted[place] = submission
         else:
             node.submit(submission)
 
     async def submit_lossless(self, submission: Submission) -> None:
         """Send it without replacing an unsent one: wait until that one is on its way."""
         place = _place_of(submission)
-        while (node := self._books.get(place) or self._house(place)) is None and place in self._homeless:
+        while (node := self._books.get(place) or self._house(place)) is None and place in self._unrouted:
             await self._wait_housed()
         if node is None:
             self.submit(submission)
@@ -482,7 +482,7 @@ class ClusterPublisher:
         """Wait until everything submitted has been answered; whether that happened in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self._homeless or self._homeless_trades:
+                while self._unrouted or self._homeless_trades:
                     await self._wait_housed()
                 await asyncio.gather(*(node.drain(timeout) for node in self._nodes.values()))
                 return True
@@ -490,7 +490,7 @@ class ClusterPublisher:
 
     def discard(self) -> None:
         """Forget every book that is not written yet: it may be old, and nothing of it may be told any more."""
-        self._homeless.clear()
+        self._unrouted.clear()
         for node in self._nodes.values():
             node.discard()
 
@@ -542,7 +542,7 @@ class ClusterPublisher:
             self._tasks.pop(place).cancel()
         self._house_all()
 
-    def _open(self, place: Place) -> None:
+    def _open(self, place: HostPort) -> None:
         node = self._nodes[place] = Publisher(
             self._servers.url(place),
             self._names,
@@ -557,10 +557,10 @@ class ClusterPublisher:
 
     def _move(self, book: BookPlace, node: Publisher, owner: Publisher) -> None:
         self._books[book] = owner
-        if (rest := node.take_out(*book)) is not None:
+        if (rest := node.evict(*book)) is not None:
             owner.submit(rest)
 
-    def _moved(self, asked: Place, error: str) -> None:
+    def _moved(self, asked: HostPort, error: str) -> None:
         """A node said that another one has a slot now; the other nodes may not all know yet."""
         self._moves.append((asked, error))
         if len(self._moves) == 1:
@@ -577,8 +577,8 @@ class ClusterPublisher:
         self._use(slots)
 
     def _house_all(self) -> None:
-        homeless, self._homeless = self._homeless, {}
-        for submission in homeless.values():
+        unrouted, self._unrouted = self._unrouted, {}
+        for submission in unrouted.values():
             self.submit(submission)
         trades, self._homeless_trades = self._homeless_trades, deque(maxlen=TRADES_CAPACITY)
         for trade in trades:

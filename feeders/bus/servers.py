@@ -18,7 +18,7 @@ from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection,
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.servers.address import RedisAddress, parse_address
 from bookbus.schemas.redis_cluster import SlotMap
-from bookbus.schemas.redis_url import BusServers, Place, masked, no_primary, parse_servers, redacted, secrets_of
+from bookbus.schemas.redis_url import BusServers, HostPort, masked, no_primary, parse_servers, redacted, secrets_of
 
 Locate = Callable[[], Awaitable[RedisAddress]]
 """Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
@@ -169,7 +169,7 @@ class RedisLink:
 _TIMEOUT = 0.5
 
 
-async def ask_slots(servers: BusServers, known: Iterable[Place], shown: str) -> SlotMap:
+async def ask_slots(servers: BusServers, known: Iterable[HostPort], shown: str) -> SlotMap:
     """The map of the node that knows most of the cluster. Raises RedisConnectionError if no node answers."""
     places = {*servers.places, *known}
     answers = await asyncio.gather(*(_ask(servers, place) for place in places))
@@ -180,7 +180,7 @@ async def ask_slots(servers: BusServers, known: Iterable[Place], shown: str) -> 
     return max(found, key=lambda answer: answer[0])[1]
 
 
-async def _ask(servers: BusServers, place: Place) -> tuple[tuple[bool, int], SlotMap] | str:
+async def _ask(servers: BusServers, place: HostPort) -> tuple[tuple[bool, int], SlotMap] | str:
     """How much the node's word counts, and its map; else why there is none."""
     try:
         connection = await open_connection(

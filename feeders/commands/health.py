@@ -10,6 +10,7 @@ import typer
 
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.heartbeat import LineReport
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
@@ -99,7 +100,7 @@ def _feeder(key: bytes, *fields: bytes | str | None) -> _Feeder:
     }
     try:
         return msgspec.json.decode(msgspec.json.encode({"key": name} | parts), type=_Feeder)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         return _Feeder(name)
 
 

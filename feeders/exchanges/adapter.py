@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import ClassVar, Self
 
-from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.arbitration import LineArbiter
 from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from bookbus.feeders.errors import WebSocketTimeoutError
 from bookbus.feeders.feed import CLOSED_BY_US, Feed, OnTrade, SnapshotSource
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.snapshot_fetcher import SnapshotFetcher
-from bookbus.feeders.stall_detector import StandstillWatch
+from bookbus.feeders.stall_detector import StallDetector
 from bookbus.feeders.venue import FeedOptions, Venue, adapter_module
 from bookbus.feeders.websocket_client import BaseWebSocketClient
 from bookbus.schemas.instruments import InstrumentRegistry
@@ -45,12 +45,12 @@ class Wiring:
     on_trade: OnTrade | None = None
     on_frame: OnFrame | None = None
     snapshots: SnapshotSource | None = None
-    standstill: StandstillWatch | None = None
+    stall: StallDetector | None = None
     feed: Feed | None = None
     """The books that another connection fills or filled, and this one fills too."""
     slot: int = 0
     """Which of several lines to the same symbols this is."""
-    race: LineRace | None = None
+    race: LineArbiter | None = None
     on_lost: "Callable[[FeedAdapter], None] | None" = None
     """Told when the connection failed, after the feed was."""
 
@@ -75,7 +75,7 @@ class FeedAdapter(BaseWebSocketClient):
         super().__init__(self.venue.stream_url(wiring.ws_url or self.venue.ws_url), heartbeat_interval, timeout)
         self._own_requests: tuple[RestClient, SnapshotFetcher] | None = None
         self.feed = wiring.feed or self._make_feed(wiring)
-        self._standstill = wiring.standstill or StandstillWatch(self.discard)
+        self._stall = wiring.stall or StallDetector(self.discard)
         self._line = -1
         self._awaited: dict[int, float] = {}
         self._had_data = False
@@ -120,7 +120,7 @@ class FeedAdapter(BaseWebSocketClient):
             reason, on_lost = str(error), self.wiring.on_lost
             raise
         finally:
-            self.feed.lose_line(self._line, reason, _now_us())
+            self.feed.line_down(self._line, reason, _now_us())
             if on_lost is not None:
                 on_lost(self)
             if requests is not None:
@@ -141,7 +141,7 @@ class FeedAdapter(BaseWebSocketClient):
 
     def on_message(self, message: bytes) -> None:
         """Hand a message to the feed; answers to our own messages are for us."""
-        self._standstill.beat()
+        self._stall.beat()
         if self._abandoned:
             return
         if self.wiring.on_frame is not None:
@@ -170,7 +170,7 @@ class FeedAdapter(BaseWebSocketClient):
 
     def check(self, now: float) -> None:
         """Raises WebSocketTimeoutError when the exchange left a subscription unanswered."""
-        self._standstill.beat()
+        self._stall.beat()
         if any(limit < now for limit in self._awaited.values()):
             raise WebSocketTimeoutError(f"no answer to {len(self._awaited)} subscriptions within {self.timeout:g} s")
         lifetime = self.venue.lifetime
@@ -199,7 +199,7 @@ class FeedAdapter(BaseWebSocketClient):
 
     def _become_ready(self) -> None:
         self.ready_at = time.monotonic()
-        self.feed.open_line(self._line)
+        self.feed.line_up(self._line)
         self.ready.set()
 
     def _make_feed(self, wiring: Wiring) -> Feed:

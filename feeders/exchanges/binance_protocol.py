@@ -8,12 +8,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.arbitration import LineArbiter
 from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Event, PrecisionLost, Refused, Topic, TradeHappened
-from bookbus.feeders.books.history import BookRecord
+from bookbus.feeders.books.history import BookHistory
 from bookbus.feeders.books.synchronizer import NOTHING, BookSync, RangeSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import FeedOptions, Request, require_symbol
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
 from bookbus.schemas.snapshot import Levels, PositiveNumber, UpdateId
 
@@ -118,7 +119,7 @@ def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
     def checked(data: bytes) -> Any:
         try:
             return decode(data)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        except DECODE_ERRORS as error:
             raise WebSocketProtocolError(f"not a {name}: {error}") from error
 
     return checked
@@ -175,7 +176,7 @@ class BinanceProtocol:
         if options.depth > MAX_LIMIT:
             raise ValueError(f"at most {MAX_LIMIT} levels can be known, not {options.depth}")
         self._options = options
-        self.race: LineRace | None = None
+        self.race: LineArbiter | None = None
         self._lines: set[int] = set()
         self._syncs: dict[tuple[Topic, str], BookSync] = {}
         self._receivers: dict[bytes, Receiver] = {}
@@ -221,14 +222,14 @@ class BinanceProtocol:
             size += added
         return [self._request(chunk) for chunk in chunks]
 
-    def open_line(self, line: int) -> None:
+    def line_up(self, line: int) -> None:
         """From now on this connection brings every update."""
         self._lines.add(line)
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """The connection is gone."""
         self._lines.discard(line)
-        return [event for sync in self._syncs.values() for event in sync.lose_line(line, reason)]
+        return [event for sync in self._syncs.values() for event in sync.line_down(line, reason)]
 
     def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
@@ -237,26 +238,26 @@ class BinanceProtocol:
         receiver = self._receivers.get(stream_name(frame))
         return self._receive_other(frame, line) if receiver is None else receiver(frame, line)
 
-    def expect_answer(self, native: str) -> None:
+    def snapshot_requested(self, native: str) -> None:
         """The request for a snapshot leaves now: updates from here on may have to follow its answer."""
         if isinstance(sync := self._syncs.get(("book", native)), RangeSync):
-            sync.expect_answer()
+            sync.snapshot_requested()
 
-    def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
+    def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What a REST depth answer says. Raises WebSocketProtocolError if it makes no sense."""
         whole: Whole = decode_answer(body)
         self._doubt_one_sided(native, whole)
         return self._take_answer(native, limit, body, whole)
 
-    def record(self, native: str) -> BookRecord | None:
+    def record(self, native: str) -> BookHistory | None:
         """Keep what a book built from diffs goes through from now on; None while there is none to trust."""
         sync = self._syncs.get(("book", native))
         return sync.record() if isinstance(sync, RangeSync) else None
 
-    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
         """Somebody knows that a recorded book is not the exchange's."""
         sync = self._syncs.get(("book", native))
-        return sync.distrust(reason) if isinstance(sync, RangeSync) else NOTHING
+        return sync.invalidate(reason) if isinstance(sync, RangeSync) else NOTHING
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """What an HTTP answer of a recording says; only depth answers say anything."""

@@ -12,6 +12,7 @@ from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]
@@ -86,7 +87,7 @@ class BinanceAudit:
         body = await rest.get("/api/v3/ticker/bookTicker", {}, 4, urgent=False)
         try:
             tickers = _decode_tickers(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise RestError(f"not a list of best prices: {error}") from error
         return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
 
@@ -136,14 +137,14 @@ class Binance:
         body = await rest.get("/api/v3/ticker/24hr", {"type": "MINI"}, 80)
         try:
             return {day.symbol: day.turnover for day in _decode_days(body)}
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise RestError(f"not a list of 24-hour figures: {error}") from error
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in an `exchangeInfo` answer. Raises MetadataError if it is none."""
         try:
             info: _ExchangeInfo = _decode_info(metadata)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise MetadataError(f"not an exchangeInfo answer: {error}") from error
         return [_instrument(symbol) for symbol in info.symbols]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.arbitration import LineArbiter
 from bookbus.feeders.books.events import (
     Acknowledged,
     Event,
@@ -17,6 +17,7 @@ from bookbus.feeders.books.events import (
 from bookbus.feeders.books.synchronizer import NOTHING, CounterSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import FeedOptions, Request, require_symbol
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
 
 DEPTHS = (50, 200, 1000)
@@ -73,7 +74,7 @@ MessageT = TypeVar("MessageT")
 def _decode(decoder: "msgspec.json.Decoder[MessageT]", frame: bytes) -> MessageT:
     try:
         return decoder.decode(frame)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise WebSocketProtocolError(f"not a message of this exchange: {error}") from error
 
 
@@ -92,7 +93,7 @@ class BybitProtocol:
         self._options = options
         self._stream_depth = next(depth for depth in DEPTHS if depth >= options.depth)
         self._takes_all = natives is None
-        self.race: LineRace | None = None
+        self.race: LineArbiter | None = None
         self._lines: set[int] = set()
         self._syncs: dict[str, CounterSync] = {}
         self._last_request = 0
@@ -122,14 +123,14 @@ class BybitProtocol:
             for operation in operations
         ]
 
-    def open_line(self, line: int) -> None:
+    def line_up(self, line: int) -> None:
         """From now on this connection brings every update."""
         self._lines.add(line)
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """The connection is gone."""
         self._lines.discard(line)
-        return [event for sync in self._syncs.values() for event in sync.lose_line(line, reason)]
+        return [event for sync in self._syncs.values() for event in sync.line_down(line, reason)]
 
     def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
@@ -149,17 +150,17 @@ class BybitProtocol:
             return self._receive_book(native, _decode(_book_message, frame), line)
         return NOTHING
 
-    def expect_answer(self, native: str) -> None:
+    def snapshot_requested(self, native: str) -> None:
         """No snapshot is ever asked for."""
 
-    def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
+    def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """Never asked for: snapshots come in band."""
         return NOTHING
 
     def record(self, native: str) -> None:
         """There is no answer to hold a book against."""
 
-    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
         """Nothing is ever recorded."""
         return NOTHING
 

@@ -10,6 +10,7 @@ from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["bybit"]
@@ -110,14 +111,14 @@ class Bybit:
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
         try:
             return {day.symbol: day.turnover for day in _decode_days(body).result.list}
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise RestError(f"not a list of 24-hour figures: {error}") from error
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in an `instruments-info` answer. Raises MetadataError if it is none."""
         try:
             markets = _decode_markets(metadata).result.list
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise MetadataError(f"not an instruments-info answer: {error}") from error
         return [
             Instrument(

@@ -8,12 +8,13 @@ from uuid import uuid4
 
 import msgspec
 
-from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.arbitration import LineArbiter
 from bookbus.feeders.books.events import Event, PrecisionLost, Refused, Topic, TradeHappened
 from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.books.synchronizer import NOTHING, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import FeedOptions, Request, require_symbol
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
 from bookbus.schemas.snapshot import PositiveNumber, UpdateId
 
@@ -132,7 +133,7 @@ def decode(frame: bytes) -> Sequence[Message]:
         raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
     try:
         message = _decode_short(frame) if b'"ty"' in frame else _decode(frame)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         return _decode_rest(frame, error)
     return message if isinstance(message, list) else (message,)
 
@@ -157,7 +158,7 @@ def _decode_rest(frame: bytes, reason: Exception) -> Sequence[Other]:
     """What is neither a book nor a trade, for the given reason."""
     try:
         message = _decode_other(frame)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except DECODE_ERRORS:
         raise WebSocketProtocolError(f"not an Upbit message: {reason}") from reason
     messages = message if isinstance(message, list) else [message]
     if not all(each.error or each.is_known for each in messages):
@@ -188,7 +189,7 @@ class UpbitProtocol:
             raise ValueError(f"upbit has no {' and no '.join(sorted(missing))} topic: use {', '.join(TOPICS)}")
         self._options = options
         self._ticket = ticket
-        self.race: LineRace | None = None
+        self.race: LineArbiter | None = None
         self._lines: set[int] = set()
         self._takes_all = natives is None
         self._natives = tuple(natives or ())
@@ -223,14 +224,14 @@ class UpbitProtocol:
         request.append({"format": "SIMPLE"})
         return [Request(None, msgspec.json.encode(request).decode())]
 
-    def open_line(self, line: int) -> None:
+    def line_up(self, line: int) -> None:
         """From now on this connection brings every update."""
         self._lines.add(line)
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """The connection is gone."""
         self._lines.discard(line)
-        return [event for sync in self._books.values() for event in sync.lose_line(line, reason)]
+        return [event for sync in self._books.values() for event in sync.line_down(line, reason)]
 
     def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
@@ -239,17 +240,17 @@ class UpbitProtocol:
             return self._take(messages[0], frame, line)
         return [event for each in messages for event in self._take(each, frame, line)]
 
-    def expect_answer(self, native: str) -> None:
+    def snapshot_requested(self, native: str) -> None:
         """No snapshot is ever asked for."""
 
-    def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
+    def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """No snapshot is ever asked for: every frame is a whole book."""
         return NOTHING
 
     def record(self, native: str) -> None:
         """No book is built from changes."""
 
-    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
         """Nothing is ever recorded."""
         return NOTHING
 

@@ -11,6 +11,7 @@ from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.instruments import EXCHANGES, Instrument
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Upbit:
         """The list of markets, with the ticks of those whose tick could be had."""
         try:
             markets = _decode_markets(await rest.get(_MARKETS_PATH, {}, 1))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise RestError(f"{rest.url(_MARKETS_PATH, {})}: not a list of markets: {error}") from error
         ticks: list[_Tick] = []
         for start in range(0, len(markets), _MARKETS_PER_REQUEST):
@@ -102,7 +103,7 @@ class Upbit:
                 ticks += _decode_ticks(await rest.get(_TICKS_PATH, {"markets": names}, 1))
             except RestRefusedError as error:
                 logger.info("some markets without a tick size: %s", error)
-            except (RestError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except (RestError, *DECODE_ERRORS) as error:
                 # A limit or an outage: the books matter more than the rest of the ticks.
                 logger.info("markets without a tick size: %s", error)
                 break
@@ -113,14 +114,14 @@ class Upbit:
         body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
         try:
             return {day.market: day.turnover for day in _decode_days(body)}
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise RestError(f"not a list of 24-hour figures: {error}") from error
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in what `fetch_metadata` returned. Raises MetadataError if it is not that."""
         try:
             known = _decode_metadata(metadata)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except DECODE_ERRORS as error:
             raise MetadataError(f"not a list of markets: {error}") from error
         ticks = {tick.market: tick.tick_size for tick in known.ticks}
         return [_instrument(market.market, ticks.get(market.market)) for market in known.markets]

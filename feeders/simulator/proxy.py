@@ -47,7 +47,7 @@ class Proxy:
         self._host = host
         self.port = port
         self.network = GOOD
-        self.dice = Random(seed)  # noqa: S311 - the same seed gives the same delays
+        self.rng = Random(seed)  # noqa: S311 - the same seed gives the same delays
         self.connects = 0
         """Connections accepted so far."""
         self.resets_wanted = 0
@@ -159,7 +159,7 @@ class _Connection:
                     await asyncio.sleep(_BEFORE_RESET)
                     _reset(writer)
                     return
-                delay = network.latency + self._proxy.dice.uniform(0.0, network.jitter)
+                delay = network.latency + self._proxy.rng.uniform(0.0, network.jitter)
                 due = max(due, loop.time() + delay)
                 await under_way.put((due, data))
             await under_way.join()

@@ -112,7 +112,7 @@ class OurProtocol:
         if count is not None:
             (request,) = self._protocol.subscribe()
             self._protocol.receive(b'{"result":null,"id":%d}' % (request.request_id or 0))
-            self._protocol.receive_answer("BTCUSDT", count, depth_answer(0, *levels(count)))
+            self._protocol.apply_snapshot("BTCUSDT", count, depth_answer(0, *levels(count)))
 
     def receive(self, frame: bytes) -> Top:
         for event in self._protocol.receive(frame):

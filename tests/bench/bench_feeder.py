@@ -22,7 +22,7 @@ from bookbus.feeders.bus.outbox import Submission
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.redis_server import private_server
-from bookbus.feeders.replay import Unanswered
+from bookbus.feeders.replay import NoSnapshots
 from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import InstrumentRegistry
 from bookbus.schemas.redis_names import RedisNames
@@ -106,11 +106,11 @@ async def bookbus(url: str, made: Traffic) -> None:
         unsent.append(Submission("new", topic, book))
 
     resolve = cache(InstrumentRegistry(venue.exchange, offline=True).resolve)
-    feed = Feed("binance", venue.protocol(list(snapshots), options), options, resolve, publish, print, Unanswered())
-    feed.open_line(0)
+    feed = Feed("binance", venue.protocol(list(snapshots), options), options, resolve, publish, print, NoSnapshots())
+    feed.line_up(0)
     for native in snapshots:
         feed.receive(frames[list(snapshots).index(native)], 0, 0)
-        feed.receive_answer(native, 1000, snapshots[native].encode(), time.time_ns() // 1000)
+        feed.apply_snapshot(native, 1000, snapshots[native].encode(), time.time_ns() // 1000)
     for frame in frames[len(snapshots) :]:
         feed.receive(frame, 0, time.time_ns() // 1000)
         for submission in unsent:

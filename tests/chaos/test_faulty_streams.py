@@ -6,9 +6,9 @@ import random
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, Fault
 from bookbus.schemas.instruments import EXCHANGES, guess_instrument
+from tests.support.book_checker import BookChecker, book_checker
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
-from tests.support.witness import Witness, witness
 
 SECONDS = float(os.environ.get("BOOKBUS_CHAOS_SECONDS", "10"))
 """How long the faults go on; 60 in the figures of the documentation."""
@@ -24,7 +24,7 @@ def _standard(native: str) -> str:
     return guess_instrument(EXCHANGES["binance"], native).symbol
 
 
-async def _compare_more(seen: Witness, count: int) -> None:
+async def _compare_more(seen: BookChecker, count: int) -> None:
     wanted = seen.compared + count
     await await_for(lambda: seen.compared >= wanted, 10, "more books")
 
@@ -34,7 +34,7 @@ async def test_faults_on_ten_of_fifty_symbols_harm_no_book(redis_url: str) -> No
         trading = exchange.symbols
         faulty, healthy = trading[:10], [_standard(native) for native in trading[10:]]
         symbols = [_standard(native) for native in trading]
-        async with witness(redis_url, "binance", symbols, exchange.truth) as seen:
+        async with book_checker(redis_url, "binance", symbols, exchange.truth) as seen:
             with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, trading) as feeder:
                 await await_for(lambda: all(seen.seen[symbol] > 2 for symbol in symbols), 30, "all books")
                 choice, before = random.Random(12), seen.compared
@@ -64,7 +64,7 @@ async def test_faults_on_ten_of_fifty_symbols_harm_no_book(redis_url: str) -> No
 async def test_without_faults_no_book_is_ever_suspect(redis_url: str) -> None:
     async with BinanceSimulator(symbols=50, seed=13, rate=10.0) as exchange:
         symbols = [_standard(native) for native in exchange.symbols]
-        async with witness(redis_url, "binance", symbols, exchange.truth) as seen:
+        async with book_checker(redis_url, "binance", symbols, exchange.truth) as seen:
             with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, exchange.symbols) as feeder:
                 await await_for(lambda: all(seen.seen[symbol] > 2 for symbol in symbols), 30, "all books")
                 wanted = seen.compared + QUIET_SECONDS * 10 * len(symbols) * 0.95

@@ -161,7 +161,7 @@ def _print_figures(
         during = [seconds for at, seconds in pairs if stop_at <= at < wake_at]
         _write(f"{what}: before {_spread(before)}; while {len(wakings)} readers stood still {_spread(during)}")
     after = sorted(waking.right_at - wake_at for waking in wakings)
-    _write(f"stood still for {wakings[0].stood_still:.0f} s, right again after {after[0]:.3f} to {after[-1]:.3f} s")
+    _write(f"stood still for {wakings[0].stalled:.0f} s, right again after {after[0]:.3f} to {after[-1]:.3f} s")
 
 
 def _spread(seconds: list[float]) -> str:

@@ -19,7 +19,7 @@ from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas import wire
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
-from tests.support.witness import Witness
+from tests.support.book_checker import BookChecker
 
 LOOK_INTERVAL = 0.04
 _LATE_INTERVAL = 0.5
@@ -48,7 +48,7 @@ class Seen:
         self.states[symbol].add(state)
 
 
-class BusWitness(Witness):
+class BusWitness(BookChecker):
     """Sees every message; what is live is compared later, many at once."""
 
     def __init__(self) -> None:

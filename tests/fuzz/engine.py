@@ -90,12 +90,12 @@ class Trials:
 
 def fuzz(target: Target, executions: int, seed: int, on_batch: Callable[[Result], None]) -> Result:
     """The corpus, then mutations of it. Of crashes in one place the first is kept."""
-    dice = random.Random(f"{target.name}:{seed}")
+    rng = random.Random(f"{target.name}:{seed}")
     corpus, result, places, before = target.corpus, Result(target.name), set[str](), _memory()
     began = time.monotonic()
     with Trials() as trials:
         for number in range(executions):
-            data = corpus[number] if number < len(corpus) else mutated(dice, corpus, target.words)
+            data = corpus[number] if number < len(corpus) else mutated(rng, corpus, target.words)
             started = time.perf_counter()
             accepted, wrong = trials.run(target, data)
             result.slowest = max(result.slowest, time.perf_counter() - started)

@@ -30,7 +30,7 @@ class _Snapshots:
     """Requests leave at once; their answers are in the input."""
 
     def ask(self, need: SnapshotNeeded, feed: Feed) -> None:
-        feed.expect_answer(need.native)
+        feed.snapshot_requested(need.native)
 
     def is_pending(self, native: str) -> bool:
         return True
@@ -76,29 +76,29 @@ def _conversation(
     def run(data: bytes) -> None:
         feed = _feed(exchange, natives, mode, topics)
         feed.subscribe()
-        feed.open_line(0)
-        feed.open_line(2)
+        feed.line_up(0)
+        feed.line_up(2)
         for line in data.split(b"\n")[:_MOST_LINES]:
             match line[:1]:
                 case b">":
                     name, _, body = line[1:].partition(b" ")
                     _answer(feed, name.decode(errors="replace"), body)
                 case b"!":
-                    feed.lose_line(0, "the end", _NOW_US)
-                    feed.open_line(0)
+                    feed.line_down(0, "the end", _NOW_US)
+                    feed.line_up(0)
                 case b"2":
                     feed.receive(line[1:], 2, _NOW_US)
                 case _:
                     feed.receive(line, 0, _NOW_US)
-        feed.lose_line(0, "the end", _NOW_US)
-        feed.lose_line(2, "the end", _NOW_US)
+        feed.line_down(0, "the end", _NOW_US)
+        feed.line_down(2, "the end", _NOW_US)
 
     return run
 
 
 def _answer(feed: Feed, native: str, body: bytes) -> None:
     try:
-        feed.receive_answer(native, 100, body, _NOW_US)
+        feed.apply_snapshot(native, 100, body, _NOW_US)
     except WebSocketProtocolError:
         return
 
@@ -108,7 +108,7 @@ def _recording(exchange: str, topics: frozenset[Topic]) -> Callable[[bytes], Non
 
     def run(data: bytes) -> None:
         feed = _feed(exchange, None, "diff", topics)
-        feed.open_line(0)
+        feed.line_up(0)
         for line in data.split(b"\n")[:_MOST_LINES]:
             if line.startswith(b">"):
                 url, _, body = line[1:].partition(b" ")

@@ -19,104 +19,104 @@ _DEPTHS = (200, 1500, 20_000)
 Mutation = Callable[[random.Random, bytes, Sequence[bytes], Sequence[bytes]], bytes]
 
 
-def mutated(dice: random.Random, corpus: Sequence[bytes], words: Sequence[bytes]) -> bytes:
+def mutated(rng: random.Random, corpus: Sequence[bytes], words: Sequence[bytes]) -> bytes:
     """One of the corpus after one to six changes."""
-    data = dice.choice(corpus)
-    for _ in range(min(6, 1 + int(dice.expovariate(0.7)))):
-        data = dice.choice(_MUTATIONS)(dice, data, corpus, words)
+    data = rng.choice(corpus)
+    for _ in range(min(6, 1 + int(rng.expovariate(0.7)))):
+        data = rng.choice(_MUTATIONS)(rng, data, corpus, words)
     return data[:MAXIMUM]
 
 
-def _span(dice: random.Random, data: bytes) -> tuple[int, int]:
-    start = dice.randrange(len(data) + 1)
-    return start, min(len(data), start + int(dice.expovariate(1 / 16)) + 1)
+def _span(rng: random.Random, data: bytes) -> tuple[int, int]:
+    start = rng.randrange(len(data) + 1)
+    return start, min(len(data), start + int(rng.expovariate(1 / 16)) + 1)
 
 
 def _put(data: bytes, start: int, end: int, piece: bytes) -> bytes:
     return data[:start] + piece + data[end:]
 
 
-def _flip(dice: random.Random, data: bytes, *_: object) -> bytes:
+def _flip(rng: random.Random, data: bytes, *_: object) -> bytes:
     if not data:
         return data
-    at = dice.randrange(len(data))
-    return _put(data, at, at + 1, bytes([data[at] ^ 1 << dice.randrange(8)]))
+    at = rng.randrange(len(data))
+    return _put(data, at, at + 1, bytes([data[at] ^ 1 << rng.randrange(8)]))
 
 
-def _scramble(dice: random.Random, data: bytes, *_: object) -> bytes:
-    start, end = _span(dice, data)
-    return _put(data, start, end, dice.randbytes(dice.randrange(1, 9)))
+def _scramble(rng: random.Random, data: bytes, *_: object) -> bytes:
+    start, end = _span(rng, data)
+    return _put(data, start, end, rng.randbytes(rng.randrange(1, 9)))
 
 
-def _insert(dice: random.Random, data: bytes, *_: object) -> bytes:
-    start, _end = _span(dice, data)
-    return _put(data, start, start, dice.choice(_PIECES) * dice.choice((1, 1, 1, 2, 60)))
+def _insert(rng: random.Random, data: bytes, *_: object) -> bytes:
+    start, _end = _span(rng, data)
+    return _put(data, start, start, rng.choice(_PIECES) * rng.choice((1, 1, 1, 2, 60)))
 
 
-def _delete(dice: random.Random, data: bytes, *_: object) -> bytes:
-    return _put(data, *_span(dice, data), b"")
+def _delete(rng: random.Random, data: bytes, *_: object) -> bytes:
+    return _put(data, *_span(rng, data), b"")
 
 
-def _cut(dice: random.Random, data: bytes, *_: object) -> bytes:
-    return data[: dice.randrange(len(data) + 1)]
+def _cut(rng: random.Random, data: bytes, *_: object) -> bytes:
+    return data[: rng.randrange(len(data) + 1)]
 
 
-def _repeat(dice: random.Random, data: bytes, *_: object) -> bytes:
-    start, end = _span(dice, data)
-    return _put(data, end, end, data[start:end] * dice.choice((1, 2, 40)))
+def _repeat(rng: random.Random, data: bytes, *_: object) -> bytes:
+    start, end = _span(rng, data)
+    return _put(data, end, end, data[start:end] * rng.choice((1, 2, 40)))
 
 
-def _splice(dice: random.Random, data: bytes, corpus: Sequence[bytes], _: object) -> bytes:
-    other = dice.choice(corpus)
-    start, end = _span(dice, other)
-    start = dice.choice((0, start))
-    return data[: dice.randrange(len(data) + 1)] + other[start : dice.choice((end, len(other)))]
+def _splice(rng: random.Random, data: bytes, corpus: Sequence[bytes], _: object) -> bytes:
+    other = rng.choice(corpus)
+    start, end = _span(rng, other)
+    start = rng.choice((0, start))
+    return data[: rng.randrange(len(data) + 1)] + other[start : rng.choice((end, len(other)))]
 
 
-def _number(dice: random.Random, data: bytes, *_: object) -> bytes:
+def _number(rng: random.Random, data: bytes, *_: object) -> bytes:
     """Another number in place of one."""
-    found = list(_NUMBER.finditer(data, dice.randrange(len(data) + 1)))[:20] or list(_NUMBER.finditer(data))[:20]
+    found = list(_NUMBER.finditer(data, rng.randrange(len(data) + 1)))[:20] or list(_NUMBER.finditer(data))[:20]
     if not found:
         return data
-    match = dice.choice(found)
-    near = b"%d" % (int(match[0]) + dice.choice((-1, 1, 2, 100))) if match[0].isdigit() and len(match[0]) < 20 else b"7"
-    return _put(data, *match.span(), dice.choice((near, near, dice.choice(_NUMBERS))))
+    match = rng.choice(found)
+    near = b"%d" % (int(match[0]) + rng.choice((-1, 1, 2, 100))) if match[0].isdigit() and len(match[0]) < 20 else b"7"
+    return _put(data, *match.span(), rng.choice((near, near, rng.choice(_NUMBERS))))
 
 
-def _exchange_numbers(dice: random.Random, data: bytes, *_: object) -> bytes:
+def _exchange_numbers(rng: random.Random, data: bytes, *_: object) -> bytes:
     found = list(_NUMBER.finditer(data))
     if len(found) < 2:
         return data
-    first, second = sorted(dice.sample(found, 2), key=re.Match.start)
+    first, second = sorted(rng.sample(found, 2), key=re.Match.start)
     return data[: first.start()] + second[0] + data[first.end() : second.start()] + first[0] + data[second.end() :]
 
 
-def _word(dice: random.Random, data: bytes, _: object, words: Sequence[bytes]) -> bytes:
-    start, end = _span(dice, data)
-    return _put(data, start, dice.choice((start, end)), dice.choice(words)) if words else data
+def _word(rng: random.Random, data: bytes, _: object, words: Sequence[bytes]) -> bytes:
+    start, end = _span(rng, data)
+    return _put(data, start, rng.choice((start, end)), rng.choice(words)) if words else data
 
 
-def _lines(dice: random.Random, data: bytes, *_: object) -> bytes:
+def _lines(rng: random.Random, data: bytes, *_: object) -> bytes:
     """Lines left out, doubled or in another order."""
     lines = data.split(b"\n")
-    position = dice.randrange(len(lines))
-    match dice.randrange(3):
+    position = rng.randrange(len(lines))
+    match rng.randrange(3):
         case 0:
             del lines[position]
         case 1:
-            lines.insert(dice.randrange(len(lines) + 1), lines[position])
+            lines.insert(rng.randrange(len(lines) + 1), lines[position])
         case _:
-            other = dice.randrange(len(lines))
+            other = rng.randrange(len(lines))
             lines[position], lines[other] = lines[other], lines[position]
     return b"\n".join(lines)
 
 
-def _nest(dice: random.Random, data: bytes, *_: object) -> bytes:
+def _nest(rng: random.Random, data: bytes, *_: object) -> bytes:
     """Deeper than a parser may follow."""
-    if dice.random() < 0.9:
+    if rng.random() < 0.9:
         return data
-    start, end = _span(dice, data)
-    return _put(data, start, end, dice.choice((b"[", b'{"a":', b"\x91", b"*1\r\n")) * dice.choice(_DEPTHS))
+    start, end = _span(rng, data)
+    return _put(data, start, end, rng.choice((b"[", b'{"a":', b"\x91", b"*1\r\n")) * rng.choice(_DEPTHS))
 
 
 _MUTATIONS: tuple[Mutation, ...] = (

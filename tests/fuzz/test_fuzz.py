@@ -30,8 +30,8 @@ def trials() -> Iterator[Trials]:
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
 def test_no_bytes_make_a_reader_do_what_it_must_not_do(target: Target, trials: Trials) -> None:
-    dice = random.Random(target.name)
-    inputs = [*target.corpus, *(mutated(dice, target.corpus, target.words) for _ in range(MUTATIONS))]
+    rng = random.Random(target.name)
+    inputs = [*target.corpus, *(mutated(rng, target.corpus, target.words) for _ in range(MUTATIONS))]
 
     wrong = {data: told for data in inputs if (told := trials.run(target, data).wrong)}
 
@@ -85,8 +85,8 @@ def test_one_seed_gives_the_same_mutations_each_time() -> None:
     corpus = (b'{"a":1}\n[2]', b"other")
 
     def some(seed: int) -> list[bytes]:
-        dice = random.Random(seed)
-        return [mutated(dice, corpus, (b"word",)) for _ in range(300)]
+        rng = random.Random(seed)
+        return [mutated(rng, corpus, (b"word",)) for _ in range(300)]
 
     assert some(1) == some(1)
     assert some(1) != some(2)

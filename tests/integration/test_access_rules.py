@@ -26,7 +26,7 @@ from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process
-from tests.support.guarded_server import GuardedServer, generate, guarded_server
+from tests.support.server_with_users import ServerWithUsers, generate, server_with_users
 from tests.support.waiting import await_for
 
 BOOK = "md:book:binance:BTC-USDT"
@@ -89,9 +89,9 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def shared_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]:
+def shared_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerWithUsers]:
     """A server that knows the script of these tests."""
-    with guarded_server(tmp_path_factory.mktemp("secrets")) as server:
+    with server_with_users(tmp_path_factory.mktemp("secrets")) as server:
         with redis.Redis.from_url(server.url("feeder")) as feeder:
             feeder.script_load(WRITES_KEY)
         yield server
@@ -114,12 +114,12 @@ def is_refused(url: str, command: str) -> bool:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_user_may_do_what_its_role_needs(shared_guarded: GuardedServer, role: str) -> None:
+def test_user_may_do_what_its_role_needs(shared_guarded: ServerWithUsers, role: str) -> None:
     assert [command for command in ALLOWED[role] if is_refused(shared_guarded.url(role), command)] == []
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_user_may_do_nothing_else(shared_guarded: GuardedServer, role: str) -> None:
+def test_user_may_do_nothing_else(shared_guarded: ServerWithUsers, role: str) -> None:
     assert [command for command in REFUSED[role] if not is_refused(shared_guarded.url(role), command)] == []
 
 
@@ -134,7 +134,7 @@ def test_every_right_of_a_user_is_tried(tmp_path: Path, role: str) -> None:
 
 
 @pytest.mark.parametrize("login", ["", "default:@", "default:x@", ":x@", "feeder:@", "feeder:x@"])
-def test_nobody_comes_in_without_a_password_of_a_role(shared_guarded: GuardedServer, login: str) -> None:
+def test_nobody_comes_in_without_a_password_of_a_role(shared_guarded: ServerWithUsers, login: str) -> None:
     url = f"redis://{login}127.0.0.1:{shared_guarded.server.port}/0"
 
     with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.AuthenticationError):
@@ -142,7 +142,7 @@ def test_nobody_comes_in_without_a_password_of_a_role(shared_guarded: GuardedSer
 
 
 @pytest.mark.parametrize("login", ["", "feeder@", "feeder:x@"])
-def test_who_may_not_come_in_is_told_what_to_do(shared_guarded: GuardedServer, login: str) -> None:
+def test_who_may_not_come_in_is_told_what_to_do(shared_guarded: ServerWithUsers, login: str) -> None:
     url = f"redis://{login}127.0.0.1:{shared_guarded.server.port}/0"
 
     for app, arguments in ((feeders_app, ["run", "--symbols", "BTC"]), (consumers_app, ["tail", "BTC"])):
@@ -194,13 +194,13 @@ def command(app: typer.Typer, url: str, password: str, *arguments: str) -> Resul
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[GuardedServer]:
+def guarded(tmp_path: Path) -> Iterator[ServerWithUsers]:
     """A server for one test."""
-    with guarded_server(tmp_path) as server:
+    with server_with_users(tmp_path) as server:
         yield server
 
 
-async def test_feeder_and_readers_work_with_their_users(guarded: GuardedServer) -> None:
+async def test_feeder_and_readers_work_with_their_users(guarded: ServerWithUsers) -> None:
     provider = RedisMarketDataProvider(guarded.url("runner"), "binance", ["BTC"])
     async with BinanceSimulator(symbols=["BTCUSDT"], seed=1, rate=10.0) as exchange:
         topics = ("--topics", "book,quote,trades")
@@ -224,12 +224,12 @@ async def test_feeder_and_readers_work_with_their_users(guarded: GuardedServer) 
             assert "NOPERM" not in feeder.log
 
 
-def login(guarded: GuardedServer, role: str) -> tuple[str, str]:
+def login(guarded: ServerWithUsers, role: str) -> tuple[str, str]:
     return guarded.apart(role), guarded.passwords[role]
 
 
 @contextmanager
-def tail_process(guarded: GuardedServer) -> Iterator[IO[bytes]]:
+def tail_process(guarded: ServerWithUsers) -> Iterator[IO[bytes]]:
     """The output of a `tail` whose password only its environment has."""
     command = [sys.executable, "-m", "consumers", "tail", "BTC", "--redis", guarded.apart("runner")]
     environment = os.environ | {"BOOKBUS_REDIS_PASSWORD": guarded.passwords["runner"]}

@@ -15,9 +15,9 @@ from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
+from tests.support.book_checker import BookChecker, book_checker
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
-from tests.support.witness import Witness, witness
 
 NATIVES = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT")
@@ -65,7 +65,7 @@ async def rest_of(exchange: BinanceSimulator) -> AsyncIterator[RestClient]:
         await rest.close()
 
 
-async def see_more(seen: Witness, count: int) -> None:
+async def see_more(seen: BookChecker, count: int) -> None:
     wanted = seen.compared + count
     await await_for(lambda: seen.compared >= wanted, 10, "more books")
 
@@ -73,7 +73,7 @@ async def see_more(seen: Witness, count: int) -> None:
 async def test_what_is_right_stays_and_a_level_corrupted_in_silence_is_found(redis_url: str, reports: Reports) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=21, rate=10.0, rest_delay=0.05) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES, *OFTEN) as feeder:
             assert await reports.matched(30), feeder.log

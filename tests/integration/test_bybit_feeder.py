@@ -15,9 +15,9 @@ from bookbus.feeders.simulator.bybit.settings import BybitRules
 from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import trade_of
+from tests.support.book_checker import BookChecker, book_checker
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for
-from tests.support.witness import Witness, witness
 
 # More than one request may name.
 BASES = ("BTC", "ETH", "SOL", "XRP", "BNB", "ADA", "DOGE", "TRX", "LTC", "LINK", "DOT")
@@ -29,12 +29,12 @@ FIRST, OTHERS = SYMBOLS[0], SYMBOLS[1:]
 @asynccontextmanager
 async def running(
     redis_url: str, *arguments: str, faults: tuple[Fault, ...] = (), **options: Any
-) -> AsyncIterator[tuple[BybitSimulator, FeederProcess, Witness]]:
+) -> AsyncIterator[tuple[BybitSimulator, FeederProcess, BookChecker]]:
     """The exchange, a feeder of it that has all its books, and who sees them."""
     bybit = BybitSimulator(symbols=NATIVES, **{"seed": 3, "levels": 300} | options)
     for fault in faults:
         bybit.inject(fault)
-    async with bybit, witness(redis_url, "bybit", SYMBOLS, bybit.truth) as seen:
+    async with bybit, book_checker(redis_url, "bybit", SYMBOLS, bybit.truth) as seen:
         with feeder_process(
             redis_url, bybit.ws_url, bybit.rest_url, NATIVES, "--exchange", "bybit", *arguments
         ) as feeder:
@@ -42,7 +42,7 @@ async def running(
             yield bybit, feeder, seen
 
 
-async def more_books(seen: Witness, count: int) -> None:
+async def more_books(seen: BookChecker, count: int) -> None:
     """Wait for so many more of each symbol."""
     before = dict(seen.seen)
     await await_for(

@@ -9,9 +9,9 @@ import redis
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas import wire
+from tests.support.book_checker import book_checker
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
-from tests.support.witness import witness
 
 NATIVES = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT", "XRP-USDT")
@@ -20,7 +20,7 @@ SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT", "XRP-USDT")
 async def test_every_live_book_equals_the_truth_at_its_update_id(redis_url: str) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=3, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES) as feeder:
             await await_for(lambda: min(seen.seen[symbol] for symbol in SYMBOLS) > 30, 20, "30 books of each symbol")
@@ -39,7 +39,7 @@ async def test_every_live_book_equals_the_truth_at_its_update_id(redis_url: str)
 async def test_partial_mode_needs_no_request(redis_url: str) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=4, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         exchange.inject(Fault(kind="rest_status", value=503, seconds=60))
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES, "--mode", "partial") as feeder:
@@ -62,7 +62,7 @@ async def test_partial_mode_needs_no_request(redis_url: str) -> None:
 async def test_a_faulty_stream_makes_only_its_own_symbol_suspect(redis_url: str, fault: Fault) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=5, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES) as feeder:
             await await_for(lambda: min(seen.seen[symbol] for symbol in SYMBOLS) > 5, 20, "books of each symbol")
@@ -79,7 +79,7 @@ async def test_a_faulty_stream_makes_only_its_own_symbol_suspect(redis_url: str,
 async def test_a_duplicate_changes_nothing(redis_url: str) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=6, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES) as feeder:
             await await_for(lambda: min(seen.seen[symbol] for symbol in SYMBOLS) > 5, 20, "books of each symbol")
@@ -94,7 +94,7 @@ async def test_a_duplicate_changes_nothing(redis_url: str) -> None:
 async def test_an_announced_shutdown_is_survived_without_a_suspect_book(redis_url: str) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=7, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES) as feeder:
             await await_for(lambda: min(seen.seen[symbol] for symbol in SYMBOLS) > 5, 20, "books of each symbol")
@@ -110,7 +110,7 @@ async def test_an_announced_shutdown_is_survived_without_a_suspect_book(redis_ur
 async def test_a_cut_connection_marks_every_book_suspect_and_heals(redis_url: str) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=8, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES) as feeder:
             await await_for(lambda: min(seen.seen[symbol] for symbol in SYMBOLS) > 5, 20, "books of each symbol")
@@ -125,7 +125,7 @@ async def test_a_cut_connection_marks_every_book_suspect_and_heals(redis_url: st
 async def test_a_stopped_and_resumed_feeder_discards_what_it_holds(redis_url: str) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=9, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES) as feeder:
             await await_for(lambda: min(seen.seen[symbol] for symbol in SYMBOLS) > 5, 20, "books of each symbol")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from bookbus.consumers.__main__ import app
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.redis_server import LocalServer
-from tests.support.guarded_server import guarded_server
+from tests.support.server_with_users import server_with_users
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
 
@@ -83,7 +83,7 @@ def test_a_program_that_takes_nothing_is_called_slow(own_redis_server: LocalServ
 
 
 def test_with_generated_users_a_runner_tells_of_itself_and_a_viewer_sees_it(tmp_path: Path) -> None:
-    with guarded_server(tmp_path) as server, RedisMarketDataProvider(server.url("runner"), "binance", ["BTC"]):
+    with server_with_users(tmp_path) as server, RedisMarketDataProvider(server.url("runner"), "binance", ["BTC"]):
         wait_for(lambda: listed(server.url("viewer"))[0]["record"])
         (reader,) = listed(server.url("viewer"))
         shown = run(server.url("viewer"))

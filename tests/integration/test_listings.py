@@ -8,9 +8,9 @@ from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.binance.rest import exchange_info
 from bookbus.feeders.simulator.binance.settings import BinanceRules
 from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from tests.support.book_checker import book_checker
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
-from tests.support.witness import witness
 
 NATIVES = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT")
@@ -29,7 +29,7 @@ async def test_listings_and_delistings_are_followed(redis_url: str, monkeypatch:
     monkeypatch.setenv("BOOKBUS_LISTINGS_INTERVAL", "0.5")
     async with (
         BinanceSimulator(symbols=NATIVES, seed=41, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, ["all:USDT"]) as feeder:
             await await_for(lambda: set(seen.newest) == {"BTC-USDT", "ETH-USDT"}, 20, "the two listed books")

@@ -17,9 +17,9 @@ from bookbus.feeders.redis_server import free_port
 from bookbus.feeders.servers.address import parse_address
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from tests.support.feeder_process import feeder_process
-from tests.support.guarded_server import GuardedServer, guarded_server
 from tests.support.resp_server import Command, resp_server
 from tests.support.runner_process import runner_process
+from tests.support.server_with_users import ServerWithUsers, server_with_users
 from tests.support.waiting import await_for
 
 LIMIT = 30
@@ -102,7 +102,7 @@ async def test_no_log_file_or_command_line_shows_a_password_through_outages(
     monkeypatch.setenv("BOOKBUS_LOG_LEVEL", "debug")
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
     secrets, kept, out = tmp_path / "secrets", tmp_path / "kept", tmp_path / "run"
-    with guarded_server(secrets) as guarded:
+    with server_with_users(secrets) as guarded:
         kept.write_text(guarded.passwords["feeder"] + "\n")
         monkeypatch.setenv("BOOKBUS_REDIS_PASSWORD_FILE", str(kept))
         async with BinanceSimulator(symbols=["BTCUSDT"], seed=1, rate=10.0) as exchange:
@@ -139,7 +139,7 @@ def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
 
 
-def give_other_passwords(users: Path, guarded: GuardedServer) -> None:
+def give_other_passwords(users: Path, guarded: ServerWithUsers) -> None:
     """From the server's next start on."""
     text = users.read_text()
     for password in guarded.passwords.values():

@@ -16,7 +16,7 @@ from bookbus.feeders.redis_server import free_port
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process
-from tests.support.guarded_server import GuardedServer, guarded_server
+from tests.support.server_with_users import ServerWithUsers, server_with_users
 from tests.support.waiting import await_for
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "make_certificates.sh"
@@ -38,7 +38,7 @@ def make_certificates(directory: Path) -> Path:
 class TlsServer:
     """A server with users and a certificate."""
 
-    def __init__(self, guarded: GuardedServer, port: int, certificates: Path) -> None:
+    def __init__(self, guarded: ServerWithUsers, port: int, certificates: Path) -> None:
         self._guarded = guarded
         self._port = port
         self._certificates = certificates
@@ -60,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
         *("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(directory / "ca.crt")),
         *("--tls-cert-file", str(directory / "server.crt"), "--tls-key-file", str(directory / "server.key")),
     ]
-    with guarded_server(tmp_path_factory.mktemp("users"), options, Path(DEBIAN_SERVER)) as guarded:
+    with server_with_users(tmp_path_factory.mktemp("users"), options, Path(DEBIAN_SERVER)) as guarded:
         yield TlsServer(guarded, port, directory)
 
 

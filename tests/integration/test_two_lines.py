@@ -21,9 +21,9 @@ from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.process import create, settings_of
 from bookbus.schemas.snapshot import BookStatus, Levels
+from tests.support.book_checker import BookChecker, book_checker
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for
-from tests.support.witness import Witness, witness
 
 NATIVES = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT")
 SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT", "XRP-USDT")
@@ -43,7 +43,7 @@ MARKETS = {
 logger = logging.getLogger(__name__)
 
 
-async def _more_books(seen: Witness, count: int) -> None:
+async def _more_books(seen: BookChecker, count: int) -> None:
     before = dict(seen.seen)
     await await_for(lambda: all(seen.seen[name] >= before.get(name, 0) + count for name in SYMBOLS), 30, "more books")
 
@@ -51,7 +51,7 @@ async def _more_books(seen: Witness, count: int) -> None:
 async def test_a_line_that_slept_never_puts_an_older_book_over_a_newer_one(redis_url: str) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=22, rate=10.0) as exchange,
-        witness(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
+        book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,
     ):
         line = (redis_url, exchange.ws_url, exchange.rest_url, NATIVES, "--feeder-id")
         with feeder_process(*line, "a") as a, feeder_process(*line, "b"):
@@ -190,7 +190,7 @@ async def test_readers_of_a_pair_miss_nothing_while_either_feeder_is_killed_stop
     natives, symbols = MARKETS[market]
     async with create(market, settings_of(market, {"symbols": natives, "seed": 23, "rate": rate})) as exchange:
         with Pair(redis_url, market, exchange) as pair:
-            async with witness(redis_url, market, symbols, pair.truth) as seen:
+            async with book_checker(redis_url, market, symbols, pair.truth) as seen:
                 for name in NAMES:
                     pair.start(name)
                 for name in NAMES:

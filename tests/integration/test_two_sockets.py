@@ -24,9 +24,9 @@ from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.feeders.simulator.process import create, settings_of
 from bookbus.feeders.venue import venue_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
+from tests.support.book_checker import book_checker
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
-from tests.support.witness import witness
 
 NATIVES = {
     "binance": ("BTCUSDT", "ETHUSDT", "SOLUSDT"),
@@ -225,7 +225,7 @@ async def test_two_lines_on_the_command_line_show_in_the_heartbeat_and_survive_c
     natives, symbols = NATIVES["binance"], ("BTC-USDT", "ETH-USDT", "SOL-USDT")
     async with (
         BinanceSimulator(symbols=natives, seed=6, levels=200) as exchange,
-        witness(redis_url, "binance", symbols, exchange.truth) as seen,
+        book_checker(redis_url, "binance", symbols, exchange.truth) as seen,
     ):
 
         def bringing() -> list[int]:

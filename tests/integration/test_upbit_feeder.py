@@ -18,10 +18,10 @@ from bookbus.feeders.simulator.upbit.settings import UpbitRules
 from bookbus.schemas import wire
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import trade_of
+from tests.support.book_checker import BookChecker, book_checker
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.simulated_upbit import exchange
 from tests.support.waiting import await_for
-from tests.support.witness import Witness, witness
 
 NATIVES = ("KRW-BTC", "KRW-ETH", "BTC-ETH", "KRW-XRP")
 SYMBOLS = ("BTC-KRW", "ETH-KRW", "ETH-BTC", "XRP-KRW")
@@ -33,12 +33,12 @@ Connected = tuple[UpbitWebSocketAdapter, list[OrderBookSnapshot]]
 @asynccontextmanager
 async def running(
     redis_url: str, *arguments: str, faults: tuple[Fault, ...] = (), **options: Any
-) -> AsyncIterator[tuple[UpbitSimulator, FeederProcess, Witness]]:
+) -> AsyncIterator[tuple[UpbitSimulator, FeederProcess, BookChecker]]:
     """The exchange, a feeder of it that has all its books, and who sees them; XRP's book rests."""
     upbit = exchange(*NATIVES, quiet=("KRW-XRP",), **options)
     for fault in faults:
         upbit.inject(fault)
-    async with upbit, witness(redis_url, "upbit", SYMBOLS, upbit.truth) as seen:
+    async with upbit, book_checker(redis_url, "upbit", SYMBOLS, upbit.truth) as seen:
         with feeder_process(
             redis_url, upbit.ws_url, upbit.rest_url, NATIVES, "--exchange", "upbit", *arguments
         ) as feeder:
@@ -46,7 +46,7 @@ async def running(
             yield upbit, feeder, seen
 
 
-async def more_books(seen: Witness, count: int) -> None:
+async def more_books(seen: BookChecker, count: int) -> None:
     """Wait for so many more of a busy symbol."""
     before = seen.seen["BTC-KRW"]
     await await_for(lambda: seen.seen["BTC-KRW"] >= before + count, 15, f"{count} more books")

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from bookbus.feeders.books.arbitration import LineRace
+from bookbus.feeders.books.arbitration import LineArbiter
 from bookbus.feeders.books.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
-from bookbus.feeders.books.history import BookRecord
+from bookbus.feeders.books.history import BookHistory
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.rest_client import RestClient, WeightBudget
@@ -44,9 +44,9 @@ class FakeProtocol:
         self.behind: set[str] = set()
         self.taken: list[tuple[str, int, bytes]] = []
         self.open_lines: set[int] = set()
-        self.records: dict[str, BookRecord] = {}
+        self.records: dict[str, BookHistory] = {}
         self.distrusted: list[tuple[str, str]] = []
-        self.race: LineRace | None = None
+        self.race: LineArbiter | None = None
 
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
         return self.ids.get((native, topic))
@@ -58,10 +58,10 @@ class FakeProtocol:
         self.asked.append(natives)
         return self.requests
 
-    def open_line(self, line: int) -> None:
+    def line_up(self, line: int) -> None:
         self.open_lines.add(line)
 
-    def lose_line(self, line: int, reason: str) -> Sequence[Event]:
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
         self.open_lines.discard(line)
         return self.on_loss
 
@@ -69,17 +69,17 @@ class FakeProtocol:
         self.frames.append((frame, line))
         return self._said(self.says)
 
-    def expect_answer(self, native: str) -> None:
+    def snapshot_requested(self, native: str) -> None:
         self.expected.append(native)
 
-    def receive_answer(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
+    def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         self.taken.append((native, limit, body))
         return self._said(self.answers)
 
-    def record(self, native: str) -> BookRecord | None:
+    def record(self, native: str) -> BookHistory | None:
         return self.records.get(native)
 
-    def distrust(self, native: str, reason: str) -> Sequence[Event]:
+    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
         self.distrusted.append((native, reason))
         return self.on_loss
 
@@ -207,7 +207,7 @@ class Collected:
     def answer(self, *events: Event, native: str = "BTCUSDT") -> None:
         """The answer to a snapshot request that says this."""
         self.protocol.answers.append(events)
-        self.feed.receive_answer(native, 100, b"answer", 8_000_000)
+        self.feed.apply_snapshot(native, 100, b"answer", 8_000_000)
 
     @property
     def published(self) -> list[tuple[int, str]]:

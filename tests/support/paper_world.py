@@ -12,7 +12,7 @@ from bookbus.consumers.paper.market import Market, ProviderMarket
 from bookbus.consumers.paper.runner import Stop, run_live
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.instruments import InstrumentRegistry
-from tests.support.told_provider import ToldProvider
+from tests.support.stub_provider import StubProvider
 
 BEGAN = 1_700_000_000.0
 SYMBOL = "BTC-USDT"
@@ -23,9 +23,9 @@ class World:
 
     def __init__(self, directory: Path, exchange: str = "binance") -> None:
         self.directory = directory
-        self.provider = ToldProvider(exchange)
+        self.provider = StubProvider(exchange)
         self.stop = Stop()
-        self.elapsed = 0.0
+        self.boottime = 0.0
         self._plan: list[tuple[float, Callable[[], object]]] = []
 
     def put(self, bid: float, ask: float, quantity: float = 1.0, symbol: str = SYMBOL) -> None:
@@ -56,7 +56,7 @@ class World:
             self.stop,
             lambda _: None,
             listed=listed,
-            clock=lambda: BEGAN + self.elapsed,
+            clock=lambda: BEGAN + self.boottime,
             wait=self._wait,
         )
 
@@ -81,6 +81,6 @@ class World:
 
     def _wait(self, seconds: float) -> None:
         # In whole milliseconds, so that steps fall on the times that tests name.
-        self.elapsed = round(self.elapsed + seconds, 3)
-        while self._plan and self._plan[0][0] <= self.elapsed:
+        self.boottime = round(self.boottime + seconds, 3)
+        while self._plan and self._plan[0][0] <= self.boottime:
             self._plan.pop(0)[1]()

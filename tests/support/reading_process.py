@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
-from bookbus.consumers.background_loop import elapsed
+from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for
@@ -32,7 +32,7 @@ _WAKING_LIMIT = 30.0
 class Waking:
     """What came after a standstill: when every book was right, by the time of day, and what was false until then."""
 
-    stood_still: float
+    stalled: float
     right_at: float
     called_live_but_old: int
 
@@ -137,12 +137,12 @@ class _Readers:
             provider.wait_until_live(timeout=60)
 
     def watch(self, over: Callable[[], bool]) -> None:
-        seen = elapsed()
+        seen = boottime()
         while not over():
-            now = elapsed()
+            now = boottime()
             if now - seen > _STANDSTILL:
                 _write("waking", asdict(self._wake(now, now - seen)))
-            seen = elapsed()
+            seen = boottime()
 
     def stop(self) -> None:
         for provider in self._providers:
@@ -159,9 +159,9 @@ class _Readers:
         self.summary.ages.append((now, now - book.published_us / 1e6))
         self.summary.wrong += not _consistent(book)
 
-    def _wake(self, woken: float, stood_still: float) -> Waking:
+    def _wake(self, woken: float, stalled: float) -> Waking:
         false = 0
-        while elapsed() - woken < _WAKING_LIMIT:
+        while boottime() - woken < _WAKING_LIMIT:
             readings = [provider.read(symbol) for provider in self._providers for symbol in self._symbols]
             now = time.time()
             right = 0
@@ -172,8 +172,8 @@ class _Readers:
                     false += age > _FALSE_AGE
                     right += age < MAX_AGE and _consistent(book)
             if right == len(readings):
-                return Waking(stood_still, now, false)
-        return Waking(stood_still, math.inf, false)
+                return Waking(stalled, now, false)
+        return Waking(stalled, math.inf, false)
 
 
 def _consistent(book: OrderBookSnapshot) -> bool:

@@ -11,9 +11,9 @@ from typing import Any
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import BookStatus
+from tests.support.book_checker import BookChecker
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import await_for
-from tests.support.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class WatchedBus:
     exchange: BinanceSimulator
     feeder: FeederProcess
     readers: list[RedisMarketDataProvider]
-    seen: Witness
+    seen: BookChecker
 
     def all_right_and_live(self) -> bool:
         """Whether every reader has every book live, at levels that the exchange had."""
@@ -100,7 +100,7 @@ def _no_errors() -> Iterator[None]:
 async def watched_bus(url: str, *reader_urls: str, seed: int = 61) -> AsyncIterator[WatchedBus]:
     """The feeder writes to `url`, and so many readers read there or from their own URLs. All is live at first."""
     async with BinanceSimulator(symbols=NATIVES, seed=seed, rate=10.0) as exchange:
-        seen = Witness(exchange.truth)
+        seen = BookChecker(exchange.truth)
         with (
             feeder_process(url, exchange.ws_url, exchange.rest_url, NATIVES) as feeder,
             contextlib.ExitStack() as stack,

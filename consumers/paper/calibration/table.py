@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Protocol, TypeVar
 
 import msgspec
 
+from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.snapshot import Microseconds, Side
 
 
@@ -270,7 +271,7 @@ def decode_table(text: bytes) -> CalibrationTable:
     """The table in a JSON text. Raises CalibrationError."""
     try:
         return msgspec.json.decode(text, type=CalibrationTable)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         raise CalibrationError(f"not a calibration: {error}") from error
 
 

@@ -220,17 +220,17 @@ class BinanceClients(VenueClients[Subscriber]):
 
     def _receive(self, client: Subscriber, message: str | bytes) -> None:
         number, session = client.number, client.session
-        if self._faults.strike("subscribe_ignored", connection=number):
+        if self._faults.match("subscribe_ignored", connection=number):
             return
-        if fault := self._faults.strike("ack_error", connection=number):
+        if fault := self._faults.match("ack_error", connection=number):
             self._send(client, session.refuse(str(fault.value or "Invalid request: invalid stream"), message))
             return
         before = dict(session.streams)
         reply = session.receive(message)
         self._hub.update(client, before.keys())
-        if reply is None or self._faults.strike("ack_lost", connection=number):
+        if reply is None or self._faults.match("ack_lost", connection=number):
             return
-        if fault := self._faults.strike("ack_delayed", connection=number):
+        if fault := self._faults.match("ack_delayed", connection=number):
             self._background.call_later(fault.number(1.0), lambda: self._send(client, reply))
             return
         self._send(client, reply)

@@ -287,11 +287,11 @@ class BinanceRest(VenueRest):
         if wanted != "TRADING":
             raise _BadRequestError(-1220, "The symbol's status does not match the requested symbolStatus.")
         symbol = feed.instrument.native
-        if self._faults.strike("stale_snapshot", symbol=symbol):
+        if self._faults.match("stale_snapshot", symbol=symbol):
             book = feed.stale_snapshot(_limit(request))
         else:
             book = feed.snapshot(_limit(request), self._settings.snapshot_mode)
-        if self._faults.strike("empty_snapshot", symbol=symbol):
+        if self._faults.match("empty_snapshot", symbol=symbol):
             book = BookAt(book.update_id, [], book.asks)
         self._faults.snapshot_served(symbol)
         return messages.book_text(feed.instrument, book)

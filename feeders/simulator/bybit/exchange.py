@@ -196,9 +196,9 @@ class BybitClients(VenueClients[Subscriber]):
             self._expect_ping(client)
             self._send(client, reply.text)
             return
-        if self._faults.strike("subscribe_ignored", connection=client.number):
+        if self._faults.match("subscribe_ignored", connection=client.number):
             return
-        if fault := self._faults.strike("ack_error", connection=client.number):
+        if fault := self._faults.match("ack_error", connection=client.number):
             self._send(client, control.refuse(reply.request, client.connection_id, str(fault.value or "error")).text)
             return
         self._acknowledge(client, reply.text)
@@ -210,9 +210,9 @@ class BybitClients(VenueClients[Subscriber]):
         client.connection.send_queued()
 
     def _acknowledge(self, client: Subscriber, text: str) -> None:
-        if self._faults.strike("ack_lost", connection=client.number):
+        if self._faults.match("ack_lost", connection=client.number):
             return
-        if fault := self._faults.strike("ack_delayed", connection=client.number):
+        if fault := self._faults.match("ack_delayed", connection=client.number):
             self._background.call_later(fault.number(1.0), lambda: self._send(client, text))
             return
         self._send(client, text)

@@ -7,6 +7,7 @@ import msgspec
 
 from bookbus.feeders.simulator.core.feed import BookAt
 from bookbus.feeders.simulator.core.market import Fill, RawLevel, SimulatedInstrument
+from bookbus.schemas.decoding import DECODE_ERRORS
 
 
 def snapshot(topic: str, instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> str:
@@ -86,7 +87,7 @@ def answer(message: str | bytes, connection_id: str, most: int, has: Collection[
     """The reply to one message of a client that `has` these topics; `most` of them may be in one request."""
     try:
         request = msgspec.json.decode(message, type=Request)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         return refuse(Request(), connection_id, f"Failed to decode incoming data:{error}")
     error_text = _error(request, most, has, knows)
     if error_text is not None:

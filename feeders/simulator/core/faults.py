@@ -17,7 +17,7 @@ _NEAR = 50
 
 
 @dataclass(slots=True)
-class FrameInHand:
+class PendingFrame:
     """One message about to be sent. `memory` is kept between the messages of one symbol on one connection."""
 
     text: str
@@ -50,19 +50,19 @@ class FrameInHand:
         return [self.encoded(extra), self.as_is()]
 
 
-def drop(frame: FrameInHand) -> list[bytes]:
+def drop(frame: PendingFrame) -> list[bytes]:
     """The message is lost."""
     frame.played = True
     return []
 
 
-def duplicate(frame: FrameInHand) -> list[bytes]:
+def duplicate(frame: PendingFrame) -> list[bytes]:
     """It comes twice."""
     frame.played = True
     return [frame.as_is(), frame.as_is()]
 
 
-def reorder(frame: FrameInHand) -> list[bytes]:
+def reorder(frame: PendingFrame) -> list[bytes]:
     """It comes after the next one."""
     if not frame.memory:
         frame.memory.append(frame.text)
@@ -71,7 +71,7 @@ def reorder(frame: FrameInHand) -> list[bytes]:
     return [frame.as_is(), frame.encoded(frame.memory.pop().encode())]
 
 
-def replay_old(frame: FrameInHand) -> list[bytes]:
+def replay_old(frame: PendingFrame) -> list[bytes]:
     """One of a while ago comes again."""
     frame.memory.append(frame.text)
     if len(frame.memory) <= _REPLAY_AFTER:
@@ -82,7 +82,7 @@ def replay_old(frame: FrameInHand) -> list[bytes]:
     return [frame.as_is(), frame.encoded(old.encode())]
 
 
-def gap_at_bridge(frame: FrameInHand) -> list[bytes]:
+def gap_at_bridge(frame: PendingFrame) -> list[bytes]:
     """The first message after a snapshot was served is lost."""
     if frame.snapshots <= len(frame.memory):
         return [frame.as_is()]
@@ -91,41 +91,41 @@ def gap_at_bridge(frame: FrameInHand) -> list[bytes]:
     return []
 
 
-def malformed_json(frame: FrameInHand) -> list[bytes]:
+def malformed_json(frame: PendingFrame) -> list[bytes]:
     """It ends in the middle."""
     frame.played = True
     return [frame.encoded(frame.text[: len(frame.text) // 2].encode())]
 
 
-def invalid_utf8(frame: FrameInHand) -> list[bytes]:
+def invalid_utf8(frame: PendingFrame) -> list[bytes]:
     """Its text is no text."""
     frame.played = True
     return [frame.encoded(frame.text.encode()[:-1] + b"\xff}")]
 
 
-def binary(frame: FrameInHand) -> list[bytes]:
+def binary(frame: PendingFrame) -> list[bytes]:
     """It comes as a binary message."""
     frame.played = True
     return [encode_frame(frame.text.encode(), binary=True)]
 
 
-def oversized(frame: FrameInHand) -> list[bytes]:
+def oversized(frame: PendingFrame) -> list[bytes]:
     """A message of 5 MB, or `value` bytes, of an unknown type comes first."""
     size = int(frame.value) if isinstance(frame.value, int | float) else _OVERSIZED_BYTES
     return frame.with_extra(b'{"e":"padding","x":"' + b"x" * size + b'"}')
 
 
-def unknown_type(frame: FrameInHand) -> list[bytes]:
+def unknown_type(frame: PendingFrame) -> list[bytes]:
     """A message of an unknown type comes first."""
     return frame.with_extra(b'{"e":"somethingNew","E":1700000000000,"s":"BTCUSDT","x":[1,2]}')
 
 
-def array_frame(frame: FrameInHand) -> list[bytes]:
+def array_frame(frame: PendingFrame) -> list[bytes]:
     """A message that is an array comes first."""
     return frame.with_extra(b'[{"e":"24hrMiniTicker","s":"BTCUSDT"}]')
 
 
-def crossed(frame: FrameInHand) -> list[bytes]:
+def crossed(frame: PendingFrame) -> list[bytes]:
     """A bid above the best ask is in it."""
 
     def cross(payload: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ def crossed(frame: FrameInHand) -> list[bytes]:
     return frame.edited(cross)
 
 
-def empty_side(frame: FrameInHand) -> list[bytes]:
+def empty_side(frame: PendingFrame) -> list[bytes]:
     """It leaves no bids: a diff removes them all, a whole book has none."""
     instrument = frame.feed.instrument
 
@@ -151,23 +151,23 @@ def empty_side(frame: FrameInHand) -> list[bytes]:
     return frame.edited(empty)
 
 
-def nan_price(frame: FrameInHand) -> list[bytes]:
+def nan_price(frame: PendingFrame) -> list[bytes]:
     return frame.edited(lambda payload: _spoil(payload, 0, "NaN"))
 
 
-def negative_price(frame: FrameInHand) -> list[bytes]:
+def negative_price(frame: PendingFrame) -> list[bytes]:
     return frame.edited(lambda payload: _spoil(payload, 0, "-1.00000000"))
 
 
-def zero_price(frame: FrameInHand) -> list[bytes]:
+def zero_price(frame: PendingFrame) -> list[bytes]:
     return frame.edited(lambda payload: _spoil(payload, 0, "0.00000000"))
 
 
-def negative_quantity(frame: FrameInHand) -> list[bytes]:
+def negative_quantity(frame: PendingFrame) -> list[bytes]:
     return frame.edited(lambda payload: _spoil(payload, 1, "-1.00000000"))
 
 
-def wrong_types(frame: FrameInHand) -> list[bytes]:
+def wrong_types(frame: PendingFrame) -> list[bytes]:
     """The ids are texts."""
 
     def spoil(payload: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ def wrong_types(frame: FrameInHand) -> list[bytes]:
     return frame.edited(spoil)
 
 
-def missing_field(frame: FrameInHand) -> list[bytes]:
+def missing_field(frame: PendingFrame) -> list[bytes]:
     """The last update id is not there."""
 
     def spoil(payload: dict[str, Any]) -> None:
@@ -188,7 +188,7 @@ def missing_field(frame: FrameInHand) -> list[bytes]:
     return frame.edited(spoil)
 
 
-def clock_skew(frame: FrameInHand) -> list[bytes]:
+def clock_skew(frame: PendingFrame) -> list[bytes]:
     """Its time is off by `value` seconds (3600 ahead by default)."""
     skew = float(3600 if frame.value is None else frame.value)
 
@@ -199,7 +199,7 @@ def clock_skew(frame: FrameInHand) -> list[bytes]:
     return frame.edited(shift)
 
 
-def corrupt_level(frame: FrameInHand) -> list[bytes]:
+def corrupt_level(frame: PendingFrame) -> list[bytes]:
     """One changed bid of the best 50 is told wrongly, as gone if it is there and the reverse; only diffs have this."""
     worst = float(frame.feed.instrument.price_text(frame.feed.snapshot(_NEAR, "flushed").bids[-1][0]))
     message = msgspec.json.decode(frame.text)
@@ -213,7 +213,7 @@ def corrupt_level(frame: FrameInHand) -> list[bytes]:
     return [frame.encoded(msgspec.json.encode(message))]
 
 
-FrameFault = Callable[[FrameInHand], list[bytes]]
+FrameFault = Callable[[PendingFrame], list[bytes]]
 
 FRAME_FAULTS: dict[str, FrameFault] = {
     play.__name__: play
@@ -358,7 +358,7 @@ class FaultBoard:
         """What may still strike."""
         return [each.fault for each in self._waiting]
 
-    def strike(self, kind: str, *, symbol: str = "", connection: int = 0) -> Fault | None:
+    def match(self, kind: str, *, symbol: str = "", connection: int = 0) -> Fault | None:
         """The fault of this kind that hits this request or connection now, if any."""
         for each in self._live():
             target = connection, symbol if each.fault.symbols or kind in _EACH_SYMBOL else ""
@@ -392,13 +392,13 @@ class FaultBoard:
             if each.is_used_up(target):
                 continue
             memory = each.memory.setdefault(target, [])
-            in_hand = FrameInHand(text, feed, fault.value, memory, each.snapshots[symbol], binary=self._binary)
+            in_hand = PendingFrame(text, feed, fault.value, memory, each.snapshots[symbol], binary=self._binary)
             frames = play(in_hand)
             if in_hand.played:
                 each.struck[target] += 1
                 self.played[fault.kind] += 1
             return frames
-        return [FrameInHand(text, feed, binary=self._binary).as_is()]
+        return [PendingFrame(text, feed, binary=self._binary).as_is()]
 
     def _live(self) -> list[_Waiting]:
         now = self._clock()

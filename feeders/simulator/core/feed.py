@@ -146,8 +146,8 @@ class LiveFeed:
 
     def _begin(self) -> None:
         self._market = self._create_market()
-        self._dice = Random(f"{self._seed}:{self._restarts}:activity:{self.instrument.native}")  # noqa: S311
-        self._credit = self._dice.random()
+        self._rng = Random(f"{self._seed}:{self._restarts}:activity:{self.instrument.native}")  # noqa: S311
+        self._credit = self._rng.random()
         self._left = 0
         self._steps_left = 0
         self._must_change = False
@@ -216,7 +216,7 @@ class LiveFeed:
         self._credit += self._share
         if self._credit >= 1.0:
             self._credit -= 1.0
-            self._left = max(1, round(self._changes * self._dice.uniform(0.2, 1.8)))
+            self._left = max(1, round(self._changes * self._rng.uniform(0.2, 1.8)))
         elif self._must_change:
             self._left = 1
         self._must_change = False

@@ -153,17 +153,17 @@ class VenueRest(ABC):
         return response
 
     async def _spoiled(self, request: HttpRequest, symbol: str) -> HttpResponse:
-        if fault := self._faults.strike("rest_timeout", symbol=symbol):
+        if fault := self._faults.match("rest_timeout", symbol=symbol):
             return HttpResponse(0, hang=fault.number(_HANG))
-        if fault := self._faults.strike("rest_status", symbol=symbol):
+        if fault := self._faults.match("rest_status", symbol=symbol):
             return self._faulty_status(fault)
         response = self._respond(request)
         delay = self._delay
-        if fault := self._faults.strike("rest_delay", symbol=symbol):
+        if fault := self._faults.match("rest_delay", symbol=symbol):
             delay += fault.number(1.0)
         if delay:
             await asyncio.sleep(delay)
-        if self._faults.strike("rest_truncated", symbol=symbol):
+        if self._faults.match("rest_truncated", symbol=symbol):
             return replace(response, cut=True)
         return response
 

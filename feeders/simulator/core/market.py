@@ -163,8 +163,8 @@ def instruments(symbols: Sequence[str] | int, exchange: Exchange = EXCHANGES["bi
 
 def default_names(count: int, exchange: Exchange) -> list[str]:
     """`count` native names in the exchange's home quote."""
-    made_up = (f"{_letters(number)}Z" for number in range(count))
-    bases = [*_MAJORS, *made_up][:count]
+    synthetic = (f"{_letters(number)}Z" for number in range(count))
+    bases = [*_MAJORS, *synthetic][:count]
     return [exchange.native(base, exchange.home_quote) for base in bases]
 
 
@@ -176,15 +176,15 @@ def _letters(number: int) -> str:
 def _instrument(exchange: Exchange, name: str) -> SimulatedInstrument:
     guessed = guess_instrument(exchange, name)
     # One market looks the same in every run: the seed moves its prices, not its grid.
-    dice = Random(guessed.native)  # noqa: S311
+    rng = Random(guessed.native)  # noqa: S311
     known = _MAJORS | _DOLLARS
-    dollars, ticks, steps = known.get(guessed.base, (round(dice.lognormvariate(0, 2.5), 6), 2, 2))
+    dollars, ticks, steps = known.get(guessed.base, (round(rng.lognormvariate(0, 2.5), 6), 2, 2))
     price = dollars / _QUOTE_PRICES.get(guessed.quote, 1.0)
     while price * 10**ticks < _MINIMUM_TICKS and ticks < DECIMALS:
         ticks += 1
     if guessed.base not in known:
         steps = max(0, min(5, ticks - 4))
-    typical_steps = max(1, round(dice.uniform(300, 1500) / dollars * 10**steps))
+    typical_steps = max(1, round(rng.uniform(300, 1500) / dollars * 10**steps))
     start = max(_MINIMUM_TICKS, round(price * 10**ticks))
     return SimulatedInstrument(guessed.native, guessed.base, guessed.quote, ticks, steps, start, typical_steps)
 
@@ -269,15 +269,15 @@ class _Tables:
 
 @cache
 def _tables() -> _Tables:
-    dice = Random(20_240_808)  # noqa: S311
+    rng = Random(20_240_808)  # noqa: S311
     draws = range(_TABLE)
     return _Tables(
         sizes=[
-            max(1, int(_PER_MILLE * dice.lognormvariate(0, 1.4) * (20 if dice.random() < 0.01 else 1))) for _ in draws
+            max(1, int(_PER_MILLE * rng.lognormvariate(0, 1.4) * (20 if rng.random() < 0.01 else 1))) for _ in draws
         ],
-        places=[int(dice.paretovariate(0.55)) for _ in draws],
-        gaps=[int(_PER_MILLE * dice.expovariate(1.0)) for _ in draws],
-        sweeps=[min(60, int(dice.paretovariate(1.5))) for _ in draws],
+        places=[int(rng.paretovariate(0.55)) for _ in draws],
+        gaps=[int(_PER_MILLE * rng.expovariate(1.0)) for _ in draws],
+        sweeps=[min(60, int(rng.paretovariate(1.5))) for _ in draws],
     )
 
 
@@ -289,8 +289,8 @@ class Market:
 
     def __init__(self, instrument: SimulatedInstrument, seed: int, levels: int, first_id: int | None = None) -> None:
         self.instrument = instrument
-        self._dice = Random(f"{seed}:{instrument.native}")  # noqa: S311
-        self._bits = self._dice.getrandbits
+        self._rng = Random(f"{seed}:{instrument.native}")  # noqa: S311
+        self._bits = self._rng.getrandbits
         self._levels = levels
         self._tables = _tables()
         self._gap = max(1.0, min(12.0, 0.4 * instrument.start_ticks / levels))
@@ -344,10 +344,10 @@ class Market:
 
     def _ladder(self, sign: int, best: int) -> Ladder:
         mean = self._gap
-        draws = self._dice.choices(self._tables.gaps, k=self._levels)
+        draws = self._rng.choices(self._tables.gaps, k=self._levels)
         keys = list(accumulate((-max(1, int(draw * mean) >> 10) for draw in draws), initial=best))
         unit = self.instrument.typical_steps
-        sizes = [max(1, unit * draw >> 10) for draw in self._dice.choices(self._tables.sizes, k=len(keys))]
+        sizes = [max(1, unit * draw >> 10) for draw in self._rng.choices(self._tables.sizes, k=len(keys))]
         return Ladder(sign, reversed(keys), sizes)
 
     def _mutate(self) -> Fill | None:

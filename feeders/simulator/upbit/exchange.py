@@ -29,7 +29,7 @@ from bookbus.feeders.simulator.upbit.messages import (
     Listing,
     Refusal,
     Subscription,
-    Wish,
+    TypeRequest,
     error_text,
     parse_request,
     split_code,
@@ -80,26 +80,26 @@ class UpbitStreams:
         faults: FaultBoard,
         call_later: CallLater,
         delays: tuple[float, float],
-        dice: Random,
+        rng: Random,
     ) -> None:
         """First frames come between `delays` seconds after a request, in two bursts."""
         self._feeds = feeds
         self._faults = faults
         self._call_later = call_later
         self._delays = delays
-        self._dice = dice
+        self._rng = rng
         self._subscribers: dict[Key, dict[Subscriber, _Wanted]] = {}
 
     def replace(self, subscriber: Subscriber, subscription: Subscription) -> None:
         """The subscriber asked for this instead of what it has."""
         subscriber.subscription, subscriber.form = subscription, subscription.form
         subscriber.requests += 1
-        subscriber.trailing = self._dice.randint(0, _MOST_TRAILING)
+        subscriber.trailing = self._rng.randint(0, _MOST_TRAILING)
         if not subscriber.trailing:
             self._leave(subscriber)
         wanted = list(self._wanted(subscription.wishes).items())
         half = len(wanted) // 2
-        first, second = sorted(self._dice.uniform(*self._delays) for _ in range(2))
+        first, second = sorted(self._rng.uniform(*self._delays) for _ in range(2))
         self._start_later(first, subscriber, wanted[:half])
         self._start_later(second, subscriber, wanted[half:])
 
@@ -122,7 +122,7 @@ class UpbitStreams:
             if self._lets_trail(subscriber):
                 self._send_trade(subscriber, feed, trade, "REALTIME")
 
-    def _wanted(self, wishes: Iterable[Wish]) -> dict[Key, _Wanted]:
+    def _wanted(self, wishes: Iterable[TypeRequest]) -> dict[Key, _Wanted]:
         """What can be had of what is wished for; the exchange says nothing of the rest."""
         found: dict[Key, _Wanted] = {}
         for wish in wishes:
@@ -257,9 +257,9 @@ class UpbitConversation:
 
     def _receive(self, message: str | bytes) -> None:
         number = self.subscriber.number
-        if self._faults.strike("subscribe_ignored", connection=number):
+        if self._faults.match("subscribe_ignored", connection=number):
             return
-        if fault := self._faults.strike("ack_error", connection=number):
+        if fault := self._faults.match("ack_error", connection=number):
             self._refuse(Refusal(str(fault.value or "WRONG_FORMAT"), "Format 이 맞지 않습니다."))
             return
         match parse_request(message):
@@ -287,8 +287,8 @@ class UpbitConversation:
 
     async def _tell_that_it_is_up(self) -> None:
         interval = self._rules.status_interval
-        dice = Random(self.subscriber.number)  # noqa: S311
-        await asyncio.sleep(dice.uniform(0, interval * _LATEST_STATUS))
+        rng = Random(self.subscriber.number)  # noqa: S311
+        await asyncio.sleep(rng.uniform(0, interval * _LATEST_STATUS))
         while True:
             self._send('{"status":"UP"}')
             await asyncio.sleep(interval)
@@ -395,8 +395,8 @@ class UpbitSimulator(VenueSimulator[UpbitFeed]):
             instrument.native: _create_feed(instrument, settings)
             for instrument in instruments(settings.symbols, EXCHANGES["upbit"])
         }
-        dice = Random(f"{settings.seed}:streams")  # noqa: S311
-        self._streams = UpbitStreams(feeds, faults, background.call_later, settings.rules.first_frames, dice)
+        rng = Random(f"{settings.seed}:streams")  # noqa: S311
+        self._streams = UpbitStreams(feeds, faults, background.call_later, settings.rules.first_frames, rng)
         self._upbit_clients = UpbitClients(settings, self._streams, faults, background)
         self._rest = UpbitRest(feeds, settings, faults)
         self._phases = {native: Random(f"phase:{native}").randrange(STEPS_PER_FLUSH) for native in feeds}  # noqa: S311

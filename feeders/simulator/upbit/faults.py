@@ -8,7 +8,7 @@ import msgspec
 from bookbus.feeders.simulator.core.connection import encode_frame
 from bookbus.feeders.simulator.core.faults import (
     FrameFault,
-    FrameInHand,
+    PendingFrame,
     drop,
     duplicate,
     invalid_utf8,
@@ -19,23 +19,23 @@ from bookbus.feeders.simulator.core.faults import (
 )
 
 
-def text(frame: FrameInHand) -> list[bytes]:
+def text(frame: PendingFrame) -> list[bytes]:
     """It comes as a text message."""
     frame.played = True
     return [encode_frame(frame.text.encode())]
 
 
-def unknown_type(frame: FrameInHand) -> list[bytes]:
+def unknown_type(frame: PendingFrame) -> list[bytes]:
     """A message of an unknown type comes first."""
     return frame.with_extra(b'{"type":"somethingNew","code":"KRW-BTC","timestamp":1700000000000,"x":[1,2]}')
 
 
-def array_frame(frame: FrameInHand) -> list[bytes]:
+def array_frame(frame: PendingFrame) -> list[bytes]:
     """A message that is an array of something unknown comes first."""
     return frame.with_extra(b'[{"type":"somethingNew","code":"KRW-BTC"}]')
 
 
-def same_time(frame: FrameInHand) -> list[bytes]:
+def same_time(frame: PendingFrame) -> list[bytes]:
     """Another book with the same time comes just before it."""
 
     def enlarge(payload: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ def same_time(frame: FrameInHand) -> list[bytes]:
     return [*_edited(frame, enlarge), frame.as_is()]
 
 
-def crossed(frame: FrameInHand) -> list[bytes]:
+def crossed(frame: PendingFrame) -> list[bytes]:
     """The best bid is above the best ask."""
 
     def cross(payload: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def crossed(frame: FrameInHand) -> list[bytes]:
     return _edited(frame, cross)
 
 
-def empty_side(frame: FrameInHand) -> list[bytes]:
+def empty_side(frame: PendingFrame) -> list[bytes]:
     """It has no bids."""
 
     def empty(payload: dict[str, Any]) -> None:
@@ -65,24 +65,24 @@ def empty_side(frame: FrameInHand) -> list[bytes]:
     return _edited(frame, empty)
 
 
-def out_of_order(frame: FrameInHand) -> list[bytes]:
+def out_of_order(frame: PendingFrame) -> list[bytes]:
     """Its levels come the worst first."""
     return _edited(frame, lambda payload: _units(payload).reverse())
 
 
-def nan_price(frame: FrameInHand) -> list[bytes]:
+def nan_price(frame: PendingFrame) -> list[bytes]:
     return _edited(frame, lambda payload: _spoil(payload, "bid_price", "bp", "NaN"))
 
 
-def negative_price(frame: FrameInHand) -> list[bytes]:
+def negative_price(frame: PendingFrame) -> list[bytes]:
     return _edited(frame, lambda payload: _spoil(payload, "bid_price", "bp", -1))
 
 
-def negative_quantity(frame: FrameInHand) -> list[bytes]:
+def negative_quantity(frame: PendingFrame) -> list[bytes]:
     return _edited(frame, lambda payload: _spoil(payload, "bid_size", "bs", -1))
 
 
-def wrong_types(frame: FrameInHand) -> list[bytes]:
+def wrong_types(frame: PendingFrame) -> list[bytes]:
     """Its time is a text."""
 
     def spoil(payload: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ def wrong_types(frame: FrameInHand) -> list[bytes]:
     return _edited(frame, spoil)
 
 
-def missing_field(frame: FrameInHand) -> list[bytes]:
+def missing_field(frame: PendingFrame) -> list[bytes]:
     """Its time is not there."""
     return _edited(frame, lambda payload: payload.pop(_name(payload, "timestamp", "tms")))
 
@@ -108,7 +108,7 @@ UPBIT_FRAME_FAULTS: dict[str, FrameFault] = {
 }
 
 
-def _edited(frame: FrameInHand, change: Callable[[dict[str, Any]], object]) -> list[bytes]:
+def _edited(frame: PendingFrame, change: Callable[[dict[str, Any]], object]) -> list[bytes]:
     """The message with its book changed, in a list or not; a trade stays as it is."""
     message = msgspec.json.decode(frame.text)
     payload = message[0] if isinstance(message, list) else message

@@ -181,5 +181,5 @@ def shown_book(instrument: SimulatedInstrument, book: BookAt) -> ShownBook:
 def _shown_levels(instrument: SimulatedInstrument) -> tuple[int, int]:
     if instrument.quote != "BTC":
         return DEPTH, DEPTH
-    dice = Random(f"thin:{instrument.native}")  # noqa: S311
-    return min(DEPTH, dice.randrange(2, 45)), min(DEPTH, dice.randrange(2, 45))
+    rng = Random(f"thin:{instrument.native}")  # noqa: S311
+    return min(DEPTH, rng.randrange(2, 45)), min(DEPTH, rng.randrange(2, 45))

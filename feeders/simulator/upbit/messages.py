@@ -9,6 +9,7 @@ import msgspec
 
 from bookbus.feeders.simulator.core.market import Fill, RawLevel, SimulatedInstrument, decimal_text
 from bookbus.feeders.simulator.upbit.feed import ShownBook, UpbitFeed
+from bookbus.schemas.decoding import DECODE_ERRORS
 
 _UNIT_COUNTS = (1, 5, 15, 30)
 _TYPES = ("orderbook", "trade", "ticker")
@@ -34,7 +35,7 @@ class Form(NamedTuple):
 DEFAULT_FORM = Form(short=False, listed=False)
 
 
-class Wish(msgspec.Struct, frozen=True):
+class TypeRequest(msgspec.Struct, frozen=True):
     """Data of one type. `codes` are as the client wrote them, `.n` included."""
 
     kind: Kind
@@ -48,7 +49,7 @@ class Wish(msgspec.Struct, frozen=True):
 class Subscription:
     """Everything that a connection gets from now on."""
 
-    wishes: tuple[Wish, ...]
+    wishes: tuple[TypeRequest, ...]
     form: Form
 
 
@@ -84,7 +85,7 @@ def split_code(code: str) -> tuple[str, int]:
 def _parse(message: str | bytes) -> Subscription | Listing:
     try:
         parts = msgspec.json.decode(message)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
         parts = None
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
         raise _RefusedError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
@@ -106,7 +107,7 @@ def _form(name: object) -> Form:
     return Form(short=str(name).startswith("SIMPLE"), listed=str(name).endswith("LIST"))
 
 
-def _wish(part: dict[str, Any]) -> Wish:
+def _wish(part: dict[str, Any]) -> TypeRequest:
     kind, codes, level = part["type"], part.get("codes"), part.get("level", 0)
     if kind not in _TYPES:
         raise _RefusedError("INVALID_PARAM", f"{kind} 은 지원하지 않는 타입입니다.")
@@ -114,7 +115,7 @@ def _wish(part: dict[str, Any]) -> Wish:
         raise _RefusedError("NO_CODES", "코드가 존재하지 않습니다.")
     if not all(isinstance(code, str) for code in codes) or not isinstance(level, int | float):
         raise _RefusedError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
-    return Wish(
+    return TypeRequest(
         kind,
         tuple(codes),
         float(level),

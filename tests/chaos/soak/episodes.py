@@ -46,31 +46,31 @@ class Episode:
 
 def episodes(seed: int, markets: Mapping[str, Sequence[str]]) -> Iterator[tuple[float, Episode]]:
     """Without end: seconds of quiet, then what goes wrong. `markets` are native symbols by exchange."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     while True:
-        quiet = dice.uniform(5.0, 15.0)
-        exchange = dice.choice([*markets, "bus"])
+        quiet = rng.uniform(5.0, 15.0)
+        exchange = rng.choice([*markets, "bus"])
         if exchange == "bus":
-            action = dice.choice(_BUS)
+            action = rng.choice(_BUS)
             yield quiet, Episode(name=action, bus=action)
         else:
-            yield quiet, _of_exchange(dice, exchange, markets[exchange])
+            yield quiet, _of_exchange(rng, exchange, markets[exchange])
 
 
-def _of_exchange(dice: random.Random, exchange: str, natives: Sequence[str]) -> Episode:
+def _of_exchange(rng: random.Random, exchange: str, natives: Sequence[str]) -> Episode:
     frames = FRAME_FAULTS if exchange == "binance" else UPBIT_FRAME_FAULTS
-    connection = _connection_faults(dice, exchange)
-    if dice.random() < 0.5:
-        faults, hold = dice.choice(connection)
+    connection = _connection_faults(rng, exchange)
+    if rng.random() < 0.5:
+        faults, hold = rng.choice(connection)
         name = " + ".join(fault["kind"] for fault in faults)
         return Episode(name, exchange, faults, touches=None, hold=hold)
-    symbols = tuple(dice.sample(list(natives), dice.randint(1, 3)))
+    symbols = tuple(rng.sample(list(natives), rng.randint(1, 3)))
     kinds: list[tuple[str, ...]] = [(kind,) for kind in sorted(frames) if kind not in _NOT_JUDGED[exchange]]
     if exchange == "binance":
         # A lost update makes the feeder ask for the snapshot that is spoiled.
         kinds += [("stale_snapshot", "drop"), ("empty_snapshot", "drop"), ("rest_truncated", "drop")]
         kinds += [("rest_delay", "drop"), ("rest_status", "drop"), ("rest_timeout", "drop")]
-    chosen = dice.choice(kinds)
+    chosen = rng.choice(kinds)
     faults = tuple(_on_symbols(kind, symbols) for kind in chosen)
     return Episode(" + ".join(chosen), exchange, faults, touches=symbols)
 
@@ -80,9 +80,9 @@ def _on_symbols(kind: str, symbols: Sequence[str]) -> dict[str, Any]:
     return fault | ({"value": 503} if kind == "rest_status" else {})
 
 
-def _connection_faults(dice: random.Random, exchange: str) -> list[tuple[tuple[dict[str, Any], ...], float]]:
+def _connection_faults(rng: random.Random, exchange: str) -> list[tuple[tuple[dict[str, Any], ...], float]]:
     """Faults of whole connections, each with the seconds it lasts."""
-    silence = dice.uniform(1.0, 14.0)
+    silence = rng.uniform(1.0, 14.0)
     found: list[tuple[tuple[dict[str, Any], ...], float]] = [
         (({"kind": "silence"},), silence),
         (({"kind": "silence", "value": "no pongs"},), silence),

@@ -105,14 +105,14 @@ def test_books_have_the_shape_of_recorded_ones() -> None:
     for _ in range(4_000):
         market.step()
         books.append(market.levels())
-    mids = [(bids[0][0] + asks[0][0]) / 2 for bids, asks in books]
-    moves = [abs(b - a) / a * 1e4 for a, b in pairwise(mids) if a != b]
-    each_second = [math.log(b / a) * 1e4 for a, b in zip(mids[::10], mids[10::10], strict=False)]
+    mid_prices = [(bids[0][0] + asks[0][0]) / 2 for bids, asks in books]
+    moves = [abs(b - a) / a * 1e4 for a, b in pairwise(mid_prices) if a != b]
+    each_second = [math.log(b / a) * 1e4 for a, b in zip(mid_prices[::10], mid_prices[10::10], strict=False)]
     best = [bids[0][1] for bids, _ in books]
     deeper = [math.log(bids[5][1]) for bids, _ in books]
 
     assert 0.98 < statistics.mean(asks[0][0] - bids[0][0] < 0.15 for bids, asks in books) < 1.0
-    assert 0.10 < len(moves) / len(mids) < 0.16
+    assert 0.10 < len(moves) / len(mid_prices) < 0.16
     assert 0.3 < statistics.median(moves) < 0.7
     assert 0.9 < statistics.pstdev(each_second) < 1.4
     assert 0.7 < statistics.pstdev(best) / statistics.mean(best) < 1.1

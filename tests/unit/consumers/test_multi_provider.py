@@ -13,7 +13,7 @@ from bookbus.consumers.multi_provider import FxSource, MultiExchangeProvider, ba
 from bookbus.consumers.reading import Observation
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
-from tests.support.told_provider import ToldProvider
+from tests.support.stub_provider import StubProvider
 from tests.support.waiting import wait_for
 
 WON_RATE = ((1400.0, 5_000.0),), ((1401.0, 8_000.0),)
@@ -23,7 +23,7 @@ class World:
     """Binance in USDT, Upbit in KRW, and a true cross: Upbit sells at 99,000 USDT what Binance buys at 99,400."""
 
     def __init__(self, max_skew: float = 1.0, fx_max_age: float = 5.0) -> None:
-        self.binance, self.upbit = ToldProvider("binance"), ToldProvider("upbit")
+        self.binance, self.upbit = StubProvider("binance"), StubProvider("upbit")
         self.binance.put("BTC-USDT", ((99_400.0, 0.3), (99_300.0, 1.0)), ((99_401.0, 1.0), (99_500.0, 1.0)), age=0.2)
         self.upbit.put("BTC-KRW", ((138_459_000.0, 1.0),), ((138_600_000.0, 0.5),), age=0.7)
         self.upbit.put("USDT-KRW", *WON_RATE, age=1.5)
@@ -118,7 +118,7 @@ def test_half_a_book_takes_no_part() -> None:
 
 
 def test_two_exchanges_in_the_common_quote_need_no_exchange_rate() -> None:
-    world, bybit = World(), ToldProvider("bybit")
+    world, bybit = World(), StubProvider("bybit")
     bybit.put("BTC-USDT", ((99_800.0, 0.2),), ((99_900.0, 0.2),))
     provider = MultiExchangeProvider(
         {"binance": world.binance, "upbit": world.upbit, "bybit": bybit}, ["BTC"], fx=FxSource(world.upbit)
@@ -363,7 +363,7 @@ def test_a_provider_that_cannot_start_leaves_none_running() -> None:
 @pytest.mark.parametrize("slow", ["binance", "upbit"])
 def test_stopping_while_it_starts_leaves_none_running(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
     world, reached, stopped = World(), threading.Event(), threading.Event()
-    source: ToldProvider = getattr(world, slow)
+    source: StubProvider = getattr(world, slow)
     start = source.start
 
     def start_late() -> None:
@@ -522,7 +522,7 @@ def test_given_fees_replace_the_usual_ones() -> None:
 
 def test_reading_blocks_where_a_provider_asks_the_network_each_time() -> None:
     world = World()
-    asked = ToldProvider("bybit", blocking_reads=True)
+    asked = StubProvider("bybit", blocking_reads=True)
 
     assert MultiExchangeProvider({"binance": world.binance, "bybit": asked}, ["BTC"]).blocking_reads
     assert not world.provider.blocking_reads

@@ -3,7 +3,7 @@
 import pytest
 
 from bookbus.consumers.multi_provider import MultiExchangeProvider, assemble
-from tests.support.told_provider import ToldProvider
+from tests.support.stub_provider import StubProvider
 
 
 class Made:
@@ -12,10 +12,10 @@ class Made:
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
 
-    def make(self, exchange: str, names: list[str]) -> ToldProvider:
+    def make(self, exchange: str, names: list[str]) -> StubProvider:
         assert exchange not in self.names
         self.names[exchange] = names
-        return ToldProvider(exchange)
+        return StubProvider(exchange)
 
     def assemble(self, exchanges: list[str], fx: str = "upbit:USDT-KRW", quote: str = "USDT") -> MultiExchangeProvider:
         return assemble(self.make, exchanges, ["BTC", "WBTC"], fx=fx, quote=quote)

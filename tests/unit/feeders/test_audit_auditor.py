@@ -55,7 +55,7 @@ class World:
         self.told: list[OrderBookSnapshot] = []
         natives = natives or (NATIVE,)
         self.feed = ExchangeFeed(self.venue, natives, self.tell, Wiring())
-        self.feed.feed_of(natives[0]).open_line(0)
+        self.feed.feed_of(natives[0]).line_up(0)
         self.auditor = Auditor(self.feed, self.access, pace or AuditPace(0.01, NEVER, 0.05, 0.2))
         for native in natives:
             self.take(9, native=native)
@@ -67,7 +67,7 @@ class World:
 
     def start(self, native: str = NATIVE) -> None:
         """The book is there, at id 10."""
-        self.feed.feed_of(native).receive_answer(native, 100, depth_answer(10), 0)
+        self.feed.feed_of(native).apply_snapshot(native, 100, depth_answer(10), 0)
 
     def take(
         self, first_id: int, last_id: int | None = None, bids: tuple[DepthChange, ...] = (), native: str = NATIVE
@@ -77,7 +77,7 @@ class World:
 
     def lose(self) -> None:
         """The connection ends."""
-        self.feed.feed_of(NATIVE).protocol.lose_line(0, "closed")
+        self.feed.feed_of(NATIVE).protocol.line_down(0, "closed")
 
     async def asked(self, native: str = NATIVE) -> None:
         """Until a request for this book is on its way."""
@@ -165,7 +165,7 @@ async def test_a_book_lost_meanwhile_says_nothing() -> None:
 async def test_a_book_that_is_not_there_is_not_asked_for() -> None:
     world = World(NATIVE, "ETHUSDT")
     world.lose()
-    world.feed.feed_of(NATIVE).open_line(0)
+    world.feed.feed_of(NATIVE).line_up(0)
     world.take(9, native="ETHUSDT")
     world.start("ETHUSDT")
     async with running(world):
@@ -214,7 +214,7 @@ async def test_a_book_that_came_back_is_compared_again() -> None:
         await world.asked()
         world.venue.answer(NATIVE, depth_answer(10, asks=ASKS[:1]))
         await world.found()
-        world.feed.feed_of(NATIVE).receive_answer(NATIVE, 100, depth_answer(20, asks=ASKS[:1]), 0)
+        world.feed.feed_of(NATIVE).apply_snapshot(NATIVE, 100, depth_answer(20, asks=ASKS[:1]), 0)
         await world.asked()
         world.venue.answer(NATIVE, depth_answer(20, asks=ASKS[:1]))
         await await_for(lambda: world.report.total.matched, what="an equal book")
@@ -342,9 +342,9 @@ async def test_a_feeder_shows_its_auditor_every_book_and_tells_what_was_found() 
     feeder = Feeder(settings, VENUE, registry, [instrument])
     feed, auditor = feeder.feed.feed_of(NATIVE), feeder._auditor
     assert auditor is not None
-    feed.open_line(0)
+    feed.line_up(0)
     feed.receive(diff_frame(9), 0, 0)
-    feed.receive_answer(NATIVE, 100, depth_answer(10), 0)
+    feed.apply_snapshot(NATIVE, 100, depth_answer(10), 0)
     auditor._watch.start(feed.latest.values())
     feed.receive(diff_frame(11, bids=((100.0, 1.0),)), 0, 0)
     feed.receive(diff_frame(12, bids=((100.0, 0.0),)), 0, 0)

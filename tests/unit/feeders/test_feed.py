@@ -147,7 +147,7 @@ def test_a_snapshot_answer_that_makes_no_sense_is_the_askers_to_deal_with() -> N
     world.protocol.answers.append(WebSocketProtocolError("no depth"))
 
     with pytest.raises(WebSocketProtocolError):
-        world.feed.receive_answer("BTCUSDT", 100, b"", 1)
+        world.feed.apply_snapshot("BTCUSDT", 100, b"", 1)
 
     assert world.feed.counters.skipped == 0
 
@@ -189,7 +189,7 @@ def test_the_end_of_a_connection_is_told_once_in_the_log_for_all_its_books(caplo
     world.protocol.on_loss = [BookLost("BTCUSDT", "reset"), BookLost("ETHUSDT", "reset")]
 
     with caplog.at_level(logging.INFO, "bookbus.feeders.feed"):
-        world.feed.lose_line(0, "reset", 9_000_000)
+        world.feed.line_down(0, "reset", 9_000_000)
 
     assert [record.getMessage() for record in caplog.records] == ["binance: 2 books lost: reset"]
     assert world.feed.losses == 1

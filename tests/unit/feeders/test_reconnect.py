@@ -12,7 +12,7 @@ from bookbus.feeders.errors import (
     WebSocketTimeoutError,
     WebSocketUnavailableError,
 )
-from bookbus.feeders.reconnect import Keeper, ReconnectPolicy
+from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from tests.support.waiting import await_for
 
 LIMIT = 5.0
@@ -39,7 +39,9 @@ class World:
         self.happened: list[str] = []
         self.slept: list[float] = []
         self.refusals: list[str | WebSocketUnavailableError] = []
-        self.keeper: Keeper[Line] = Keeper(Line(self), ReconnectPolicy(), self.sleep, chance=lambda: 1.0)
+        self.keeper: ReconnectingConnection[Line] = ReconnectingConnection(
+            Line(self), ReconnectPolicy(), self.sleep, chance=lambda: 1.0
+        )
         self.task: asyncio.Task[None] | None = None
 
     async def sleep(self, seconds: float) -> None:

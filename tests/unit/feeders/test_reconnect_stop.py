@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import bookbus.feeders.reconnect
-from bookbus.feeders.reconnect import Keeper
+from bookbus.feeders.reconnect import ReconnectingConnection
 from tests.support.waiting import await_for
 
 
@@ -40,7 +40,7 @@ class SlowToClose:
 async def test_a_stop_while_the_replaced_connection_closes_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookbus.feeders.reconnect, "HANDOVER_GRACE", 0.0)
     line = SlowToClose()
-    keeper = Keeper(line)
+    keeper = ReconnectingConnection(line)
     running = asyncio.create_task(keeper.run())
     line.replace_wanted.set()
     await await_for(lambda: line.closing, what="the old connection to be closed")

@@ -353,7 +353,7 @@ async def test_an_answer_from_before_a_lost_connection_is_asked_for_again(clock:
         world.ask("BTCUSDT")
         await world.asked("BTCUSDT")
 
-        world.feed.lose_line(0, "reset", 1)
+        world.feed.line_down(0, "reset", 1)
         world.venue.answer("BTCUSDT", b"old")
         await await_for(lambda: world.venue.running == [])
         await world.settle()
@@ -384,12 +384,12 @@ async def test_an_answer_from_before_a_standstill_is_asked_for_again(clock: Cloc
 
 async def test_the_end_of_one_of_two_lines_makes_no_answer_obsolete() -> None:
     async with running() as world:
-        world.feed.open_line(0)
-        world.feed.open_line(1)
+        world.feed.line_up(0)
+        world.feed.line_up(1)
         world.ask("BTCUSDT")
         await world.asked("BTCUSDT")
 
-        world.feed.lose_line(0, "reset", 1)
+        world.feed.line_down(0, "reset", 1)
         world.venue.answer("BTCUSDT", b"whole")
         await world.settle()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bookbus.feeders.stall_detector import LIMIT, StandstillWatch, boot_clock
+from bookbus.feeders.stall_detector import LIMIT, StallDetector, boot_clock
 
 
 class Watched:
@@ -11,7 +11,7 @@ class Watched:
     def __init__(self) -> None:
         self.now = 100.0
         self.told: list[float] = []
-        self.watch = StandstillWatch(self.told.append, lambda: self.now)
+        self.watch = StallDetector(self.told.append, lambda: self.now)
 
     def beat_after(self, seconds: float) -> None:
         self.now += seconds
@@ -62,7 +62,7 @@ def test_what_the_holder_does_about_a_gap_may_beat_itself() -> None:
         told.append(gap)
         watch.beat()
 
-    watch = StandstillWatch(discard, lambda: now[0])
+    watch = StallDetector(discard, lambda: now[0])
     now[0] = 7.0
     watch.beat()
 

@@ -39,7 +39,7 @@ def test_a_message_that_cannot_be_decoded_leaves_the_one_before_it() -> None:
 
     assert snapshot == book(seq=2)
     assert entry is not None
-    assert (entry.confirmed_at, followed.spoiled, followed.counts().skipped) == (1.0, True, 1)
+    assert (entry.confirmed_at, followed.corrupted, followed.counts().skipped) == (1.0, True, 1)
 
 
 def test_after_several_of_them_the_last_one_that_was_read_stays() -> None:

@@ -59,13 +59,13 @@ def test_it_logs_in_selects_and_names_itself(server: socket.socket) -> None:
             [b"CLIENT", b"SETNAME", b"me"],
             [b"PING"],
         ]
-        assert not ends.link.greeted()
+        assert not ends.link.authenticated()
 
         ends.answer(b"+OK\r\n+OK\r\n+OK\r\n+PO")
-        assert not ends.link.greeted()
+        assert not ends.link.authenticated()
 
         ends.answer(b"NG\r\n$1\r\nx\r\n")
-        assert ends.link.greeted()
+        assert ends.link.authenticated()
         assert ends.link.gets() == b"x"
 
 
@@ -73,7 +73,7 @@ def test_a_name_that_is_refused_does_not_matter(server: socket.socket) -> None:
     with Ends(server) as ends:
         ends.answer(WELCOME)
 
-        assert ends.link.greeted()
+        assert ends.link.authenticated()
 
 
 def test_a_login_that_is_refused_is_told(server: socket.socket) -> None:
@@ -81,7 +81,7 @@ def test_a_login_that_is_refused_is_told(server: socket.socket) -> None:
         ends.answer(b"-WRONGPASS invalid\r\n")
 
         with pytest.raises(BusConnectionError, match="refuses this user name and password"):
-            ends.link.greeted()
+            ends.link.authenticated()
 
 
 def test_nothing_there_yet_is_no_error(server: socket.socket) -> None:
@@ -108,7 +108,7 @@ def test_a_closed_connection_is_told(server: socket.socket) -> None:
 def test_a_reply_without_end_is_not_collected_without_end(server: socket.socket) -> None:
     with Ends(server) as ends:
         ends.answer(WELCOME + b"$500000000\r\n")
-        assert ends.link.greeted()
+        assert ends.link.authenticated()
         sent = 0
 
         def flood() -> None:

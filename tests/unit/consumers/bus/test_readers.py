@@ -10,8 +10,8 @@ from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.readers import (
     Client,
     Reader,
+    ReaderRecord,
     ReaderState,
-    Record,
     Registry,
     parse_clients,
     parse_record,
@@ -35,11 +35,11 @@ def client(name: str = NAME, **fields: int | str) -> Client:
     return Client(name=name, **(usual | fields))  # type: ignore[arg-type]
 
 
-def record(name: str = NAME, lag: float | None = 0.001) -> Record:
-    return Record(client=name, exchange="binance", symbols=("BTC-USDT",), lag=lag, received=7)
+def record(name: str = NAME, lag: float | None = 0.001) -> ReaderRecord:
+    return ReaderRecord(client=name, exchange="binance", symbols=("BTC-USDT",), lag=lag, received=7)
 
 
-def only(*clients: Client, records: tuple[Record, ...] | None = (record(),)) -> Reader:
+def only(*clients: Client, records: tuple[ReaderRecord, ...] | None = (record(),)) -> Reader:
     (reader,) = readers_of(Registry(records, clients))
     return reader
 
@@ -61,7 +61,7 @@ def test_what_a_reader_told_is_read_back() -> None:
 
     told = parse_record(identity.id, [text.encode() for field in fields.items() for text in field])
 
-    assert told == Record(
+    assert told == ReaderRecord(
         client=NAME,
         exchange="binance",
         symbols=("BTC-USDT", "ETH-USDT"),
@@ -165,7 +165,7 @@ def test_those_in_trouble_come_first() -> None:
 
 
 def test_a_row_says_who_what_and_how_it_stands() -> None:
-    told = Record(
+    told = ReaderRecord(
         client=NAME,
         exchange="binance",
         symbols=("BTC-USDT", "ETH-USDT", "XRP-USDT", "ADA-USDT"),

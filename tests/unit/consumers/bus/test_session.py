@@ -147,7 +147,7 @@ def test_what_waited_while_the_reader_stood_still_may_be_that_old() -> None:
     stream = Stream()
     stream.receive(11.0, message(1))
 
-    stream.stream.stood_still(12.0, 72.0)
+    stream.stream.stalled(12.0, 72.0)
     assert stream.stream.outgoing(72.0) == [("PING", b"2")]
     stream.receive(72.0, message(2))
     assert stream.confirmed_at() == 12.0
@@ -163,8 +163,8 @@ def test_what_waited_while_the_reader_stood_still_may_be_that_old() -> None:
 def test_a_second_standstill_before_the_first_is_made_up_for_counts_from_the_first() -> None:
     stream = Stream()
 
-    stream.stream.stood_still(12.0, 14.0)
-    stream.stream.stood_still(14.1, 15.0)
+    stream.stream.stalled(12.0, 14.0)
+    stream.stream.stalled(14.1, 15.0)
     stream.receive(15.0, [b"pong", b"2"], message(1))
     assert stream.confirmed_at() == 12.0
 
@@ -174,7 +174,7 @@ def test_after_a_standstill_nobody_is_declared_dead_before_a_heartbeat_could_hav
     stream.receive(10.0, [b"subscribe", FEEDERS, 1])
     assert stream.table.feeders.alive("A", "binance", "BTC-USDT", 70.0) is False
 
-    stream.stream.stood_still(12.0, 72.0)
+    stream.stream.stalled(12.0, 72.0)
 
     assert stream.table.feeders.alive("A", "binance", "BTC-USDT", 72.0) is None
 

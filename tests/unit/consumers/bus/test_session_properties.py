@@ -166,7 +166,7 @@ class Reader:
             self.now += 1.0
             self.server.time_us += 1_000_000
             self.publish()
-        self.session.stream.stood_still(since, self.now)
+        self.session.stream.stalled(since, self.now)
         self.send()
 
     def believed_too_long(self, held: BusBook) -> float:
@@ -186,8 +186,8 @@ class Reader:
 
     def publish_spoiled_book(self) -> None:
         seq = self.random.choice((0, START_US + self.random.randint(0, 10**7), 2**64 - 1))
-        spoiled = HEAD + seq.to_bytes(8, "big") + b"spoiled"
-        self.server.announce(NAMES.book("binance", self.random.choice(SYMBOLS)).encode(), spoiled)
+        corrupted = HEAD + seq.to_bytes(8, "big") + b"spoiled"
+        self.server.announce(NAMES.book("binance", self.random.choice(SYMBOLS)).encode(), corrupted)
 
     def run(self, steps: int, weights: "dict[Step, int]") -> None:
         for step in self.random.choices(list(weights), list(weights.values()), k=steps):

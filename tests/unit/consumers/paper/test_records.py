@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bookbus.consumers.paper.fills.model import FillReason
-from bookbus.consumers.paper.market import DELAY, TapeMerger
+from bookbus.consumers.paper.market import DELAY, EventMerger
 from bookbus.consumers.paper.records import LATE, EventFiles, FillEvent, Markouts, utc
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book
@@ -153,7 +153,7 @@ def trade(at_ms: int) -> Trade:
 
 
 def test_books_and_trades_come_in_the_exchanges_order() -> None:
-    merger = TapeMerger()
+    merger = EventMerger()
     late, early = book(exchange_us=200_000, update_id=2), trade(100)
     merger.add(0.0, late, ())
     merger.add(0.1, late, (early,))
@@ -163,7 +163,7 @@ def test_books_and_trades_come_in_the_exchanges_order() -> None:
 
 
 def test_a_trade_of_the_books_own_moment_comes_before_it() -> None:
-    merger = TapeMerger(0.0)
+    merger = EventMerger(0.0)
     newest, same = book(exchange_us=100_000), trade(100)
     merger.add(0.0, newest, (same,))
 
@@ -171,7 +171,7 @@ def test_a_trade_of_the_books_own_moment_comes_before_it() -> None:
 
 
 def test_a_book_that_did_not_change_is_one_event() -> None:
-    merger = TapeMerger(0.0)
+    merger = EventMerger(0.0)
     for now in (0.0, 0.1, 0.2):
         merger.add(now, book(), ())
 

@@ -18,7 +18,7 @@ from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistr
 from bookbus.schemas.trade import Trade
 from tests.support.calibrations import table, zone
 from tests.support.paper_world import SYMBOL, World
-from tests.support.told_provider import ToldProvider
+from tests.support.stub_provider import StubProvider
 
 SETTINGS = RunSettings(
     source="redis", duration=10.0, trade_interval=10.0, order_quantity=0.5, sl_bps=500.0, fees={"binance": 10.0}
@@ -82,8 +82,8 @@ def test_a_trade_and_the_one_before_it_meet_on_one_book(world: World) -> None:
 
 def test_a_decision_made_late_does_not_cost_the_next_one(world: World) -> None:
     # The second decision is made at 2.03 s, the third at 4.00 s.
-    world.at(0.1, lambda: setattr(world, "elapsed", 0.13))
-    world.at(2.5, lambda: setattr(world, "elapsed", 2.6))
+    world.at(0.1, lambda: setattr(world, "boottime", 0.13))
+    world.at(2.5, lambda: setattr(world, "boottime", 2.6))
 
     kpi = world.run(replace(SETTINGS, trade_interval=2.0))
 
@@ -273,7 +273,7 @@ def test_a_loss_limit_ends_trading_for_the_day(world: World) -> None:
 
 
 def test_intervals_that_nobody_was_there_for_are_counted(world: World) -> None:
-    world.at(2.0, lambda: setattr(world, "elapsed", 7.5))
+    world.at(2.0, lambda: setattr(world, "boottime", 7.5))
 
     kpi = world.run(replace(SETTINGS, trade_interval=1.0))
 
@@ -314,7 +314,7 @@ def test_waiting_orders_need_trades(world: World) -> None:
         ProviderMarket(world.provider, "binance", {}, with_trades=True)
 
 
-class TradesLost(ToldProvider):
+class TradesLost(StubProvider):
     """A provider of trades some of which never came."""
 
     def trades(self, symbol: str) -> "TradesLost":
@@ -337,7 +337,7 @@ def test_trades_that_did_not_come_are_no_secret() -> None:
 
 def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("bookbus.consumers.paper.runner.elapsed", lambda: now)
+    monkeypatch.setattr("bookbus.consumers.paper.runner.boottime", lambda: now)
     clock = steady_clock()
     began = clock()
 
@@ -347,7 +347,7 @@ def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPa
 
 
 def two_exchanges(world: World) -> MultiMarket:
-    upbit = ToldProvider("upbit")
+    upbit = StubProvider("upbit")
     upbit.put("BTC-KRW", ((142_000.0, 2.0),), ((142_100.0, 2.0),))
     upbit.put("USDT-KRW", ((1400.0, 1e6),), ((1400.0, 1e6),))
     providers = {"binance": world.provider, "upbit": upbit}

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.books.arbitration import LineRace, LineResult
+from bookbus.feeders.books.arbitration import LineArbiter, LineResult
 
 
 class World:
     """Two lines and a clock; ids of one symbol unless another is named."""
 
     def __init__(self) -> None:
-        self.race = LineRace(2)
+        self.race = LineArbiter(2)
 
     def brings(self, slot: int, *ids: int, at_ms: float = 0, native: str = "BTCUSDT") -> None:
         self.race.slot, self.race.now_us = slot, round(at_ms * 1000)
@@ -116,10 +116,10 @@ def test_symbols_that_one_line_alone_brought_for_a_time_are_known() -> None:
     world.brings(0, 2, at_ms=500, native="SOLUSDT")
     world.brings(1, 2, at_ms=510, native="SOLUSDT")
 
-    assert world.race.brought_alone(0, 50_000, 400_000) == ["ETHUSDT"]
-    assert world.race.brought_alone(0, 50_000, 99_000) == []
-    assert world.race.brought_alone(0, 101_000, 400_000) == []
-    assert world.race.brought_alone(1, 50_000, 400_000) == ["XRPUSDT"]
+    assert world.race.seen_only_by(0, 50_000, 400_000) == ["ETHUSDT"]
+    assert world.race.seen_only_by(0, 50_000, 99_000) == []
+    assert world.race.seen_only_by(0, 101_000, 400_000) == []
+    assert world.race.seen_only_by(1, 50_000, 400_000) == ["XRPUSDT"]
 
 
 def test_results_of_several_connections_add_up() -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookbus.feeders.books.events import BookLost, SnapshotNeeded
-from bookbus.feeders.books.history import BookRecord, RecordedBook
+from bookbus.feeders.books.history import BookHistory, RecordedBook
 from bookbus.feeders.books.order_book import DepthChange, OrderBook
 from bookbus.feeders.books.synchronizer import RangeSync
 from tests.support.depth import Depth, depth_snapshot, depth_update
@@ -20,9 +20,9 @@ def order_book(limit: int = 100) -> OrderBook:
     return book
 
 
-def record(*updates: Depth) -> BookRecord:
+def record(*updates: Depth) -> BookHistory:
     """Of a book that stood at id 10, with these updates since."""
-    recorded = BookRecord(order_book(), 10)
+    recorded = BookHistory(order_book(), 10)
     for update in updates:
         recorded.add(update)
     return recorded
@@ -74,7 +74,7 @@ def test_a_record_that_ended_says_nothing() -> None:
 
 
 def test_what_is_known_ends_where_the_snapshot_ended() -> None:
-    recorded = BookRecord(order_book(limit=2), 10).at(10)
+    recorded = BookHistory(order_book(limit=2), 10).at(10)
 
     assert recorded is not None
     assert (recorded.bid_edge, recorded.ask_edge) == (97.0, 102.0)
@@ -84,7 +84,7 @@ def test_published_levels_that_are_not_the_best_ones_show() -> None:
     book = order_book()
     book.bids.top = ((99.5, 1.0), (98.0, 2.0))
 
-    recorded = BookRecord(book, 10).at(10)
+    recorded = BookHistory(book, 10).at(10)
 
     assert recorded is not None
     assert recorded.bids == {99.5: 1.0, 98.0: 2.0, 97.0: 3.0}
@@ -103,7 +103,7 @@ def test_published_levels_that_are_not_the_best_ones_show() -> None:
 )
 def test_at_every_id_it_stood_at_the_record_equals_the_book(steps: list[tuple[int, list[DepthChange]]]) -> None:
     book, update_id = order_book(), 10
-    recorded = BookRecord(book, update_id)
+    recorded = BookHistory(book, update_id)
     states = {update_id: book.bids.levels()}
     for span, changes in steps:
         recorded.add(depth_update(update_id + 1, update_id + span, bids=changes))
@@ -123,7 +123,7 @@ def live_sync(*lines: int, update_id: int = 10) -> RangeSync:
     return sync
 
 
-def recording(sync: RangeSync) -> BookRecord:
+def recording(sync: RangeSync) -> BookHistory:
     recorded = sync.record()
     assert recorded is not None
     return recorded
@@ -162,8 +162,8 @@ def test_a_gap_a_lost_line_and_a_new_snapshot_end_the_record() -> None:
     records = [recording(sync) for sync in (gap, line, replaced)]
     gap.receive_update(depth_update(12), 0)
     line._lines.clear()
-    line.lose_line(0, "closed")
-    replaced.distrust("wrong")
+    line.line_down(0, "closed")
+    replaced.invalidate("wrong")
     replaced.receive_snapshot(depth_snapshot(11, BIDS, ASKS), 100)
 
     assert [recorded.is_over for recorded in records] == [True] * 3
@@ -174,7 +174,7 @@ def test_a_snapshot_in_place_of_a_live_book_ends_its_record() -> None:
     sync.start()
     sync.receive_snapshot(depth_snapshot(10, BIDS, ASKS), 100)
     recorded = recording(sync)
-    sync.expect_answer()
+    sync.snapshot_requested()
     sync.receive_snapshot(depth_snapshot(10, BIDS, ASKS), 1_000)
 
     assert recorded.is_over
@@ -200,7 +200,7 @@ def test_a_new_record_ends_the_one_before() -> None:
 def test_a_distrusted_book_is_lost_and_comes_back_by_a_snapshot() -> None:
     sync = live_sync()
 
-    assert sync.distrust("wrong") == [BookLost("BTCUSDT", "wrong"), SnapshotNeeded("BTCUSDT", 100, urgent=True)]
+    assert sync.invalidate("wrong") == [BookLost("BTCUSDT", "wrong"), SnapshotNeeded("BTCUSDT", 100, urgent=True)]
     assert sync.update_id is None
     sync.receive_update(depth_update(11), 0)
     sync.receive_snapshot(depth_snapshot(10, BIDS, ASKS), 100)
@@ -209,6 +209,6 @@ def test_a_distrusted_book_is_lost_and_comes_back_by_a_snapshot() -> None:
 
 def test_a_book_lost_already_is_not_lost_again() -> None:
     sync = live_sync()
-    sync.distrust("wrong")
+    sync.invalidate("wrong")
 
-    assert list(sync.distrust("wrong")) == []
+    assert list(sync.invalidate("wrong")) == []

@@ -45,10 +45,10 @@ def live_at(
     return sync
 
 
-def lose_line(sync: RangeSync, line: int, reason: str = "closed") -> Sequence[Event]:
+def line_down(sync: RangeSync, line: int, reason: str = "closed") -> Sequence[Event]:
     """As the protocol does it: the set of working lines is its own."""
     sync._lines.discard(line)
-    return sync.lose_line(line, reason)
+    return sync.line_down(line, reason)
 
 
 def updated(update_id: int, exchange_us: int | None = None, **sides: Sequence[DepthChange]) -> BookUpdated:
@@ -171,16 +171,16 @@ def test_an_answer_nobody_waits_for_changes_nothing() -> None:
 def test_what_came_before_the_request_left_still_meets_its_answer() -> None:
     sync = waiting_with(depth_update(101), depth_update(102))
 
-    sync.expect_answer()
+    sync.snapshot_requested()
 
     assert sync.receive_snapshot(depth_snapshot(100), LIMIT) == [updated(102)]
 
 
 def test_a_request_that_leaves_after_its_connection_was_lost_changes_nothing() -> None:
     sync = waiting_with(depth_update(101))
-    lose_line(sync, LINE)
+    line_down(sync, LINE)
 
-    sync.expect_answer()
+    sync.snapshot_requested()
 
     assert list(sync.receive_snapshot(depth_snapshot(100), LIMIT)) == []
     assert sync.update_id is None
@@ -359,7 +359,7 @@ def test_the_same_update_many_times_over_is_no_restart() -> None:
 def test_a_new_connection_may_start_with_lower_ids() -> None:
     sync = live_at(1_000)
     sync.receive_update(depth_update(1_001), LINE)
-    lose_line(sync, LINE)
+    line_down(sync, LINE)
 
     sync._lines.add(LINE)
     assert sync.start() == [FIRST_SNAPSHOT_NEEDED]
@@ -395,7 +395,7 @@ def test_the_end_of_a_line_whose_ids_fell_leaves_nothing_open() -> None:
     for update_id in (1_001, 7):
         sync.receive_update(depth_update(update_id), LINE)
 
-    lose_line(sync, LINE)
+    line_down(sync, LINE)
 
     assert sync.update_id == 1_001
     assert not sync.is_behind
@@ -441,7 +441,7 @@ def deepening_at(update_id: int, *lines: int) -> RangeSync:
         updated(update_id, bids=BIDS[:1], asks=ASKS[:1]),
         SnapshotNeeded(NATIVE, DEEP, urgent=False),
     ]
-    sync.expect_answer()
+    sync.snapshot_requested()
     return sync
 
 
@@ -495,7 +495,7 @@ def test_a_live_book_keeps_nothing_for_a_request_that_has_not_left() -> None:
 
     sync.receive_update(depth_update(101), LINE)
     assert sync._buffer is None
-    sync.expect_answer()
+    sync.snapshot_requested()
     sync.receive_update(depth_update(102), LINE)
 
     assert sync._buffer is not None
@@ -564,7 +564,7 @@ def test_what_waits_since_before_the_question_is_not_forgotten() -> None:
     sync.receive_update(depth_update(104, bids=[(50.0, 1.0)]), LINE)
     near_the_edge = depth_update(101, bids=falling_to_zero(100, 99, 98, 97, 96, 95, 94, 93))
     assert SnapshotNeeded(NATIVE, 10, urgent=True) in sync.receive_update(near_the_edge, OTHER_LINE)
-    sync.expect_answer()
+    sync.snapshot_requested()
 
     sync.receive_snapshot(depth_snapshot(102, bids=falling(92, 91)), 10)
 
@@ -632,7 +632,7 @@ def test_the_asks_have_a_window_of_their_own() -> None:
 def test_a_fresh_snapshot_ends_the_episode_and_the_next_one_is_told_again() -> None:
     sync = live_with_window()
     remove_bids(sync, *range(100, 90, -1))
-    sync.expect_answer()
+    sync.snapshot_requested()
 
     sync.receive_snapshot(depth_snapshot(110, bids=falling(*range(90, 80, -1)), asks=[(101.0, 1.0)]), 10)
 
@@ -655,7 +655,7 @@ def test_a_window_that_the_buffered_updates_left_is_told_with_the_snapshot() -> 
 def test_a_snapshot_whose_window_is_all_but_left_when_it_comes_asks_for_the_next() -> None:
     sync = live_with_window()
     sync.receive_update(depth_update(101, bids=falling_to_zero(*range(100, 92, -1))), LINE)
-    sync.expect_answer()
+    sync.snapshot_requested()
     sync.receive_update(depth_update(102, bids=[*falling_to_zero(*range(92, 83, -1)), (83.0, 1.0)]), LINE)
 
     assert sync.receive_snapshot(depth_snapshot(101, bids=falling(*range(92, 82, -1)), asks=[(101.0, 1.0)]), 10) == [
@@ -782,7 +782,7 @@ def test_a_line_that_dies_while_it_is_waited_for_loses_the_book_at_once() -> Non
     sync = live_at(100, LINE, OTHER_LINE)
     sync.receive_update(depth_update(102), LINE)
 
-    assert lose_line(sync, OTHER_LINE) == [BookLost(NATIVE, "closed"), FIRST_SNAPSHOT_NEEDED]
+    assert line_down(sync, OTHER_LINE) == [BookLost(NATIVE, "closed"), FIRST_SNAPSHOT_NEEDED]
     assert sync.receive_snapshot(depth_snapshot(101), LIMIT) == [updated(102)]
 
 
@@ -790,7 +790,7 @@ def test_a_third_line_is_waited_for_when_one_dies() -> None:
     sync = live_at(100, LINE, OTHER_LINE, THIRD_LINE)
     sync.receive_update(depth_update(102), LINE)
 
-    assert list(lose_line(sync, OTHER_LINE)) == []
+    assert list(line_down(sync, OTHER_LINE)) == []
     assert sync.receive_update(depth_update(101), THIRD_LINE) == [
         BookUnchanged(NATIVE, 101),
         BookUnchanged(NATIVE, 102),
@@ -801,7 +801,7 @@ def test_what_a_dead_line_brought_too_early_still_counts() -> None:
     sync = live_at(100, LINE, OTHER_LINE)
     sync.receive_update(depth_update(102), LINE)
 
-    assert list(lose_line(sync, LINE)) == []
+    assert list(line_down(sync, LINE)) == []
     assert sync.receive_update(depth_update(101), OTHER_LINE) == [
         BookUnchanged(NATIVE, 101),
         BookUnchanged(NATIVE, 102),
@@ -811,21 +811,21 @@ def test_what_a_dead_line_brought_too_early_still_counts() -> None:
 def test_a_line_that_dies_beside_a_working_one_changes_nothing() -> None:
     sync = live_at(100, LINE, OTHER_LINE)
 
-    assert list(lose_line(sync, LINE)) == []
+    assert list(line_down(sync, LINE)) == []
     assert sync.receive_update(depth_update(101), OTHER_LINE) == [BookUnchanged(NATIVE, 101)]
 
 
 def test_the_end_of_the_last_line_loses_the_book_and_asks_nothing_yet() -> None:
     sync = live_at(100)
 
-    assert lose_line(sync, LINE, "connection reset") == [BookLost(NATIVE, "connection reset")]
+    assert line_down(sync, LINE, "connection reset") == [BookLost(NATIVE, "connection reset")]
     assert sync.update_id is None
-    assert list(sync.lose_line(OTHER_LINE, "again")) == []
+    assert list(sync.line_down(OTHER_LINE, "again")) == []
 
 
 def test_nothing_from_a_lost_connection_is_kept_for_the_next() -> None:
     sync = waiting_with(depth_update(100))
-    lose_line(sync, LINE)
+    line_down(sync, LINE)
 
     assert list(sync.receive_snapshot(depth_snapshot(100), LIMIT)) == []
     sync._lines.add(OTHER_LINE)
@@ -838,7 +838,7 @@ def test_what_waited_for_a_line_is_gone_with_the_last_connection() -> None:
     sync = live_at(100, LINE, OTHER_LINE)
     sync.receive_update(depth_update(105), LINE)
     for line in (LINE, OTHER_LINE):
-        lose_line(sync, line)
+        line_down(sync, line)
 
     sync._lines.add(THIRD_LINE)
     sync.start()
@@ -858,7 +858,7 @@ def test_a_new_line_ahead_of_the_old_one_waits_for_it() -> None:
     assert list(sync.receive_update(depth_update(103), OTHER_LINE)) == []
     assert sync.receive_update(depth_update(101), LINE) == [BookUnchanged(NATIVE, 101)]
     assert sync.receive_update(depth_update(102), LINE) == [BookUnchanged(NATIVE, 102), BookUnchanged(NATIVE, 103)]
-    assert list(lose_line(sync, LINE)) == []
+    assert list(line_down(sync, LINE)) == []
     assert sync.receive_update(depth_update(104), OTHER_LINE) == [BookUnchanged(NATIVE, 104)]
 
 

@@ -158,13 +158,13 @@ class World:
 
     def run(self) -> None:
         """Faults as long as there is entropy, then none: the book must come back."""
-        self.open_line()
+        self.line_up()
         actions = (
             *(self.flush,) * 5,
             *(self.deliver,) * 6,
             *(self.send,) * 3,
             *(self.answer,) * 4,
-            *(self.drop, self.duplicate, self.reorder, self.open_line, self.lose_line, self.exchange_moves_unseen),
+            *(self.drop, self.duplicate, self.reorder, self.line_up, self.line_down, self.exchange_moves_unseen),
         )
         while not self.entropy.exhausted:
             actions[self.entropy.below(len(actions))]()
@@ -201,7 +201,7 @@ class World:
         """A request may wait long before it leaves."""
         if self._asked:
             self._sent.append(self._asked.pop(0))
-            self.sync.expect_answer()
+            self.sync.snapshot_requested()
 
     def answer(self) -> None:
         """A snapshot of now, of the last flush, of any id shortly before, or of where the book is."""
@@ -217,7 +217,7 @@ class World:
         )
         self._answer_with(choices[self.entropy.below(len(choices))])
 
-    def open_line(self) -> None:
+    def line_up(self) -> None:
         if len(self._queues) == 3:
             return
         line, self._next_line = self._next_line, self._next_line + 1
@@ -225,18 +225,18 @@ class World:
         self.lines.add(line)
         self._take(self.sync.start())
 
-    def lose_line(self) -> None:
+    def line_down(self) -> None:
         if (line := self._some_line()) is None:
             return
         del self._queues[line]
         self.lines.discard(line)
-        self._take(self.sync.lose_line(line, "closed"))
+        self._take(self.sync.line_down(line, "closed"))
         assert self.lines or self.sync.update_id is None
 
     def recover(self) -> None:
         """No more faults: every line delivers all it has, every question is answered with what is true now."""
         if not self.lines:
-            self.open_line()
+            self.line_up()
         for _ in range(3):
             self.flush()
             for line in list(self._queues):

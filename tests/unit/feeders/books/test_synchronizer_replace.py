@@ -140,16 +140,16 @@ def test_only_the_end_of_the_last_line_loses_the_book() -> None:
     sync = live_at(100, LINE, OTHER_LINE)
 
     sync._lines.discard(LINE)
-    assert list(sync.lose_line(LINE, "reset")) == []
+    assert list(sync.line_down(LINE, "reset")) == []
     sync._lines.discard(OTHER_LINE)
-    assert sync.lose_line(OTHER_LINE, "reset") == [BookLost(NATIVE, "reset")]
-    assert list(sync.lose_line(OTHER_LINE, "reset")) == []
+    assert sync.line_down(OTHER_LINE, "reset") == [BookLost(NATIVE, "reset")]
+    assert list(sync.line_down(OTHER_LINE, "reset")) == []
 
 
 def test_the_first_book_of_a_new_connection_is_published_even_if_nothing_changed() -> None:
     sync = live_at(100)
     sync._lines.clear()
-    sync.lose_line(LINE, "reset")
+    sync.line_down(LINE, "reset")
 
     assert sync.receive_update(depth_snapshot(100), OTHER_LINE) == [
         BookUpdated(NATIVE, 100, None, tuple(BIDS), tuple(ASKS))
@@ -159,7 +159,7 @@ def test_the_first_book_of_a_new_connection_is_published_even_if_nothing_changed
 def test_a_new_connection_may_start_with_lower_ids() -> None:
     sync = live_at(100)
     sync._lines.clear()
-    sync.lose_line(LINE, "reset")
+    sync.line_down(LINE, "reset")
 
     assert sync.receive_update(depth_snapshot(7), OTHER_LINE) == [
         BookUpdated(NATIVE, 7, None, tuple(BIDS), tuple(ASKS))
@@ -170,7 +170,7 @@ def test_connections_come_and_go_and_leave_nothing_behind() -> None:
     sync = live_at(100)
 
     for line in range(1, 50):
-        sync.lose_line(line - 1, "reset")
+        sync.line_down(line - 1, "reset")
         sync.receive_update(depth_snapshot(100 + line), line)
 
     assert list(sync._ids._newest) == [49]

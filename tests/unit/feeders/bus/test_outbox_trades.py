@@ -40,7 +40,7 @@ def test_what_is_put_back_comes_before_what_came_since_and_gives_way_to_it() -> 
     for trade in trades(4, 5, 6):
         queue.put(trade)
 
-    queue.put_back(taken)
+    queue.requeue(taken)
 
     assert queue.take(9) == trades(2, 3, 4, 5, 6)
     assert counters.trades_dropped == 1
@@ -52,7 +52,7 @@ def test_nothing_is_put_back_into_a_full_queue() -> None:
     for trade in trades(2, 3, 4, 5, 6):
         queue.put(trade)
 
-    queue.put_back(taken)
+    queue.requeue(taken)
 
     assert queue.take(9) == trades(2, 3, 4, 5, 6)
     assert counters.trades_dropped == 1

@@ -419,10 +419,10 @@ async def test_what_stood_in_the_socket_when_books_became_old_is_given_up(server
 
 
 async def test_what_would_be_old_can_be_discarded_just_before_it_is_written(server: RespServer) -> None:
-    stood_still = False
+    stalled = False
 
     def before_write() -> None:
-        if stood_still:
+        if stalled:
             publisher.discard()
 
     publisher = publisher_for(server, before_write=before_write)
@@ -430,7 +430,7 @@ async def test_what_would_be_old_can_be_discarded_just_before_it_is_written(serv
         publisher.submit(new(1))
         await accepted(publisher, 1)
 
-        stood_still = True
+        stalled = True
         publisher.submit(new(2))
 
         assert await publisher.drain(5)
@@ -544,9 +544,9 @@ async def test_a_node_that_has_a_book_no_longer_is_taken_at_its_word(
             publisher.submit(new(7, symbol))
         await await_for(lambda: len(told) == 2)
 
-        assert publisher.take_out("book", "binance", "BTC-USDT") == new(7)
-        assert publisher.take_out("book", "binance", "ETH-USDT") == new(7, "ETH-USDT")
-        assert publisher.take_out("book", "binance", "SOL-USDT") is None
+        assert publisher.evict("book", "binance", "BTC-USDT") == new(7)
+        assert publisher.evict("book", "binance", "ETH-USDT") == new(7, "ETH-USDT")
+        assert publisher.evict("book", "binance", "SOL-USDT") is None
         assert await publisher.drain(5)
     assert told == ["MOVED 42 there:7000"] * 2
     assert publisher.counters.errors == 0
@@ -562,7 +562,7 @@ async def test_a_confirmation_of_levels_that_never_arrived_moves_on_with_them(se
         publisher.submit(again(8))
         await await_for(lambda: len(told) == 2)
 
-        assert publisher.take_out("book", "binance", "BTC-USDT") == new(8)
+        assert publisher.evict("book", "binance", "BTC-USDT") == new(8)
 
 
 async def test_a_confirmation_alone_does_not_move_on(server: RespServer) -> None:
@@ -574,7 +574,7 @@ async def test_a_confirmation_alone_does_not_move_on(server: RespServer) -> None
         publisher.submit(again(7))
         await await_for(lambda: told)
 
-        assert publisher.take_out("book", "binance", "BTC-USDT") is None
+        assert publisher.evict("book", "binance", "BTC-USDT") is None
 
 
 async def test_what_is_taken_out_is_not_sent_any_more(server: RespServer) -> None:
@@ -586,7 +586,7 @@ async def test_what_is_taken_out_is_not_sent_any_more(server: RespServer) -> Non
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-        assert publisher.take_out("book", "binance", "BTC-USDT") == new(MAX_IN_FLIGHT + 1)
+        assert publisher.evict("book", "binance", "BTC-USDT") == new(MAX_IN_FLIGHT + 1)
         assert publisher.take_out_trades("binance", "BTC-USDT")[-1] == trade(MAX_IN_FLIGHT + 2)
 
         server.answering.set()

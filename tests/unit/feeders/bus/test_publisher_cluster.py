@@ -12,7 +12,7 @@ from bookbus.feeders.bus.outbox import PublisherCounters, Submission
 from bookbus.feeders.bus.publisher import ClusterPublisher, Publisher, publisher_of
 from bookbus.schemas.redis_cluster import SLOTS, SlotMap, slot_of
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import Place
+from bookbus.schemas.redis_url import HostPort
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.resp_server import in_background
@@ -55,7 +55,7 @@ class Node:
     async def submit_trade_lossless(self, trade: Trade) -> None:
         self.submit_trade(trade)
 
-    def take_out(self, *_: str) -> Submission | None:
+    def evict(self, *_: str) -> Submission | None:
         return self.pending
 
     def take_out_trades(self, *_: str) -> list[Trade]:
@@ -78,7 +78,7 @@ class World:
         self.asked = 0
         self.publisher = ClusterPublisher("redis+cluster://left:7000,right:7001", NAMES, "A")
 
-    def node(self, place: Place) -> Node:
+    def node(self, place: HostPort) -> Node:
         return self.nodes[f"redis://{place[0]}:{place[1]}/0"]
 
     def make(self, url: str, *arguments: Any, **options: Any) -> Node:
@@ -112,7 +112,7 @@ async def running(world: World) -> AsyncIterator[ClusterPublisher]:
         yield world.publisher
 
 
-def owned_by(place: Place, but: dict[str, Place] | None = None) -> SlotMap:
+def owned_by(place: HostPort, but: dict[str, HostPort] | None = None) -> SlotMap:
     """Everything at one node but the slots of some names."""
     places = dict.fromkeys(range(SLOTS), place)
     return SlotMap({**places, **{slot_of(name.encode()): other for name, other in (but or {}).items()}}.items())

@@ -9,7 +9,7 @@ import pytest
 from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from bookbus.feeders.errors import WebSocketTimeoutError
 from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
-from bookbus.feeders.stall_detector import StandstillWatch
+from bookbus.feeders.stall_detector import StallDetector
 from bookbus.feeders.venue import FeedOptions, Request
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue, updated
@@ -35,11 +35,11 @@ class World:
             def send_soon(self, texts: Sequence[str]) -> None:
                 sent.extend(texts)
 
-        watch = StandstillWatch(lambda gap: self.adapter.discard(gap), lambda: self.now)
+        watch = StallDetector(lambda gap: self.adapter.discard(gap), lambda: self.now)
         wiring = Wiring(
             on_frame=lambda url, frame: self.frames.append((url, frame)),
             snapshots=self.snapshots,
-            standstill=watch,
+            stall=watch,
             options=FeedOptions(topics=frozenset(topics)),
             slot=slot,
         )

@@ -37,17 +37,17 @@ def new_protocol(
     *natives: str, mode: FeedMode = "diff", depth: int = 20, topics: frozenset[Topic] = EVERY_TOPIC
 ) -> BinanceProtocol:
     protocol = BinanceProtocol(natives or ("BTCUSDT",), FeedOptions(mode, depth, topics))
-    protocol.open_line(0)
+    protocol.line_up(0)
     return protocol
 
 
 def live_protocol(*natives: str) -> BinanceProtocol:
     """Every book live at id 100, by a snapshot as deep as any: nothing more is asked."""
     protocol = BinanceProtocol(natives or ("BTCUSDT",), FeedOptions("diff", 20, EVERY_TOPIC, snapshot_limit=100))
-    protocol.open_line(0)
+    protocol.line_up(0)
     acknowledge(protocol)
     for native in protocol.natives:
-        protocol.receive_answer(native, 100, depth_answer(100))
+        protocol.apply_snapshot(native, 100, depth_answer(100))
         assert protocol.update_id(native) == 100
     return protocol
 
@@ -258,7 +258,7 @@ def test_snapshot_and_diffs_make_a_book() -> None:
 
     assert protocol.update_id("BTCUSDT") is None
     assert protocol.receive(diff_frame(95, 101, bids=[(99.0, 4.0)])) == [SnapshotNeeded("BTCUSDT", 100, urgent=True)]
-    assert protocol.receive_answer("BTCUSDT", 100, depth_answer(100)) == [
+    assert protocol.apply_snapshot("BTCUSDT", 100, depth_answer(100)) == [
         BookUpdated("BTCUSDT", 101, 1_700_000_000_000_000, ((99.0, 4.0), (98.0, 2.0)), tuple(ASKS)),
         SnapshotNeeded("BTCUSDT", 1_000, urgent=False),
     ]
@@ -282,10 +282,10 @@ def test_the_first_snapshot_is_small_and_the_next_one_deep(
     depth: int, snapshot_limit: int | None, first: int, deep: int
 ) -> None:
     protocol = BinanceProtocol(["BTCUSDT"], FeedOptions(depth=depth, snapshot_limit=snapshot_limit))
-    protocol.open_line(0)
+    protocol.line_up(0)
 
     asked = [event for event in acknowledge(protocol) if isinstance(event, SnapshotNeeded)]
-    then = protocol.receive_answer("BTCUSDT", first, depth_answer(100))
+    then = protocol.apply_snapshot("BTCUSDT", first, depth_answer(100))
 
     assert asked == [SnapshotNeeded("BTCUSDT", first, urgent=True)]
     assert [event for event in then if isinstance(event, SnapshotNeeded)] == (
@@ -297,7 +297,7 @@ def test_no_snapshot_is_smaller_than_the_first_whatever_limit_is_wanted() -> Non
     protocol = BinanceProtocol(["BTCUSDT"], FeedOptions(snapshot_limit=5))
     acknowledge(protocol)
     bids = [(200.0 - index, 1.0) for index in range(100)]
-    protocol.receive_answer("BTCUSDT", 100, depth_answer(100, bids, [(201.0, 1.0)]))
+    protocol.apply_snapshot("BTCUSDT", 100, depth_answer(100, bids, [(201.0, 1.0)]))
 
     events = protocol.receive(diff_frame(101, bids=[(price, 0.0) for price, _ in bids[:90]]))
 
@@ -310,9 +310,9 @@ def test_a_snapshot_without_a_side_is_believed_when_the_next_one_says_the_same(b
     acknowledge(protocol)
 
     with pytest.raises(WebSocketProtocolError, match="one side has no level"):
-        protocol.receive_answer("BTCUSDT", 100, depth_answer(100, bids, asks))
+        protocol.apply_snapshot("BTCUSDT", 100, depth_answer(100, bids, asks))
     assert protocol.update_id("BTCUSDT") is None
-    updated, _ = protocol.receive_answer("BTCUSDT", 100, depth_answer(101, bids, asks))
+    updated, _ = protocol.apply_snapshot("BTCUSDT", 100, depth_answer(101, bids, asks))
 
     assert updated == BookUpdated("BTCUSDT", 101, None, tuple(bids), tuple(asks))
 
@@ -321,12 +321,12 @@ def test_a_whole_snapshot_after_one_without_a_side_is_the_book() -> None:
     protocol = new_protocol()
     acknowledge(protocol)
     with pytest.raises(WebSocketProtocolError):
-        protocol.receive_answer("BTCUSDT", 100, depth_answer(100, []))
-    protocol.receive_answer("BTCUSDT", 100, depth_answer(100))
+        protocol.apply_snapshot("BTCUSDT", 100, depth_answer(100, []))
+    protocol.apply_snapshot("BTCUSDT", 100, depth_answer(100))
 
     assert protocol.update_id("BTCUSDT") == 100
     with pytest.raises(WebSocketProtocolError):
-        protocol.receive_answer("BTCUSDT", 1_000, depth_answer(101, []))
+        protocol.apply_snapshot("BTCUSDT", 1_000, depth_answer(101, []))
     assert protocol.update_id("BTCUSDT") == 100
 
 
@@ -393,7 +393,7 @@ def test_symbols_need_not_be_ascii(native: str) -> None:
     protocol = new_protocol(native)
 
     asked = acknowledge(protocol)[1:]
-    protocol.receive_answer(native, 100, depth_answer(100))
+    protocol.apply_snapshot(native, 100, depth_answer(100))
     events = protocol.receive(diff_frame(101, native=native))
 
     assert asked == [SnapshotNeeded(native, 100, urgent=True)]
@@ -405,9 +405,9 @@ def test_numbers_beyond_what_float64_keeps_are_told_once_a_symbol() -> None:
     protocol.receive(diff_frame(100))
     long = depth_answer(100).replace(b'"1.00000000"', b'"1234567.1234567890"')
 
-    first = protocol.receive_answer("BTCUSDT", 100, long)
-    protocol.expect_answer("BTCUSDT")
-    second = protocol.receive_answer("BTCUSDT", 1_000, long)
+    first = protocol.apply_snapshot("BTCUSDT", 100, long)
+    protocol.snapshot_requested("BTCUSDT")
+    second = protocol.apply_snapshot("BTCUSDT", 1_000, long)
 
     assert first[0] == PrecisionLost("BTCUSDT", "1234567.1234567890")
     assert [type(event) for event in second] == [BookUnchanged]
@@ -416,8 +416,8 @@ def test_numbers_beyond_what_float64_keeps_are_told_once_a_symbol() -> None:
 def test_an_answer_for_an_unknown_symbol_or_to_no_question_changes_nothing() -> None:
     protocol = live_protocol()
 
-    assert list(protocol.receive_answer("XRPUSDT", 100, depth_answer(500))) == []
-    assert list(protocol.receive_answer("BTCUSDT", 100, depth_answer(500))) == []
+    assert list(protocol.apply_snapshot("XRPUSDT", 100, depth_answer(500))) == []
+    assert list(protocol.apply_snapshot("BTCUSDT", 100, depth_answer(500))) == []
     assert protocol.natives == ("BTCUSDT",)
     assert protocol.update_id("BTCUSDT") == 100
 
@@ -429,7 +429,7 @@ def test_the_end_of_the_only_line_loses_every_book_and_quote() -> None:
     protocol = live_protocol("BTCUSDT", "ETHUSDT")
     protocol.receive(quote_frame(5))
 
-    lost = protocol.lose_line(0, "connection reset")
+    lost = protocol.line_down(0, "connection reset")
 
     assert lost == [
         BookLost("BTCUSDT", "connection reset"),
@@ -443,13 +443,13 @@ def test_the_end_of_the_only_line_loses_every_book_and_quote() -> None:
 
 def test_a_planned_change_of_connections_loses_nothing() -> None:
     protocol = live_protocol()
-    protocol.open_line(1)
+    protocol.line_up(1)
 
     events = [
         *protocol.receive(diff_frame(101), 0),
         *protocol.receive(diff_frame(101), 1),
         *protocol.receive(diff_frame(102), 1),
-        *protocol.lose_line(0, "replaced"),
+        *protocol.line_down(0, "replaced"),
         *protocol.receive(diff_frame(103), 1),
     ]
 
@@ -593,7 +593,7 @@ def test_of_two_streams_with_the_same_book_the_first_counts() -> None:
     slow = diff_frame(50, 140).replace(b"@depth@100ms", b"@depth")
     assert list(protocol.receive(slow)) == []
     assert list(protocol.receive(partial_frame(120))) == []
-    assert protocol.receive_answer("BTCUSDT", 1_000, depth_answer(100))[0].update_id == 101  # type: ignore[attr-defined]
+    assert protocol.apply_snapshot("BTCUSDT", 1_000, depth_answer(100))[0].update_id == 101  # type: ignore[attr-defined]
     assert protocol.receive(diff_frame(102)) == [BookUnchanged("BTCUSDT", 102)]
 
 
@@ -760,10 +760,10 @@ def test_a_bad_answer_is_refused_and_a_good_one_still_awaited(body: bytes) -> No
     protocol.receive(diff_frame(100))
 
     with pytest.raises(WebSocketProtocolError):
-        protocol.receive_answer("BTCUSDT", 100, body)
+        protocol.apply_snapshot("BTCUSDT", 100, body)
 
     assert protocol.update_id("BTCUSDT") is None
-    assert protocol.receive_answer("BTCUSDT", 100, depth_answer(100))[0].update_id == 100  # type: ignore[attr-defined]
+    assert protocol.apply_snapshot("BTCUSDT", 100, depth_answer(100))[0].update_id == 100  # type: ignore[attr-defined]
 
 
 # Mutations of valid frames.

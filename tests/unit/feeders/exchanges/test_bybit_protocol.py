@@ -34,7 +34,7 @@ def _message(kind: str, update_id: int, bids: list[list[str]], asks: list[list[s
 def _live(*lines: int) -> BybitProtocol:
     protocol = BybitProtocol(["BTCUSDT"], FeedOptions())
     for line in lines or (0,):
-        protocol.open_line(line)
+        protocol.line_up(line)
     protocol.receive(_message("snapshot", 10, BIDS, ASKS))
     return protocol
 
@@ -129,7 +129,7 @@ def test_a_hole_on_every_line_loses_the_book() -> None:
 def test_the_first_snapshot_of_a_further_line_never_goes_back() -> None:
     protocol = _live(0)
     protocol.receive(_message("delta", 11, [["100.0", "8"]], []), line=0)
-    protocol.open_line(1)
+    protocol.line_up(1)
 
     assert protocol.receive(_message("snapshot", 10, BIDS, ASKS), line=1) == ()
     assert protocol.update_id("BTCUSDT") == 11
@@ -151,8 +151,8 @@ def test_a_lost_book_that_both_lines_ask_for_anew_never_goes_back() -> None:
 def test_the_last_line_takes_the_book_with_it() -> None:
     protocol = _live(0, 1)
 
-    assert list(protocol.lose_line(0, "cut")) == []
-    assert list(protocol.lose_line(1, "cut")) == [BookLost("BTCUSDT", "cut")]
+    assert list(protocol.line_down(0, "cut")) == []
+    assert list(protocol.line_down(1, "cut")) == [BookLost("BTCUSDT", "cut")]
 
 
 def test_subscriptions_name_ten_topics_at_most() -> None:
@@ -226,7 +226,7 @@ _changes = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 5)), max_size=6
 @given(st.lists(st.tuples(_changes, _changes, st.sampled_from(["send", "drop", "twice"])), max_size=30))
 def test_a_book_that_is_not_lost_equals_the_truth(steps: list[tuple[list[Change], list[Change], str]]) -> None:
     protocol = BybitProtocol(["BTCUSDT"], FeedOptions(depth=50))
-    protocol.open_line(0)
+    protocol.line_up(0)
     protocol.receive(_message("snapshot", 1, [], []))
     truth: tuple[dict[int, int], dict[int, int]] = ({}, {})
     for update_id, (bids, asks, fate) in enumerate(steps, 2):

@@ -320,18 +320,18 @@ def test_nonsense_is_refused_and_leaves_the_book(frame: bytes) -> None:
 
 def test_only_the_end_of_the_last_line_loses_the_books() -> None:
     upbit = protocol(BTC, ETH)
-    upbit.open_line(1)
-    upbit.open_line(2)
+    upbit.line_up(1)
+    upbit.line_up(2)
     upbit.receive(SIMPLE_FRAME, 1)
 
-    assert upbit.lose_line(1, "gone") == []
-    assert upbit.lose_line(2, "gone") == [BookLost(BTC, "gone")]
+    assert upbit.line_down(1, "gone") == []
+    assert upbit.line_down(2, "gone") == [BookLost(BTC, "gone")]
 
 
 def test_answers_to_requests_say_nothing() -> None:
     upbit = protocol()
 
-    assert list(upbit.receive_answer(BTC, 30, b"[]")) == []
+    assert list(upbit.apply_snapshot(BTC, 30, b"[]")) == []
     assert list(upbit.receive_recorded("https://api.upbit.com/v1/orderbook?markets=KRW-BTC", DEFAULT_FRAME)) == []
 
 

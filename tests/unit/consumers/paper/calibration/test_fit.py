@@ -46,7 +46,7 @@ COVERAGE_TAPES = int(os.environ.get("BOOKBUS_COVERAGE_TAPES", "12"))
 """200 take a minute or two and are held to the narrower bounds."""
 
 
-def made_up(seed: int, seconds: float = 1_000.0) -> Tape:
+def synthetic(seed: int, seconds: float = 1_000.0) -> Tape:
     return MadeUpTape(seed, seconds, ENTRY_RATE, EXIT_RATE).tape()
 
 
@@ -57,13 +57,13 @@ def tape_of(events: Iterable[TapeEvent], name: str = "made-up") -> Tape:
 
 @pytest.fixture(scope="module")
 def fitted() -> CalibrationTable:
-    return calibrate([made_up(1)], SETTINGS, "2024-08-09T00:00:00+00:00")
+    return calibrate([synthetic(1)], SETTINGS, "2024-08-09T00:00:00+00:00")
 
 
 def test_intervals_hold_the_known_probability_as_often_as_they_say() -> None:
     covered = {"buy": 0, "sell": 0}
     for seed in range(COVERAGE_TAPES):
-        (zone,) = calibrate([made_up(seed)], SETTINGS, "now").zones
+        (zone,) = calibrate([synthetic(seed)], SETTINGS, "now").zones
         assert zone.buy_interval is not None
         assert zone.sell_interval is not None
         covered["buy"] += zone.buy_interval[0] <= BUY_TRUTH <= zone.buy_interval[1]
@@ -83,20 +83,20 @@ def test_a_table_says_what_it_is_of(fitted: CalibrationTable) -> None:
     assert (zone.samples, zone.hold_out_buy_samples, zone.usable) == (83, 35, True)
     assert zone.sell_samples == round((zone.buy_fill_ratio or 0) * 83)
     assert fitted.default_buy_fill_ratio == zone.buy_fill_ratio
-    assert (tape.sha256, tape.symbols, tape.first_us) == (made_up(1).sha256, ("BTC-USDT",), START_US)
+    assert (tape.sha256, tape.symbols, tape.first_us) == (synthetic(1).sha256, ("BTC-USDT",), START_US)
     assert fitted.cancellation_share is None
     assert fitted.hold_out_buy.samples == 35
     assert fitted.hold_out_buy.brier == fitted.hold_out_buy.base_brier
 
 
 def test_the_same_tape_gives_the_same_table(fitted: CalibrationTable) -> None:
-    again = calibrate([made_up(1)], SETTINGS, "2024-08-09T00:00:00+00:00")
+    again = calibrate([synthetic(1)], SETTINGS, "2024-08-09T00:00:00+00:00")
 
     assert msgspec.json.encode(again) == msgspec.json.encode(fitted)
 
 
 def test_a_zone_with_too_few_samples_is_unusable_and_has_no_ratio() -> None:
-    (zone,) = calibrate([made_up(1)], replace(SETTINGS, minimum_samples=60), "now").zones
+    (zone,) = calibrate([synthetic(1)], replace(SETTINGS, minimum_samples=60), "now").zones
 
     assert (zone.usable, zone.buy_samples, zone.sell_fill_ratio, zone.sell_interval) == (False, 83, None, None)
     assert zone.buy_fill_ratio is not None
@@ -104,7 +104,7 @@ def test_a_zone_with_too_few_samples_is_unusable_and_has_no_ratio() -> None:
 
 
 def test_two_tapes_count_together(fitted: CalibrationTable) -> None:
-    (one,), (both,) = fitted.zones, calibrate([made_up(1), made_up(2)], SETTINGS, "now").zones
+    (one,), (both,) = fitted.zones, calibrate([synthetic(1), synthetic(2)], SETTINGS, "now").zones
 
     assert both.samples == 2 * one.samples
     width = [(zone.buy_interval or (0.0, 1.0)) for zone in (one, both)]
@@ -114,7 +114,7 @@ def test_two_tapes_count_together(fitted: CalibrationTable) -> None:
 def test_zones_that_differ_are_foretold_better_than_by_one_rate() -> None:
     # Behind the first level there is one that nothing reaches.
     zones = parse_zones(f"{ZONE},1.2-1.8/4.2-4.8")
-    table = calibrate([made_up(1)], replace(SETTINGS, zones=zones), "now")
+    table = calibrate([synthetic(1)], replace(SETTINGS, zones=zones), "now")
 
     assert [zone.buy_fill_ratio == 0.0 for zone in table.zones] == [False, True]
     assert table.hold_out_buy.skill is not None
@@ -131,9 +131,9 @@ def test_a_table_is_scored_on_another_tape_and_never_on_its_own(fitted: Calibrat
     assert buy.brier == pytest.approx(BUY_TRUTH * (1 - BUY_TRUTH), abs=0.03)
     assert sell.samples == pytest.approx(119 * BUY_TRUTH, abs=15)
     with pytest.raises(CalibrationError, match="fitted on made-up-1: made-up-1 cannot validate it"):
-        validate(fitted, [made_up(1)])
+        validate(fitted, [synthetic(1)])
     with pytest.raises(CalibrationError, match="fitted on made-up-1: made-up-2 cannot validate it"):
-        validate(fitted, [made_up(2)])
+        validate(fitted, [synthetic(2)])
 
 
 def test_a_tape_without_books_or_trades_calibrates_nothing() -> None:

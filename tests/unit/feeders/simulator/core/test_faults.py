@@ -203,7 +203,7 @@ def test_an_empty_side_removes_every_bid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "position", "spoiled"),
+    ("kind", "position", "corrupted"),
     [
         ("nan_price", 0, "NaN"),
         ("negative_price", 0, "-1.00000000"),
@@ -211,13 +211,13 @@ def test_an_empty_side_removes_every_bid() -> None:
         ("negative_quantity", 1, "-1.00000000"),
     ],
 )
-def test_a_spoiled_number_is_in_one_level(kind: str, position: int, spoiled: str) -> None:
+def test_a_spoiled_number_is_in_one_level(kind: str, position: int, corrupted: str) -> None:
     text, (sent,) = Line(Fault(kind=kind)).next()
 
     before = [*data(text)["b"], *data(text)["a"]]
     after = [*data(sent)["b"], *data(sent)["a"]]
     differing = [new for old, new in zip(before, after, strict=True) if old != new]
-    assert [level[position] for level in differing] == [spoiled]
+    assert [level[position] for level in differing] == [corrupted]
 
 
 def test_a_quote_is_spoiled_too() -> None:
@@ -246,8 +246,8 @@ def test_clock_skew_moves_the_time_alone() -> None:
 def test_requests_are_counted_together_unless_symbols_are_named() -> None:
     line = Line(Fault(kind="rest_status", count=2), Fault(kind="rest_truncated", symbols=("A", "B")))
 
-    struck = [line.board.strike("rest_status", symbol=symbol) is not None for symbol in "ABC"]
-    truncated = [line.board.strike("rest_truncated", symbol=symbol) is not None for symbol in "ABCAB"]
+    struck = [line.board.match("rest_status", symbol=symbol) is not None for symbol in "ABC"]
+    truncated = [line.board.match("rest_truncated", symbol=symbol) is not None for symbol in "ABCAB"]
 
     assert struck == [True, True, False]
     assert truncated == [True, True, False, False, False]
@@ -256,7 +256,7 @@ def test_requests_are_counted_together_unless_symbols_are_named() -> None:
 def test_snapshots_are_counted_for_each_symbol() -> None:
     line = Line(Fault(kind="stale_snapshot", count=2))
 
-    struck = [line.board.strike("stale_snapshot", symbol=symbol) is not None for symbol in "AABBAB"]
+    struck = [line.board.match("stale_snapshot", symbol=symbol) is not None for symbol in "AABBAB"]
 
     assert struck == [True, True, True, True, False, False]
 
@@ -277,7 +277,7 @@ def test_cleared_faults_strike_no_more() -> None:
     line.board.clear()
 
     assert len(line.next()[1]) == 1
-    assert line.board.strike("ack_lost", connection=1) is None
+    assert line.board.match("ack_lost", connection=1) is None
     assert line.board.waiting() == []
 
 

@@ -243,10 +243,10 @@ def test_a_price_is_the_number_that_its_text_spells(ticks: int, decimals: int) -
 
 
 def test_made_up_markets_have_different_names_and_room_below_their_price() -> None:
-    made_up = instruments(600)
+    synthetic = instruments(600)
 
-    assert len({instrument.native for instrument in made_up}) == 600
-    assert min(instrument.start_ticks for instrument in made_up) >= 60_000
+    assert len({instrument.native for instrument in synthetic}) == 600
+    assert min(instrument.start_ticks for instrument in synthetic) >= 60_000
 
 
 @pytest.mark.parametrize("create", [live_feed, prepared_feed], ids=["live", "prepared"])

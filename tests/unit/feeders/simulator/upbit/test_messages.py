@@ -11,7 +11,7 @@ from bookbus.feeders.simulator.upbit.messages import (
     Form,
     Listing,
     Subscription,
-    Wish,
+    TypeRequest,
     book_frame,
     double,
     grouped_book,
@@ -92,7 +92,7 @@ def test_a_request_may_come_in_any_order() -> None:
     parts = [{"format": "SIMPLE_LIST"}, {"type": "orderbook", "codes": ["KRW-BTC"]}, {"ticket": "t"}]
 
     assert parse_request(json.dumps(parts)) == Subscription(
-        (Wish("orderbook", ("KRW-BTC",), 0.0, snapshot=True, realtime=True),), Form(short=True, listed=True)
+        (TypeRequest("orderbook", ("KRW-BTC",), 0.0, snapshot=True, realtime=True),), Form(short=True, listed=True)
     )
     assert parse_request('[{"ticket":"t"},{"method":"LIST_SUBSCRIPTIONS"}]') == Listing(
         "t", Form(short=False, listed=False)

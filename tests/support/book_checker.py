@@ -17,7 +17,7 @@ Truth = Callable[[str, int], tuple[Levels, Levels] | None]
 
 
 @dataclass
-class Witness:
+class BookChecker:
     """What one reader of all channels saw."""
 
     truth: Truth
@@ -57,11 +57,11 @@ class Witness:
 
 
 @contextlib.asynccontextmanager
-async def witness(url: str, exchange: str, symbols: Iterable[str], truth: Truth):  # type: ignore[no-untyped-def]
-    """A Witness that reads until the block ends."""
+async def book_checker(url: str, exchange: str, symbols: Iterable[str], truth: Truth):  # type: ignore[no-untyped-def]
+    """A BookChecker that reads until the block ends."""
     names = RedisNames()
     redis: Redis = Redis.from_url(url, protocol=2)
-    seen = Witness(truth)
+    seen = BookChecker(truth)
     async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
         await pubsub.subscribe(*(names.book(exchange, symbol) for symbol in symbols))
         reading = asyncio.create_task(_read(pubsub, seen))
@@ -74,6 +74,6 @@ async def witness(url: str, exchange: str, symbols: Iterable[str], truth: Truth)
     await redis.aclose()
 
 
-async def _read(pubsub, seen: Witness) -> None:  # type: ignore[no-untyped-def]
+async def _read(pubsub, seen: BookChecker) -> None:  # type: ignore[no-untyped-def]
     async for message in pubsub.listen():
         seen.take(wire.decode(message["data"]))

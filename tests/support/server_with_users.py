@@ -13,7 +13,7 @@ from bookbus.feeders.redis_server import LocalServer
 
 
 @dataclass(frozen=True, slots=True)
-class GuardedServer:
+class ServerWithUsers:
     """The server, and the generated password of each role."""
 
     server: LocalServer
@@ -37,8 +37,10 @@ def generate(directory: Path, prefix: str = "md") -> dict[str, str]:
 
 
 @contextmanager
-def guarded_server(directory: Path, options: Sequence[str] = (), binary: Path | None = None) -> Iterator[GuardedServer]:
+def server_with_users(
+    directory: Path, options: Sequence[str] = (), binary: Path | None = None
+) -> Iterator[ServerWithUsers]:
     """The server as it is started with the generated file."""
     passwords = generate(directory)
     with LocalServer(options=("--aclfile", str(directory / "users.acl"), *options), binary=binary) as server:
-        yield GuardedServer(server, passwords)
+        yield ServerWithUsers(server, passwords)

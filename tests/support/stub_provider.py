@@ -11,7 +11,7 @@ from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 
 
-class ToldProvider(MarketDataProvider):
+class StubProvider(MarketDataProvider):
     """Books of one exchange; ages stand still until told otherwise."""
 
     def __init__(self, exchange: str, blocking_reads: bool = False) -> None:
