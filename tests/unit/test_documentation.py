@@ -33,6 +33,7 @@ from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import encode, inspect
 from tests.chaos.scenario import load
+from tests.mutation.subjects import SUBJECTS
 from tests.support.builders import book
 from tests.support.documents import (
     GENERATED,
@@ -136,6 +137,13 @@ def test_every_module_of_the_tests_that_a_page_runs_exists(page_path: Path) -> N
                 [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
             ).stdout
             assert options <= set(re.findall(r"--[a-z-]+", help_text))
+
+
+@every_page
+def test_every_subject_of_mutation_on_a_page_exists(page_path: Path) -> None:
+    named = re.findall(r"tests\.mutation[^`\n]* --subject (\w+)", page_path.read_text())
+
+    assert set(named) <= set(SUBJECTS)
 
 
 @every_page
