@@ -23,19 +23,18 @@ _INTRODUCTION = """\
 Generated from the code by `make docs`; do not edit.
 
 `python -m feeders COMMAND` is installed as `bookbus-feeder`, `python -m consumers COMMAND` as `bookbus`. Each command
-prints this text with `--help`. An option wins over its environment variable, and that over the default. An error is one
-line on standard error and an exit code other than 0; Ctrl-C gives 130. Logs go to standard error.
+prints this text with `--help`. In brackets stand an option's environment variable and its default; the option wins over
+the variable. An error is one line on standard error and an exit code other than 0; Ctrl-C gives 130. Logs go to
+standard error.
 """
 
 _OTHER_VARIABLES = """\
 ## Variables without an option
 
-| variable | meaning |
-|---|---|
-| `BOOKBUS_REDIS_PASSWORD` | Password for a `--redis` address that names a user without one. |
-| `BOOKBUS_REDIS_PASSWORD_FILE` | Path of a file with that password. |
-| `BOOKBUS_LISTINGS_INTERVAL` | Seconds between two requests of `feeders run` for the exchange's list of markets: 600. |
-| `XDG_CACHE_HOME` | Parent of the cache directory `bookbus` for lists of markets: `~/.cache`. |
+- `BOOKBUS_REDIS_PASSWORD`: Password for a `--redis` address that names a user without one.
+- `BOOKBUS_REDIS_PASSWORD_FILE`: Path of a file with that password.
+- `BOOKBUS_LISTINGS_INTERVAL`: Seconds between two requests of `feeders run` for the exchange's list of markets: 600.
+- `XDG_CACHE_HOME`: Parent of the cache directory `bookbus` for lists of markets: `~/.cache`.
 """
 
 
@@ -61,7 +60,7 @@ def commands() -> dict[str, Any]:
 def page() -> str:
     """The whole page."""
     shared = _shared_options()
-    parts = [_INTRODUCTION, "## Shared options\n", _table(sorted(shared), defaults=False)]
+    parts = [_INTRODUCTION, "## Shared options\n", _listed(sorted(shared))]
     for package in APPS:
         parts.append(f"## {package}\n")
         for name, command in commands().items():
@@ -78,7 +77,7 @@ def rows_of(command: Any) -> Iterator[Row]:
         names = " ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
         if parameter.param_type_name == "argument":
             names = f"`{parameter.name.upper()}`"
-        yield Row(names, parameter.envvar or "", (parameter.help or "").replace("|", "\\|"), _default(parameter))
+        yield Row(names, parameter.envvar or "", parameter.help or "", _default(parameter))
 
 
 def _section(name: str, command: Any, shared: set[Row]) -> Iterator[str]:
@@ -87,9 +86,11 @@ def _section(name: str, command: Any, shared: set[Row]) -> Iterator[str]:
         yield from _help(text or "")
     rows = list(rows_of(command))
     if own := [row for row in rows if _described(row) not in shared]:
-        yield _table(own)
+        yield _listed(own)
     if common := [row for row in rows if _described(row) in shared]:
-        listed = ", ".join(f"{row.name} ({row.default})" if row.default else row.name for row in common)
+        listed = ", ".join(
+            f"{row.name} ({row.default.removeprefix('default ')})" if row.default else row.name for row in common
+        )
         yield f"Shared: {listed}.\n"
 
 
@@ -112,13 +113,13 @@ def _described(row: Row) -> Row:
     return row._replace(default="")
 
 
-def _table(rows: list[Row], *, defaults: bool = True) -> str:
-    head = ["option", "variable", "meaning", "default"] if defaults else ["option", "variable", "meaning"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+def _listed(rows: list[Row]) -> str:
+    lines = []
     for row in rows:
         variable = f"`{row.variable}`" if row.variable else ""
-        cells = [row.name, variable, row.meaning, row.default][: len(head)]
-        lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
+        default = f"default {row.default}" if row.default.startswith("`") else row.default
+        known = ", ".join(filter(None, [variable, default]))
+        lines.append(f"- {row.name}{f' ({known})' if known else ''}: {row.meaning}")
     return "\n".join([*lines, ""])
 
 
