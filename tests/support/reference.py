@@ -88,9 +88,7 @@ def _section(name: str, command: Any, shared: set[Row]) -> Iterator[str]:
     if own := [row for row in rows if _described(row) not in shared]:
         yield _listed(own)
     if common := [row for row in rows if _described(row) in shared]:
-        listed = ", ".join(
-            f"{row.name} ({row.default.removeprefix('default ')})" if row.default else row.name for row in common
-        )
+        listed = ", ".join(f"{row.name} ({row.default})" if row.default else row.name for row in common)
         yield f"Shared: {listed}.\n"
 
 
