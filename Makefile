@@ -14,7 +14,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-chaos test-packages check-all bench check structure
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-chaos test-packages check-all bench check docs structure
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,9 @@ check: $(READY) ## lint with security rules, format, types, compose files, known
 
 structure: $(READY) ## figures of the product's structure: modules, lines, imports, repetitions
 	@$(RUN) -m tests.support.structure
+
+docs: $(READY) ## write docs/reference/commands.md from the command lines
+	@$(RUN) -m tests.support.reference
 
 # An unfinished environment has no stamp, so the next make goes on where this one stopped.
 $(READY): pyproject.toml constraints.txt
