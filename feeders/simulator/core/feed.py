@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import accumulate
 from random import Random
 from typing import Any, Literal, NamedTuple
@@ -75,33 +76,25 @@ class LiveFeed:
     """`btcusdt@`"""
 
     def __init__(
-        self,
-        instrument: SimulatedInstrument,
-        *,
-        seed: int,
-        rate: float,
-        changes: int,
-        levels: int,
-        truth_depth: int,
-        truth_flushes: int,
+        self, instrument: SimulatedInstrument, settings: SimulatorSettings, truth_depth: int, rate: float | None = None
     ) -> None:
+        """`truth_depth`: levels a side that are remembered; `rate` overrides that of the settings."""
         self.instrument = instrument
         self.stream_prefix = f"{instrument.native.lower()}@"
-        self._seed = seed
-        self._levels = levels
-        self._share = rate / FLUSHES_PER_SECOND
-        self._changes = changes
-        self._history = TruthHistory(truth_depth, truth_flushes)
+        self._settings = settings
+        self._share = (settings.rate if rate is None else rate) / FLUSHES_PER_SECOND
+        self._history = TruthHistory(truth_depth, settings.truth_flushes)
         self._restarts = 0
         self._first_id: int | None = None
         self._begin()
 
     def _create_market(self) -> SimulatedMarket:
-        return SimulatedMarket(self.instrument, self._seed + 7919 * self._restarts, self._levels, self._first_id)
+        settings = self._settings
+        return SimulatedMarket(self.instrument, settings.seed + 7919 * self._restarts, settings.levels, self._first_id)
 
     def _begin(self) -> None:
         self._market = self._create_market()
-        self._rng = Random(f"{self._seed}:{self._restarts}:activity:{self.instrument.native}")  # noqa: S311
+        self._rng = Random(f"{self._settings.seed}:{self._restarts}:activity:{self.instrument.native}")  # noqa: S311
         self._credit = self._rng.random()
         self._left = 0
         self._steps_left = 0
@@ -182,7 +175,7 @@ class LiveFeed:
         self._credit += self._share
         if self._credit >= 1.0:
             self._credit -= 1.0
-            self._left = max(1, round(self._changes * self._rng.uniform(0.2, 1.8)))
+            self._left = max(1, round(self._settings.changes * self._rng.uniform(0.2, 1.8)))
         elif self._must_change:
             self._left = 1
         self._must_change = False
@@ -200,7 +193,7 @@ class LiveFeed:
 
     def _run_ahead(self) -> None:
         for _ in range(_FLUSHES_AHEAD):
-            self._market.step(max(1, self._changes))
+            self._market.step(self._settings.changes)
             flush = self._market.flush()
             if flush is not None:
                 self._record()
@@ -214,16 +207,26 @@ Render = Callable[[SimulatedInstrument, Flush], str]
 
 
 class PreparedFeed:
-    """Replays `slots` flushes of a market forwards, then backwards, and so on, with rising ids and consistent books.
+    """Replays some flushes of a market forwards, then backwards, and so on, with rising ids and consistent books.
 
-    There is at most one quote per flush, and no trades. `live` must remember the truth of all slots.
+    There is at most one quote per flush, and no trades. `render` writes the text of each flush beforehand.
     """
 
-    def __init__(self, live: LiveFeed, slots: int, render: Render | None, truth_flushes: int) -> None:
-        self.instrument = live.instrument
+    def __init__(
+        self,
+        instrument: SimulatedInstrument,
+        settings: SimulatorSettings,
+        truth_depth: int,
+        rate: float | None = None,
+        render: Render | None = None,
+    ) -> None:
+        slots = round(settings.prepared * FLUSHES_PER_SECOND)
+        self._truth_flushes = settings.truth_flushes
+        # The live market must remember the truth of all slots.
+        settings = replace(settings, truth_flushes=max(settings.truth_flushes, slots + 1))
+        self._live = live = LiveFeed(instrument, settings, truth_depth, rate)
+        self.instrument = instrument
         self.stream_prefix = live.stream_prefix
-        self._live = live
-        self._truth_flushes = truth_flushes
         self._first_live_id = self._first_id = live.snapshot(1, "flushed").update_id
         self._quotes = [live.quote()]
         """Quote at each position, the start first."""
@@ -346,22 +349,13 @@ def create_feed(
     instrument: SimulatedInstrument,
     settings: SimulatorSettings,
     truth_depth: int,
-    *,
     rate: float | None = None,
     render: Render | None = None,
 ) -> MarketFeed:
-    """A live or prepared feed, as in the settings. `render` writes the text of a prepared flush beforehand."""
-    slots = round(settings.prepared * FLUSHES_PER_SECOND)
-    live = LiveFeed(
-        instrument,
-        seed=settings.seed,
-        rate=settings.rate if rate is None else rate,
-        changes=settings.changes,
-        levels=settings.levels,
-        truth_depth=truth_depth,
-        truth_flushes=max(settings.truth_flushes, slots + 1),
-    )
-    return PreparedFeed(live, slots, render, settings.truth_flushes) if slots else live
+    """A prepared feed if the settings ask for one, otherwise a live one."""
+    if round(settings.prepared * FLUSHES_PER_SECOND):
+        return PreparedFeed(instrument, settings, truth_depth, rate, render)
+    return LiveFeed(instrument, settings, truth_depth, rate)
 
 
 class WholeBookMarket:

@@ -10,6 +10,7 @@ from bookbus.feeders.simulator.core.connection import encode_frame
 from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, KINDS, SILENT_FAULTS, Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, LiveFeed
 from bookbus.feeders.simulator.core.market import instruments
+from bookbus.feeders.simulator.core.settings import SimulatorSettings
 
 
 class Clock:
@@ -21,9 +22,8 @@ class Clock:
 
 
 def feed(symbol: str = "BTCUSDT") -> LiveFeed:
-    return LiveFeed(
-        instruments([symbol])[0], seed=1, rate=10.0, changes=8, levels=100, truth_depth=20, truth_flushes=100
-    )
+    settings = SimulatorSettings(changes=8, levels=100, truth_flushes=100)
+    return LiveFeed(instruments([symbol])[0], settings, truth_depth=20)
 
 
 def next_text(of: LiveFeed) -> str:

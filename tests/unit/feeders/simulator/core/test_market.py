@@ -1,6 +1,7 @@
 """The simulated market: never crossed, ids without holes, and flushes that add up to the truth."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from bookbus.feeders.simulator.core.market import (
     instruments,
     merged,
 )
+from bookbus.feeders.simulator.core.settings import SimulatorSettings
 
 LEVELS = 120
 SYMBOLS = st.sampled_from(["BTCUSDT", "ETHUSDT", "DOGEUSDT", "AAAZUSDT", "AABZUSDT", "ETHBTC"])
@@ -28,20 +30,17 @@ def market(symbol: str = "BTCUSDT", seed: int = 1, levels: int = LEVELS) -> Simu
     return SimulatedMarket(instruments([symbol])[0], seed, levels)
 
 
-def live_feed(symbol: str = "BTCUSDT", *, seed: int = 1, rate: float = 10.0, truth_flushes: int = 1000) -> LiveFeed:
-    return LiveFeed(
-        instruments([symbol])[0],
-        seed=seed,
-        rate=rate,
-        changes=8,
-        levels=LEVELS,
-        truth_depth=20,
-        truth_flushes=truth_flushes,
-    )
+def settings_of(**options: Any) -> SimulatorSettings:
+    return SimulatorSettings(**{"changes": 8, "levels": LEVELS, "truth_flushes": 1000} | options)
+
+
+def live_feed(symbol: str = "BTCUSDT", **options: Any) -> LiveFeed:
+    return LiveFeed(instruments([symbol])[0], settings_of(**options), truth_depth=20)
 
 
 def prepared_feed(slots: int = 7, rate: float = 10.0) -> PreparedFeed:
-    return PreparedFeed(live_feed(rate=rate), slots, depth_body, truth_flushes=1000)
+    settings = settings_of(prepared=slots / 10, rate=rate)
+    return PreparedFeed(instruments(["BTCUSDT"])[0], settings, truth_depth=20, render=depth_body)
 
 
 def next_flush(feed: MarketFeed) -> Flush | None:
