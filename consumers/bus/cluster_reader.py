@@ -19,8 +19,8 @@ from bookbus.consumers.bus.servers import BusServers
 from bookbus.consumers.bus.session import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
-from bookbus.schemas.redis_cluster import SlotMap
-from bookbus.schemas.redis_url import HostPort
+from bookbus.schemas.redis_cluster import VIEW_COMMANDS, ClusterView, SlotMap
+from bookbus.schemas.redis_url import HostPort, RedisUrl
 
 logger = logging.getLogger(__name__)
 
@@ -122,20 +122,18 @@ class ClusterReader:
             self._decided.set()
 
     def _ask_slots(self) -> None:
-        trouble = f"no node of {self._servers.masked} answers"
-        best: SlotMap | None = None
-        for place in dict.fromkeys([*self._nodes, *self._servers.url.hosts]):
+        error, views = "", list[ClusterView]()
+        for node in dict.fromkeys([*self._nodes, *self._servers.url.hosts]):
             try:
-                whole, slots = _slots_of(self._servers, place)
-            except (BusConnectionError, ValueError) as error:
-                trouble = str(error)
-                continue
-            best = slots if whole or best is None else best
-            if whole:
-                break
-        self._away = trouble if best is None else ""
-        if best is not None:
-            self._slots = best
+                views.append(_ask_view(self._servers.url, node))
+            except (BusConnectionError, ValueError) as reason:
+                error = str(reason)
+            else:
+                if views[-1].is_ok:
+                    break
+        self._away = "" if views else error
+        if views:
+            self._slots = max(views, key=lambda view: view.rank).slots
 
     def _ask_books(self) -> None:
         """Which books there are; without an answer, those known until now."""
@@ -237,10 +235,7 @@ class ClusterReader:
             self._client.close()
 
 
-def _slots_of(servers: BusServers, place: HostPort) -> tuple[bool, SlotMap]:
-    """Whether the cluster is whole in the eyes of a node, and who it thinks has which slot."""
-    with closing(BusLink(servers.url.server(place), "bookbus-slots", _LIMIT)) as link:
-        info, slots = link.ask([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")], _LIMIT)
-    if not isinstance(info, bytes):
-        raise BusConnectionError(f"{place[0]}:{place[1]} does not tell who has which slot: {info}")
-    return b"cluster_state:ok" in info, SlotMap.parse(slots, place)
+def _ask_view(url: RedisUrl, node: HostPort) -> ClusterView:
+    with closing(BusLink(url.server(node), "bookbus-slots", _LIMIT)) as link:
+        info, slots = link.ask(VIEW_COMMANDS, _LIMIT)
+    return ClusterView.parse(info, slots, node)

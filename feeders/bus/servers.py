@@ -1,4 +1,4 @@
-"""Which server feeders write to: the one that a URL names, or the primary that Sentinels know."""
+"""The servers that feeders write to: one, the primary that Sentinels know, or the nodes of a cluster."""
 
 import asyncio
 import logging
@@ -15,15 +15,22 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection, tls_context
 from bookbus.feeders.reconnect import ReconnectPolicy
-from bookbus.schemas.redis_cluster import SlotMap
+from bookbus.schemas.redis_cluster import VIEW_COMMANDS, ClusterView, SlotMap
 from bookbus.schemas.redis_url import HostPort, RedisServer, RedisUrl, no_primary, parse_redis_url, redacted
 
 logger = logging.getLogger(__name__)
 
+CONTROL_TIMEOUT = 2.0
+CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What a control client raises when a server does not do what it is asked."""
+
+_DISCOVERY_TIMEOUT = 0.5
+# The server is ours and near: reconnect soon.
+_POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
+_MANY_FAILURES = 10
+
 Locate = Callable[[], Awaitable[RedisServer]]
 """Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
-
-SENTINEL_TIMEOUT = 0.5
 
 
 def locator(url: RedisUrl | RedisServer) -> Locate:
@@ -53,51 +60,6 @@ def check_certificates(url: RedisUrl) -> None:
     """Raises ValueError if the files that the URL names cannot be read."""
     if url.login.tls is not None:
         tls_context(url.login.tls)
-
-
-class Sentinels(Sentinel):
-    """Says in one line that no primary is known."""
-
-    async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """The primary of a service. Raises MasterNotFoundError."""
-        try:
-            host, port = await super().discover_master(service_name)
-        except MasterNotFoundError:
-            raise MasterNotFoundError(no_primary(service_name, await self._answers())) from None
-        return host, port
-
-    async def _answers(self) -> str:
-        """Why each of them failed us, of which the library tells only the kind."""
-        told = []
-        for sentinel in self.sentinels:
-            try:
-                await sentinel.sentinel_masters()
-            except RedisError as error:
-                told.append(str(error))
-        return "\n".join(told)
-
-
-def sentinels_of(url: RedisUrl, **connection: Any) -> Sentinels:
-    """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
-    return Sentinels(  # type: ignore[no-untyped-call]
-        # In random order: a Sentinel that is cut off from the others is not asked first every time.
-        random.sample(url.hosts, len(url.hosts)),
-        sentinel_kwargs={**url.sentinel_login.client_arguments(SENTINEL_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
-        **connection,
-    )
-
-
-async def _ask_sentinels(url: RedisUrl) -> RedisServer:
-    try:
-        async with sentinels_of(url) as sentinels:
-            return url.server(await sentinels.discover_master(url.service))
-    except (RedisError, OSError) as error:
-        raise RedisConnectionError(f"{url.masked}: {redacted(error, url.secrets)}") from None
-
-
-# Our own server on a near network: come back soon.
-_POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
-_MANY_FAILURES = 10
 
 
 class RedisLink:
@@ -156,61 +118,87 @@ class RedisLink:
             self._on_lost()
 
 
-_TIMEOUT = 0.5
-
-
 async def ask_slots(url: RedisUrl, known: Iterable[HostPort]) -> SlotMap:
-    """The map of the node that knows most of the cluster. Raises RedisConnectionError if no node answers."""
-    answers = await asyncio.gather(*(_ask(url, place) for place in {*url.hosts, *known}))
-    found = [answer for answer in answers if isinstance(answer, tuple)]
-    if not found:
-        causes = sorted(str(answer) for answer in answers)
-        raise RedisConnectionError(f"no node of {url.masked} tells who has which slot ({causes[0]})")
-    return max(found, key=lambda answer: answer[0])[1]
+    """The slots by the node with the best view of the cluster. Raises RedisConnectionError if no node answers."""
+    answers = await asyncio.gather(*(_ask_view(url, node) for node in {*url.hosts, *known}))
+    views = [answer for answer in answers if isinstance(answer, ClusterView)]
+    if not views:
+        errors = sorted(str(answer) for answer in answers)
+        raise RedisConnectionError(f"no node of {url.masked} tells who has which slot ({errors[0]})")
+    return max(views, key=lambda view: view.rank).slots
 
 
-async def _ask(url: RedisUrl, place: HostPort) -> tuple[tuple[bool, int], SlotMap] | str:
-    """How much the node's word counts, and its map; else why there is none."""
-    try:
-        connection = await open_connection(url.server(place), connect_timeout=_TIMEOUT, reply_timeout=_TIMEOUT)
-    except RedisConnectionError as error:
-        return str(error)
-    try:
-        info, slots = await connection.call("CLUSTER", "INFO"), await connection.call("CLUSTER", "SLOTS")
-        if not isinstance(info, bytes) or not isinstance(slots, list):
-            refusal = slots if isinstance(info, bytes) else info
-            return f"{place[0]}:{place[1]} answers {refusal!r:.100}"
-        fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
-        # Who is cut off from the others knows that the cluster failed, or an epoch that is over.
-        weight = fields.get(b"cluster_state") == b"ok", int(fields.get(b"cluster_current_epoch", 0))
-        return weight, SlotMap.parse(slots, place)
-    except (RedisConnectionError, ValueError) as error:
-        return str(error)
-    finally:
-        connection.close()
-
-
-TIMEOUT = 2.0
-
-CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""What such a client raises when the servers fail it."""
-
-
-def control_client(url: str) -> "Redis":
+def control_client(url: str) -> Redis:
     """Short timeouts, no blind retries; of Sentinels it is a client of the primary. ValueError repeats no secret."""
     address = parse_redis_url(url)
     require_primary(address)
     check_certificates(address)
     if address.kind == "server":
-        return Redis(**address.servers[0].client_arguments(TIMEOUT), retry=Retry(NoBackoff(), 0))
-    options = address.login.client_arguments(TIMEOUT)
+        return Redis(**address.servers[0].client_arguments(CONTROL_TIMEOUT), retry=Retry(NoBackoff(), 0))
+    options = address.login.client_arguments(CONTROL_TIMEOUT)
     if address.kind == "sentinel":
-        sentinels = sentinels_of(address, **options, retry=Retry(NoBackoff(), 0))
+        sentinels = _sentinels(address, **options, retry=Retry(NoBackoff(), 0))
         return sentinels.master_for(address.service)  # type: ignore[no-any-return]
     del options["db"]
     nodes = [ClusterNode(host, port) for host, port in address.hosts]
-    # It has every method that is used here.
-    # It asks who has a slot when a node is gone, and then tries again: that much is needed to find the others.
+    # The retries are needed to find the other nodes after one is gone; it has every method that is used here.
     return RedisCluster(  # type: ignore[return-value]
         startup_nodes=nodes, require_full_coverage=False, **options, retry=Retry(NoBackoff(), 2)
     )
+
+
+class _Sentinels(Sentinel):
+    """Says in one line that no primary is known."""
+
+    async def discover_master(self, service_name: str) -> HostPort:
+        """The primary of a service. Raises MasterNotFoundError."""
+        try:
+            host, port = await super().discover_master(service_name)
+        except MasterNotFoundError:
+            raise MasterNotFoundError(no_primary(service_name, await self._errors())) from None
+        return host, port
+
+    async def _errors(self) -> str:
+        """The error of each Sentinel; redis-py's own error has only their types."""
+        errors = []
+        for sentinel in self.sentinels:
+            try:
+                await sentinel.sentinel_masters()
+            except RedisError as error:
+                errors.append(str(error))
+        return "\n".join(errors)
+
+
+def _sentinels(url: RedisUrl, **connection: Any) -> _Sentinels:
+    """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
+    return _Sentinels(  # type: ignore[no-untyped-call]
+        # In random order: a Sentinel that is cut off from the others is not asked first every time.
+        random.sample(url.hosts, len(url.hosts)),
+        sentinel_kwargs={**url.sentinel_login.client_arguments(_DISCOVERY_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
+        **connection,
+    )
+
+
+async def _ask_sentinels(url: RedisUrl) -> RedisServer:
+    try:
+        async with _sentinels(url) as sentinels:
+            return url.server(await sentinels.discover_master(url.service))
+    except (RedisError, OSError) as error:
+        raise RedisConnectionError(f"{url.masked}: {redacted(error, url.secrets)}") from None
+
+
+async def _ask_view(url: RedisUrl, node: HostPort) -> ClusterView | str:
+    """The cluster as a node sees it; else why it does not say."""
+    try:
+        connection = await open_connection(
+            url.server(node), connect_timeout=_DISCOVERY_TIMEOUT, reply_timeout=_DISCOVERY_TIMEOUT
+        )
+    except RedisConnectionError as error:
+        return str(error)
+    try:
+        info, slots = [await connection.call(*command) for command in VIEW_COMMANDS]
+        return ClusterView.parse(info, slots, node)
+    except (RedisConnectionError, ValueError) as error:
+        return str(error)
+    finally:
+        connection.close()

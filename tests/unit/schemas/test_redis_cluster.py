@@ -5,7 +5,7 @@ import redis.crc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.schemas.redis_cluster import SlotMap, slot_of
+from bookbus.schemas.redis_cluster import ClusterView, SlotMap, slot_of
 from bookbus.schemas.redis_names import RedisNames
 
 ASKED = ("asked", 7000)
@@ -53,3 +53,20 @@ def test_a_node_tells_where_a_slot_has_moved() -> None:
 def test_anything_else_is_no_list_of_slots(reply: object) -> None:
     with pytest.raises(ValueError, match="no list of slots"):
         SlotMap.parse(reply, ASKED)
+
+
+def test_of_several_views_that_of_a_whole_cluster_and_a_later_epoch_holds() -> None:
+    failed, old, new = (
+        ClusterView.parse(b"cluster_state:%b\r\ncluster_current_epoch:%d\r\n" % (state, epoch), REPLY, ASKED)
+        for state, epoch in ((b"fail", 9), (b"ok", 3), (b"ok", 4))
+    )
+
+    assert max([old, new, failed], key=lambda view: view.rank) is new
+    assert (failed.is_ok, new.is_ok) == (False, True)
+    assert new.slots.places == {("one", 7001), ("asked", 7003)}
+
+
+@pytest.mark.parametrize(("info", "slots"), [(Exception("NOPERM no"), REPLY), (b"cluster_current_epoch:x", REPLY)])
+def test_an_error_is_no_view_of_the_cluster(info: object, slots: object) -> None:
+    with pytest.raises(ValueError, match=r"asked:7000 does not describe the cluster: NOPERM no|invalid literal"):
+        ClusterView.parse(info, slots, ASKED)
