@@ -1,7 +1,6 @@
 """Every reader there is: what readers tell of themselves, and the server's list of its clients."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import closing
 from enum import StrEnum
 
@@ -10,30 +9,12 @@ import msgspec
 
 from bookbus.consumers.bus.connection import BusLink, refused
 from bookbus.consumers.bus.servers import BusServers
-from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD
+from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, ReaderRecord, parse_count, parse_reader, printable
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import RedisServer
 
 _LIMIT = 5.0
 _KEYS_AT_ONCE = 1000
-
-
-class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader told of itself; None and empty where it told nothing that can be read."""
-
-    client: str
-    """The name of its connections."""
-    exchange: str = ""
-    symbols: tuple[str, ...] = ()
-    lag: float | None = None
-    delay: float | None = None
-    received: int | None = None
-    conflated: int | None = None
-    missed: int | None = None
-    reconnects: int | None = None
-    host: str = ""
-    pid: int | None = None
-    version: str = ""
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,25 +51,6 @@ def parse_clients(listed: bytes) -> tuple[Client, ...]:
     return tuple(_client(dict(field.split("=", 1) for field in line.split(" ") if "=" in field)) for line in lines)
 
 
-def parse_record(consumer_id: str, reply: Sequence[bytes]) -> ReaderRecord:
-    """What the fields of a reader's hash say; any program that may write there could have written them."""
-    fields = {_text(name): _text(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
-    return ReaderRecord(
-        client=CLIENT_NAME_HEAD + consumer_id,
-        exchange=fields.get("exchange", ""),
-        symbols=tuple(fields.get("symbols", "").split()),
-        lag=_seconds(fields.get("lag_ms")),
-        delay=_seconds(fields.get("delay_ms")),
-        received=_count(fields.get("received")),
-        conflated=_count(fields.get("conflated")),
-        missed=_count(fields.get("missed")),
-        reconnects=_count(fields.get("reconnects")),
-        host=fields.get("host", ""),
-        pid=_count(fields.get("pid")),
-        version=fields.get("version", ""),
-    )
-
-
 def _read(server: RedisServer, names: RedisNames) -> Registry:
     with closing(BusLink(server, "bookbus-list")) as link:
         (listed,) = link.ask([("CLIENT", "LIST")], _LIMIT)
@@ -104,9 +66,9 @@ def _read(server: RedisServer, names: RedisNames) -> Registry:
     if any(isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM") for reply in hashes):
         return Registry(None, clients)
     head = len(names.consumer(""))
-    found = ((_text(key)[head:], reply) for key, reply in zip(keys, hashes, strict=True))
+    found = ((printable(key)[head:], reply) for key, reply in zip(keys, hashes, strict=True))
     # What expired meanwhile is empty, what is no hash an error.
-    records = (parse_record(name, reply) for name, reply in found if isinstance(reply, list) and reply)
+    records = (parse_reader(name, reply) for name, reply in found if isinstance(reply, list) and reply)
     return Registry(tuple(records), clients)
 
 
@@ -125,33 +87,17 @@ def _scan(link: BusLink, pattern: str) -> list[bytes] | hiredis.ReplyError:
 
 
 def _client(fields: dict[str, str]) -> Client:
-    subscriptions = sum(_count(fields.get(kind)) or 0 for kind in ("sub", "psub", "ssub"))
+    subscriptions = sum(parse_count(fields.get(kind)) or 0 for kind in ("sub", "psub", "ssub"))
     return Client(
         name=fields.get("name", ""),
         address=fields.get("addr", ""),
         user=fields.get("user", ""),
         subscriptions=subscriptions,
-        unsent=_count(fields.get("omem")) or 0,
-        unread=_count(fields.get("qbuf")) or 0,
-        age=_count(fields.get("age")) or 0,
-        idle=_count(fields.get("idle")) or 0,
+        unsent=parse_count(fields.get("omem")) or 0,
+        unread=parse_count(fields.get("qbuf")) or 0,
+        age=parse_count(fields.get("age")) or 0,
+        idle=parse_count(fields.get("idle")) or 0,
     )
-
-
-def _text(value: bytes) -> str:
-    """As text that a terminal takes for nothing else."""
-    return "".join(letter if letter.isprintable() else "?" for letter in value.decode(errors="replace"))
-
-
-def _count(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return float(text or "") / 1000
-    except ValueError:
-        return None
 
 
 SILENT_LIMIT = 3
