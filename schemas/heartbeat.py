@@ -1,7 +1,7 @@
 """The life signs of feeders and readers: hashes that expire, and the feeder's message on the heartbeat channel."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -120,6 +120,11 @@ class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FeederHeartbeat).decode
+_decode_field = {
+    field.name: msgspec.json.Decoder(field.type).decode
+    for field in msgspec.structs.fields(FeederHeartbeat)
+    if field.type is not str
+}
 
 
 def encode_heartbeat(beat: FeederHeartbeat) -> bytes:
@@ -139,6 +144,21 @@ def heartbeat_fields(beat: FeederHeartbeat) -> dict[str, str]:
     """The same as fields of the hash, readable as text; maps are JSON."""
     fields = msgspec.structs.asdict(beat)
     return {name: value if isinstance(value, str) else _encode(value).decode() for name, value in fields.items()}
+
+
+def parse_heartbeat_fields(names: Sequence[str], values: Sequence[bytes | str | None]) -> dict[str, Any]:
+    """The reply to HMGET of a feeder's hash, without the fields that it does not have.
+
+    Raises HeartbeatError if one cannot be read, as from another version.
+    """
+    try:
+        return {
+            name: _decode_field.get(name, _text)(value)
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+    except DECODE_ERRORS as error:
+        raise HeartbeatError(f"a feeder's heartbeat cannot be read: {error}") from error
 
 
 def reader_fields(record: ReaderRecord) -> dict[str, str]:
@@ -186,6 +206,10 @@ def printable(value: bytes) -> str:
 def parse_count(text: str | None) -> int | None:
     """A number of at most 19 digits; None for anything else."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _number(value: int | None) -> str:
