@@ -12,7 +12,7 @@ from bookbus.consumers.bus.cluster_reader import ClusterReader
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.bus.poller import BusPoller
 from bookbus.consumers.bus.reader import BusReader
-from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.bus.trades import BusTradeTail
 from bookbus.consumers.change_feed import OnSnapshot
@@ -49,17 +49,17 @@ class RedisMarketDataProvider(MarketDataProvider):
         if mode not in ("push", "pull"):
             raise ValueError(f"mode is 'push' or 'pull', not {mode!r}")
         self.blocking_reads = mode == "pull"
-        self._servers = BusServers(url)
-        if mode == "pull" and self._servers.url.kind == "cluster":
+        self._locator = ServerLocator(url)
+        self._url = self._locator.url
+        if mode == "pull" and self._url.kind == "cluster":
             raise ValueError("mode='pull' asks one server; a cluster is read with mode='push'")
-        self._url = url
         self._exchange = exchange_of(exchange)
         self._names = SymbolNames(exchange)
         self._wanted = None if symbols == ALL else _wanted(symbols, self._names)
         self._table = BusTable(exchange, RedisNames(prefix))
         self._lock = threading.Lock()
         self._reader: BusReader | ClusterReader | None = None
-        self._poller = BusPoller(self._servers, self._table, self._names) if mode == "pull" else None
+        self._poller = BusPoller(self._locator, self._table, self._names) if mode == "pull" else None
         self._polling = False
 
     @property
@@ -142,9 +142,9 @@ class RedisMarketDataProvider(MarketDataProvider):
 
     def _new_reader(self) -> BusReader | ClusterReader:
         rest = self._table, self._names, self._wanted, self._changes.publish
-        if self._servers.url.kind == "cluster":
+        if self._url.kind == "cluster":
             return ClusterReader(self._url, *rest)
-        return BusReader(self._servers, *rest)
+        return BusReader(self._locator, *rest)
 
     def _observe(self, symbol: str) -> Observation:
         if self._polling:

@@ -7,15 +7,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
-from redis.exceptions import NoPermissionError
-
 from bookbus.consumers.background_loop import BackgroundThread
 from bookbus.consumers.bus.books import BusTable, NodeTable
-from bookbus.consumers.bus.connection import BusConnectionError, BusLink
-from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
+from bookbus.consumers.bus.connection import BusConnection, BusConnectionError
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.reader import BusReader
-from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.servers import CONTROL_ERRORS, ServerLocator, control_client, is_permission_error
 from bookbus.consumers.bus.session import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
@@ -38,7 +35,7 @@ class ClusterReader:
 
     def __init__(
         self,
-        url: str,
+        url: RedisUrl,
         table: BusTable,
         symbols: SymbolNames,
         wanted: Sequence[str] | None,
@@ -48,7 +45,6 @@ class ClusterReader:
         self.trouble = "not connected"
         """What ails the connection to any node; empty if nothing does."""
         self._url = url
-        self._servers = BusServers(url)
         self._table = table
         self._symbols = symbols
         self._wanted = wanted
@@ -85,7 +81,7 @@ class ClusterReader:
         if self._decided.wait(timeout) and not self.trouble:
             return
         if not any(not node.trouble for node in list(self._nodes.values())):
-            raise BusConnectionError(self.trouble or f"{self._servers.masked} has no books yet to be found")
+            raise BusConnectionError(self.trouble or f"{self._url.masked} has no books yet to be found")
 
     def stop(self) -> None:
         """End all threads."""
@@ -123,9 +119,9 @@ class ClusterReader:
 
     def _ask_slots(self) -> None:
         error, views = "", list[ClusterView]()
-        for node in dict.fromkeys([*self._nodes, *self._servers.url.hosts]):
+        for node in dict.fromkeys([*self._nodes, *self._url.hosts]):
             try:
-                views.append(_ask_view(self._servers.url, node))
+                views.append(_ask_view(self._url, node))
             except (BusConnectionError, ValueError) as reason:
                 error = str(reason)
             else:
@@ -143,7 +139,7 @@ class ClusterReader:
             self._symbols.learn(self._table.listed(self._client.smembers(self._table.names.books)))
             self._listed, self._unlisted = True, ""
         except CONTROL_ERRORS:
-            self._unlisted = f"{self._servers.masked} does not tell which books there are"
+            self._unlisted = f"{self._url.masked} does not tell which books there are"
 
     def _symbols_wanted(self) -> Iterable[str]:
         if self._wanted is None:
@@ -184,7 +180,7 @@ class ClusterReader:
             self._nodes[place].follow(sorted(share))
             return
         node = self._nodes[place] = BusReader(
-            self._servers.node(place),
+            ServerLocator(self._url, place),
             NodeTable(self._table),
             self._symbols,
             sorted(share),
@@ -199,7 +195,7 @@ class ClusterReader:
         # One that is tried again has nothing to tell yet.
         troubles = [self._lost.get(place, node.trouble) for place, node in self._nodes.items() if node.trouble]
         if unrouted:
-            troubles.append(f"{unrouted} books are in slots that no node of {self._servers.masked} has")
+            troubles.append(f"{unrouted} books are in slots that no node of {self._url.masked} has")
         if self._wanted is None and self._unlisted:
             troubles.append(self._unlisted)
         if self._away:
@@ -207,7 +203,7 @@ class ClusterReader:
         if not troubles:
             if self._lost:
                 self.reconnect_count += 1
-                logger.info("connected to all nodes of %s again", self._servers.masked)
+                logger.info("connected to all nodes of %s again", self._url.masked)
             self._lost.clear()
         self.trouble = troubles[0] if troubles else ""
         if not troubles or self._away:
@@ -223,9 +219,8 @@ class ClusterReader:
             fields = consumer_fields(self._identity, self._table, lag, None, self.reconnect_count)
             self._client.hset(key, mapping=fields)
             self._client.expire(key, HEARTBEAT_TTL)
-        except NoPermissionError:
-            self._announces = False
         except CONTROL_ERRORS as error:
+            self._announces = not is_permission_error(error)
             logger.debug("cannot tell that this reader lives: %s", type(error).__name__)
 
     def _leave(self) -> None:
@@ -236,6 +231,6 @@ class ClusterReader:
 
 
 def _ask_view(url: RedisUrl, node: HostPort) -> ClusterView:
-    with closing(BusLink(url.server(node), "bookbus-slots", _LIMIT)) as link:
-        info, slots = link.ask(VIEW_COMMANDS, _LIMIT)
+    with closing(BusConnection(url.server(node), "bookbus-slots", _LIMIT)) as connection:
+        info, slots = connection.ask(VIEW_COMMANDS, _LIMIT)
     return ClusterView.parse(info, slots, node)

@@ -5,14 +5,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import hiredis
 import msgspec
 
 from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
-from bookbus.consumers.bus.connection import BusConnectionError, BusLink, Command, refused
+from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, Command, ReplyError, rejected
 from bookbus.consumers.bus.liveness import FEEDER_LIMIT
-from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.reading import Observation
 from bookbus.schemas.wire import WireError
@@ -23,14 +22,14 @@ _LIMIT = 0.5
 class BusPoller:
     """Reads hashes into a table, one caller at a time: answers of two connections would have no order."""
 
-    def __init__(self, servers: BusServers, table: BusTable, symbols: SymbolNames) -> None:
+    def __init__(self, locator: ServerLocator, table: BusTable, symbols: SymbolNames) -> None:
         self.trouble = ""
         """Why the last question found no answer; empty if it found one."""
-        self._servers = servers
+        self._locator = locator
         self._table = table
         self._symbols = symbols
         self._lock = threading.Lock()
-        self._link: BusLink | None = None
+        self._connection: BusConnection | None = None
         self._pid = 0
 
     def start(self) -> None:
@@ -97,7 +96,7 @@ class BusPoller:
         ]
 
     def _alive(self, reply: Any) -> bool | None:
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             return None
         now = boottime()
         try:
@@ -111,19 +110,19 @@ class BusPoller:
             self._close()
             self._pid = os.getpid()
         try:
-            if self._link is None:
-                self._link = BusLink(self._servers.find(), "bookbus-poller", _LIMIT)
-            return self._link.ask(commands, _LIMIT)
+            if self._connection is None:
+                self._connection = BusConnection(self._locator.locate(), "bookbus-poller", _LIMIT)
+            return self._connection.ask(commands, _LIMIT)
         except BusConnectionError:
             self._close()
             raise
 
     def _check(self, reply: Any) -> None:
         """Raises BusConnectionError if this reply is an error."""
-        if self._link is not None and isinstance(reply, hiredis.ReplyError):
-            raise refused(self._link.server, str(reply))
+        if self._connection is not None and isinstance(reply, ReplyError):
+            raise rejected(self._connection.server, str(reply))
 
     def _close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

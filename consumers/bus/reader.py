@@ -8,13 +8,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 
-import hiredis
-
 from bookbus.consumers.background_loop import BackgroundThread, boottime
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.connection import BusConnectionError, BusLink, foreign, refused
+from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, rejected
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
-from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.session import TICK, BusSession, OnChange, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
@@ -38,7 +36,7 @@ class BusReader:
 
     def __init__(
         self,
-        servers: BusServers,
+        locator: ServerLocator,
         table: BusTable,
         symbols: SymbolNames,
         wanted: Sequence[str] | None,
@@ -57,7 +55,7 @@ class BusReader:
         self.reconnect_count = 0
         self.trouble = "not connected"
         """Why there is no connection; empty while there is one."""
-        self._servers = servers
+        self._locator = locator
         self._table = table
         self._symbols = symbols
         self._wanted = wanted
@@ -88,10 +86,10 @@ class BusReader:
         if self._was_ready:
             return
         if self._stopping:
-            raise BusConnectionError(f"stopped while connecting to {self._servers.masked}")
+            raise BusConnectionError(f"stopped while connecting to {self._locator.masked}")
         if decided:
             raise BusConnectionError(self.trouble)
-        raise BusConnectionError(f"{self._servers.masked} does not answer within {timeout:g} s")
+        raise BusConnectionError(f"{self._locator.masked} does not answer within {timeout:g} s")
 
     def stop(self) -> None:
         """End the thread, also in the middle of connecting."""
@@ -127,7 +125,7 @@ class BusReader:
         delay = _FIRST_DELAY
         while not self._stopping:
             try:
-                self._follow(self._servers.find())
+                self._follow(self._locator.locate())
             except BusConnectionError as error:
                 lost = str(error)
             else:
@@ -153,34 +151,27 @@ class BusReader:
         """One session, until we are stopped. Raises BusConnectionError with what ends it earlier."""
         try:
             self._serve(server)
-        except hiredis.ProtocolError as error:
-            raise foreign(server, error) from error
-        except TypeError as error:
-            # How hiredis tells of a map with a key that can be none.
-            if "unhashable" not in str(error):
-                raise
-            raise foreign(server, error) from error
         except SessionLostError as error:
             if self._sharded:
                 raise BusConnectionError(f"{server.masked} answers: {error}") from error
-            raise refused(server, str(error)) from error
+            raise rejected(server, str(error)) from error
 
     def _serve(self, server: RedisServer) -> None:
         name = self._identity.client_name
         with ExitStack() as stack:
-            stream = stack.enter_context(closing(BusLink(server, name)))
-            query = stack.enter_context(closing(BusLink(server, name)))
+            stream = stack.enter_context(closing(BusConnection(server, name)))
+            query = stack.enter_context(closing(BusConnection(server, name)))
             selector = stack.enter_context(selectors.DefaultSelector())
-            for link in (self._woken, stream, query):
-                selector.register(link, selectors.EVENT_READ)
+            for source in (self._woken, stream, query):
+                selector.register(source, selectors.EVENT_READ)
             now = boottime()
-            unfit = self._servers.unfit if self._servers.may_move else None
+            wrong_role = self._locator.wrong_role if self._locator.may_move else None
             session = BusSession(
-                self._table, self._symbols, self._wanted, self._on_change, now, unfit, sharded=self._sharded
+                self._table, self._symbols, self._wanted, self._on_change, now, wrong_role, sharded=self._sharded
             )
             receive: dict[object, Callable[[float], bool]] = {
                 stream: lambda now: _receive_stream(stream, session, now),
-                query: lambda now: _receive_query(query, session, now),
+                query: lambda now: query.read(session.receive, now),
             }
             due = now + TICK
             unfinished: list[object] = []
@@ -232,22 +223,12 @@ def _stood_still(session: BusSession, since: float, now: float) -> None:
         logger.warning("this process stood still for %.0f s", now - since)
 
 
-def _receive_stream(link: BusLink, session: BusSession, now: float) -> bool:
-    """Take what has arrived; whether there is more."""
+def _receive_stream(connection: BusConnection, session: BusSession, now: float) -> bool:
+    """Take what has arrived. Returns whether there is more."""
     try:
         for _ in range(_CHUNKS_AT_ONCE):
-            more = link.receive()
-            if link.authenticated():
-                session.stream.receive(link.gets, now)
-            if not more:
+            if not connection.read(session.stream.receive, now):
                 return False
     finally:
         session.stream.apply(now)
     return True
-
-
-def _receive_query(link: BusLink, session: BusSession, now: float) -> bool:
-    more = link.receive()
-    if link.authenticated():
-        session.receive(link.gets, now)
-    return more

@@ -4,11 +4,10 @@ from collections import defaultdict
 from contextlib import closing
 from enum import StrEnum
 
-import hiredis
 import msgspec
 
-from bookbus.consumers.bus.connection import BusLink, refused
-from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.connection import BusConnection, ReplyError, rejected
+from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, ReaderRecord, parse_count, parse_reader, printable
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import RedisServer
@@ -42,7 +41,7 @@ def read_registry(url: str, names: RedisNames) -> Registry:
 
     Raises ValueError for a URL of none, and BusConnectionError if the server cannot be reached or refuses both.
     """
-    return _read(BusServers(url).find(), names)
+    return _read(ServerLocator(url).locate(), names)
 
 
 def parse_clients(listed: bytes) -> tuple[Client, ...]:
@@ -52,18 +51,18 @@ def parse_clients(listed: bytes) -> tuple[Client, ...]:
 
 
 def _read(server: RedisServer, names: RedisNames) -> Registry:
-    with closing(BusLink(server, "bookbus-list")) as link:
-        (listed,) = link.ask([("CLIENT", "LIST")], _LIMIT)
-        keys = _scan(link, names.consumer("*"))
-        if isinstance(listed, hiredis.ReplyError) and isinstance(keys, hiredis.ReplyError):
-            raise refused(server, str(keys))
-        clients = None if isinstance(listed, hiredis.ReplyError) else parse_clients(listed)
-        if isinstance(keys, hiredis.ReplyError):
+    with closing(BusConnection(server, "bookbus-list")) as connection:
+        (listed,) = connection.ask([("CLIENT", "LIST")], _LIMIT)
+        keys = _scan(connection, names.consumer("*"))
+        if isinstance(listed, ReplyError) and isinstance(keys, ReplyError):
+            raise rejected(server, str(keys))
+        clients = None if isinstance(listed, ReplyError) else parse_clients(listed)
+        if isinstance(keys, ReplyError):
             # Who may not search for the records finds them by the names of the connections.
             found_names = {client.name for client in clients or () if client.name.startswith(CLIENT_NAME_HEAD)}
             keys = [names.consumer(name.removeprefix(CLIENT_NAME_HEAD)).encode() for name in sorted(found_names)]
-        hashes = link.ask([("HGETALL", key) for key in keys], _LIMIT)
-    if any(isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM") for reply in hashes):
+        hashes = connection.ask([("HGETALL", key) for key in keys], _LIMIT)
+    if any(isinstance(reply, ReplyError) and str(reply).startswith("NOPERM") for reply in hashes):
         return Registry(None, clients)
     head = len(names.consumer(""))
     found = ((printable(key)[head:], reply) for key, reply in zip(keys, hashes, strict=True))
@@ -72,13 +71,13 @@ def _read(server: RedisServer, names: RedisNames) -> Registry:
     return Registry(tuple(records), clients)
 
 
-def _scan(link: BusLink, pattern: str) -> list[bytes] | hiredis.ReplyError:
+def _scan(connection: BusConnection, pattern: str) -> list[bytes] | ReplyError:
     """Every key of this pattern; the server's refusal if it refuses."""
     keys: set[bytes] = set()
     cursor = b"0"
     while True:
-        (reply,) = link.ask([("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_AT_ONCE)], _LIMIT)
-        if isinstance(reply, hiredis.ReplyError):
+        (reply,) = connection.ask([("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_AT_ONCE)], _LIMIT)
+        if isinstance(reply, ReplyError):
             return reply
         cursor, found = reply
         keys.update(found)

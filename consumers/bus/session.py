@@ -6,17 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import hiredis
-
 from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
-from bookbus.consumers.bus.connection import Command
+from bookbus.consumers.bus.connection import Command, Gets, ReplyError
 from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas import wire
 from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
-
-Gets = Callable[[], Any]
-"""The next reply as `hiredis.Reader.gets` gives it: False when there is none."""
 
 OnChange = Callable[[str, int], None]
 """Takes a standard symbol and how many updates of it came."""
@@ -209,7 +204,7 @@ class BusStream:
                 self._receive_heartbeat(channel, data, now)
             case [b"sunsubscribe", bytes() as channel, _]:
                 raise SessionLostError(f"{channel.decode(errors='replace')} is another node's now")
-            case hiredis.ReplyError():
+            case ReplyError():
                 raise SessionLostError(str(reply))
 
     def _on_pong(self, token: bytes, now: float) -> None:
@@ -307,7 +302,7 @@ class BusSession:
             if not self._questions:
                 raise SessionLostError("an answer came that nobody asked for")
             handler, asked = self._questions.popleft()
-            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("MOVED"):
+            if isinstance(reply, ReplyError) and str(reply).startswith("MOVED"):
                 raise SessionLostError(str(reply))
             handler(reply, asked, now)
 
@@ -386,7 +381,7 @@ class BusSession:
             self._read_hash(book, now)
 
     def _on_time(self, reply: Any, asked: float, now: float) -> None:
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             raise SessionLostError(str(reply))
         try:
             seconds, microseconds = reply
@@ -403,12 +398,12 @@ class BusSession:
 
     def _on_announced(self, reply: Any, _asked: float, _now: float) -> None:
         # Whatever else the server says, like being out of memory, may be over in a second.
-        if self.may_announce and isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM"):
+        if self.may_announce and isinstance(reply, ReplyError) and str(reply).startswith("NOPERM"):
             self.may_announce = False
             logger.debug("this user may not tell that the reader lives: %s", reply)
 
     def _on_listed(self, reply: Any, _asked: float, now: float) -> None:
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             if self._wanted is None or str(reply).startswith("NOPERM"):
                 raise SessionLostError(str(reply))
             reply = []

@@ -3,9 +3,9 @@
 import logging
 from typing import Any, Protocol, runtime_checkable
 
-from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
+from bookbus.consumers.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import redacted, secrets_of
+from bookbus.schemas.redis_url import RedisUrl, redacted
 from bookbus.schemas.trade import Trade, TradeError, trade_of
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class BusTradeTail:
     in `trouble`; what the stream still holds of the missed ones comes when the server is back.
     """
 
-    def __init__(self, url: str, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
+    def __init__(self, url: RedisUrl, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
         self.trouble = ""
         self.skipped = 0
         """Entries that were no trade."""
@@ -30,7 +30,6 @@ class BusTradeTail:
         # Its replies are typed for every protocol at once.
         self._client: Any = None
         self._url = url
-        self._secrets = secrets_of(url)
         self._last = ""
 
     def take(self) -> list[Trade]:
@@ -39,8 +38,8 @@ class BusTradeTail:
             trades = self._take()
         except CONTROL_ERRORS as error:
             if not self.trouble:
-                logger.warning("no trades of %s: %s", self._stream, redacted(error, self._secrets))
-            self.trouble = redacted(error, self._secrets)
+                logger.warning("no trades of %s: %s", self._stream, redacted(error, self._url.secrets))
+            self.trouble = redacted(error, self._url.secrets)
             return []
         if self.trouble:
             logger.info("trades of %s are read again", self._stream)

@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
 
@@ -75,11 +75,11 @@ class RespConnection(asyncio.Protocol):
         """Send one command and wait. Raises RedisConnectionError; an error reply is returned, not raised."""
         answer: asyncio.Future[Reply] = self._loop.create_future()
 
-        def settle(replies: list[Reply]) -> None:
+        def set_result(replies: list[Reply]) -> None:
             if not answer.done():
                 answer.set_result(replies[0])
 
-        self.send(pack_command(*arguments), 1, settle)
+        self.send(pack_command(*arguments), 1, set_result)
         closed = asyncio.ensure_future(self._closed.wait())
         try:
             await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
@@ -216,17 +216,13 @@ async def open_connection(
 
 
 async def _log_in(connection: RespConnection, server: RedisServer) -> None:
-    login = server.login
-    commands: list[Sequence[str | int]] = []
-    if login.password is not None:
-        commands.append(("AUTH", *([login.username] if login.username else []), login.password))
-    if login.database:
-        commands.append(("SELECT", login.database))
-    for command in commands:
+    for command in server.login.commands():
         reply = await connection.call(*command)
         if isinstance(reply, hiredis.ReplyError):
             # Some servers repeat what they do not understand.
-            raise RedisConnectionError(f"{server.masked}: refused {command[0]} ({redacted(reply, [login.password])})")
+            raise RedisConnectionError(
+                f"{server.masked}: refused {command[0]} ({redacted(reply, [server.login.password])})"
+            )
 
 
 def _reason(error: BaseException) -> str:

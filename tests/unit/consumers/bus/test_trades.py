@@ -9,6 +9,7 @@ from bookbus.consumers.bus import trades as bus_trades
 from bookbus.consumers.bus.trades import BusTradeTail, TradeSource
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import parse_redis_url
 from bookbus.schemas.trade import Trade
 
 NAMES = RedisNames()
@@ -31,7 +32,7 @@ def writer(server: fakeredis.FakeServer) -> Any:
 
 @pytest.fixture
 def tail(server: fakeredis.FakeServer) -> BusTradeTail:
-    made = BusTradeTail("redis://127.0.0.1:1/0", NAMES, "binance", "BTC-USDT", "BTCUSDT")
+    made = BusTradeTail(parse_redis_url("redis://127.0.0.1:1/0"), NAMES, "binance", "BTC-USDT", "BTCUSDT")
     made._client = fakeredis.FakeRedis(server=server, decode_responses=True)
     return made
 
