@@ -111,13 +111,13 @@ class RedisMarketDataProvider(MarketDataProvider):
 
     def get_connection_status(self) -> ConnectionStatus:
         """How the provider is connected, and the status of every symbol."""
-        statuses, trouble, reader = self._statuses(), self._trouble(), self._reader
+        statuses, error, reader = self._statuses(), self._error(), self._reader
         return ConnectionStatus(
             is_running=self._polling or reader is not None,
-            connected=not trouble,
+            connected=not error,
             thread_alive=reader is not None and reader.alive,
             reconnect_count=reader.reconnect_count if reader is not None else 0,
-            trouble=trouble,
+            error=error,
             symbols=statuses,
         )
 
@@ -149,10 +149,10 @@ class RedisMarketDataProvider(MarketDataProvider):
     def _observe(self, symbol: str) -> Observation:
         if self._polling:
             return self._observe_many([symbol])[0]
-        trouble, book = self._trouble(), self._table.by_symbol.get(symbol)
+        error, book = self._error(), self._table.by_symbol.get(symbol)
         if book is None:
-            return Observation(trouble=trouble or f"{symbol} is not among the symbols this provider follows")
-        return self._table.observe(book, boottime(), trouble)
+            return Observation(error=error or f"{symbol} is not among the symbols this provider follows")
+        return self._table.observe(book, boottime(), error)
 
     def _observe_many(self, symbols: Sequence[str]) -> list[Observation]:
         if self._poller is None or not self._polling:
@@ -168,10 +168,10 @@ class RedisMarketDataProvider(MarketDataProvider):
             return msgspec.structs.replace(counts, received=received, conflated=conflated, missed=0)
         return counts
 
-    def _trouble(self) -> str:
+    def _error(self) -> str:
         if self._poller is not None and self._polling:
-            return self._poller.trouble
-        return "not started" if self._reader is None else self._reader.trouble
+            return self._poller.error
+        return "not started" if self._reader is None else self._reader.error
 
     def _need_push(self) -> None:
         if self._poller is not None:

@@ -139,7 +139,7 @@ class BusBook(BookCursor):
     """One book: the bytes of its newest messages, decoded when somebody reads them."""
 
     __slots__ = (
-        *("arrived", "arriving", "exchange", "key", "skipped", "corrupted", "symbol", "trouble"),
+        *("arrived", "arriving", "exchange", "key", "skipped", "corrupted", "symbol", "error"),
         *("_lock", "_reads", "_undecodable", "_view"),
     )
 
@@ -152,7 +152,7 @@ class BusBook(BookCursor):
         """The last message of the batch under way, and in `arrived` how many of its book the batch has."""
         self.arrived = 0
         self.skipped = 0
-        self.trouble = ""
+        self.error = ""
         """Why the hash gives no book, if it gives none."""
         self.corrupted = False
         """The newest message turned out to be no book: the hash should be read again."""
@@ -242,17 +242,17 @@ class BusTable:
         names = (self.names.parse_book(member.decode(errors="replace")) for member in known)
         return [name.symbol for name in names if name is not None and name.exchange == self.exchange]
 
-    def observe(self, book: BusBook, now: float, trouble: str) -> Observation:
-        """What is known of a book; `trouble` is what ails the connection."""
+    def observe(self, book: BusBook, now: float, error: str) -> Observation:
+        """What is known of a book; `error` is why there is no connection."""
         snapshot, entry = book.read()
         if snapshot is None or entry is None:
-            return Observation(trouble=trouble or book.trouble)
+            return Observation(error=error or book.error)
         return Observation(
             snapshot,
             max(now - entry.confirmed_at, 0.0),
             max(now - entry.updated_at, 0.0),
             self.feeders.alive(snapshot.feeder, self.exchange, book.symbol, now),
-            trouble or book.trouble,
+            error or book.error,
         )
 
 
@@ -281,9 +281,9 @@ HASH_FIELDS = ("book", "confirmed_us", "published_us")
 def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry | None:
     """The message in a reply to HMGET; None if there is none.
 
-    A reply that should hold one and does not is counted, and `trouble` says why.
+    A reply that should hold one and does not is counted, and `error` says why.
     """
-    book.trouble = ""
+    book.error = ""
     try:
         if isinstance(reply, Exception):
             raise wire.WireError(str(reply))
@@ -299,7 +299,7 @@ def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry
         return Entry(data, wire.seq_of(data), now, updated_at, confirmed_at)
     except wire.WireError as error:
         book.skipped += 1
-        book.trouble = f"what is stored under {book.key.decode()} is no book: {error}"
+        book.error = f"what is stored under {book.key.decode()} is no book: {error}"
         return None
 
 

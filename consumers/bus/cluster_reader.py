@@ -42,7 +42,7 @@ class ClusterReader:
         on_change: OnChange,
     ) -> None:
         self.reconnect_count = 0
-        self.trouble = "not connected"
+        self.error = "not connected"
         """What ails the connection to any node; empty if nothing does."""
         self._url = url
         self._table = table
@@ -78,10 +78,10 @@ class ClusterReader:
 
         Raises BusConnectionError if none can be reached.
         """
-        if self._decided.wait(timeout) and not self.trouble:
+        if self._decided.wait(timeout) and not self.error:
             return
-        if not any(not node.trouble for node in list(self._nodes.values())):
-            raise BusConnectionError(self.trouble or f"{self._url.masked} has no books yet to be found")
+        if not any(not node.error for node in list(self._nodes.values())):
+            raise BusConnectionError(self.error or f"{self._url.masked} has no books yet to be found")
 
     def stop(self) -> None:
         """End all threads."""
@@ -95,7 +95,7 @@ class ClusterReader:
         look = 0
         try:
             while not self._stopping.is_set():
-                calm = not self.trouble and not any(node.ended for node in self._nodes.values())
+                calm = not self.error and not any(node.ended for node in self._nodes.values())
                 if not calm or look % _LOOKS == 0:
                     self._ask_slots()
                 if calm or not self._listed:
@@ -104,7 +104,7 @@ class ClusterReader:
                 if calm:
                     self._announce()
                 look += 1
-                if self.trouble:
+                if self.error:
                     # Not woken: who ends again and again would have it turn without end.
                     self._stopping.wait(_DOUBT)
                 else:
@@ -114,7 +114,7 @@ class ClusterReader:
             for node in self._nodes.values():
                 node.stop()
             self._leave()
-            self.trouble = self.trouble or "stopped"
+            self.error = self.error or "stopped"
             self._decided.set()
 
     def _ask_slots(self) -> None:
@@ -167,8 +167,8 @@ class ClusterReader:
     def _let_go(self, place: HostPort, node: BusReader) -> None:
         if node.ended:
             if place not in self._lost:
-                logger.warning("%s; connecting again", node.trouble)
-            self._lost[place] = node.trouble
+                logger.warning("%s; connecting again", node.error)
+            self._lost[place] = node.error
         node.stop()
         del self._nodes[place], self._following[place]
 
@@ -193,20 +193,20 @@ class ClusterReader:
     def _judge(self, unrouted: int) -> None:
         """Say what is wrong, if anything is."""
         # One that is tried again has nothing to tell yet.
-        troubles = [self._lost.get(place, node.trouble) for place, node in self._nodes.items() if node.trouble]
+        errors = [self._lost.get(place, node.error) for place, node in self._nodes.items() if node.error]
         if unrouted:
-            troubles.append(f"{unrouted} books are in slots that no node of {self._url.masked} has")
+            errors.append(f"{unrouted} books are in slots that no node of {self._url.masked} has")
         if self._wanted is None and self._unlisted:
-            troubles.append(self._unlisted)
+            errors.append(self._unlisted)
         if self._away:
-            troubles.insert(0, self._away)
-        if not troubles:
+            errors.insert(0, self._away)
+        if not errors:
             if self._lost:
                 self.reconnect_count += 1
                 logger.info("connected to all nodes of %s again", self._url.masked)
             self._lost.clear()
-        self.trouble = troubles[0] if troubles else ""
-        if not troubles or self._away:
+        self.error = errors[0] if errors else ""
+        if not errors or self._away:
             self._decided.set()
 
     def _announce(self) -> None:

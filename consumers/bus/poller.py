@@ -23,7 +23,7 @@ class BusPoller:
     """Reads hashes into a table, one caller at a time: answers of two connections would have no order."""
 
     def __init__(self, locator: ServerLocator, table: BusTable, symbols: SymbolNames) -> None:
-        self.trouble = ""
+        self.error = ""
         """Why the last question found no answer; empty if it found one."""
         self._locator = locator
         self._table = table
@@ -53,11 +53,11 @@ class BusPoller:
             books = [self._table.book(symbol) for symbol in symbols]
             try:
                 self._read(books)
-                self.trouble = ""
+                self.error = ""
             except BusConnectionError as error:
-                self.trouble = str(error)
+                self.error = str(error)
             now = boottime()
-            observations = [self._table.observe(book, now, self.trouble) for book in books]
+            observations = [self._table.observe(book, now, self.error) for book in books]
             return self._with_feeders(observations)
 
     def _read(self, books: Sequence[BusBook]) -> None:
@@ -80,12 +80,12 @@ class BusPoller:
             for observation in observations
             if observation.snapshot is not None and (observation.age or 0.0) > FEEDER_LIMIT
         }
-        if not feeders or self.trouble:
+        if not feeders or self.error:
             return observations
         try:
             replies = self._ask([("HGET", self._table.names.feeder(feeder), "time_us") for feeder in feeders])
         except BusConnectionError as error:
-            self.trouble = str(error)
+            self.error = str(error)
             return observations
         alive = {feeder: self._alive(reply) for feeder, reply in zip(feeders, replies, strict=True)}
         return [

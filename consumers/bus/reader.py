@@ -53,7 +53,7 @@ class BusReader:
         self.lag = 0.0
         """Seconds an answer took, last time."""
         self.reconnect_count = 0
-        self.trouble = "not connected"
+        self.error = "not connected"
         """Why there is no connection; empty while there is one."""
         self._locator = locator
         self._table = table
@@ -65,7 +65,7 @@ class BusReader:
         self._identity = part_of or ConsumerIdentity()
         self._decided = threading.Event()
         self._was_ready = False
-        # Each cause once: a server that is back and refuses the password is another trouble than one that is away.
+        # Each cause once: a server that is back and refuses the password is another error than one that is away.
         self._told: set[str] = set()
         self._stopping = False
         self._wake, self._woken = socket.socketpair()
@@ -88,7 +88,7 @@ class BusReader:
         if self._stopping:
             raise BusConnectionError(f"stopped while connecting to {self._locator.masked}")
         if decided:
-            raise BusConnectionError(self.trouble)
+            raise BusConnectionError(self.error)
         raise BusConnectionError(f"{self._locator.masked} does not answer within {timeout:g} s")
 
     def stop(self) -> None:
@@ -112,8 +112,8 @@ class BusReader:
         try:
             self._keep_following()
         finally:
-            if not self.trouble:
-                self.trouble = "stopped"
+            if not self.error:
+                self.error = "stopped"
             self._table.feeders.lose(self._table)
             self._wake.close()
             self._woken.close()
@@ -130,12 +130,12 @@ class BusReader:
                 lost = str(error)
             else:
                 return
-            if not self.trouble and self._was_ready and not self._sharded:
+            if not self.error and self._was_ready and not self._sharded:
                 delay = _FIRST_DELAY
             if self._was_ready and not self._sharded and lost not in self._told:
                 self._told.add(lost)
                 logger.warning("%s; connecting again", lost)
-            self.trouble = lost
+            self.error = lost
             self._table.feeders.lose(self._table)
             if not self._was_ready or self._sharded:
                 return
@@ -188,7 +188,7 @@ class BusReader:
                 if self._woken in readable and not self._stopping:
                     self._woken.recv(_WAKES)
                     session.follow(self._wanted or (), now)
-                if session.ready and self.trouble:
+                if session.ready and self.error:
                     self._begin(server)
                 if now >= due:
                     due = now + TICK
@@ -201,7 +201,7 @@ class BusReader:
         if self._was_ready:
             self.reconnect_count += 1
             logger.info("connected to %s again", server.masked)
-        self.trouble = ""
+        self.error = ""
         self._told.clear()
         self._was_ready = True
         self._decided.set()

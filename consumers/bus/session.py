@@ -371,11 +371,11 @@ class BusSession:
             return  # The hash is being read anyway.
         seq, confirmed_us = reply if isinstance(reply, list) and len(reply) == 2 else (b"", None)
         if newest is not None and seq == b"%d" % newest.seq:
-            book.trouble = ""
+            book.error = ""
             try:
                 book.confirm(local_time(confirmed_us, self._table.clock, now))
             except wire.WireError as error:
-                book.trouble = str(error)
+                book.error = str(error)
         elif seq is not None:
             # The hash has another book than the one held, or is none: a message was lost, or this will say why.
             self._read_hash(book, now)

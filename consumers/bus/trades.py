@@ -18,11 +18,11 @@ class BusTradeTail:
     """What one stream got since this was made, asked for on each call.
 
     Opens its connection at the first call, and again when it was lost. Without a server it has no trades, and says so
-    in `trouble`; what the stream still holds of the missed ones comes when the server is back.
+    in `error`; what the stream still holds of the missed ones comes when the server is back.
     """
 
     def __init__(self, url: RedisUrl, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
-        self.trouble = ""
+        self.error = ""
         self.skipped = 0
         """Entries that were no trade."""
         self._stream = names.trades(exchange, symbol)
@@ -32,18 +32,23 @@ class BusTradeTail:
         self._url = url
         self._last = ""
 
+    @property
+    def trouble(self) -> str:
+        """The former name of `error`."""
+        return self.error
+
     def take(self) -> list[Trade]:
         """The trades since the last call; the first call finds where the stream ends and returns none."""
         try:
             trades = self._take()
         except CONTROL_ERRORS as error:
-            if not self.trouble:
+            if not self.error:
                 logger.warning("no trades of %s: %s", self._stream, redacted(error, self._url.secrets))
-            self.trouble = redacted(error, self._url.secrets)
+            self.error = redacted(error, self._url.secrets)
             return []
-        if self.trouble:
+        if self.error:
             logger.info("trades of %s are read again", self._stream)
-            self.trouble = ""
+            self.error = ""
         return trades
 
     def close(self) -> None:
@@ -76,10 +81,10 @@ class TradeTail(Protocol):
     """The trades of one symbol from the moment it was made; each of them once, in the exchange's order."""
 
     def take(self) -> list[Trade]:
-        """Those that came since the last call; never raises for data trouble."""
+        """Those that came since the last call; never raises because of data."""
 
     @property
-    def trouble(self) -> str:
+    def error(self) -> str:
         """Why there may be trades that did not come; empty if nothing is known to be wrong."""
 
 

@@ -86,13 +86,14 @@ def test_without_a_server_there_are_no_trades_and_a_reason_until_it_is_back(
     tail.take()
     server.connected = False
     assert tail.take() == []
-    assert tail.trouble
+    assert tail.error
+    assert tail.trouble == tail.error
 
     server.connected = True
     add(writer, trade(1))
 
     assert tail.take() == [trade(1)]
-    assert tail.trouble == ""
+    assert tail.error == ""
 
 
 def test_the_redis_provider_is_a_source_of_trades_and_takes_any_spelling_of_a_symbol() -> None:
