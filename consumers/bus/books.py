@@ -30,12 +30,12 @@ class BookCursor:
     """Puts the messages of a channel and the hash of the same name into one order.
 
     The channel is subscribed first and the hash read second, so what the hash tells may come again on the channel.
-    Between `hash_read` and `settle` (everything that was under way has come) such messages are dropped. Apart from
+    Between `hash_read` and `caught_up` (everything that was under way has come) such messages are dropped. Apart from
     that, what comes later is newer: a lower `seq` then means that the server began anew.
     """
 
     __slots__ = (
-        "_fence",
+        "_hash_seq",
         "_seen",
         "_skipped",
         "missed",
@@ -55,13 +55,13 @@ class BookCursor:
         self.received = 0
         self.missed = 0
         self.resets = 0
-        self._fence: int | None = None
+        self._hash_seq: int | None = None
         self._seen = False
         self._skipped = 0
 
     def await_hash(self) -> None:
         """The hash is about to be read; messages published from now on will come."""
-        self.settle()
+        self.caught_up()
         self.steady = self._seen = False
 
     def take(self, data: bytes, seq: int, count: int, now: float, at: float) -> None:
@@ -74,7 +74,7 @@ class BookCursor:
 
     def offer(self, data: bytes, seq: int, now: float, at: float) -> bool:
         """One message while not steady: taken unless the hash has told it. It must be known to be a book."""
-        fence = self._fence
+        fence = self._hash_seq
         if fence is None or seq > fence:
             self.take(data, seq, 1, now, at)
             self._seen = True
@@ -86,7 +86,7 @@ class BookCursor:
         return False
 
     def hash_read(self, entry: Entry | None) -> bool:
-        """What the hash holds; None if nothing usable. True if it replaces what was held; steady after `settle`."""
+        """What the hash holds; None if nothing usable. True if it replaces what was held; steady after `caught_up`."""
         newest = self.newest
         if entry is None or (newest is not None and self._seen and newest.seq > entry.seq):
             self.steady = True
@@ -95,7 +95,7 @@ class BookCursor:
             self.confirm(entry.confirmed_at)
             self.steady = True
             return False
-        self._fence = entry.seq
+        self._hash_seq = entry.seq
         if newest is not None:
             missed = self.missed
             self._account(entry.seq, newest, 1, entry.received_at)
@@ -104,11 +104,11 @@ class BookCursor:
         self.received += 1
         return True
 
-    def settle(self) -> None:
+    def caught_up(self) -> None:
         """Everything published before the hash was read has come."""
         self.missed += self._skipped
         self._skipped = 0
-        self._fence = None
+        self._hash_seq = None
         self.steady = True
 
     def confirm(self, at: float) -> None:

@@ -22,11 +22,11 @@ from bookbus.schemas.redis_url import HostPort, RedisUrl
 logger = logging.getLogger(__name__)
 
 _LIMIT = 0.5
-_DOUBT = 0.1
-_CALM = 1.0
+_RETRY_INTERVAL = 0.1
+_CHECK_INTERVAL = 1.0
 """Seconds from one look at the nodes to the next, while all is well and while it is not."""
 
-_LOOKS = 5
+_CHECKS_A_SLOT_QUESTION = 5
 """While all is well, every how many looks ask who has which slot: readers notice by themselves what moves."""
 
 
@@ -54,12 +54,12 @@ class ClusterReader:
         self._slots = SlotMap()
         self._nodes: dict[HostPort, BusReader] = {}
         self._following: dict[HostPort, frozenset[str]] = {}
-        self._lost: dict[HostPort, str] = {}
+        self._failed: dict[HostPort, str] = {}
         """Nodes whose connection ended or could not be made, and why."""
-        self._away = self._unlisted = ""
+        self._slots_error = self._list_error = ""
         self._listed = False
-        self._announces = True
-        self._decided = threading.Event()
+        self._may_write_heartbeat = True
+        self._start_finished = threading.Event()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = BackgroundThread("bookbus-cluster", self._run, self._interrupt)
@@ -78,7 +78,7 @@ class ClusterReader:
 
         Raises BusConnectionError if none can be reached.
         """
-        if self._decided.wait(timeout) and not self.error:
+        if self._start_finished.wait(timeout) and not self.error:
             return
         if not any(not node.error for node in list(self._nodes.values())):
             raise BusConnectionError(self.error or f"{self._url.masked} has no books yet to be found")
@@ -96,26 +96,26 @@ class ClusterReader:
         try:
             while not self._stopping.is_set():
                 calm = not self.error and not any(node.ended for node in self._nodes.values())
-                if not calm or look % _LOOKS == 0:
+                if not calm or look % _CHECKS_A_SLOT_QUESTION == 0:
                     self._ask_slots()
                 if calm or not self._listed:
                     self._ask_books()
-                self._look_after_nodes()
+                self._assign_books()
                 if calm:
-                    self._announce()
+                    self._write_heartbeat()
                 look += 1
                 if self.error:
                     # Not woken: who ends again and again would have it turn without end.
-                    self._stopping.wait(_DOUBT)
+                    self._stopping.wait(_RETRY_INTERVAL)
                 else:
-                    self._wake.wait(_CALM)
+                    self._wake.wait(_CHECK_INTERVAL)
                 self._wake.clear()
         finally:
             for node in self._nodes.values():
                 node.stop()
-            self._leave()
+            self._delete_heartbeat()
             self.error = self.error or "stopped"
-            self._decided.set()
+            self._start_finished.set()
 
     def _ask_slots(self) -> None:
         error, views = "", list[ClusterView]()
@@ -127,7 +127,7 @@ class ClusterReader:
             else:
                 if views[-1].is_ok:
                     break
-        self._away = "" if views else error
+        self._slots_error = "" if views else error
         if views:
             self._slots = max(views, key=lambda view: view.rank).slots
 
@@ -137,16 +137,16 @@ class ClusterReader:
             if self._client is None:
                 self._client = control_client(self._url, _LIMIT)
             self._symbols.learn(self._table.listed(self._client.smembers(self._table.names.books)))
-            self._listed, self._unlisted = True, ""
+            self._listed, self._list_error = True, ""
         except CONTROL_ERRORS:
-            self._unlisted = f"{self._url.masked} does not tell which books there are"
+            self._list_error = f"{self._url.masked} does not tell which books there are"
 
     def _symbols_wanted(self) -> Iterable[str]:
         if self._wanted is None:
             return sorted(self._symbols.listed)
         return dict.fromkeys(self._symbols.standard(name) for name in self._wanted)
 
-    def _look_after_nodes(self) -> None:
+    def _assign_books(self) -> None:
         """Have each node's books followed there, and nowhere else at the same time."""
         shares: dict[HostPort, set[str]] = defaultdict(set)
         unrouted = 0
@@ -159,16 +159,16 @@ class ClusterReader:
         for place in list(self._nodes):
             node = self._nodes[place]
             if node.ended or not self._following[place] <= shares.get(place, set()):
-                self._let_go(place, node)
+                self._stop_node(place, node)
         for place, share in shares.items():
             self._follow(place, frozenset(share))
-        self._judge(unrouted)
+        self._update_error(unrouted)
 
-    def _let_go(self, place: HostPort, node: BusReader) -> None:
+    def _stop_node(self, place: HostPort, node: BusReader) -> None:
         if node.ended:
-            if place not in self._lost:
+            if place not in self._failed:
                 logger.warning("%s; connecting again", node.error)
-            self._lost[place] = node.error
+            self._failed[place] = node.error
         node.stop()
         del self._nodes[place], self._following[place]
 
@@ -190,28 +190,28 @@ class ClusterReader:
         )
         node.start()
 
-    def _judge(self, unrouted: int) -> None:
+    def _update_error(self, unrouted: int) -> None:
         """Say what is wrong, if anything is."""
         # One that is tried again has nothing to tell yet.
-        errors = [self._lost.get(place, node.error) for place, node in self._nodes.items() if node.error]
+        errors = [self._failed.get(place, node.error) for place, node in self._nodes.items() if node.error]
         if unrouted:
             errors.append(f"{unrouted} books are in slots that no node of {self._url.masked} has")
-        if self._wanted is None and self._unlisted:
-            errors.append(self._unlisted)
-        if self._away:
-            errors.insert(0, self._away)
+        if self._wanted is None and self._list_error:
+            errors.append(self._list_error)
+        if self._slots_error:
+            errors.insert(0, self._slots_error)
         if not errors:
-            if self._lost:
+            if self._failed:
                 self.reconnect_count += 1
                 logger.info("connected to all nodes of %s again", self._url.masked)
-            self._lost.clear()
+            self._failed.clear()
         self.error = errors[0] if errors else ""
-        if not errors or self._away:
-            self._decided.set()
+        if not errors or self._slots_error:
+            self._start_finished.set()
 
-    def _announce(self) -> None:
+    def _write_heartbeat(self) -> None:
         """Say that this reader lives, unless its user may not write that."""
-        if not self._announces or self._client is None:
+        if not self._may_write_heartbeat or self._client is None:
             return
         lag = max((node.lag for node in self._nodes.values()), default=0.0)
         key = self._table.names.consumer(self._identity.id)
@@ -220,10 +220,10 @@ class ClusterReader:
             self._client.hset(key, mapping=fields)
             self._client.expire(key, HEARTBEAT_TTL)
         except CONTROL_ERRORS as error:
-            self._announces = not is_permission_error(error)
+            self._may_write_heartbeat = not is_permission_error(error)
             logger.debug("cannot tell that this reader lives: %s", type(error).__name__)
 
-    def _leave(self) -> None:
+    def _delete_heartbeat(self) -> None:
         if self._client is not None:
             with suppress(*CONTROL_ERRORS):
                 self._client.delete(self._table.names.consumer(self._identity.id))

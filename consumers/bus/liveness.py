@@ -46,11 +46,11 @@ class FeederLife:
         """Heartbeats can be heard from now on, by one of several who listen."""
         self._listening[listener] = now
 
-    def lose(self, listener: object = None) -> None:
+    def stop_listening(self, listener: object = None) -> None:
         """It cannot hear heartbeats until further notice."""
         self._listening.pop(listener, None)
 
-    def hear(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
+    def receive(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
         """A heartbeat came."""
         heard = {other: beat for other, beat in self._heard.items() if now - beat[0] <= FEEDER_LIMIT}
         heard[feeder] = (now, exchange, frozenset(symbols))

@@ -70,7 +70,7 @@ class BusPoller:
             book.await_hash()
             book.hash_read(entry_of(book, reply, self._table.clock, now))
             # Without a channel nothing is under way.
-            book.settle()
+            book.caught_up()
         self._table.add(book for book in books if book.newest is not None or book.skipped)
 
     def _with_feeders(self, observations: list[Observation]) -> list[Observation]:

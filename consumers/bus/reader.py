@@ -25,10 +25,10 @@ _LONGEST_DELAY = 1.0
 _CHUNKS_AT_ONCE = 16
 _WAKES = 64
 
-_STANDSTILL = 0.25
+_STALL = 0.25
 """Seconds beyond the time asked for after which a wait was none: this process was stopped, or starved."""
 
-_LONG_STANDSTILL = 5.0
+_LONG_STALL = 5.0
 
 
 class BusReader:
@@ -63,10 +63,10 @@ class BusReader:
         self._sharded = part_of is not None
         self._on_end = on_end
         self._identity = part_of or ConsumerIdentity()
-        self._decided = threading.Event()
+        self._start_finished = threading.Event()
         self._was_ready = False
         # Each cause once: a server that is back and refuses the password is another error than one that is away.
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._stopping = False
         self._wake, self._woken = socket.socketpair()
         self._thread = BackgroundThread("bookbus-reader", self._run, self._interrupt)
@@ -82,7 +82,7 @@ class BusReader:
 
     def wait_ready(self, timeout: float) -> None:
         """Return once every book was read or found absent. Raises BusConnectionError if that cannot be."""
-        decided = self._decided.wait(timeout)
+        decided = self._start_finished.wait(timeout)
         if self._was_ready:
             return
         if self._stopping:
@@ -114,11 +114,11 @@ class BusReader:
         finally:
             if not self.error:
                 self.error = "stopped"
-            self._table.feeders.lose(self._table)
+            self._table.feeders.stop_listening(self._table)
             self._wake.close()
             self._woken.close()
             self.ended = True
-            self._decided.set()
+            self._start_finished.set()
             self._on_end()
 
     def _keep_following(self) -> None:
@@ -132,11 +132,11 @@ class BusReader:
                 return
             if not self.error and self._was_ready and not self._sharded:
                 delay = _FIRST_DELAY
-            if self._was_ready and not self._sharded and lost not in self._told:
-                self._told.add(lost)
+            if self._was_ready and not self._sharded and lost not in self._reported:
+                self._reported.add(lost)
                 logger.warning("%s; connecting again", lost)
             self.error = lost
-            self._table.feeders.lose(self._table)
+            self._table.feeders.stop_listening(self._table)
             if not self._was_ready or self._sharded:
                 return
             self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311
@@ -181,8 +181,8 @@ class BusReader:
                 began, limit = now, 0 if unfinished else max(due - now, 0)
                 events = selector.select(limit)
                 now = boottime()
-                if now - began - limit > _STANDSTILL:
-                    _stood_still(session, began, now)
+                if now - began - limit > _STALL:
+                    _report_stall(session, began, now)
                 readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
                 unfinished = [link for link in readable if link in receive and receive[link](now)]
                 if self._woken in readable and not self._stopping:
@@ -193,7 +193,7 @@ class BusReader:
                 if now >= due:
                     due = now + TICK
                     self._tick(session, now)
-            if session.may_announce:
+            if session.may_write_heartbeat:
                 query.send([("DEL", self._table.names.consumer(self._identity.id))])
 
     def _begin(self, server: RedisServer) -> None:
@@ -202,24 +202,24 @@ class BusReader:
             self.reconnect_count += 1
             logger.info("connected to %s again", server.masked)
         self.error = ""
-        self._told.clear()
+        self._reported.clear()
         self._was_ready = True
-        self._decided.set()
+        self._start_finished.set()
 
     def _tick(self, session: BusSession, now: float) -> None:
         session.tick(now)
         self.lag = session.stream.lag
-        if not session.may_announce:
+        if not session.may_write_heartbeat:
             return
         fields = consumer_fields(
             self._identity, self._table, session.stream.lag, session.stream.delay(), self.reconnect_count
         )
-        session.announce(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
+        session.write_heartbeat(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
 
 
-def _stood_still(session: BusSession, since: float, now: float) -> None:
+def _report_stall(session: BusSession, since: float, now: float) -> None:
     session.stream.stalled(since, now)
-    if now - since > _LONG_STANDSTILL:
+    if now - since > _LONG_STALL:
         logger.warning("this process stood still for %.0f s", now - since)
 
 

@@ -53,12 +53,12 @@ class BusStream:
         self._commands: list[Command] = []
         self._pings: deque[tuple[bytes, float, list[BusBook]]] = deque()
         self._ping_count = 0
-        self._fenced: list[BusBook] = []
+        self._catching_up: list[BusBook] = []
         self._touched: list[BusBook] = []
         self._latest: tuple[bytes, float] | None = None
         self._unsubscribed: dict[bytes, float] = {}
-        self._still_since: float | None = None
-        self._still_ping = b""
+        self._stalled_since: float | None = None
+        self._stall_ping = b""
         """The ping whose answer comes behind all that waited during the standstill; empty once it has come."""
         self._heartbeats = table.names.feeders.encode()
         self._sharded = sharded
@@ -70,9 +70,9 @@ class BusStream:
         """Have the messages of these books sent."""
         self._subscribe("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", [book.key for book in books], now)
 
-    def settle_later(self, book: BusBook) -> None:
+    def catch_up(self, book: BusBook) -> None:
         """The hash of this book was just read: settle it when everything published before has come."""
-        self._fenced.append(book)
+        self._catching_up.append(book)
 
     def keep_alive(self, now: float) -> None:
         """Ping, unless an answer is still due."""
@@ -93,8 +93,8 @@ class BusStream:
     def stalled(self, since: float, now: float) -> None:
         """Nothing was read from `since` until now: what arrives next may be that old, until all of it has come."""
         self._ping([], now)
-        self._still_ping = self._pings[-1][0]
-        self._still_since = since if self._still_since is None else self._still_since
+        self._stall_ping = self._pings[-1][0]
+        self._stalled_since = since if self._stalled_since is None else self._stalled_since
         if now - since > FEEDER_LIMIT / 2:
             # The heartbeats of that time have yet to be read.
             self._table.feeders.listen(now, self._table)
@@ -106,9 +106,9 @@ class BusStream:
 
     def outgoing(self, now: float) -> list[Command]:
         """The commands to send."""
-        if self._fenced:
-            self._ping(self._fenced, now)
-            self._fenced = []
+        if self._catching_up:
+            self._ping(self._catching_up, now)
+            self._catching_up = []
         commands, self._commands = self._commands, []
         return commands
 
@@ -144,15 +144,15 @@ class BusStream:
         if self._touched:
             self._latest = self._touched[-1].arriving, now
             self._touched.clear()
-        if not self._still_ping:
+        if not self._stall_ping:
             # Not before: what came in front of the answer may be as old as the standstill.
-            self._still_since = None
+            self._stalled_since = None
 
-    def _ping(self, fenced: list[BusBook], now: float) -> None:
+    def _ping(self, books: list[BusBook], now: float) -> None:
         self._ping_count += 1
         token = b"%d" % self._ping_count
         self._commands.append(("PING", token))
-        self._pings.append((token, now, fenced))
+        self._pings.append((token, now, books))
 
     def _subscribe(self, command: str, channels: list[bytes], now: float) -> None:
         # A cluster takes only channels of one slot in one command.
@@ -164,8 +164,8 @@ class BusStream:
     def _behind(self, now: float) -> float:
         """How long ago a message that arrives now may have been published."""
         since = self._pings[0][1] if self._pings else now
-        if self._still_since is not None:
-            since = min(since, self._still_since)
+        if self._stalled_since is not None:
+            since = min(since, self._stalled_since)
         return max(self.lag, now - since)
 
     def _offer(self, book: BusBook, data: bytes, now: float) -> None:
@@ -192,7 +192,7 @@ class BusStream:
                 beat = decode_heartbeat(data)
             except HeartbeatError:
                 return
-            self._table.feeders.hear(beat.feeder, beat.exchange, beat.states, now)
+            self._table.feeders.receive(beat.feeder, beat.exchange, beat.states, now)
 
     def _receive_control(self, reply: Any, now: float) -> None:
         match reply:
@@ -210,12 +210,12 @@ class BusStream:
     def _on_pong(self, token: bytes, now: float) -> None:
         if not self._pings or self._pings[0][0] != token:
             raise SessionLostError("a pong came that nobody asked for")
-        _, sent, fenced = self._pings.popleft()
+        _, sent, books = self._pings.popleft()
         self.lag = now - sent
-        for book in fenced:
-            book.settle()
-        if token == self._still_ping:
-            self._still_ping = b""
+        for book in books:
+            book.caught_up()
+        if token == self._stall_ping:
+            self._stall_ping = b""
         if self.lag > _SLOW_ANSWER and not self._pings:
             # Ask again at once, so that what was slow once does not make books look old for a second.
             self._ping([], now)
@@ -241,10 +241,10 @@ _QUIET = 2.0
 """A book without news for this long is asked for its confirmation; feeders confirm as often."""
 
 _DISCOVERY_INTERVAL = 2.0
-_END_OF_TIME = 2**62
+_TIME_LIMIT_US = 2**62
 """Microseconds that no clock shows."""
 
-Unfit = Callable[[Any], str]
+WrongRole = Callable[[Any], str]
 """Takes the answer to ROLE. Returns why the server is the wrong one to read from, or nothing."""
 
 _Handler = Callable[[Any, float, float], None]
@@ -255,7 +255,7 @@ class BusSession:
     """Follows books over two connections: `stream` brings messages, the other one answers questions.
 
     The caller carries `stream.outgoing` and `outgoing` to the sockets and the replies back, and calls `tick` each
-    second. `wanted` is None for every book that the bus lists. `unfit` is for a server that others may replace.
+    second. `wanted` is None for every book that the bus lists. `wrong_role` is for a server that others may replace.
     `sharded` is for a node of a cluster, which follows what it is told to and knows nothing of the others' books.
     """
 
@@ -266,7 +266,7 @@ class BusSession:
         wanted: Sequence[str] | None,
         on_change: OnChange,
         now: float,
-        unfit: Unfit | None = None,
+        wrong_role: WrongRole | None = None,
         *,
         sharded: bool = False,
     ) -> None:
@@ -277,14 +277,14 @@ class BusSession:
         self._symbols = symbols
         self._wanted = wanted
         self._on_change = on_change
-        self._unfit = unfit
-        self._answer_limit = MOVING_LIMIT if unfit else ANSWER_LIMIT
+        self._wrong_role = wrong_role
+        self._answer_limit = MOVING_LIMIT if wrong_role else ANSWER_LIMIT
         self._commands: list[Command] = []
         self._questions: deque[tuple[_Handler, float]] = deque()
         self._followed: set[BusBook] = set()
         self._unread: set[BusBook] = set()
         self._listed_at: float | None = None
-        self.may_announce = not sharded
+        self.may_write_heartbeat = not sharded
         self._ask(("TIME",), self._on_time, now)
         if sharded:
             self.follow(wanted or (), now)
@@ -312,7 +312,7 @@ class BusSession:
         if now - min(asked, self.stream.waiting_since(now)) > self._answer_limit:
             raise SessionLostError(f"no answer for {self._answer_limit:g} s")
         self._ask(("TIME",), self._on_time, now)
-        if self._unfit is not None:
+        if self._wrong_role is not None:
             self._ask(("ROLE",), self._on_role, now)
         self.stream.keep_alive(now)
         if self._listed_at is not None and self._wanted is None and now - self._listed_at >= _DISCOVERY_INTERVAL:
@@ -320,7 +320,7 @@ class BusSession:
             self._ask(("SMEMBERS", self._table.names.books), self._on_listed, now)
         for book in self._followed:
             if book.steady:
-                self._look_after(book, now)
+                self._check_book(book, now)
 
     def follow(self, symbols: Iterable[str], now: float) -> None:
         """Follow these too."""
@@ -333,13 +333,13 @@ class BusSession:
         self._unread.update(new)
         self.stream.subscribe(new, now)
 
-    def announce(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
+    def write_heartbeat(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
         """Say that this reader lives, unless its user may not write that."""
-        if self.may_announce:
-            self._ask(("HSET", key, *(text for field in fields for text in field)), self._on_announced, now)
-            self._ask(("EXPIRE", key, seconds), self._on_announced, now)
+        if self.may_write_heartbeat:
+            self._ask(("HSET", key, *(text for field in fields for text in field)), self._on_heartbeat_written, now)
+            self._ask(("EXPIRE", key, seconds), self._on_heartbeat_written, now)
 
-    def _look_after(self, book: BusBook, now: float) -> None:
+    def _check_book(self, book: BusBook, now: float) -> None:
         newest = book.newest
         if book.corrupted:
             book.corrupted = False
@@ -359,7 +359,7 @@ class BusSession:
     def _on_hash(self, book: BusBook, reply: Any, _asked: float, now: float) -> None:
         changed = book.hash_read(entry_of(book, reply, self._table.clock, now))
         if not book.steady:
-            self.stream.settle_later(book)
+            self.stream.catch_up(book)
         if changed:
             self._on_change(book.symbol, 1)
         self._unread.discard(book)
@@ -388,18 +388,18 @@ class BusSession:
             time_us = int(seconds) * 1_000_000 + int(microseconds)
         except (ValueError, TypeError):
             raise SessionLostError("it does not tell the time") from None
-        if not 0 <= time_us < _END_OF_TIME:
+        if not 0 <= time_us < _TIME_LIMIT_US:
             raise SessionLostError("it does not tell the time")
         self._table.clock.measure(asked, now, time_us)
 
     def _on_role(self, reply: Any, _asked: float, _now: float) -> None:
-        if self._unfit is not None and (reason := self._unfit(reply)):
+        if self._wrong_role is not None and (reason := self._wrong_role(reply)):
             raise SessionLostError(reason)
 
-    def _on_announced(self, reply: Any, _asked: float, _now: float) -> None:
+    def _on_heartbeat_written(self, reply: Any, _asked: float, _now: float) -> None:
         # Whatever else the server says, like being out of memory, may be over in a second.
-        if self.may_announce and isinstance(reply, ReplyError) and str(reply).startswith("NOPERM"):
-            self.may_announce = False
+        if self.may_write_heartbeat and isinstance(reply, ReplyError) and str(reply).startswith("NOPERM"):
+            self.may_write_heartbeat = False
             logger.debug("this user may not tell that the reader lives: %s", reply)
 
     def _on_listed(self, reply: Any, _asked: float, now: float) -> None:

@@ -43,7 +43,7 @@ def test_each_book_is_subscribed_by_itself_and_heartbeats_as_everywhere() -> Non
 def test_a_node_is_not_asked_for_what_another_one_has() -> None:
     node = session(BusTable("binance", NAMES), "BTC-USDT")
 
-    node.announce("md:consumer:x", [("lag", "1")], 5, 10.0)
+    node.write_heartbeat("md:consumer:x", [("lag", "1")], 5, 10.0)
 
     assert node.outgoing() == [("TIME",)]
 
@@ -120,7 +120,7 @@ def test_a_node_that_leaves_the_cluster_makes_no_other_deaf() -> None:
     for node in (left, right):
         node.feeders.listen(1.0, node)
 
-    right.feeders.lose(right)
+    right.feeders.stop_listening(right)
     assert whole.feeders.alive("A", "binance", "BTC-USDT", 10.0) is False
-    left.feeders.lose(left)
+    left.feeders.stop_listening(left)
     assert whole.feeders.alive("A", "binance", "BTC-USDT", 10.0) is None
