@@ -29,11 +29,11 @@ START_LIMIT = 5.0
 
 
 class RedisMarketDataProvider(MarketDataProvider):
-    """The books of one exchange as feeders put them on Redis.
+    """The books of one exchange that feeders publish on Redis.
 
-    `mode="push"` follows the channels in a thread of its own, so that reading is a look into memory; it connects
-    again by itself. `mode="pull"` asks the server on each call, which needs no thread and costs a round trip; it has
-    no updates to wait for. `symbols="*"` means every book of the exchange, also those that come later.
+    `mode="push"` follows the channels in a thread, so that reading needs no I/O; it reconnects by itself.
+    `mode="pull"` asks the server on each call, which needs no thread and costs a round trip; it has no updates to wait
+    for. `symbols="*"` means every book of the exchange, also later ones.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RedisMarketDataProvider(MarketDataProvider):
 
     @property
     def symbols(self) -> Sequence[str]:
-        """Standard names of the symbols asked for; with `*`, of all that the bus has listed so far."""
+        """The standard symbols asked for; with `*`, all that the bus has listed so far."""
         if self._wanted is None:
             return sorted(self._names.listed)
         return list(dict.fromkeys(self._names.standard(name) for name in self._wanted))
@@ -72,7 +72,7 @@ class RedisMarketDataProvider(MarketDataProvider):
     def start(self) -> None:
         """Return once every symbol has its book or is known to have none.
 
-        Raises BusConnectionError with what to do if the server cannot be reached or read.
+        Raises BusConnectionError, which says what to do, if the server cannot be reached or read.
         """
         if self._poller is not None:
             self._poller.start()
@@ -92,7 +92,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             raise
 
     def stop(self) -> None:
-        """End the thread, also while it connects; the books stay readable and grow old."""
+        """End the thread, even while it connects; the books stay readable and become stale."""
         with self._lock:
             reader, self._reader, self._polling = self._reader, None, False
         if reader is not None:
@@ -102,15 +102,15 @@ class RedisMarketDataProvider(MarketDataProvider):
         self._changes.close()
 
     def standard_symbol(self, name: str) -> str:
-        """The standard name: by the books that the bus lists, else by spelling."""
+        """The standard symbol: by the books that the bus lists, else by spelling."""
         return self._names.standard(name)
 
     def near_symbols(self, name: str) -> list[str]:
-        """What the bus lists that is spelled most like `name`, for those who mistyped it."""
+        """The listed symbols spelled most like `name`."""
         return self._names.near(name)
 
     def get_connection_status(self) -> ConnectionStatus:
-        """How the provider is connected, and the status of every symbol."""
+        """The state of the connection, and the status of every symbol."""
         statuses, error, reader = self._statuses(), self._error(), self._reader
         return ConnectionStatus(
             is_running=self._polling or reader is not None,
@@ -127,14 +127,14 @@ class RedisMarketDataProvider(MarketDataProvider):
         super().on_snapshot(callback)
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
-        """The books as they are, then each newer one; with `mode="push"` only."""
+        """The current books, then each newer one; with `mode="push"` only."""
         self._need_push()
         return super().updates(*symbols)
 
     def trades(self, symbol: str) -> BusTradeTail:
         """The trades of a symbol from now on, if a feeder publishes them: `feeders run --topics book,trades`.
 
-        Each call makes a tail of its own, to be closed by the caller; its `take()` asks the server.
+        Each call makes a new tail, which the caller closes; its `take()` asks the server.
         """
         standard = self.standard_symbol(symbol)
         native = self._exchange.native(*standard.split("-", 1))
@@ -163,7 +163,7 @@ class RedisMarketDataProvider(MarketDataProvider):
         book = self._table.by_symbol.get(symbol)
         counts = Counts() if book is None else book.counts()
         if self._poller is not None and counts.missed:
-            # Who asks now and then has lost nothing of what came between.
+            # A poller does not miss the updates between two calls: newer ones replaced them.
             received, conflated = counts.received + counts.missed, counts.conflated + counts.missed
             return msgspec.structs.replace(counts, received=received, conflated=conflated, missed=0)
         return counts
@@ -179,7 +179,7 @@ class RedisMarketDataProvider(MarketDataProvider):
 
 
 def _wanted(symbols: str | Iterable[str], names: SymbolNames) -> list[str]:
-    """The names asked for. Raises SymbolError for one that can be no symbol."""
+    """The names asked for. Raises SymbolError for a name that cannot be a symbol."""
     wanted = symbols.split(",") if isinstance(symbols, str) else list(symbols)
     if not wanted:
         raise ValueError("no symbols asked for; '*' means all")

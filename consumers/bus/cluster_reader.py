@@ -1,4 +1,4 @@
-"""The books of a cluster: a reader for each node that has some, and a thread that knows which node has which."""
+"""The books of a cluster: a reader for each node that has books, and a thread that assigns books to nodes."""
 
 import logging
 import threading
@@ -22,16 +22,16 @@ from bookbus.schemas.redis_url import HostPort, RedisUrl
 logger = logging.getLogger(__name__)
 
 _LIMIT = 0.5
-_RETRY_INTERVAL = 0.1
 _CHECK_INTERVAL = 1.0
-"""Seconds from one look at the nodes to the next, while all is well and while it is not."""
+_RETRY_INTERVAL = 0.1
+"""Seconds from one check of the nodes to the next, without an error and with one."""
 
-_CHECKS_A_SLOT_QUESTION = 5
-"""While all is well, every how many looks ask who has which slot: readers notice by themselves what moves."""
+_SLOTS_EVERY = 5
+"""Without an error, only one of so many checks asks for the slots: the nodes' readers notice slots that move."""
 
 
 class ClusterReader:
-    """Follows the books of a cluster from `start()` to `stop()`, each called once; goes where their slots go."""
+    """Follows the books of a cluster from `start()` to `stop()`, each called once, also when their slots move."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ClusterReader:
     ) -> None:
         self.reconnect_count = 0
         self.error = "not connected"
-        """What ails the connection to any node; empty if nothing does."""
+        """Why not every node is connected; empty if all are."""
         self._url = url
         self._table = table
         self._symbols = symbols
@@ -53,7 +53,7 @@ class ClusterReader:
         self._client: Any = None
         self._slots = SlotMap()
         self._nodes: dict[HostPort, BusReader] = {}
-        self._following: dict[HostPort, frozenset[str]] = {}
+        self._assigned: dict[HostPort, frozenset[str]] = {}
         self._failed: dict[HostPort, str] = {}
         """Nodes whose connection ended or could not be made, and why."""
         self._slots_error = self._list_error = ""
@@ -70,13 +70,13 @@ class ClusterReader:
         return self._thread.alive
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         self._thread.start()
 
     def wait_ready(self, timeout: float) -> None:
-        """Return once every book was read or found absent; at the limit, also if some nodes are away.
+        """Return once every book was read or found absent; after `timeout` seconds, also if some nodes are down.
 
-        Raises BusConnectionError if none can be reached.
+        Raises BusConnectionError if no node can be reached.
         """
         if self._start_finished.wait(timeout) and not self.error:
             return
@@ -92,20 +92,20 @@ class ClusterReader:
         self._wake.set()
 
     def _run(self) -> None:
-        look = 0
+        checks = 0
         try:
             while not self._stopping.is_set():
-                calm = not self.error and not any(node.ended for node in self._nodes.values())
-                if not calm or look % _CHECKS_A_SLOT_QUESTION == 0:
+                healthy = not self.error and not any(node.ended for node in self._nodes.values())
+                if not healthy or checks % _SLOTS_EVERY == 0:
                     self._ask_slots()
-                if calm or not self._listed:
-                    self._ask_books()
+                if healthy or not self._listed:
+                    self._list_books()
                 self._assign_books()
-                if calm:
+                if healthy:
                     self._write_heartbeat()
-                look += 1
+                checks += 1
                 if self.error:
-                    # Not woken: who ends again and again would have it turn without end.
+                    # Not woken by readers that end: one that ends at once would keep this loop busy.
                     self._stopping.wait(_RETRY_INTERVAL)
                 else:
                     self._wake.wait(_CHECK_INTERVAL)
@@ -131,15 +131,15 @@ class ClusterReader:
         if views:
             self._slots = max(views, key=lambda view: view.rank).slots
 
-    def _ask_books(self) -> None:
-        """Which books there are; without an answer, those known until now."""
+    def _list_books(self) -> None:
+        """Read the list of books; without a reply the known ones stay."""
         try:
             if self._client is None:
                 self._client = control_client(self._url, _LIMIT)
             self._symbols.learn(self._table.listed(self._client.smembers(self._table.names.books)))
             self._listed, self._list_error = True, ""
         except CONTROL_ERRORS:
-            self._list_error = f"{self._url.masked} does not tell which books there are"
+            self._list_error = f"{self._url.masked} does not list the books"
 
     def _symbols_wanted(self) -> Iterable[str]:
         if self._wanted is None:
@@ -147,43 +147,43 @@ class ClusterReader:
         return dict.fromkeys(self._symbols.standard(name) for name in self._wanted)
 
     def _assign_books(self) -> None:
-        """Have each node's books followed there, and nowhere else at the same time."""
-        shares: dict[HostPort, set[str]] = defaultdict(set)
+        """Follow each book at the node that has its slot, after it is no longer followed at another."""
+        assigned: dict[HostPort, set[str]] = defaultdict(set)
         unrouted = 0
         for symbol in self._symbols_wanted():
-            place = self._slots.place(self._table.names.book(self._table.exchange, symbol).encode())
-            if place is None:
+            address = self._slots.place(self._table.names.book(self._table.exchange, symbol).encode())
+            if address is None:
                 unrouted += 1
             else:
-                shares[place].add(symbol)
-        for place in list(self._nodes):
-            node = self._nodes[place]
-            if node.ended or not self._following[place] <= shares.get(place, set()):
-                self._stop_node(place, node)
-        for place, share in shares.items():
-            self._follow(place, frozenset(share))
+                assigned[address].add(symbol)
+        for address in list(self._nodes):
+            node = self._nodes[address]
+            if node.ended or not self._assigned[address] <= assigned.get(address, set()):
+                self._stop_node(address, node)
+        for address, symbols in assigned.items():
+            self._follow(address, frozenset(symbols))
         self._update_error(unrouted)
 
-    def _stop_node(self, place: HostPort, node: BusReader) -> None:
+    def _stop_node(self, address: HostPort, node: BusReader) -> None:
         if node.ended:
-            if place not in self._failed:
-                logger.warning("%s; connecting again", node.error)
-            self._failed[place] = node.error
+            if address not in self._failed:
+                logger.warning("%s; reconnecting", node.error)
+            self._failed[address] = node.error
         node.stop()
-        del self._nodes[place], self._following[place]
+        del self._nodes[address], self._assigned[address]
 
-    def _follow(self, place: HostPort, share: frozenset[str]) -> None:
-        if self._following.get(place) == share:
+    def _follow(self, address: HostPort, symbols: frozenset[str]) -> None:
+        if self._assigned.get(address) == symbols:
             return
-        self._following[place] = share
-        if place in self._nodes:
-            self._nodes[place].follow(sorted(share))
+        self._assigned[address] = symbols
+        if address in self._nodes:
+            self._nodes[address].follow(sorted(symbols))
             return
-        node = self._nodes[place] = BusReader(
-            ServerLocator(self._url, place),
+        node = self._nodes[address] = BusReader(
+            ServerLocator(self._url, address),
             NodeTable(self._table),
             self._symbols,
-            sorted(share),
+            sorted(symbols),
             self._on_change,
             part_of=self._identity,
             on_end=self._wake.set,
@@ -191,9 +191,8 @@ class ClusterReader:
         node.start()
 
     def _update_error(self, unrouted: int) -> None:
-        """Say what is wrong, if anything is."""
-        # One that is tried again has nothing to tell yet.
-        errors = [self._failed.get(place, node.error) for place, node in self._nodes.items() if node.error]
+        # A node whose reader is being started again keeps the error of the last attempt.
+        errors = [self._failed.get(address, node.error) for address, node in self._nodes.items() if node.error]
         if unrouted:
             errors.append(f"{unrouted} books are in slots that no node of {self._url.masked} has")
         if self._wanted is None and self._list_error:
@@ -203,14 +202,14 @@ class ClusterReader:
         if not errors:
             if self._failed:
                 self.reconnect_count += 1
-                logger.info("connected to all nodes of %s again", self._url.masked)
+                logger.info("reconnected to all nodes of %s", self._url.masked)
             self._failed.clear()
         self.error = errors[0] if errors else ""
         if not errors or self._slots_error:
             self._start_finished.set()
 
     def _write_heartbeat(self) -> None:
-        """Say that this reader lives, unless its user may not write that."""
+        """Write this reader's hash, unless its user may not."""
         if not self._may_write_heartbeat or self._client is None:
             return
         lag = max((node.lag for node in self._nodes.values()), default=0.0)
@@ -221,7 +220,7 @@ class ClusterReader:
             self._client.expire(key, HEARTBEAT_TTL)
         except CONTROL_ERRORS as error:
             self._may_write_heartbeat = not is_permission_error(error)
-            logger.debug("cannot tell that this reader lives: %s", type(error).__name__)
+            logger.debug("cannot write the heartbeat of this reader: %s", type(error).__name__)
 
     def _delete_heartbeat(self) -> None:
         if self._client is not None:

@@ -12,7 +12,7 @@ from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, ReaderRecord, reader_fie
 
 @dataclass(frozen=True, slots=True)
 class ConsumerIdentity:
-    """Which reader this is; `id` is unique, also within one process."""
+    """The identity of a reader; `id` is unique, also within one process."""
 
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)

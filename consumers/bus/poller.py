@@ -1,4 +1,4 @@
-"""Books asked from the bus when they are wanted: no thread, one round trip a call."""
+"""Books read from the bus on each call: no thread, one round trip a call."""
 
 import os
 import threading
@@ -20,11 +20,11 @@ _LIMIT = 0.5
 
 
 class BusPoller:
-    """Reads hashes into a table, one caller at a time: answers of two connections would have no order."""
+    """Reads hashes into a table, one caller at a time: replies of two connections would have no order."""
 
     def __init__(self, locator: ServerLocator, table: BusTable, symbols: SymbolNames) -> None:
         self.error = ""
-        """Why the last question found no answer; empty if it found one."""
+        """Why the last call got no reply; empty if it got one."""
         self._locator = locator
         self._table = table
         self._symbols = symbols
@@ -33,7 +33,7 @@ class BusPoller:
         self._pid = 0
 
     def start(self) -> None:
-        """See that the bus answers, and which books it lists. Raises BusConnectionError if it does not."""
+        """Read the list of books. Raises BusConnectionError if the bus does not reply."""
         with self._lock:
             time, listed = self._ask([("TIME",), ("SMEMBERS", self._table.names.books)])
         for reply in (time, listed):
@@ -43,12 +43,12 @@ class BusPoller:
             self._symbols.learn(self._table.listed(listed))
 
     def stop(self) -> None:
-        """Close the connection; the next question opens another."""
+        """Close the connection; the next call opens another."""
         with self._lock:
             self._close()
 
     def observe(self, symbols: Sequence[str]) -> list[Observation]:
-        """What is known of these symbols; what was read last if the bus does not answer."""
+        """The state of these symbols; the last one read if the bus does not reply."""
         with self._lock:
             books = [self._table.book(symbol) for symbol in symbols]
             try:
@@ -69,12 +69,12 @@ class BusPoller:
         for book, reply in zip(books, hashes, strict=True):
             book.await_hash()
             book.hash_read(entry_of(book, reply, self._table.clock, now))
-            # Without a channel nothing is under way.
+            # There is no channel that could still bring older messages.
             book.caught_up()
         self._table.add(book for book in books if book.newest is not None or book.skipped)
 
     def _with_feeders(self, observations: list[Observation]) -> list[Observation]:
-        """The same, knowing of books nobody confirmed for a while whether their feeder lives."""
+        """The same; books that were not confirmed for a while get `feeder_alive` from the hash of their feeder."""
         feeders = {
             observation.snapshot.feeder: None
             for observation in observations
@@ -106,7 +106,7 @@ class BusPoller:
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         if self._pid != os.getpid():
-            # In the child of a fork, the connection is the parent's, who keeps it open.
+            # After a fork the connection belongs to the parent process, which keeps it open.
             self._close()
             self._pid = os.getpid()
         try:

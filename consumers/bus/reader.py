@@ -1,4 +1,4 @@
-"""The thread that keeps the books of a bus current: sockets, time and connecting again around a session."""
+"""The thread that keeps the books of a bus current: sockets, clock and reconnecting around a session."""
 
 import logging
 import random
@@ -26,13 +26,13 @@ _CHUNKS_AT_ONCE = 16
 _WAKES = 64
 
 _STALL = 0.25
-"""Seconds beyond the time asked for after which a wait was none: this process was stopped, or starved."""
+"""Seconds by which a wait may exceed its timeout; beyond that the process was stopped or got no CPU time."""
 
 _LONG_STALL = 5.0
 
 
 class BusReader:
-    """Follows the bus from `start()` to `stop()`, each called once; connects again for as long as it takes."""
+    """Follows the bus from `start()` to `stop()`, each called once; reconnects without limit."""
 
     def __init__(
         self,
@@ -45,13 +45,13 @@ class BusReader:
         part_of: ConsumerIdentity | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`part_of` is the reader of a cluster, of which this one follows a node and leaves the rest to it.
+        """`part_of` is the identity of a cluster's reader: this one follows a node for it and does not reconnect.
 
-        `on_end` is called, by the thread, when there is nothing left for it to do.
+        The thread calls `on_end` as its last step.
         """
         self.ended = False
         self.lag = 0.0
-        """Seconds an answer took, last time."""
+        """Seconds that the last ping took."""
         self.reconnect_count = 0
         self.error = "not connected"
         """Why there is no connection; empty while there is one."""
@@ -65,7 +65,7 @@ class BusReader:
         self._identity = part_of or ConsumerIdentity()
         self._start_finished = threading.Event()
         self._was_ready = False
-        # Each cause once: a server that is back and refuses the password is another error than one that is away.
+        # Each error is logged once until the next connection.
         self._reported: set[str] = set()
         self._stopping = False
         self._wake, self._woken = socket.socketpair()
@@ -77,26 +77,26 @@ class BusReader:
         return self._thread.alive
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         self._thread.start()
 
     def wait_ready(self, timeout: float) -> None:
-        """Return once every book was read or found absent. Raises BusConnectionError if that cannot be."""
-        decided = self._start_finished.wait(timeout)
+        """Return once every book was read or found absent. Raises BusConnectionError if that fails or takes longer."""
+        finished = self._start_finished.wait(timeout)
         if self._was_ready:
             return
         if self._stopping:
             raise BusConnectionError(f"stopped while connecting to {self._locator.masked}")
-        if decided:
+        if finished:
             raise BusConnectionError(self.error)
         raise BusConnectionError(f"{self._locator.masked} does not answer within {timeout:g} s")
 
     def stop(self) -> None:
-        """End the thread, also in the middle of connecting."""
+        """End the thread, even while it connects."""
         self._thread.stop()
 
     def follow(self, symbols: Sequence[str]) -> None:
-        """Follow these too; of a node only."""
+        """Follow these symbols; only for a node of a cluster."""
         self._wanted = symbols
         self._interrupt_wait()
 
@@ -110,7 +110,7 @@ class BusReader:
 
     def _run(self) -> None:
         try:
-            self._keep_following()
+            self._reconnect_until_stopped()
         finally:
             if not self.error:
                 self.error = "stopped"
@@ -121,21 +121,21 @@ class BusReader:
             self._start_finished.set()
             self._on_end()
 
-    def _keep_following(self) -> None:
+    def _reconnect_until_stopped(self) -> None:
         delay = _FIRST_DELAY
         while not self._stopping:
             try:
                 self._follow(self._locator.locate())
             except BusConnectionError as error:
-                lost = str(error)
+                failure = str(error)
             else:
                 return
             if not self.error and self._was_ready and not self._sharded:
                 delay = _FIRST_DELAY
-            if self._was_ready and not self._sharded and lost not in self._reported:
-                self._reported.add(lost)
-                logger.warning("%s; connecting again", lost)
-            self.error = lost
+            if self._was_ready and not self._sharded and failure not in self._reported:
+                self._reported.add(failure)
+                logger.warning("%s; reconnecting", failure)
+            self.error = failure
             self._table.feeders.stop_listening(self._table)
             if not self._was_ready or self._sharded:
                 return
@@ -148,7 +148,7 @@ class BusReader:
             selector.select(seconds)
 
     def _follow(self, server: RedisServer) -> None:
-        """One session, until we are stopped. Raises BusConnectionError with what ends it earlier."""
+        """One session, until stopped. Raises BusConnectionError if it ends earlier."""
         try:
             self._serve(server)
         except SessionLostError as error:
@@ -184,23 +184,23 @@ class BusReader:
                 if now - began - limit > _STALL:
                     _report_stall(session, began, now)
                 readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
-                unfinished = [link for link in readable if link in receive and receive[link](now)]
+                unfinished = [source for source in readable if source in receive and receive[source](now)]
                 if self._woken in readable and not self._stopping:
                     self._woken.recv(_WAKES)
                     session.follow(self._wanted or (), now)
                 if session.ready and self.error:
-                    self._begin(server)
+                    self._connected_to(server)
                 if now >= due:
                     due = now + TICK
                     self._tick(session, now)
             if session.may_write_heartbeat:
                 query.send([("DEL", self._table.names.consumer(self._identity.id))])
 
-    def _begin(self, server: RedisServer) -> None:
-        """Every book is there."""
+    def _connected_to(self, server: RedisServer) -> None:
+        """Every book was read."""
         if self._was_ready:
             self.reconnect_count += 1
-            logger.info("connected to %s again", server.masked)
+            logger.info("reconnected to %s", server.masked)
         self.error = ""
         self._reported.clear()
         self._was_ready = True
@@ -220,11 +220,11 @@ class BusReader:
 def _report_stall(session: BusSession, since: float, now: float) -> None:
     session.stream.stalled(since, now)
     if now - since > _LONG_STALL:
-        logger.warning("this process stood still for %.0f s", now - since)
+        logger.warning("this process did not run for %.0f s", now - since)
 
 
 def _receive_stream(connection: BusConnection, session: BusSession, now: float) -> bool:
-    """Take what has arrived. Returns whether there is more."""
+    """Apply what has arrived. Returns whether there is more."""
     try:
         for _ in range(_CHUNKS_AT_ONCE):
             if not connection.read(session.stream.receive, now):

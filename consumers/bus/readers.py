@@ -1,4 +1,4 @@
-"""Every reader there is: what readers tell of themselves, and the server's list of its clients."""
+"""All readers of the bus: their heartbeats, joined with the server's list of its clients."""
 
 from collections import defaultdict
 from contextlib import closing
@@ -17,7 +17,7 @@ _KEYS_AT_ONCE = 1000
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection as the server sees it; sizes in bytes, times in seconds."""
+    """One connection in the server's list; sizes in bytes, times in seconds."""
 
     name: str
     address: str
@@ -30,22 +30,22 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """Both views of the readers; None where this user may not have it."""
+    """Heartbeats and connections; None where the access rules do not let this user read them."""
 
     records: tuple[ReaderRecord, ...] | None
     clients: tuple[Client, ...] | None
 
 
 def read_registry(url: str, names: RedisNames) -> Registry:
-    """Both views of one server, as of now.
+    """Read both from the server.
 
-    Raises ValueError for a URL of none, and BusConnectionError if the server cannot be reached or refuses both.
+    Raises ValueError for an invalid URL, and BusConnectionError if the server cannot be reached or allows neither.
     """
     return _read(ServerLocator(url).locate(), names)
 
 
 def parse_clients(listed: bytes) -> tuple[Client, ...]:
-    """The connections in an answer to CLIENT LIST."""
+    """The connections in a reply to CLIENT LIST."""
     lines = (line for line in listed.decode(errors="replace").splitlines() if line)
     return tuple(_client(dict(field.split("=", 1) for field in line.split(" ") if "=" in field)) for line in lines)
 
@@ -58,7 +58,7 @@ def _read(server: RedisServer, names: RedisNames) -> Registry:
             raise rejected(server, str(keys))
         clients = None if isinstance(listed, ReplyError) else parse_clients(listed)
         if isinstance(keys, ReplyError):
-            # Who may not search for the records finds them by the names of the connections.
+            # Without the right to SCAN, the names of the connections give the keys.
             found_names = {client.name for client in clients or () if client.name.startswith(CLIENT_NAME_HEAD)}
             keys = [names.consumer(name.removeprefix(CLIENT_NAME_HEAD)).encode() for name in sorted(found_names)]
         hashes = connection.ask([("HGETALL", key) for key in keys], _LIMIT)
@@ -66,13 +66,13 @@ def _read(server: RedisServer, names: RedisNames) -> Registry:
         return Registry(None, clients)
     head = len(names.consumer(""))
     found = ((printable(key)[head:], reply) for key, reply in zip(keys, hashes, strict=True))
-    # What expired meanwhile is empty, what is no hash an error.
+    # The reply is empty for a hash that expired meanwhile, and an error for a key that is no hash.
     records = (parse_reader(name, reply) for name, reply in found if isinstance(reply, list) and reply)
     return Registry(tuple(records), clients)
 
 
 def _scan(connection: BusConnection, pattern: str) -> list[bytes] | ReplyError:
-    """Every key of this pattern; the server's refusal if it refuses."""
+    """Every key that matches the pattern, or the server's error reply."""
     keys: set[bytes] = set()
     cursor = b"0"
     while True:
@@ -100,12 +100,13 @@ def _client(fields: dict[str, str]) -> Client:
 
 
 SILENT_LIMIT = 3
-"""A reader of ours asks the server something each second; after so many without, it does not run."""
+"""Seconds; our readers send something each second, so one that is idle for longer does not run."""
 
 UNSENT_LIMIT = 64 * 1024
-"""The server keeps so many bytes for a reader only once the network between them is full."""
+"""Bytes; the server holds that many for a reader only when the socket takes no more."""
 
 LAG_LIMIT = 1.0
+"""Seconds."""
 
 
 class ReaderState(StrEnum):
@@ -118,7 +119,7 @@ class ReaderState(StrEnum):
 
 
 class Reader(msgspec.Struct, frozen=True, kw_only=True):
-    """One reader; None where nobody tells. `reason` is empty if all is well."""
+    """One reader; None where a value is not known. `reason` is empty if the state is OK."""
 
     name: str
     state: ReaderState
@@ -134,13 +135,13 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def readers_of(registry: Registry) -> list[Reader]:
-    """All readers, those in trouble first."""
+    """All readers; stopped and slow ones first."""
     connections: dict[str, list[Client]] = defaultdict(list)
     for client in registry.clients or ():
         if client.name.startswith(CLIENT_NAME_HEAD):
             connections[client.name].append(client)
         elif client.subscriptions:
-            # Programs of others may share a name, and are told apart by where they are.
+            # Other programs may share a name; the address makes it unique.
             connections[f"{client.name} {client.address}".strip()].append(client)
     records = {record.client: record for record in registry.records or ()}
     readers = [
@@ -154,7 +155,7 @@ _ORDER = {ReaderState.STOPPED: 0, ReaderState.SLOW: 1, ReaderState.UNKNOWN: 2, R
 
 
 def _reader(name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry) -> Reader:
-    state, reason = _judge(name, record, connections, registry)
+    state, reason = _state_of(name, record, connections, registry)
     seen = bool(connections)
     return Reader(
         name=name.removeprefix(CLIENT_NAME_HEAD),
@@ -167,12 +168,12 @@ def _reader(name: str, record: ReaderRecord | None, connections: list[Client], r
         unsent=sum(one.unsent for one in connections) if seen else None,
         unread=sum(one.unread for one in connections) if seen else None,
         age=max(one.age for one in connections) if seen else None,
-        # Of two connections, the one that rests longer tells: messages may still be put into a dead reader's other one.
+        # The longest: the server goes on writing messages to the other connection of a stopped reader.
         idle=max(one.idle for one in connections) if seen else None,
     )
 
 
-def _judge(
+def _state_of(
     name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry
 ) -> tuple[ReaderState, str]:
     unsent = sum(one.unsent for one in connections)

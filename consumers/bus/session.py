@@ -1,4 +1,4 @@
-"""One session on the bus without its sockets: what is followed, asked, and made of the answers."""
+"""One session on the bus without its sockets: subscriptions, questions and their replies."""
 
 import logging
 from collections import deque
@@ -14,10 +14,10 @@ from bookbus.schemas import wire
 from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
 
 OnChange = Callable[[str, int], None]
-"""Takes a standard symbol and how many updates of it came."""
+"""Called with a standard symbol and the number of its updates that arrived."""
 
 OnSubscribed = Callable[[BusBook, float], None]
-"""Takes a book whose messages come from now on, and now."""
+"""Called with a book whose subscription is confirmed, and the time."""
 
 _HEAD_AND_SEQ = len(wire.HEAD) + 8
 _SLOW_ANSWER = 0.1
@@ -29,10 +29,10 @@ class SessionLostError(Exception):
 
 
 class BusStream:
-    """Messages of books and heartbeats of feeders; pings tell how far behind they are.
+    """Messages of books and heartbeats of feeders; pings measure how far behind they are.
 
-    An answer to a ping comes behind everything published before the ping was sent: it marks the point up to which
-    a channel may repeat what a hash has told already, and it bounds how old a message may be that just arrived.
+    The reply to a ping arrives after everything published before the ping was sent. So it ends the time in which a
+    channel may repeat the book of a hash, and it limits how old a message may be that arrives.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class BusStream:
         *,
         sharded: bool = False,
     ) -> None:
-        """`sharded` for a node of a cluster, where books have channels that only their own node serves."""
+        """`sharded` for a node of a cluster, where books have sharded channels."""
         self.lag = 0.0
-        """Seconds the last ping took."""
+        """Seconds that the last ping took."""
         self._table = table
         self._on_change = on_change
         self._on_subscribed = on_subscribed
@@ -59,7 +59,7 @@ class BusStream:
         self._unsubscribed: dict[bytes, float] = {}
         self._stalled_since: float | None = None
         self._stall_ping = b""
-        """The ping whose answer comes behind all that waited during the standstill; empty once it has come."""
+        """The ping whose reply follows all that arrived during a stall; empty once it has come."""
         self._heartbeats = table.names.feeders.encode()
         self._sharded = sharded
         self._message = b"smessage" if sharded else b"message"
@@ -67,15 +67,15 @@ class BusStream:
         self._ping([], now)
 
     def subscribe(self, books: Iterable[BusBook], now: float) -> None:
-        """Have the messages of these books sent."""
+        """Subscribe to the channels of these books."""
         self._subscribe("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", [book.key for book in books], now)
 
     def catch_up(self, book: BusBook) -> None:
-        """The hash of this book was just read: settle it when everything published before has come."""
+        """The hash of this book was just read: ping, and mark it as caught up when the reply comes."""
         self._catching_up.append(book)
 
     def keep_alive(self, now: float) -> None:
-        """Ping, unless an answer is still due."""
+        """Ping, unless a reply is still due."""
         if not self._pings:
             self._ping([], now)
 
@@ -91,16 +91,16 @@ class BusStream:
         return None if published_at is None else received_at - published_at
 
     def stalled(self, since: float, now: float) -> None:
-        """Nothing was read from `since` until now: what arrives next may be that old, until all of it has come."""
+        """Nothing was read from `since` until now, so messages may be that old until the reply to a new ping."""
         self._ping([], now)
         self._stall_ping = self._pings[-1][0]
         self._stalled_since = since if self._stalled_since is None else self._stalled_since
         if now - since > FEEDER_LIMIT / 2:
-            # The heartbeats of that time have yet to be read.
+            # The heartbeats of that time are still unread.
             self._table.feeders.listen(now, self._table)
 
     def waiting_since(self, now: float) -> float:
-        """Since when an answer is due; now if none is."""
+        """The time since which a reply is due; `now` if none is."""
         sent = self._pings[0][1] if self._pings else now
         return min(sent, next(iter(self._unsubscribed.values()), now))
 
@@ -113,7 +113,7 @@ class BusStream:
         return commands
 
     def receive(self, gets: Gets, now: float) -> None:
-        """Take every reply there is; `apply` must follow. Raises SessionLostError if the server refuses."""
+        """Take every complete reply; `apply` must follow. Raises SessionLostError for a reply that ends the session."""
         books, head, touched, message = self._table.by_key, wire.HEAD, self._touched, self._message
         while (reply := gets()) is not False:
             if type(reply) is not list or not reply or reply[0] != message:
@@ -123,7 +123,7 @@ class BusStream:
                 _, channel, data = reply
                 book, is_whole = books.get(channel), data.startswith(head) and len(data) > _HEAD_AND_SEQ
             except (ValueError, TypeError, AttributeError):
-                raise SessionLostError("a message came that is none") from None
+                raise SessionLostError("it sends an invalid message") from None
             if book is None:
                 self._receive_heartbeat(channel, data, now)
             elif not book.steady:
@@ -135,7 +135,7 @@ class BusStream:
                 book.arrived += 1
 
     def apply(self, now: float) -> None:
-        """Make the last message of each book its newest. The order is looked at once for all that came together."""
+        """Make the last message of each book its newest, all that arrived together in one step."""
         at = now - self._behind(now)
         for book in self._touched:
             count, book.arrived = book.arrived, 0
@@ -145,7 +145,7 @@ class BusStream:
             self._latest = self._touched[-1].arriving, now
             self._touched.clear()
         if not self._stall_ping:
-            # Not before: what came in front of the answer may be as old as the standstill.
+            # Only now: messages before the reply may be as old as the stall is long.
             self._stalled_since = None
 
     def _ping(self, books: list[BusBook], now: float) -> None:
@@ -162,14 +162,14 @@ class BusStream:
         self._unsubscribed.update(dict.fromkeys(channels, now))
 
     def _behind(self, now: float) -> float:
-        """How long ago a message that arrives now may have been published."""
+        """Seconds since a message that arrives now may have been published, at most."""
         since = self._pings[0][1] if self._pings else now
         if self._stalled_since is not None:
             since = min(since, self._stalled_since)
         return max(self.lag, now - since)
 
     def _offer(self, book: BusBook, data: bytes, now: float) -> None:
-        # Decoded at once: what is no book must not be weighed against the hash.
+        # Decoded at once: an invalid message must not replace the book of the hash.
         try:
             seq = book.decode(data).seq
         except wire.WireError:
@@ -203,13 +203,13 @@ class BusStream:
             case [b"message", bytes() as channel, bytes() as data]:
                 self._receive_heartbeat(channel, data, now)
             case [b"sunsubscribe", bytes() as channel, _]:
-                raise SessionLostError(f"{channel.decode(errors='replace')} is another node's now")
+                raise SessionLostError(f"{channel.decode(errors='replace')} is served by another node now")
             case ReplyError():
                 raise SessionLostError(str(reply))
 
     def _on_pong(self, token: bytes, now: float) -> None:
         if not self._pings or self._pings[0][0] != token:
-            raise SessionLostError("a pong came that nobody asked for")
+            raise SessionLostError("it sends the reply to a ping that was not sent")
         _, sent, books = self._pings.popleft()
         self.lag = now - sent
         for book in books:
@@ -217,7 +217,7 @@ class BusStream:
         if token == self._stall_ping:
             self._stall_ping = b""
         if self.lag > _SLOW_ANSWER and not self._pings:
-            # Ask again at once, so that what was slow once does not make books look old for a second.
+            # Ping again at once, so that one slow reply does not make books look old for a second.
             self._ping([], now)
 
     def _on_acknowledged(self, channel: bytes, now: float) -> None:
@@ -232,31 +232,31 @@ logger = logging.getLogger(__name__)
 
 TICK = 1.0
 ANSWER_LIMIT = 5.0
-"""Seconds without an answer after which a connection counts as dead."""
+"""Seconds without a reply after which the connection is given up."""
 
 MOVING_LIMIT = 2.0
 """The same where another server may have taken over."""
 
 _QUIET = 2.0
-"""A book without news for this long is asked for its confirmation; feeders confirm as often."""
+"""Seconds without a message after which the confirmation of a book is read; feeders confirm as often."""
 
 _DISCOVERY_INTERVAL = 2.0
 _TIME_LIMIT_US = 2**62
-"""Microseconds that no clock shows."""
+"""Microseconds that no clock reaches."""
 
 WrongRole = Callable[[Any], str]
-"""Takes the answer to ROLE. Returns why the server is the wrong one to read from, or nothing."""
+"""Takes the reply to ROLE. Returns why the server is the wrong one to read from, or an empty text."""
 
 _Handler = Callable[[Any, float, float], None]
-"""Takes a reply, the time it was asked for, and now."""
+"""Takes a reply, the time of its question, and now."""
 
 
 class BusSession:
-    """Follows books over two connections: `stream` brings messages, the other one answers questions.
+    """Follows books over two connections: `stream` receives messages, the other one replies to questions.
 
-    The caller carries `stream.outgoing` and `outgoing` to the sockets and the replies back, and calls `tick` each
+    The caller sends `stream.outgoing` and `outgoing`, passes the replies to both `receive`, and calls `tick` each
     second. `wanted` is None for every book that the bus lists. `wrong_role` is for a server that others may replace.
-    `sharded` is for a node of a cluster, which follows what it is told to and knows nothing of the others' books.
+    `sharded` is for a node of a cluster, where only the books in `wanted` and `follow` are followed.
     """
 
     def __init__(
@@ -271,7 +271,7 @@ class BusSession:
         sharded: bool = False,
     ) -> None:
         self.ready = False
-        """Whether every book known at the beginning was read, or found to be absent."""
+        """Whether every book known at the beginning was read or found absent."""
         self.stream = BusStream(table, on_change, self._read_hash, now, sharded=sharded)
         self._table = table
         self._symbols = symbols
@@ -292,22 +292,22 @@ class BusSession:
             self._ask(("SMEMBERS", table.names.books), self._on_listed, now)
 
     def outgoing(self) -> list[Command]:
-        """The questions to send."""
+        """The commands to send."""
         commands, self._commands = self._commands, []
         return commands
 
     def receive(self, gets: Gets, now: float) -> None:
-        """Take every answer there is. Raises SessionLostError if the server refuses what cannot be done without."""
+        """Take every complete reply. Raises SessionLostError for an error reply that ends the session."""
         while (reply := gets()) is not False:
             if not self._questions:
-                raise SessionLostError("an answer came that nobody asked for")
+                raise SessionLostError("it sends a reply to no question")
             handler, asked = self._questions.popleft()
             if isinstance(reply, ReplyError) and str(reply).startswith("MOVED"):
                 raise SessionLostError(str(reply))
             handler(reply, asked, now)
 
     def tick(self, now: float) -> None:
-        """What is due each second. Raises SessionLostError if the server no longer answers."""
+        """Ask what is due each second. Raises SessionLostError if the server no longer replies."""
         asked = self._questions[0][1] if self._questions else now
         if now - min(asked, self.stream.waiting_since(now)) > self._answer_limit:
             raise SessionLostError(f"no answer for {self._answer_limit:g} s")
@@ -323,7 +323,7 @@ class BusSession:
                 self._check_book(book, now)
 
     def follow(self, symbols: Iterable[str], now: float) -> None:
-        """Follow these too."""
+        """Follow these symbols too."""
         books = [self._table.book(symbol) for symbol in dict.fromkeys(symbols)]
         new = [book for book in books if book not in self._followed]
         for book in new:
@@ -334,7 +334,7 @@ class BusSession:
         self.stream.subscribe(new, now)
 
     def write_heartbeat(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
-        """Say that this reader lives, unless its user may not write that."""
+        """Write the reader's hash, unless its user may not."""
         if self.may_write_heartbeat:
             self._ask(("HSET", key, *(text for field in fields for text in field)), self._on_heartbeat_written, now)
             self._ask(("EXPIRE", key, seconds), self._on_heartbeat_written, now)
@@ -377,7 +377,7 @@ class BusSession:
             except wire.WireError as error:
                 book.error = str(error)
         elif seq is not None:
-            # The hash has another book than the one held, or is none: a message was lost, or this will say why.
+            # The hash holds another book, so a message was lost, or it is invalid, which `_on_hash` reports.
             self._read_hash(book, now)
 
     def _on_time(self, reply: Any, asked: float, now: float) -> None:
@@ -387,9 +387,9 @@ class BusSession:
             seconds, microseconds = reply
             time_us = int(seconds) * 1_000_000 + int(microseconds)
         except (ValueError, TypeError):
-            raise SessionLostError("it does not tell the time") from None
+            raise SessionLostError("its reply to TIME is invalid") from None
         if not 0 <= time_us < _TIME_LIMIT_US:
-            raise SessionLostError("it does not tell the time")
+            raise SessionLostError("its reply to TIME is invalid")
         self._table.clock.measure(asked, now, time_us)
 
     def _on_role(self, reply: Any, _asked: float, _now: float) -> None:
@@ -397,10 +397,10 @@ class BusSession:
             raise SessionLostError(reason)
 
     def _on_heartbeat_written(self, reply: Any, _asked: float, _now: float) -> None:
-        # Whatever else the server says, like being out of memory, may be over in a second.
+        # Any other error, like being out of memory, may be over in a second.
         if self.may_write_heartbeat and isinstance(reply, ReplyError) and str(reply).startswith("NOPERM"):
             self.may_write_heartbeat = False
-            logger.debug("this user may not tell that the reader lives: %s", reply)
+            logger.debug("this user may not write the heartbeat of the reader: %s", reply)
 
     def _on_listed(self, reply: Any, _asked: float, now: float) -> None:
         if isinstance(reply, ReplyError):
@@ -408,7 +408,7 @@ class BusSession:
                 raise SessionLostError(str(reply))
             reply = []
         if not isinstance(reply, list):
-            raise SessionLostError("it does not list the books")
+            raise SessionLostError("its reply to SMEMBERS is invalid")
         listed = self._table.listed(reply)
         self._symbols.learn(listed)
         self.follow(listed if self._wanted is None else map(self._symbols.standard, self._wanted), now)

@@ -15,10 +15,10 @@ _BATCH = 1000
 
 
 class BusTradeTail:
-    """What one stream got since this was made, asked for on each call.
+    """The trades added to one stream since this was made, read on each call.
 
-    Opens its connection at the first call, and again when it was lost. Without a server it has no trades, and says so
-    in `error`; what the stream still holds of the missed ones comes when the server is back.
+    Opens its connection at the first call, and again when it was lost. While the server is down it returns no trades,
+    and `error` says why; trades that the stream still holds come when the server is back.
     """
 
     def __init__(self, url: RedisUrl, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
@@ -27,7 +27,7 @@ class BusTradeTail:
         """Entries that were no trade."""
         self._stream = names.trades(exchange, symbol)
         self._of = (exchange, symbol, native)
-        # Its replies are typed for every protocol at once.
+        # Any: redis-py types its replies as a union over protocol versions.
         self._client: Any = None
         self._url = url
         self._last = ""
@@ -78,14 +78,14 @@ class BusTradeTail:
 
 
 class TradeTail(Protocol):
-    """The trades of one symbol from the moment it was made; each of them once, in the exchange's order."""
+    """The trades of one symbol since it was made, each once, in the exchange's order."""
 
     def take(self) -> list[Trade]:
-        """Those that came since the last call; never raises because of data."""
+        """The trades since the last call; never raises because of data."""
 
     @property
     def error(self) -> str:
-        """Why there may be trades that did not come; empty if nothing is known to be wrong."""
+        """Why trades may be missing; empty if none are known to be."""
 
 
 @runtime_checkable

@@ -79,7 +79,7 @@ def test_a_server_clock_that_was_set_is_believed_at_once() -> None:
 def test_a_feeder_is_alive_for_three_seconds_after_its_heartbeat() -> None:
     life = FeederLife()
     life.listen(0.0)
-    life.hear("A", "binance", ["BTC-USDT"], 10.0)
+    life.receive("A", "binance", ["BTC-USDT"], 10.0)
 
     assert life.alive("A", "binance", "BTC-USDT", 13.0) is True
     assert life.alive("A", "binance", "BTC-USDT", 13.1) is False
@@ -88,7 +88,7 @@ def test_a_feeder_is_alive_for_three_seconds_after_its_heartbeat() -> None:
 def test_another_feeder_that_serves_the_book_keeps_it_from_being_orphaned() -> None:
     life = FeederLife()
     life.listen(0.0)
-    life.hear("B", "binance", ["BTC-USDT"], 10.0)
+    life.receive("B", "binance", ["BTC-USDT"], 10.0)
 
     assert life.alive("A", "binance", "BTC-USDT", 11.0) is True
     assert life.alive("A", "binance", "ETH-USDT", 11.0) is False

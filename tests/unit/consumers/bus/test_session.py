@@ -261,7 +261,7 @@ def test_a_confirmation_that_comes_while_the_hash_is_read_asks_for_nothing_more(
 def test_an_answer_nobody_asked_for_ends_the_session() -> None:
     answered = session()
 
-    with pytest.raises(SessionLostError, match="nobody asked"):
+    with pytest.raises(SessionLostError, match="a reply to no question"):
         answered.receive(replies([b"1", b"0"], [], b"surprise"), 10.0)
 
 

@@ -78,7 +78,7 @@ def test_heartbeats_come_by_the_ordinary_channel() -> None:
 def test_a_channel_that_the_node_gives_up_ends_the_session() -> None:
     stream = BusStream(BusTable("binance", NAMES), lambda *_: None, lambda *_: None, 0.0, sharded=True)
 
-    with pytest.raises(SessionLostError, match="md:book:binance:BTC-USDT is another node's now"):
+    with pytest.raises(SessionLostError, match="md:book:binance:BTC-USDT is served by another node now"):
         stream.receive(replies([b"sunsubscribe", BTC, 0]), 11.0)
 
 
