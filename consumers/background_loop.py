@@ -8,6 +8,10 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
+JOIN_LIMIT = 5.0
+
 Clock = Callable[[], float]
 
 
@@ -16,11 +20,6 @@ def boottime() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
-
-
-logger = logging.getLogger(__name__)
-
-JOIN_LIMIT = 5.0
 
 
 class BackgroundThread:

@@ -10,6 +10,8 @@ from bookbus.schemas import wire
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
+HASH_FIELDS = ("book", "confirmed_us", "published_us")
+
 _STEADY_RATE = 50_000
 _SLACK = 1_000
 """The most updates of one book a second, and a tolerance. A larger jump of `seq` is no loss: the server lost its
@@ -273,9 +275,6 @@ class NodeTable(BusTable):
         new = list(books)
         super().add(new)
         self._whole.add(new)
-
-
-HASH_FIELDS = ("book", "confirmed_us", "published_us")
 
 
 def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry | None:

@@ -12,8 +12,29 @@ from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, ReaderRecord, parse_coun
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import RedisServer
 
+SILENT_LIMIT = 3
+"""Seconds; our readers send something each second, so one that is idle for longer does not run."""
+
+UNSENT_LIMIT = 64 * 1024
+"""Bytes; the server holds that many for a reader only when the socket takes no more."""
+
+LAG_LIMIT = 1.0
+"""Seconds."""
+
 _LIMIT = 5.0
 _KEYS_AT_ONCE = 1000
+
+
+class ReaderState(StrEnum):
+    """Whether a reader keeps up."""
+
+    OK = "ok"
+    SLOW = "slow"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+_ORDER = {ReaderState.STOPPED: 0, ReaderState.SLOW: 1, ReaderState.UNKNOWN: 2, ReaderState.OK: 3}
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +57,22 @@ class Registry(msgspec.Struct, frozen=True):
     clients: tuple[Client, ...] | None
 
 
+class Reader(msgspec.Struct, frozen=True, kw_only=True):
+    """One reader; None where a value is not known. `reason` is empty if the state is OK."""
+
+    name: str
+    state: ReaderState
+    reason: str
+    record: ReaderRecord | None
+    address: str | None
+    user: str | None
+    subscriptions: int | None
+    unsent: int | None
+    unread: int | None
+    age: int | None
+    idle: int | None
+
+
 def read_registry(url: str, names: RedisNames) -> Registry:
     """Read both from the server.
 
@@ -48,6 +85,23 @@ def parse_clients(listed: bytes) -> tuple[Client, ...]:
     """The connections in a reply to CLIENT LIST."""
     lines = (line for line in listed.decode(errors="replace").splitlines() if line)
     return tuple(_client(dict(field.split("=", 1) for field in line.split(" ") if "=" in field)) for line in lines)
+
+
+def readers_of(registry: Registry) -> list[Reader]:
+    """All readers; stopped and slow ones first."""
+    connections: dict[str, list[Client]] = defaultdict(list)
+    for client in registry.clients or ():
+        if client.name.startswith(CLIENT_NAME_HEAD):
+            connections[client.name].append(client)
+        elif client.subscriptions:
+            # Other programs may share a name; the address makes it unique.
+            connections[f"{client.name} {client.address}".strip()].append(client)
+    records = {record.client: record for record in registry.records or ()}
+    readers = [
+        _reader(name, records.get(name), connections.get(name, []), registry)
+        for name in dict.fromkeys([*records, *connections])
+    ]
+    return sorted(readers, key=lambda reader: (_ORDER[reader.state], reader.name))
 
 
 def _read(server: RedisServer, names: RedisNames) -> Registry:
@@ -99,64 +153,13 @@ def _client(fields: dict[str, str]) -> Client:
     )
 
 
-SILENT_LIMIT = 3
-"""Seconds; our readers send something each second, so one that is idle for longer does not run."""
-
-UNSENT_LIMIT = 64 * 1024
-"""Bytes; the server holds that many for a reader only when the socket takes no more."""
-
-LAG_LIMIT = 1.0
-"""Seconds."""
-
-
-class ReaderState(StrEnum):
-    """Whether a reader keeps up."""
-
-    OK = "ok"
-    SLOW = "slow"
-    STOPPED = "stopped"
-    UNKNOWN = "unknown"
-
-
-class Reader(msgspec.Struct, frozen=True, kw_only=True):
-    """One reader; None where a value is not known. `reason` is empty if the state is OK."""
-
-    name: str
-    state: ReaderState
-    reason: str
-    record: ReaderRecord | None
-    address: str | None
-    user: str | None
-    subscriptions: int | None
-    unsent: int | None
-    unread: int | None
-    age: int | None
-    idle: int | None
-
-
-def readers_of(registry: Registry) -> list[Reader]:
-    """All readers; stopped and slow ones first."""
-    connections: dict[str, list[Client]] = defaultdict(list)
-    for client in registry.clients or ():
-        if client.name.startswith(CLIENT_NAME_HEAD):
-            connections[client.name].append(client)
-        elif client.subscriptions:
-            # Other programs may share a name; the address makes it unique.
-            connections[f"{client.name} {client.address}".strip()].append(client)
-    records = {record.client: record for record in registry.records or ()}
-    readers = [
-        _reader(name, records.get(name), connections.get(name, []), registry)
-        for name in dict.fromkeys([*records, *connections])
-    ]
-    return sorted(readers, key=lambda reader: (_ORDER[reader.state], reader.name))
-
-
-_ORDER = {ReaderState.STOPPED: 0, ReaderState.SLOW: 1, ReaderState.UNKNOWN: 2, ReaderState.OK: 3}
-
-
 def _reader(name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry) -> Reader:
     state, reason = _state_of(name, record, connections, registry)
     seen = bool(connections)
+
+    def total(field: str) -> int | None:
+        return sum(getattr(one, field) for one in connections) if seen else None
+
     return Reader(
         name=name.removeprefix(CLIENT_NAME_HEAD),
         state=state,
@@ -164,9 +167,9 @@ def _reader(name: str, record: ReaderRecord | None, connections: list[Client], r
         record=record,
         address=connections[0].address if seen else None,
         user=connections[0].user if seen else None,
-        subscriptions=sum(one.subscriptions for one in connections) if seen else None,
-        unsent=sum(one.unsent for one in connections) if seen else None,
-        unread=sum(one.unread for one in connections) if seen else None,
+        subscriptions=total("subscriptions"),
+        unsent=total("unsent"),
+        unread=total("unread"),
         age=max(one.age for one in connections) if seen else None,
         # The longest: the server goes on writing messages to the other connection of a stopped reader.
         idle=max(one.idle for one in connections) if seen else None,

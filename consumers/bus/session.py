@@ -13,6 +13,28 @@ from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas import wire
 from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
 
+logger = logging.getLogger(__name__)
+
+TICK = 1.0
+ANSWER_LIMIT = 5.0
+"""Seconds without a reply after which the connection is given up."""
+
+MOVING_LIMIT = 2.0
+"""The same where another server may have taken over."""
+
+_QUIET = 2.0
+"""Seconds without a message after which the confirmation of a book is read; feeders confirm as often."""
+
+_DISCOVERY_INTERVAL = 2.0
+_TIME_LIMIT_US = 2**62
+"""Microseconds that no clock reaches."""
+
+WrongRole = Callable[[Any], str]
+"""Takes the reply to ROLE. Returns why the server is the wrong one to read from, or an empty text."""
+
+_Handler = Callable[[Any, float, float], None]
+"""Takes a reply, the time of its question, and now."""
+
 OnChange = Callable[[str, int], None]
 """Called with a standard symbol and the number of its updates that arrived."""
 
@@ -226,29 +248,6 @@ class BusStream:
             self._table.feeders.listen(now, self._table)
         elif book := self._table.by_key.get(channel):
             self._on_subscribed(book, now)
-
-
-logger = logging.getLogger(__name__)
-
-TICK = 1.0
-ANSWER_LIMIT = 5.0
-"""Seconds without a reply after which the connection is given up."""
-
-MOVING_LIMIT = 2.0
-"""The same where another server may have taken over."""
-
-_QUIET = 2.0
-"""Seconds without a message after which the confirmation of a book is read; feeders confirm as often."""
-
-_DISCOVERY_INTERVAL = 2.0
-_TIME_LIMIT_US = 2**62
-"""Microseconds that no clock reaches."""
-
-WrongRole = Callable[[Any], str]
-"""Takes the reply to ROLE. Returns why the server is the wrong one to read from, or an empty text."""
-
-_Handler = Callable[[Any, float, float], None]
-"""Takes a reply, the time of its question, and now."""
 
 
 class BusSession:

@@ -14,6 +14,25 @@ _LIMIT = 2.0
 _BATCH = 1000
 
 
+class TradeTail(Protocol):
+    """The trades of one symbol since it was made, each once, in the exchange's order."""
+
+    def take(self) -> list[Trade]:
+        """The trades since the last call; never raises because of data."""
+
+    @property
+    def error(self) -> str:
+        """Why trades may be missing; empty if none are known to be."""
+
+
+@runtime_checkable
+class TradeSource(Protocol):
+    """A provider that has trades as well as books."""
+
+    def trades(self, symbol: str) -> TradeTail:
+        """The trades of a symbol from now on. Every caller gets its own tail."""
+
+
 class BusTradeTail:
     """The trades added to one stream since this was made, read on each call.
 
@@ -75,22 +94,3 @@ class BusTradeTail:
                     logger.debug("skipped: %s", error)
             if len(entries) < _BATCH:
                 return trades
-
-
-class TradeTail(Protocol):
-    """The trades of one symbol since it was made, each once, in the exchange's order."""
-
-    def take(self) -> list[Trade]:
-        """The trades since the last call; never raises because of data."""
-
-    @property
-    def error(self) -> str:
-        """Why trades may be missing; empty if none are known to be."""
-
-
-@runtime_checkable
-class TradeSource(Protocol):
-    """A provider that has trades as well as books."""
-
-    def trades(self, symbol: str) -> TradeTail:
-        """The trades of a symbol from now on. Every caller gets its own tail."""
