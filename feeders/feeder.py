@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from bookbus.feeders.audit import auditor_of
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
-from bookbus.feeders.bus.outbox import Submission
+from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import publisher_of
 from bookbus.feeders.exchange_feed import ExchangeFeed, line_reports
 from bookbus.feeders.exchanges.adapter import OnFrame, Wiring

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
 from bookbus.feeders.bus.heartbeat import refuse_mixed_prefix
-from bookbus.feeders.bus.outbox import Submission
+from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import publisher_of
 from bookbus.feeders.bus.servers import control_client
 from bookbus.feeders.feed import Feed, FeedCounters

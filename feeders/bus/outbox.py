@@ -4,32 +4,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import hiredis
-import msgspec
 
-from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.connection import pack_argument, pack_command
+from bookbus.feeders.bus.publish_script import Submission
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
-SubmissionKind = Literal["new", "again", "state"]
-
 Key = TypeVar("Key")
-
-
-class Submission(msgspec.Struct, frozen=True):
-    """What is to be told of one book.
-
-    `new`: just decoded. `again`: as it was, and its connection has proved itself alive since. `state`: no longer
-    (known to be) right, as `book.state` says.
-    """
-
-    kind: SubmissionKind
-    topic: Topic
-    book: OrderBookSnapshot
 
 
 class Conflator(Generic[Key]):

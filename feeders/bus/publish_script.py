@@ -3,12 +3,16 @@
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.connection import pack_argument, pack_command
-from bookbus.feeders.bus.outbox import Submission
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.wire import encode_body
+
+SubmissionKind = Literal["new", "again", "state"]
 
 REFUSED, ACCEPTED, CONFIRMED = 0, 1, 2
 
@@ -29,6 +33,18 @@ def script_text(*, sharded: bool = False) -> bytes:
 def script_sha(*, sharded: bool = False) -> str:
     """The name under which the server keeps the script."""
     return hashlib.sha1(script_text(sharded=sharded), usedforsecurity=False).hexdigest()
+
+
+class Submission(msgspec.Struct, frozen=True):
+    """What is to be told of one book.
+
+    `new`: just decoded. `again`: as it was, and its connection has proved itself alive since. `state`: no longer
+    (known to be) right, as `book.state` says.
+    """
+
+    kind: SubmissionKind
+    topic: Topic
+    book: OrderBookSnapshot
 
 
 class BookKey:

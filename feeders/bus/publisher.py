@@ -15,8 +15,16 @@ import hiredis
 
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.connection import REPLY_TIMEOUT, RedisConnectionError, Reply, RespConnection
-from bookbus.feeders.bus.outbox import Conflator, PublisherCounters, Submission, TradeQueue
-from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, load_command, script_sha
+from bookbus.feeders.bus.outbox import Conflator, PublisherCounters, TradeQueue
+from bookbus.feeders.bus.publish_script import (
+    ACCEPTED,
+    CONFIRMED,
+    REFUSED,
+    BookKey,
+    Submission,
+    load_command,
+    script_sha,
+)
 from bookbus.feeders.bus.servers import RedisLink, ask_slots, locator
 from bookbus.feeders.servers.address import parse_address
 from bookbus.schemas.redis_cluster import SlotMap
@@ -75,8 +83,6 @@ class ErrorLog:
             logger.warning("%s takes everything again (was: %s)", self._masked, ", ".join(sorted(self._told)))
             self._told.clear()
 
-
-__all__ = ["Publisher", "PublisherCounters", "Submission"]
 
 MAX_IN_FLIGHT = 4
 """Writes without an answer; from then on the conflator keeps the newest of each book."""

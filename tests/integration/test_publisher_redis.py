@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from bookbus.feeders.bus.publisher import Publisher, Submission
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.redis_server import HOST, LocalServer, private_server
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade

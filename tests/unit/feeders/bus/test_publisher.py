@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, TRADES_CAPACITY, Publisher, Submission
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, TRADES_CAPACITY, Publisher
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade

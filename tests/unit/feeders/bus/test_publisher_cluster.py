@@ -8,7 +8,8 @@ import pytest
 
 from bookbus.feeders.bus import publisher
 from bookbus.feeders.bus.connection import RedisConnectionError
-from bookbus.feeders.bus.outbox import PublisherCounters, Submission
+from bookbus.feeders.bus.outbox import PublisherCounters
+from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import ClusterPublisher, Publisher, publisher_of
 from bookbus.schemas.redis_cluster import SLOTS, SlotMap, slot_of
 from bookbus.schemas.redis_names import RedisNames
