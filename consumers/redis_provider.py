@@ -9,7 +9,7 @@ import msgspec
 from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.books import BusTable
 from bookbus.consumers.bus.cluster_reader import ClusterReader
-from bookbus.consumers.bus.connection import DEFAULT_URL, BusConnectionError
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.bus.poller import BusPoller
 from bookbus.consumers.bus.reader import BusReader
 from bookbus.consumers.bus.servers import BusServers
@@ -20,6 +20,7 @@ from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import exchange_of
 from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
+from bookbus.schemas.redis_url import DEFAULT_URL
 
 Mode = Literal["push", "pull"]
 
@@ -49,7 +50,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             raise ValueError(f"mode is 'push' or 'pull', not {mode!r}")
         self.blocking_reads = mode == "pull"
         self._servers = BusServers(url)
-        if mode == "pull" and self._servers.servers.kind == "cluster":
+        if mode == "pull" and self._servers.url.kind == "cluster":
             raise ValueError("mode='pull' asks one server; a cluster is read with mode='push'")
         self._url = url
         self._exchange = exchange_of(exchange)
@@ -141,7 +142,7 @@ class RedisMarketDataProvider(MarketDataProvider):
 
     def _new_reader(self) -> BusReader | ClusterReader:
         rest = self._table, self._names, self._wanted, self._changes.publish
-        if self._servers.servers.kind == "cluster":
+        if self._servers.url.kind == "cluster":
             return ClusterReader(self._url, *rest)
         return BusReader(self._servers, *rest)
 

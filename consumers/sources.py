@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bookbus.consumers.bus.connection import DEFAULT_URL, BusConnectionError
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.mock_provider import MockMarketDataProvider
 from bookbus.consumers.multi_provider import assemble
 from bookbus.consumers.reading import MAX_AGE, BookNotLiveError
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
+from bookbus.schemas.redis_url import DEFAULT_URL
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
-import hiredis
 from redis.exceptions import NoPermissionError
 
 from bookbus.consumers.background_loop import BackgroundThread
@@ -125,10 +124,10 @@ class ClusterReader:
     def _ask_slots(self) -> None:
         trouble = f"no node of {self._servers.masked} answers"
         best: SlotMap | None = None
-        for place in dict.fromkeys([*self._nodes, *self._servers.servers.places]):
+        for place in dict.fromkeys([*self._nodes, *self._servers.url.hosts]):
             try:
                 whole, slots = _slots_of(self._servers, place)
-            except (BusConnectionError, hiredis.ProtocolError, ValueError) as error:
+            except (BusConnectionError, ValueError) as error:
                 trouble = str(error)
                 continue
             best = slots if whole or best is None else best
@@ -240,7 +239,7 @@ class ClusterReader:
 
 def _slots_of(servers: BusServers, place: HostPort) -> tuple[bool, SlotMap]:
     """Whether the cluster is whole in the eyes of a node, and who it thinks has which slot."""
-    with closing(BusLink(servers.node(place).first, "bookbus-slots", _LIMIT)) as link:
+    with closing(BusLink(servers.url.server(place), "bookbus-slots", _LIMIT)) as link:
         info, slots = link.ask([("CLUSTER", "INFO"), ("CLUSTER", "SLOTS")], _LIMIT)
     if not isinstance(info, bytes):
         raise BusConnectionError(f"{place[0]}:{place[1]} does not tell who has which slot: {info}")

@@ -10,7 +10,7 @@ import msgspec
 
 from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
-from bookbus.consumers.bus.connection import BusConnectionError, BusLink, Command, foreign, refused
+from bookbus.consumers.bus.connection import BusConnectionError, BusLink, Command, refused
 from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.consumers.bus.servers import BusServers
 from bookbus.consumers.bus.symbol_names import SymbolNames
@@ -27,7 +27,6 @@ class BusPoller:
         self.trouble = ""
         """Why the last question found no answer; empty if it found one."""
         self._servers = servers
-        self._address = servers.first
         self._table = table
         self._symbols = symbols
         self._lock = threading.Lock()
@@ -39,8 +38,8 @@ class BusPoller:
         with self._lock:
             time, listed = self._ask([("TIME",), ("SMEMBERS", self._table.names.books)])
         for reply in (time, listed):
-            if isinstance(reply, hiredis.ReplyError) and not str(reply).startswith("WRONGTYPE"):
-                raise refused(self._address, str(reply))
+            if not str(reply).startswith("WRONGTYPE"):
+                self._check(reply)
         if isinstance(listed, list):
             self._symbols.learn(self._table.listed(listed))
 
@@ -66,8 +65,7 @@ class BusPoller:
         asked = boottime()
         time, *hashes = self._ask([("TIME",), *(("HMGET", book.key, *HASH_FIELDS) for book in books)])
         now = boottime()
-        if isinstance(time, hiredis.ReplyError):
-            raise refused(self._address, str(time))
+        self._check(time)
         self._table.clock.measure(asked, now, int(time[0]) * 1_000_000 + int(time[1]))
         for book, reply in zip(books, hashes, strict=True):
             book.await_hash()
@@ -114,15 +112,16 @@ class BusPoller:
             self._pid = os.getpid()
         try:
             if self._link is None:
-                self._address = self._servers.find()
-                self._link = BusLink(self._address, "bookbus-poller", _LIMIT)
+                self._link = BusLink(self._servers.find(), "bookbus-poller", _LIMIT)
             return self._link.ask(commands, _LIMIT)
         except BusConnectionError:
             self._close()
             raise
-        except hiredis.ProtocolError as error:
-            self._close()
-            raise foreign(self._address, error) from error
+
+    def _check(self, reply: Any) -> None:
+        """Raises BusConnectionError if this reply is an error."""
+        if self._link is not None and isinstance(reply, hiredis.ReplyError):
+            raise refused(self._link.server, str(reply))
 
     def _close(self) -> None:
         if self._link is not None:

@@ -12,12 +12,13 @@ import hiredis
 
 from bookbus.consumers.background_loop import BackgroundThread, boottime
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.connection import BusAddress, BusConnectionError, BusLink, foreign, refused
+from bookbus.consumers.bus.connection import BusConnectionError, BusLink, foreign, refused
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.servers import BusServers
 from bookbus.consumers.bus.session import TICK, BusSession, OnChange, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
+from bookbus.schemas.redis_url import RedisServer
 
 logger = logging.getLogger(__name__)
 
@@ -148,27 +149,27 @@ class BusReader:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.select(seconds)
 
-    def _follow(self, address: BusAddress) -> None:
+    def _follow(self, server: RedisServer) -> None:
         """One session, until we are stopped. Raises BusConnectionError with what ends it earlier."""
         try:
-            self._serve(address)
+            self._serve(server)
         except hiredis.ProtocolError as error:
-            raise foreign(address, error) from error
+            raise foreign(server, error) from error
         except TypeError as error:
             # How hiredis tells of a map with a key that can be none.
             if "unhashable" not in str(error):
                 raise
-            raise foreign(address, error) from error
+            raise foreign(server, error) from error
         except SessionLostError as error:
             if self._sharded:
-                raise BusConnectionError(f"{address.masked} answers: {error}") from error
-            raise refused(address, str(error)) from error
+                raise BusConnectionError(f"{server.masked} answers: {error}") from error
+            raise refused(server, str(error)) from error
 
-    def _serve(self, address: BusAddress) -> None:
+    def _serve(self, server: RedisServer) -> None:
         name = self._identity.client_name
         with ExitStack() as stack:
-            stream = stack.enter_context(closing(BusLink(address, name)))
-            query = stack.enter_context(closing(BusLink(address, name)))
+            stream = stack.enter_context(closing(BusLink(server, name)))
+            query = stack.enter_context(closing(BusLink(server, name)))
             selector = stack.enter_context(selectors.DefaultSelector())
             for link in (self._woken, stream, query):
                 selector.register(link, selectors.EVENT_READ)
@@ -197,18 +198,18 @@ class BusReader:
                     self._woken.recv(_WAKES)
                     session.follow(self._wanted or (), now)
                 if session.ready and self.trouble:
-                    self._begin(address)
+                    self._begin(server)
                 if now >= due:
                     due = now + TICK
                     self._tick(session, now)
             if session.may_announce:
                 query.send([("DEL", self._table.names.consumer(self._identity.id))])
 
-    def _begin(self, address: BusAddress) -> None:
+    def _begin(self, server: RedisServer) -> None:
         """Every book is there."""
         if self._was_ready:
             self.reconnect_count += 1
-            logger.info("connected to %s again", address.masked)
+            logger.info("connected to %s again", server.masked)
         self.trouble = ""
         self._told.clear()
         self._was_ready = True

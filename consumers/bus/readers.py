@@ -8,10 +8,11 @@ from enum import StrEnum
 import hiredis
 import msgspec
 
-from bookbus.consumers.bus.connection import BusAddress, BusLink, foreign, refused
+from bookbus.consumers.bus.connection import BusLink, refused
 from bookbus.consumers.bus.servers import BusServers
 from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import RedisServer
 
 _LIMIT = 5.0
 _KEYS_AT_ONCE = 1000
@@ -60,11 +61,7 @@ def read_registry(url: str, names: RedisNames) -> Registry:
 
     Raises ValueError for a URL of none, and BusConnectionError if the server cannot be reached or refuses both.
     """
-    address = BusServers(url).find()
-    try:
-        return _read(address, names)
-    except hiredis.ProtocolError as error:
-        raise foreign(address, error) from error
+    return _read(BusServers(url).find(), names)
 
 
 def parse_clients(listed: bytes) -> tuple[Client, ...]:
@@ -92,12 +89,12 @@ def parse_record(consumer_id: str, reply: Sequence[bytes]) -> ReaderRecord:
     )
 
 
-def _read(address: BusAddress, names: RedisNames) -> Registry:
-    with closing(BusLink(address, "bookbus-list")) as link:
+def _read(server: RedisServer, names: RedisNames) -> Registry:
+    with closing(BusLink(server, "bookbus-list")) as link:
         (listed,) = link.ask([("CLIENT", "LIST")], _LIMIT)
         keys = _scan(link, names.consumer("*"))
         if isinstance(listed, hiredis.ReplyError) and isinstance(keys, hiredis.ReplyError):
-            raise refused(address, str(keys))
+            raise refused(server, str(keys))
         clients = None if isinstance(listed, hiredis.ReplyError) else parse_clients(listed)
         if isinstance(keys, hiredis.ReplyError):
             # Who may not search for the records finds them by the names of the connections.

@@ -11,9 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bookbus.consumers.bus.connection import DEFAULT_URL
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
-from bookbus.schemas.redis_url import with_password
+from bookbus.schemas.redis_url import DEFAULT_URL, with_password
 
 
 def add_kept_password(url: str) -> str:

@@ -24,7 +24,7 @@ from bookbus.consumers.reading import SymbolStatus
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import parse_servers
+from bookbus.schemas.redis_url import parse_redis_url
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from bookbus.schemas.wire import WireError, inspect
 
@@ -50,7 +50,7 @@ def show(
     start_logging("error")
     try:
         # One question is enough for one server; in a cluster the right one has to be found.
-        mode: Mode = "push" if parse_servers(redis).kind == "cluster" else "pull"
+        mode: Mode = "push" if parse_redis_url(redis).kind == "cluster" else "pull"
         with RedisMarketDataProvider(redis, exchange, [symbol], mode, prefix) as provider:
             reading, status = provider.read(symbol), provider.status(symbol)
             near = provider.near_symbols(status.symbol)

@@ -6,12 +6,12 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, cast
 
 import hiredis
 
-from bookbus.feeders.servers.address import RedisAddress
-from bookbus.schemas.redis_url import redacted
+from bookbus.schemas.redis_url import RedisServer, TlsOptions, redacted
 
 Reply = bytes | int | list[Any] | hiredis.ReplyError | None
 OnReplies = Callable[[list[Reply]], None]
@@ -172,46 +172,61 @@ class RespConnection(asyncio.Protocol):
             self._cause = cause
 
 
+@cache
+def tls_context(options: TlsOptions) -> ssl.SSLContext:
+    """The context for these options. Raises ValueError if a certificate cannot be read."""
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file, capath=options.ca_path)
+        if options.certificate is not None:
+            context.load_cert_chain(options.certificate, options.key)
+    except OSError as error:
+        raise ValueError(f"cannot read the certificates that the Redis URL names: {error.strerror}") from None
+    context.check_hostname = options.check_hostname
+    if not options.check_certificate:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 async def open_connection(
-    address: RedisAddress, *, connect_timeout: float = CONNECT_TIMEOUT, reply_timeout: float = REPLY_TIMEOUT
+    server: RedisServer, *, connect_timeout: float = CONNECT_TIMEOUT, reply_timeout: float = REPLY_TIMEOUT
 ) -> RespConnection:
     """Connect and log in. Raises RedisConnectionError with one line that names the server."""
     loop = asyncio.get_running_loop()
+    tls = tls_context(server.login.tls) if server.login.tls is not None else None
 
     def make() -> RespConnection:
-        return RespConnection(address.masked, reply_timeout)
+        return RespConnection(server.masked, reply_timeout)
 
     try:
         async with asyncio.timeout(connect_timeout):
-            if address.path is not None:
-                _, connection = await loop.create_unix_connection(make, address.path)
+            if server.path is not None:
+                _, connection = await loop.create_unix_connection(make, server.path)
             else:
-                _, connection = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
+                _, connection = await loop.create_connection(make, server.host, server.port, ssl=tls)
     except TimeoutError:
-        raise RedisConnectionError(f"{address.masked}: no connection within {connect_timeout:g} s") from None
+        raise RedisConnectionError(f"{server.masked}: no connection within {connect_timeout:g} s") from None
     except OSError as error:
-        raise RedisConnectionError(f"{address.masked}: {_reason(error)}") from None
+        raise RedisConnectionError(f"{server.masked}: {_reason(error)}") from None
     try:
-        await _log_in(connection, address)
+        await _log_in(connection, server)
     except BaseException:
         connection.abort("login failed")
         raise
     return connection
 
 
-async def _log_in(connection: RespConnection, address: RedisAddress) -> None:
+async def _log_in(connection: RespConnection, server: RedisServer) -> None:
+    login = server.login
     commands: list[Sequence[str | int]] = []
-    if address.password is not None:
-        commands.append(("AUTH", *([address.username] if address.username else []), address.password))
-    if address.database:
-        commands.append(("SELECT", address.database))
+    if login.password is not None:
+        commands.append(("AUTH", *([login.username] if login.username else []), login.password))
+    if login.database:
+        commands.append(("SELECT", login.database))
     for command in commands:
         reply = await connection.call(*command)
         if isinstance(reply, hiredis.ReplyError):
             # Some servers repeat what they do not understand.
-            raise RedisConnectionError(
-                f"{address.masked}: refused {command[0]} ({redacted(reply, [address.password])})"
-            )
+            raise RedisConnectionError(f"{server.masked}: refused {command[0]} ({redacted(reply, [login.password])})")
 
 
 def _reason(error: BaseException) -> str:

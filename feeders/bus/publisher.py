@@ -25,11 +25,10 @@ from bookbus.feeders.bus.publish_script import (
     load_command,
     script_sha,
 )
-from bookbus.feeders.bus.servers import RedisLink, ask_slots, locator
-from bookbus.feeders.servers.address import parse_address
+from bookbus.feeders.bus.servers import RedisLink, ask_slots, check_certificates, locator
 from bookbus.schemas.redis_cluster import SlotMap
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import HostPort, masked, parse_servers
+from bookbus.schemas.redis_url import HostPort, RedisServer, RedisUrl, parse_redis_url
 from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class Publisher:
 
     def __init__(
         self,
-        url: str,
+        url: str | RedisUrl | RedisServer,
         names: RedisNames,
         feeder_id: str,
         *,
@@ -126,9 +125,9 @@ class Publisher:
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        shown = masked(url)
+        address = parse_redis_url(url) if isinstance(url, str) else url
         self._link = RedisLink(
-            locator(url), shown, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep
+            locator(address), address.masked, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep
         )
         self._names = names
         self._feeder_id = feeder_id
@@ -144,7 +143,7 @@ class Publisher:
         self._keys: dict[tuple[str, str, str], BookKey] = {}
         self._unsent: Conflator[BookKey] = Conflator()
         self.counters = counters or PublisherCounters()
-        self.errors = ErrorLog(shown)
+        self.errors = ErrorLog(address.masked)
         self._trades = TradeQueue(names, TRADES_CAPACITY, self.counters)
         self._in_flight: deque[_Batch] = deque()
         # Books whose last answer was an error, with what was refused.
@@ -409,17 +408,15 @@ class ClusterPublisher:
 
     def __init__(
         self,
-        url: str,
+        url: str | RedisUrl,
         names: RedisNames,
         feeder_id: str,
         *,
         on_connected: Callable[[], None] | None = None,
         before_write: Callable[[], None] | None = None,
     ) -> None:
-        self._servers = parse_servers(url)
-        for single in self._servers.urls():
-            parse_address(single)
-        self._shown = masked(url)
+        self._url = parse_redis_url(url) if isinstance(url, str) else url
+        check_certificates(self._url)
         self._names = names
         self._feeder_id = feeder_id
         self._on_connected = on_connected
@@ -514,14 +511,14 @@ class ClusterPublisher:
 
     async def _refresh(self) -> None:
         try:
-            slots = await ask_slots(self._servers, self._nodes, self._shown)
+            slots = await ask_slots(self._url, self._nodes)
         except RedisConnectionError as error:
             if not self._away:
                 logger.warning("%s; trying again until one does", error)
             self._away = True
             return
         if self._away:
-            logger.warning("%s answers again", self._shown)
+            logger.warning("%s answers again", self._url.masked)
             self._away = False
         self._use(slots)
 
@@ -550,7 +547,7 @@ class ClusterPublisher:
 
     def _open(self, place: HostPort) -> None:
         node = self._nodes[place] = Publisher(
-            self._servers.url(place),
+            self._url.server(place),
             self._names,
             self._feeder_id,
             on_connected=self._on_connected,
@@ -626,5 +623,6 @@ def publisher_of(
     before_write: Callable[[], None] | None = None,
 ) -> Publisher | ClusterPublisher:
     """The publisher for the servers that this URL names. Raises ValueError for a bad URL."""
-    kind = ClusterPublisher if parse_servers(url).kind == "cluster" else Publisher
-    return kind(url, names, feeder_id, on_connected=on_connected, before_write=before_write)
+    address = parse_redis_url(url)
+    kind = ClusterPublisher if address.kind == "cluster" else Publisher
+    return kind(address, names, feeder_id, on_connected=on_connected, before_write=before_write)

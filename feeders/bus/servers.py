@@ -8,45 +8,51 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
-from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection
+from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection, tls_context
 from bookbus.feeders.reconnect import ReconnectPolicy
-from bookbus.feeders.servers.address import RedisAddress, parse_address
 from bookbus.schemas.redis_cluster import SlotMap
-from bookbus.schemas.redis_url import BusServers, HostPort, masked, no_primary, parse_servers, redacted, secrets_of
+from bookbus.schemas.redis_url import HostPort, RedisServer, RedisUrl, no_primary, parse_redis_url, redacted
 
-Locate = Callable[[], Awaitable[RedisAddress]]
+logger = logging.getLogger(__name__)
+
+Locate = Callable[[], Awaitable[RedisServer]]
 """Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
 
 SENTINEL_TIMEOUT = 0.5
 
 
-def locator(url: str) -> Locate:
-    """Finds the server that this URL stands for. Raises ValueError for a URL of anything else."""
-    servers = parse_servers(url)
-    if servers.kind == "cluster":
-        raise ValueError("a cluster is many servers at once")
-    if servers.kind == "sentinel":
-        parse_address(servers.url(servers.places[0]))
-        return lambda: _ask_sentinels(servers, url)
-    refuse_replicas(servers)
-    address = parse_address(url)
+def locator(url: RedisUrl | RedisServer) -> Locate:
+    """Finds the one server to write to. Raises ValueError if the URL names several."""
+    if isinstance(url, RedisUrl):
+        require_primary(url)
+        check_certificates(url)
+        if url.kind == "cluster":
+            raise ValueError("a cluster is many servers at once")
+        if url.kind == "sentinel":
+            return lambda: _ask_sentinels(url)
+    server = url.servers[0] if isinstance(url, RedisUrl) else url
 
-    async def always() -> RedisAddress:
-        return address
+    async def always() -> RedisServer:
+        return server
 
     return always
 
 
-def refuse_replicas(servers: BusServers) -> None:
-    """Raises ValueError for a list of servers, which leaves open who of them is the primary."""
-    if servers.kind == "server" and servers.nearest:
+def require_primary(url: RedisUrl) -> None:
+    """Raises ValueError for a list of servers, which does not say which of them is the primary."""
+    if url.kind == "server" and url.nearest:
         raise ValueError("feeders write to one server: name the primary alone, or its Sentinels (redis+sentinel://)")
+
+
+def check_certificates(url: RedisUrl) -> None:
+    """Raises ValueError if the files that the URL names cannot be read."""
+    if url.login.tls is not None:
+        tls_context(url.login.tls)
 
 
 class Sentinels(Sentinel):
@@ -71,39 +77,23 @@ class Sentinels(Sentinel):
         return "\n".join(told)
 
 
-def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:
+def sentinels_of(url: RedisUrl, **connection: Any) -> Sentinels:
     """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
-    options: dict[str, Any] = {**parse_url(servers.url(servers.places[0]))}
-    username, password = servers.sentinel_login
-    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if options.get("connection_class") is SSLConnection:
-        tls["ssl"] = True
-    # Another order each time: one of them that is cut off from the others is not asked for ever.
-    places = random.sample(servers.places, len(servers.places))
     return Sentinels(  # type: ignore[no-untyped-call]
-        places,
-        sentinel_kwargs={
-            **tls,
-            "username": username,
-            "password": password,
-            "socket_timeout": SENTINEL_TIMEOUT,
-            "socket_connect_timeout": SENTINEL_TIMEOUT,
-            "retry": Retry(NoBackoff(), 0),
-        },
+        # In random order: a Sentinel that is cut off from the others is not asked first every time.
+        random.sample(url.hosts, len(url.hosts)),
+        sentinel_kwargs={**url.sentinel_login.client_arguments(SENTINEL_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
         **connection,
     )
 
 
-async def _ask_sentinels(servers: BusServers, url: str) -> RedisAddress:
+async def _ask_sentinels(url: RedisUrl) -> RedisServer:
     try:
-        async with sentinels_of(servers) as sentinels:
-            place = await sentinels.discover_master(servers.service)
+        async with sentinels_of(url) as sentinels:
+            return url.server(await sentinels.discover_master(url.service))
     except (RedisError, OSError) as error:
-        raise RedisConnectionError(f"{masked(url)}: {redacted(error, secrets_of(url))}") from None
-    return parse_address(servers.url(place))
+        raise RedisConnectionError(f"{url.masked}: {redacted(error, url.secrets)}") from None
 
-
-logger = logging.getLogger(__name__)
 
 # Our own server on a near network: come back soon.
 _POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
@@ -169,23 +159,20 @@ class RedisLink:
 _TIMEOUT = 0.5
 
 
-async def ask_slots(servers: BusServers, known: Iterable[HostPort], shown: str) -> SlotMap:
+async def ask_slots(url: RedisUrl, known: Iterable[HostPort]) -> SlotMap:
     """The map of the node that knows most of the cluster. Raises RedisConnectionError if no node answers."""
-    places = {*servers.places, *known}
-    answers = await asyncio.gather(*(_ask(servers, place) for place in places))
+    answers = await asyncio.gather(*(_ask(url, place) for place in {*url.hosts, *known}))
     found = [answer for answer in answers if isinstance(answer, tuple)]
     if not found:
         causes = sorted(str(answer) for answer in answers)
-        raise RedisConnectionError(f"no node of {shown} tells who has which slot ({causes[0]})")
+        raise RedisConnectionError(f"no node of {url.masked} tells who has which slot ({causes[0]})")
     return max(found, key=lambda answer: answer[0])[1]
 
 
-async def _ask(servers: BusServers, place: HostPort) -> tuple[tuple[bool, int], SlotMap] | str:
+async def _ask(url: RedisUrl, place: HostPort) -> tuple[tuple[bool, int], SlotMap] | str:
     """How much the node's word counts, and its map; else why there is none."""
     try:
-        connection = await open_connection(
-            parse_address(servers.url(place)), connect_timeout=_TIMEOUT, reply_timeout=_TIMEOUT
-        )
+        connection = await open_connection(url.server(place), connect_timeout=_TIMEOUT, reply_timeout=_TIMEOUT)
     except RedisConnectionError as error:
         return str(error)
     try:
@@ -211,25 +198,19 @@ CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 def control_client(url: str) -> "Redis":
     """Short timeouts, no blind retries; of Sentinels it is a client of the primary. ValueError repeats no secret."""
-    servers = parse_servers(url)
-    refuse_replicas(servers)
-    parse_address(next(servers.urls()))
-    if servers.kind == "server":
-        return Redis.from_url(url, **_limits())
-    options: dict[str, Any] = {**parse_url(servers.url(servers.places[0]))}
-    tls = options.pop("connection_class", None) is SSLConnection
-    for name in ("host", "port"):
-        options.pop(name)
-    options |= _limits() | ({"ssl": True} if tls else {})
-    if servers.kind == "sentinel":
-        return sentinels_of(servers, **options).master_for(servers.service)  # type: ignore[no-any-return]
-    options.pop("db", None)
-    nodes = [ClusterNode(host, port) for host, port in servers.places]
+    address = parse_redis_url(url)
+    require_primary(address)
+    check_certificates(address)
+    if address.kind == "server":
+        return Redis(**address.servers[0].client_arguments(TIMEOUT), retry=Retry(NoBackoff(), 0))
+    options = address.login.client_arguments(TIMEOUT)
+    if address.kind == "sentinel":
+        sentinels = sentinels_of(address, **options, retry=Retry(NoBackoff(), 0))
+        return sentinels.master_for(address.service)  # type: ignore[no-any-return]
+    del options["db"]
+    nodes = [ClusterNode(host, port) for host, port in address.hosts]
     # It has every method that is used here.
     # It asks who has a slot when a node is gone, and then tries again: that much is needed to find the others.
-    options["retry"] = Retry(NoBackoff(), 2)
-    return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)  # type: ignore[return-value]
-
-
-def _limits() -> dict[str, Any]:
-    return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}
+    return RedisCluster(  # type: ignore[return-value]
+        startup_nodes=nodes, require_full_coverage=False, **options, retry=Retry(NoBackoff(), 2)
+    )

@@ -16,10 +16,9 @@ from redis.exceptions import AuthenticationError
 
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.markets import SymbolSelection, parse_selection, parse_shard
-from bookbus.feeders.settings import DEFAULT_REDIS_URL
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
-from bookbus.schemas.redis_url import masked, redacted, secrets_of, with_password
+from bookbus.schemas.redis_url import DEFAULT_URL, masked, redacted, secrets_of, with_password
 
 
 def add_kept_password(url: str | None) -> str | None:
@@ -51,7 +50,7 @@ Symbols = Annotated[
     typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated: BTC, BTC-USDT, BTCUSDT, all:USDT, top:50."),
 ]
 
-REDIS_DEFAULT = DEFAULT_REDIS_URL
+REDIS_DEFAULT = DEFAULT_URL
 PREFIX_DEFAULT = DEFAULT_PREFIX
 
 

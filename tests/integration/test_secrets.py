@@ -14,8 +14,8 @@ from bookbus.consumers.__main__ import app as consumers_app
 from bookbus.feeders.__main__ import app as feeders_app
 from bookbus.feeders.bus.connection import RedisConnectionError, open_connection
 from bookbus.feeders.redis_server import free_port
-from bookbus.feeders.servers.address import parse_address
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.schemas.redis_url import parse_redis_url
 from tests.support.feeder_process import feeder_process
 from tests.support.resp_server import Command, resp_server
 from tests.support.runner_process import runner_process
@@ -87,7 +87,7 @@ async def test_nobody_tells_what_a_server_repeats_of_the_login(tmp_path: Path) -
             for app, arguments in ((feeders_app, ["health"]), (consumers_app, ["show", "BTC"]))
         ]
         with pytest.raises(RedisConnectionError) as refused:
-            await open_connection(parse_address(url))
+            await open_connection(parse_redis_url(url).servers[0])
 
     assert any(PASSWORD.encode() in command for command in server.commands)
     told = [*outputs, str(refused.value)]

@@ -13,7 +13,7 @@ from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import ClusterPublisher, Publisher, publisher_of
 from bookbus.schemas.redis_cluster import SLOTS, SlotMap, slot_of
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import HostPort
+from bookbus.schemas.redis_url import HostPort, RedisServer
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.resp_server import in_background
@@ -27,8 +27,7 @@ LEFT, RIGHT = ("left", 7000), ("right", 7001)
 class Node:
     """Stands for the publisher of one node, and keeps what it is given."""
 
-    def __init__(self, url: str, *_: Any, on_moved: Callable[[str], None], counters: PublisherCounters, **__: Any):
-        self.url = url
+    def __init__(self, *_: Any, on_moved: Callable[[str], None], counters: PublisherCounters, **__: Any):
         self.on_moved = on_moved
         self.counters = counters
         self.connected = self.well = True
@@ -74,17 +73,17 @@ class World:
     """Nodes, and the map that they answer with; None while none answers."""
 
     def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[HostPort, Node] = {}
         self.slots: SlotMap | None = None
         self.asked = 0
         self.publisher = ClusterPublisher("redis+cluster://left:7000,right:7001", NAMES, "A")
 
     def node(self, place: HostPort) -> Node:
-        return self.nodes[f"redis://{place[0]}:{place[1]}/0"]
+        return self.nodes[place]
 
-    def make(self, url: str, *arguments: Any, **options: Any) -> Node:
-        self.nodes[url] = Node(url, *arguments, **options)
-        return self.nodes[url]
+    def make(self, server: RedisServer, *arguments: Any, **options: Any) -> Node:
+        node = self.nodes[server.host, server.port] = Node(*arguments, **options)
+        return node
 
     async def ask(self, *_: Any) -> SlotMap:
         self.asked += 1
