@@ -9,6 +9,7 @@ import msgspec
 
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.connection import pack_argument, pack_command
+from bookbus.schemas.redis_url import HostPort
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.wire import encode_body
 
@@ -50,7 +51,7 @@ class Submission(msgspec.Struct, frozen=True):
 class BookKey:
     """One book's place on the bus: packs the submissions of one feeder to it."""
 
-    __slots__ = ("_feeder_id", "_prefixes", "name", "newest", "owes_new")
+    __slots__ = ("_feeder_id", "_prefixes", "name", "newest", "owes_new", "server")
 
     def __init__(self, name: str, feeder_id: str, sha: str) -> None:
         self.name = name
@@ -58,6 +59,8 @@ class BookKey:
         """What was submitted last, sent or not."""
         self.owes_new = False
         """Whether new levels may not have reached the server: then the book cannot just be confirmed."""
+        self.server: HostPort | None = None
+        """The server that it is written to; None while none is known to serve its slot."""
         self._feeder_id = feeder_id
         # All that stays the same from one submission to the next.
         self._prefixes = {
