@@ -103,7 +103,8 @@ class Outbox:
         self.trades = TradeQueue(names, TRADES_CAPACITY, counters, server_of)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flush_due = False
-        self._flushed = asyncio.Event()
+        self._taken = asyncio.Event()
+        self._became_idle = asyncio.Event()
 
     @property
     def idle(self) -> bool:
@@ -133,7 +134,7 @@ class Outbox:
         """Send it without replacing an unsent one: wait until that one is on its way."""
         place = submission.topic, submission.book.exchange, submission.book.symbol
         while (key := self._keys.get(place)) is not None and key in self._books:
-            await self._next_flush()
+            await _next(self._taken)
         self.submit(submission)
 
     def submit_trade(self, trade: Trade) -> None:
@@ -144,7 +145,7 @@ class Outbox:
     async def submit_trade_lossless(self, trade: Trade) -> None:
         """Add one trade to its stream; wait for room instead of dropping the oldest unsent one."""
         while self.trades.full:
-            await self._next_flush()
+            await _next(self._taken)
         self.submit_trade(trade)
 
     async def drain(self, timeout: float) -> bool:
@@ -152,7 +153,7 @@ class Outbox:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while not self.idle:
-                    await self._next_flush()
+                    await _next(self._became_idle)
         return self.idle
 
     def discard(self) -> None:
@@ -162,7 +163,7 @@ class Outbox:
             key.newest = None
         for writer in self._writers.values():
             writer.discard()
-        self._flushed.set()
+        self._wake_waiters()
 
     def schedule_flush(self) -> None:
         """Flush when this turn of the loop ends."""
@@ -181,7 +182,7 @@ class Outbox:
                 if not (books or trades or writer.must_load):
                     break
                 writer.write(books, trades)
-        self._flushed.set()
+        self._wake_waiters()
 
     def connected(self, server: HostPort) -> None:
         """A server was connected: confirmations queued before are stale, as the feeder has to renew them."""
@@ -240,9 +241,16 @@ class Outbox:
         self._keys[topic, exchange, symbol] = key
         return key
 
-    async def _next_flush(self) -> None:
-        self._flushed.clear()
-        await self._flushed.wait()
+    def _wake_waiters(self) -> None:
+        self._taken.set()
+        if self.idle:
+            self._became_idle.set()
+
+
+async def _next(event: asyncio.Event) -> None:
+    """Wait for the next time that it is set."""
+    event.clear()
+    await event.wait()
 
 
 class Conflator(Generic[Key]):
