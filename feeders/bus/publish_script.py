@@ -3,12 +3,17 @@
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.connection import pack_argument, pack_command
-from bookbus.feeders.bus.outbox import Submission
+from bookbus.schemas.redis_url import HostPort
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.wire import encode_body
+
+SubmissionKind = Literal["new", "again", "state"]
 
 REFUSED, ACCEPTED, CONFIRMED = 0, 1, 2
 
@@ -31,10 +36,22 @@ def script_sha(*, sharded: bool = False) -> str:
     return hashlib.sha1(script_text(sharded=sharded), usedforsecurity=False).hexdigest()
 
 
+class Submission(msgspec.Struct, frozen=True):
+    """What is to be told of one book.
+
+    `new`: just decoded. `again`: as it was, and its connection has proved itself alive since. `state`: no longer
+    (known to be) right, as `book.state` says.
+    """
+
+    kind: SubmissionKind
+    topic: Topic
+    book: OrderBookSnapshot
+
+
 class BookKey:
     """One book's place on the bus: packs the submissions of one feeder to it."""
 
-    __slots__ = ("_feeder_id", "_prefixes", "name", "newest", "owes_new")
+    __slots__ = ("_feeder_id", "_prefixes", "name", "newest", "owes_new", "server")
 
     def __init__(self, name: str, feeder_id: str, sha: str) -> None:
         self.name = name
@@ -42,6 +59,8 @@ class BookKey:
         """What was submitted last, sent or not."""
         self.owes_new = False
         """Whether new levels may not have reached the server: then the book cannot just be confirmed."""
+        self.server: HostPort | None = None
+        """The server that it is written to; None while none is known to serve its slot."""
         self._feeder_id = feeder_id
         # All that stays the same from one submission to the next.
         self._prefixes = {

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -28,6 +29,9 @@ _DISCOVERY_TIMEOUT = 0.5
 # The server is ours and near: reconnect soon.
 _POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
 _MANY_FAILURES = 10
+_REFRESH_INTERVAL = 5.0
+_UNHEALTHY_REFRESH_INTERVAL = 0.2
+"""Seconds between two requests for the slots, while every node is healthy and while one is not."""
 
 Locate = Callable[[], Awaitable[RedisServer]]
 """Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
@@ -116,6 +120,112 @@ class RedisLink:
         finally:
             connection.close()
             self._on_lost()
+
+
+class Router(Protocol):
+    """Says which server serves which Redis name. A server is known by its host and port."""
+
+    sharded: bool
+    """Whether the servers are the nodes of a cluster, with shard channels."""
+
+    @property
+    def servers(self) -> frozenset[HostPort]:
+        """Every server to be connected to, as far as they are known."""
+
+    def address(self, server: HostPort) -> RedisUrl | RedisServer:
+        """How to find this server: see `locator`."""
+
+    def server_of(self, name: str) -> HostPort | None:
+        """The server to write a name to; None while that is not known."""
+
+    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        """Correct the routes by MOVED replies, each with the server that sent it."""
+
+    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        """Keep the routes up to date until cancelled; more often while the servers are not healthy."""
+
+
+def router_of(url: str) -> Router:
+    """The router for the servers that this URL names. Raises ValueError for a URL that feeders cannot write to."""
+    address = parse_redis_url(url)
+    return ClusterRouter(address) if address.kind == "cluster" else PrimaryRouter(address)
+
+
+class PrimaryRouter:
+    """Every name is on one server: the one that the URL names, or the primary that its Sentinels name."""
+
+    sharded = False
+
+    def __init__(self, url: RedisUrl) -> None:
+        locator(url)
+        self._url = url
+        self._server = url.hosts[0]
+        self.servers = frozenset({self._server})
+
+    def address(self, server: HostPort) -> RedisUrl:
+        return self._url
+
+    def server_of(self, name: str) -> HostPort:
+        return self._server
+
+    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        pass
+
+    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        await asyncio.Event().wait()
+
+
+class ClusterRouter:
+    """Every name is on the node of a cluster that serves its slot."""
+
+    sharded = True
+
+    def __init__(self, url: RedisUrl) -> None:
+        check_certificates(url)
+        self._url = url
+        self._slots = SlotMap()
+        self._refresh_now = asyncio.Event()
+        self._failing = False
+
+    @property
+    def servers(self) -> frozenset[HostPort]:
+        return self._slots.places
+
+    def address(self, server: HostPort) -> RedisServer:
+        return self._url.server(server)
+
+    def server_of(self, name: str) -> HostPort | None:
+        return self._slots.place(name.encode())
+
+    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        for server, reply in moves:
+            with suppress(ValueError):
+                self._slots = self._slots.moved(reply, server)
+        # The other nodes may not all know yet.
+        self._refresh_now.set()
+
+    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        while True:
+            await self._refresh(on_change)
+            calm = self._slots.places and is_healthy()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REFRESH_INTERVAL if calm else _UNHEALTHY_REFRESH_INTERVAL):
+                    await self._refresh_now.wait()
+            self._refresh_now.clear()
+
+    async def _refresh(self, on_change: Callable[[], None]) -> None:
+        try:
+            slots = await ask_slots(self._url, self._slots.places)
+        except RedisConnectionError as error:
+            if not self._failing:
+                logger.warning("%s; trying again until one does", error)
+            self._failing = True
+            return
+        if self._failing:
+            logger.warning("%s answers again", self._url.masked)
+            self._failing = False
+        self._slots = slots
+        on_change()
 
 
 async def ask_slots(url: RedisUrl, known: Iterable[HostPort]) -> SlotMap:

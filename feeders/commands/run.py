@@ -223,6 +223,6 @@ async def _report(feeder: Feeder) -> None:
             warned = True
         if live != told_live or now - told_at >= _STATUS_INTERVAL:
             rate = (updates - told_updates) / (now - told_at)
-            refused = "" if feeder.publisher.well else ", but Redis does not take all of them"
+            refused = "" if feeder.publisher.healthy else ", but Redis does not take all of them"
             logger.info("%d of %d books live, %.0f updates/s%s", live, len(states), rate, refused)
             told_at, told_live, told_updates = now, live, updates

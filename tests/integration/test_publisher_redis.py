@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from bookbus.feeders.bus.publisher import Publisher, Submission
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.redis_server import HOST, LocalServer, private_server
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade
@@ -155,7 +156,7 @@ async def test_a_full_server_is_told_once_and_takes_the_newest_when_there_is_roo
         with redis.Redis.from_url(url) as client:
             client.config_set("maxmemory", "1mb")
             feed.move()
-            await await_for(lambda: feed.publisher.errors.by_kind["OOM"] > len(SYMBOLS))
+            await await_for(lambda: feed.publisher.error_kinds["OOM"] > len(SYMBOLS))
             assert all_at(url, 0)
 
             client.config_set("maxmemory", "0")
@@ -173,12 +174,12 @@ async def test_a_server_that_became_a_replica_is_left_until_it_is_master_again(o
         with redis.Redis.from_url(url) as client:
             client.replicaof("127.0.0.1", "1")  # nobody there
             feed.move()
-            await await_for(lambda: sum(feed.publisher.errors.by_kind.values()))
+            await await_for(lambda: sum(feed.publisher.error_kinds.values()))
 
             client.replicaof("NO", "ONE")
 
         await await_for(lambda: all_at(url, 1))
-    assert set(feed.publisher.errors.by_kind) <= {"READONLY", "MASTERDOWN"}
+    assert set(feed.publisher.error_kinds) <= {"READONLY", "MASTERDOWN"}
 
 
 async def test_a_foreign_type_under_one_name_leaves_the_others_alone(redis_url: str) -> None:
@@ -192,7 +193,7 @@ async def test_a_foreign_type_under_one_name_leaves_the_others_alone(redis_url: 
             assert await feed.publisher.drain(5)
 
     assert all_at(redis_url, 0)
-    assert set(feed.publisher.errors.by_kind) == {"WRONGTYPE"}
+    assert set(feed.publisher.error_kinds) == {"WRONGTYPE"}
 
 
 async def test_a_user_who_may_only_publish_books_is_enough() -> None:

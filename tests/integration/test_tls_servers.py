@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.__main__ import app
-from bookbus.feeders.bus.publisher import publisher_of
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import BINARY, MakeServer, cluster, place, replicated, watched
 from tests.support.tls_server import TlsServer, make_certificates
@@ -112,7 +112,7 @@ def test_feeders_refuse_servers_of_another_authority_in_one_line(bus: Bus, comma
 
 
 async def test_a_feeder_at_work_refuses_them_in_one_line(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
-    publisher = publisher_of(bus.feeder(bus.other), RedisNames(), "feeder")
+    publisher = Publisher(bus.feeder(bus.other), RedisNames(), "feeder")
     work = asyncio.create_task(publisher.run())
     with _nobody_gets_in(bus):
         try:

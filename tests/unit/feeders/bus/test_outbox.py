@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.bus.outbox import Conflator, Submission, SubmissionKind
+from bookbus.feeders.bus.outbox import Conflator
+from bookbus.feeders.bus.publish_script import Submission, SubmissionKind
 from tests.support.builders import book
 
 

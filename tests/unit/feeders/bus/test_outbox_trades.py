@@ -13,7 +13,7 @@ def trades(*ids: int) -> list[Trade]:
 
 def queue_of(*ids: int, capacity: int = 5) -> tuple[TradeQueue, PublisherCounters]:
     counters = PublisherCounters()
-    queue = TradeQueue(RedisNames(), capacity, counters)
+    queue = TradeQueue(RedisNames(), capacity, counters, lambda _: None)
     for trade in trades(*ids):
         queue.put(trade)
     return queue, counters
@@ -77,7 +77,7 @@ def test_replies_are_counted_by_what_became_of_the_trade() -> None:
     known = hiredis.ReplyError("ERR The ID specified in XADD is equal or smaller than the target stream top item")
     full = hiredis.ReplyError("OOM full")
 
-    errors = list(queue.settle(trades(1, 2, 3), [b"1-0", known, full]))
+    errors = list(queue.apply_replies(trades(1, 2, 3), [b"1-0", known, full]))
 
     assert errors == [("md:trades:binance:BTC-USDT", full)]
     assert (counters.trades, counters.trade_duplicates, counters.trades_dropped) == (1, 1, 1)

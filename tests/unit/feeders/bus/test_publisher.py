@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 import redis
 
-from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, TRADES_CAPACITY, Publisher, Submission
+from bookbus.feeders.bus import publisher as publisher_module
+from bookbus.feeders.bus.outbox import TRADES_CAPACITY
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, Publisher
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import HostPort, RedisUrl, parse_redis_url
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import decode
@@ -270,12 +274,12 @@ async def test_a_server_that_will_not_load_the_script_is_not_hammered(server: Re
     server.answer = answer
     async with running(server, retry_interval=60) as publisher:
         publisher.submit(new(7))
-        await await_for(lambda: publisher.errors.by_kind["NOSCRIPT"])
+        await await_for(lambda: publisher.error_kinds["NOSCRIPT"])
 
         assert not await publisher.drain(0.05)
 
     assert len(sent(server)) <= 2
-    assert publisher.errors.by_kind["NOPERM"] == len(server.calls(b"SCRIPT")) <= 3
+    assert publisher.error_kinds["NOPERM"] == len(server.calls(b"SCRIPT")) <= 3
 
 
 @pytest.mark.parametrize("kind", ["OOM", "MISCONF", "NOPERM", "BUSY"])
@@ -285,7 +289,7 @@ async def test_a_book_that_the_server_refuses_is_tried_until_it_takes_it(
     async with running(server) as publisher:
         server.answer = failing(server, b"", f"{kind} not now")
         publisher.submit(new(7))
-        await await_for(lambda: publisher.errors.by_kind[kind] >= 3)
+        await await_for(lambda: publisher.error_kinds[kind] >= 3)
 
         server.answer = server.answer_by_fakeredis
 
@@ -320,7 +324,7 @@ async def test_one_refused_book_does_not_hold_up_the_others(
 
     assert stored(server, NAMES.book("binance", "ETH-USDT")).update_id == 3
     assert server.redis.get(BTC) == b"somebody else's"
-    assert publisher.errors.by_kind == {"WRONGTYPE": 3}
+    assert publisher.error_kinds == {"WRONGTYPE": 3}
     assert len(caplog.records) == 1
 
 
@@ -378,7 +382,7 @@ async def test_a_server_in_the_wrong_role_is_left_and_everything_sent_to_the_nex
         assert await publisher.drain(5)
     assert stored(server).update_id == 7
     assert len(connected) == server.connections
-    assert publisher.errors.by_kind[kind] == server.connections - 1
+    assert publisher.error_kinds[kind] == server.connections - 1
     assert server.redis.xlen(NAMES.trades("binance", "BTC-USDT")) == 1
     assert [record.getMessage() for record in caplog.records] == [
         f"{server.url}: {told}; trying again until Redis takes books",
@@ -396,7 +400,7 @@ async def test_what_is_discarded_is_never_sent(server: RespServer) -> None:
 
         publisher.discard()
 
-        await await_for(lambda: publisher._retry is None)
+        await await_for(lambda: all(writer._retry is None for writer in publisher._writers.values()))
         assert await publisher.drain(5)
     assert sent(server) == []
     assert publisher.counters.errors == tries
@@ -476,7 +480,7 @@ async def test_trades_that_the_server_refuses_are_dropped_and_counted(server: Re
 
         assert await publisher.drain(5)
 
-    assert publisher.errors.by_kind == {"WRONGTYPE": 1}
+    assert publisher.error_kinds == {"WRONGTYPE": 1}
     assert (publisher.counters.trades, publisher.counters.trades_dropped) == (1, 1)
 
 
@@ -534,64 +538,114 @@ def moved(server: RespServer, *symbols: str) -> None:
     server.answer = answer
 
 
+HERE, THERE = ("here", 7000), ("there", 7000)
+
+
+class TwoNodes:
+    """Routes every name to `here`, those in `moved` to `there`."""
+
+    sharded = True
+    servers = frozenset({HERE, THERE})
+
+    def __init__(self, here: RespServer, there: RespServer) -> None:
+        self.here, self.there = here, there
+        self.moved: set[str] = set()
+        self.told: list[str] = []
+
+    def address(self, server: HostPort) -> RedisUrl:
+        return parse_redis_url((self.here if server == HERE else self.there).url)
+
+    def server_of(self, name: str) -> HostPort:
+        return THERE if name in self.moved else HERE
+
+    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        self.told += [reply for server, reply in moves if server == HERE]
+
+    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        self.move = on_change
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def nodes(server: RespServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoNodes]:
+    """Every publisher made from now on writes to these."""
+    (tmp_path / "there").mkdir()
+    async with resp_server(tmp_path / "there") as there:
+        nodes = TwoNodes(server, there)
+        monkeypatch.setattr(publisher_module, "router_of", lambda _: nodes)
+        yield nodes
+
+
 async def test_a_node_that_has_a_book_no_longer_is_taken_at_its_word(
-    server: RespServer, caplog: pytest.LogCaptureFixture
+    nodes: TwoNodes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[str] = []
-    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
-        moved(server, "BTC", "ETH")
+    async with running(nodes.here, retry_interval=3600) as publisher:
+        moved(nodes.here, "BTC", "ETH")
         for symbol in ("BTC-USDT", "ETH-USDT", "SOL-USDT"):
             publisher.submit(new(7, symbol))
-        await await_for(lambda: len(told) == 2)
+        await await_for(lambda: len(nodes.told) == 2)
 
-        assert publisher.evict("book", "binance", "BTC-USDT") == new(7)
-        assert publisher.evict("book", "binance", "ETH-USDT") == new(7, "ETH-USDT")
-        assert publisher.evict("book", "binance", "SOL-USDT") is None
+        nodes.moved = {NAMES.book("binance", symbol) for symbol in ("BTC-USDT", "ETH-USDT", "SOL-USDT")}
+        nodes.move()
+
         assert await publisher.drain(5)
-    assert told == ["MOVED 42 there:7000"] * 2
+    assert sent(nodes.there) == [("new", 7)]
+    assert sent(nodes.there, NAMES.book("binance", "ETH-USDT")) == [("new", 7)]
+    assert sent(nodes.there, NAMES.book("binance", "SOL-USDT")) == []
+    assert nodes.told == ["MOVED 42 there:7000"] * 2
     assert publisher.counters.errors == 0
     assert caplog.records == []
 
 
-async def test_a_confirmation_of_levels_that_never_arrived_moves_on_with_them(server: RespServer) -> None:
-    told: list[str] = []
-    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
-        moved(server, "BTC")
+async def test_a_confirmation_of_levels_that_never_arrived_moves_on_with_them(nodes: TwoNodes) -> None:
+    async with running(nodes.here, retry_interval=3600) as publisher:
+        moved(nodes.here, "BTC")
         publisher.submit(new(7))
-        await await_for(lambda: told)
+        await await_for(lambda: nodes.told)
         publisher.submit(again(8))
-        await await_for(lambda: len(told) == 2)
+        await await_for(lambda: len(nodes.told) == 2)
 
-        assert publisher.evict("book", "binance", "BTC-USDT") == new(8)
+        nodes.moved = {BTC}
+        nodes.move()
+
+        assert await publisher.drain(5)
+    assert sent(nodes.there) == [("new", 8)]
 
 
-async def test_a_confirmation_alone_does_not_move_on(server: RespServer) -> None:
-    told: list[str] = []
-    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
+async def test_a_confirmation_alone_does_not_move_on(nodes: TwoNodes) -> None:
+    async with running(nodes.here, retry_interval=3600) as publisher:
         publisher.submit(new(7))
         assert await publisher.drain(5)
-        moved(server, "BTC")
+        moved(nodes.here, "BTC")
         publisher.submit(again(7))
-        await await_for(lambda: told)
+        await await_for(lambda: nodes.told)
 
-        assert publisher.evict("book", "binance", "BTC-USDT") is None
+        nodes.moved = {BTC}
+        nodes.move()
+
+        assert await publisher.drain(5)
+    assert sent(nodes.there) == []
 
 
-async def test_what_is_taken_out_is_not_sent_any_more(server: RespServer) -> None:
-    async with running(server, on_moved=lambda _: None) as publisher:
-        server.answering.clear()
+async def test_what_is_taken_out_is_not_sent_any_more(nodes: TwoNodes) -> None:
+    async with running(nodes.here) as publisher:
+        nodes.here.answering.clear()
         for update_id in range(MAX_IN_FLIGHT + 2):
             publisher.submit(new(update_id))
             publisher.submit_trade(trade(update_id + 1))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-        assert publisher.evict("book", "binance", "BTC-USDT") == new(MAX_IN_FLIGHT + 1)
-        assert publisher.take_out_trades("binance", "BTC-USDT")[-1] == trade(MAX_IN_FLIGHT + 2)
+        nodes.moved = {BTC, NAMES.trades("binance", "BTC-USDT")}
+        nodes.move()
 
-        server.answering.set()
+        await await_for(lambda: sent(nodes.there) == [("new", MAX_IN_FLIGHT + 1)])
+        await await_for(lambda: len(nodes.there.calls(b"XADD")) == MAX_IN_FLIGHT + 2)
+        assert nodes.there.calls(b"XADD")[-1][5] == b"%d-0" % (MAX_IN_FLIGHT + 2)
+
+        nodes.here.answering.set()
         assert await publisher.drain(5)
-    assert stored(server).update_id == MAX_IN_FLIGHT - 1
+    assert stored(nodes.here).update_id == MAX_IN_FLIGHT - 1
 
 
 async def test_one_node_of_a_cluster_is_told_to_be_that(server: RespServer, caplog: pytest.LogCaptureFixture) -> None:

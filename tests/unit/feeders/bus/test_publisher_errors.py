@@ -26,8 +26,8 @@ def test_each_kind_is_told_once_until_all_is_well(caplog: pytest.LogCaptureFixtu
     for _ in range(2):
         log.add("a", hiredis.ReplyError("OOM full"))
         log.add("b", hiredis.ReplyError("WRONGTYPE other"))
-    log.well()
-    log.well()
+    log.healthy()
+    log.healthy()
     log.add("b", hiredis.ReplyError("OOM full"))
 
     assert [record.getMessage() for record in caplog.records] == [
