@@ -19,36 +19,36 @@ def slot_of(key: bytes) -> int:
 class SlotMap:
     """The primary of each slot; never changes."""
 
-    def __init__(self, places: Iterable[tuple[int, HostPort]] | Mapping[int, HostPort] = ()) -> None:
-        self._places = dict(places)
+    def __init__(self, nodes: Iterable[tuple[int, HostPort]] | Mapping[int, HostPort] = ()) -> None:
+        self._nodes = dict(nodes)
 
     @classmethod
     def parse(cls, reply: Any, asked: HostPort) -> "SlotMap":
         """The reply to CLUSTER SLOTS. Raises ValueError for anything else."""
-        places: dict[int, HostPort] = {}
+        nodes: dict[int, HostPort] = {}
         try:
             for first, last, (host, port, *_), *_ in reply:
                 # A node that does not know under which name it is reached leaves that to the client.
-                place = (host.decode() if host not in (None, b"", b"?") else asked[0], int(port))
-                places.update(dict.fromkeys(range(first, last + 1), place))
+                node = (host.decode() if host not in (None, b"", b"?") else asked[0], int(port))
+                nodes.update(dict.fromkeys(range(first, last + 1), node))
         except (TypeError, ValueError, AttributeError):
             raise ValueError(f"{asked[0]}:{asked[1]} sends no list of slots: {reply!s:.100}") from None
-        return cls(places)
+        return cls(nodes)
 
     @property
-    def places(self) -> frozenset[HostPort]:
+    def nodes(self) -> frozenset[HostPort]:
         """Every node that has slots."""
-        return frozenset(self._places.values())
+        return frozenset(self._nodes.values())
 
-    def place(self, key: bytes) -> HostPort | None:
+    def node_of(self, key: bytes) -> HostPort | None:
         """The node that has a key; None if its slot has none."""
-        return self._places.get(slot_of(key))
+        return self._nodes.get(slot_of(key))
 
     def moved(self, error: str, asked: HostPort) -> "SlotMap":
         """The same after the node `asked` replied `MOVED 3999 host:port`. Raises ValueError for anything else."""
         _, slot, where = error.split(" ")[:3]
         host, _, port = where.rpartition(":")
-        return SlotMap({**self._places, int(slot): (host or asked[0], int(port))})
+        return SlotMap({**self._nodes, int(slot): (host or asked[0], int(port))})
 
 
 class ClusterView(NamedTuple):

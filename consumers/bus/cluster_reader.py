@@ -151,7 +151,7 @@ class ClusterReader:
         assigned: dict[HostPort, set[str]] = defaultdict(set)
         unrouted = 0
         for symbol in self._symbols_wanted():
-            address = self._slots.place(self._table.names.book(self._table.exchange, symbol).encode())
+            address = self._slots.node_of(self._table.names.book(self._table.exchange, symbol).encode())
             if address is None:
                 unrouted += 1
             else:

@@ -306,7 +306,7 @@ class ServerWriter:
                 else:
                     self._failing.pop(key, None)
         if clean and replies and not self._failing:
-            self._link.well()
+            self._link.report_success()
             self._errors.healthy()
 
     def _apply_error(self, batch: _Batch, key: BookKey, submission: Submission, error: hiredis.ReplyError) -> None:

@@ -34,24 +34,24 @@ _UNHEALTHY_REFRESH_INTERVAL = 0.2
 """Seconds between two requests for the slots, while every node is healthy and while one is not."""
 
 Locate = Callable[[], Awaitable[RedisServer]]
-"""Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
+"""Finds the server to write to now. Raises RedisConnectionError, which says why, while there is none."""
 
 
 def locator(url: RedisUrl | RedisServer) -> Locate:
-    """Finds the one server to write to. Raises ValueError if the URL names several."""
+    """How to find the one server to write to. Raises ValueError if the URL names several."""
     if isinstance(url, RedisUrl):
         require_primary(url)
         check_certificates(url)
         if url.kind == "cluster":
-            raise ValueError("a cluster is many servers at once")
+            raise ValueError("a cluster has more than one server to write to")
         if url.kind == "sentinel":
             return lambda: _ask_sentinels(url)
     server = url.servers[0] if isinstance(url, RedisUrl) else url
 
-    async def always() -> RedisServer:
+    async def locate() -> RedisServer:
         return server
 
-    return always
+    return locate
 
 
 def require_primary(url: RedisUrl) -> None:
@@ -67,7 +67,7 @@ def check_certificates(url: RedisUrl) -> None:
 
 
 class RedisLink:
-    """Connects, and connects again; tells once each why Redis is away, and once that it is back."""
+    """Keeps one server connected; logs each cause of a failure once, and once that the server is back."""
 
     def __init__(
         self,
@@ -88,28 +88,27 @@ class RedisLink:
         self._sleep = sleep
         self._chance = chance
         self._failures = 0
-        # Each cause once: a server that is back and refuses the password is another trouble than one that is away.
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     async def run(self) -> None:
-        """Until cancelled; then leave once everything written is sent."""
+        """Until cancelled; then close after everything written is sent."""
         while True:
-            cause = await self._stay_connected()
+            cause = str(await self._stay_connected())
             self._failures += 1
-            if str(cause) not in self._told:
-                self._told.add(str(cause))
-                logger.warning("%s; trying again until Redis takes books", cause)
+            if cause not in self._reported:
+                self._reported.add(cause)
+                logger.warning("%s; retrying until Redis takes books", cause)
             await self._sleep(_POLICY.delay(min(self._failures, _MANY_FAILURES), self._chance()))
 
-    def well(self) -> None:
-        """The server did what it was asked to: being connected alone does not prove it is the right one."""
+    def report_success(self) -> None:
+        """The server accepted a command; a connection alone does not show that it is the right server."""
         self._failures = 0
-        if self._told:
-            self._told.clear()
+        if self._reported:
+            self._reported.clear()
             logger.warning("%s answers again", self._masked)
 
     async def _stay_connected(self) -> RedisConnectionError:
-        """Returns why the connection could not be made or ended."""
+        """Returns why the connection failed or ended."""
         try:
             connection = await open_connection(await self._locate(), reply_timeout=self._reply_timeout)
         except RedisConnectionError as error:
@@ -189,13 +188,13 @@ class ClusterRouter:
 
     @property
     def servers(self) -> frozenset[HostPort]:
-        return self._slots.places
+        return self._slots.nodes
 
     def address(self, server: HostPort) -> RedisServer:
         return self._url.server(server)
 
     def server_of(self, name: str) -> HostPort | None:
-        return self._slots.place(name.encode())
+        return self._slots.node_of(name.encode())
 
     def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
         for server, reply in moves:
@@ -207,18 +206,18 @@ class ClusterRouter:
     async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
         while True:
             await self._refresh(on_change)
-            calm = self._slots.places and is_healthy()
+            healthy = self._slots.nodes and is_healthy()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_REFRESH_INTERVAL if calm else _UNHEALTHY_REFRESH_INTERVAL):
+                async with asyncio.timeout(_REFRESH_INTERVAL if healthy else _UNHEALTHY_REFRESH_INTERVAL):
                     await self._refresh_now.wait()
             self._refresh_now.clear()
 
     async def _refresh(self, on_change: Callable[[], None]) -> None:
         try:
-            slots = await ask_slots(self._url, self._slots.places)
+            slots = await ask_slots(self._url, self._slots.nodes)
         except RedisConnectionError as error:
             if not self._failing:
-                logger.warning("%s; trying again until one does", error)
+                logger.warning("%s; retrying until one does", error)
             self._failing = True
             return
         if self._failing:
@@ -239,7 +238,10 @@ async def ask_slots(url: RedisUrl, known: Iterable[HostPort]) -> SlotMap:
 
 
 def control_client(url: str) -> Redis:
-    """Short timeouts, no blind retries; of Sentinels it is a client of the primary. ValueError repeats no secret."""
+    """A client with short timeouts that does not retry; for Sentinels, of the primary they know.
+
+    Raises ValueError, which repeats no secret, for an invalid URL.
+    """
     address = parse_redis_url(url)
     require_primary(address)
     check_certificates(address)
@@ -251,7 +253,7 @@ def control_client(url: str) -> Redis:
         return sentinels.master_for(address.service)  # type: ignore[no-any-return]
     del options["db"]
     nodes = [ClusterNode(host, port) for host, port in address.hosts]
-    # The retries are needed to find the other nodes after one is gone; it has every method that is used here.
+    # The retries are needed to find the other nodes after one is gone; the client has every method that is used here.
     return RedisCluster(  # type: ignore[return-value]
         startup_nodes=nodes, require_full_coverage=False, **options, retry=Retry(NoBackoff(), 2)
     )
