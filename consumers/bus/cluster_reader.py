@@ -12,7 +12,7 @@ from bookbus.consumers.bus.books import BusTable, NodeTable
 from bookbus.consumers.bus.connection import BusConnection, BusConnectionError
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.reader import BusReader
-from bookbus.consumers.bus.servers import CONTROL_ERRORS, ServerLocator, control_client, is_permission_error
+from bookbus.consumers.bus.servers import CONTROL_ERRORS, NoPermissionError, ServerLocator, control_client
 from bookbus.consumers.bus.session import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
@@ -219,7 +219,7 @@ class ClusterReader:
             self._client.hset(key, mapping=fields)
             self._client.expire(key, HEARTBEAT_TTL)
         except CONTROL_ERRORS as error:
-            self._may_write_heartbeat = not is_permission_error(error)
+            self._may_write_heartbeat = not isinstance(error, NoPermissionError)
             logger.debug("cannot write the heartbeat of this reader: %s", type(error).__name__)
 
     def _delete_heartbeat(self) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import NoPermissionError, RedisClusterException, RedisError
+from redis.exceptions import NoPermissionError as NoPermissionError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -117,11 +118,6 @@ def control_client(url: RedisUrl, timeout: float, *, decode_responses: bool = Fa
     nodes = [ClusterNode(host, port) for host, port in url.hosts]  # type: ignore[no-untyped-call]
     # The retries are needed to find the other nodes after one is gone.
     return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options, retry=Retry(NoBackoff(), 2))
-
-
-def is_permission_error(error: Exception) -> bool:
-    """Whether the server's access rules do not allow this user what a control client asked for."""
-    return isinstance(error, NoPermissionError)
 
 
 class _Sentinels(Sentinel):

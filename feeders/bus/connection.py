@@ -13,7 +13,8 @@ import hiredis
 
 from bookbus.schemas.redis_url import RedisServer, TlsOptions, redacted
 
-Reply = bytes | int | list[Any] | hiredis.ReplyError | None
+ReplyError = hiredis.ReplyError
+Reply = bytes | int | list[Any] | ReplyError | None
 OnReplies = Callable[[list[Reply]], None]
 
 CONNECT_TIMEOUT = 2.0
@@ -218,7 +219,7 @@ async def open_connection(
 async def _log_in(connection: RespConnection, server: RedisServer) -> None:
     for command in server.login.commands():
         reply = await connection.call(*command)
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             # Some servers repeat what they do not understand.
             raise RedisConnectionError(
                 f"{server.masked}: refused {command[0]} ({redacted(reply, [server.login.password])})"

@@ -12,6 +12,8 @@ from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError as AuthenticationError
+from redis.exceptions import ReadOnlyError as ReadOnlyError
 from redis.exceptions import RedisClusterException, RedisError
 
 from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection, tls_context
