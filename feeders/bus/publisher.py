@@ -12,7 +12,7 @@ from functools import partial
 from bookbus.feeders.bus.connection import REPLY_TIMEOUT, Reply, ReplyError, RespConnection
 from bookbus.feeders.bus.outbox import Outbox, PublisherCounters, TradeStream
 from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, Submission, load_command
-from bookbus.feeders.bus.servers import RedisLink, locator, router_of
+from bookbus.feeders.bus.servers import RedisLink, router_of
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort, RedisServer, RedisUrl
 from bookbus.schemas.trade import Trade
@@ -171,9 +171,7 @@ class ServerWriter:
         self._retry_interval = retry_interval
         self._clock_us = clock_us
         self._load = load_command(sharded=on_moved is not None)
-        self._link = RedisLink(
-            locator(address), address.masked, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep
-        )
+        self._link = RedisLink(address, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep)
         self._connection: RespConnection | None = None
         self._in_flight: deque[_Batch] = deque()
         # Books whose last reply was an error, with what was rejected.

@@ -35,37 +35,16 @@ _REFRESH_INTERVAL = 5.0
 _UNHEALTHY_REFRESH_INTERVAL = 0.2
 """Seconds between two requests for the slots, while every node is healthy and while one is not."""
 
-Locate = Callable[[], Awaitable[RedisServer]]
-"""Finds the server to write to now. Raises RedisConnectionError, which says why, while there is none."""
 
-
-def locator(url: RedisUrl | RedisServer) -> Locate:
-    """How to find the one server to write to. Raises ValueError if the URL names several."""
-    if isinstance(url, RedisUrl):
-        require_primary(url)
-        check_certificates(url)
-        if url.kind == "cluster":
-            raise ValueError("a cluster has more than one server to write to")
-        if url.kind == "sentinel":
-            return lambda: _ask_sentinels(url)
-    server = url.servers[0] if isinstance(url, RedisUrl) else url
-
-    async def locate() -> RedisServer:
-        return server
-
-    return locate
-
-
-def require_primary(url: RedisUrl) -> None:
-    """Raises ValueError for a list of servers, which does not say which of them is the primary."""
-    if url.kind == "server" and url.nearest:
+def parse_primary_url(url: str) -> RedisUrl:
+    """The servers to write to. Raises ValueError, which repeats no secret, if feeders cannot write to what it names."""
+    address = parse_redis_url(url)
+    if address.kind == "server" and address.nearest:
         raise ValueError("feeders write to one server: name the primary alone, or its Sentinels (redis+sentinel://)")
-
-
-def check_certificates(url: RedisUrl) -> None:
-    """Raises ValueError if the files that the URL names cannot be read."""
-    if url.login.tls is not None:
-        tls_context(url.login.tls)
+    if address.login.tls is not None:
+        # Raises now rather than when the context is needed.
+        tls_context(address.login.tls)
+    return address
 
 
 class RedisLink:
@@ -73,8 +52,7 @@ class RedisLink:
 
     def __init__(
         self,
-        locate: Locate,
-        masked: str,
+        address: RedisUrl | RedisServer,
         on_open: Callable[[RespConnection], None],
         on_lost: Callable[[], None],
         *,
@@ -82,8 +60,7 @@ class RedisLink:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._locate = locate
-        self._masked = masked
+        self._address = address
         self._on_open = on_open
         self._on_lost = on_lost
         self._reply_timeout = reply_timeout
@@ -107,12 +84,12 @@ class RedisLink:
         self._failures = 0
         if self._reported:
             self._reported.clear()
-            logger.warning("%s answers again", self._masked)
+            logger.warning("%s answers again", self._address.masked)
 
     async def _stay_connected(self) -> RedisConnectionError:
         """Returns why the connection failed or ended."""
         try:
-            connection = await open_connection(await self._locate(), reply_timeout=self._reply_timeout)
+            connection = await open_connection(await _locate(self._address), reply_timeout=self._reply_timeout)
         except RedisConnectionError as error:
             return error
         try:
@@ -134,7 +111,7 @@ class Router(Protocol):
         """Every server to be connected to, as far as they are known."""
 
     def address(self, server: HostPort) -> RedisUrl | RedisServer:
-        """How to find this server: see `locator`."""
+        """The server; of a primary that moves, the URL that finds it."""
 
     def server_of(self, name: str) -> HostPort | None:
         """The server to write a name to; None while that is not known."""
@@ -148,7 +125,7 @@ class Router(Protocol):
 
 def router_of(url: str) -> Router:
     """The router for the servers that this URL names. Raises ValueError for a URL that feeders cannot write to."""
-    address = parse_redis_url(url)
+    address = parse_primary_url(url)
     return ClusterRouter(address) if address.kind == "cluster" else PrimaryRouter(address)
 
 
@@ -158,7 +135,6 @@ class PrimaryRouter:
     sharded = False
 
     def __init__(self, url: RedisUrl) -> None:
-        locator(url)
         self._url = url
         self._server = url.hosts[0]
         self.servers = frozenset({self._server})
@@ -182,7 +158,6 @@ class ClusterRouter:
     sharded = True
 
     def __init__(self, url: RedisUrl) -> None:
-        check_certificates(url)
         self._url = url
         self._slots = SlotMap()
         self._refresh_now = asyncio.Event()
@@ -244,9 +219,7 @@ def control_client(url: str) -> Redis:
 
     Raises ValueError, which repeats no secret, for an invalid URL.
     """
-    address = parse_redis_url(url)
-    require_primary(address)
-    check_certificates(address)
+    address = parse_primary_url(url)
     if address.kind == "server":
         return Redis(**address.servers[0].client_arguments(CONTROL_TIMEOUT), retry=Retry(NoBackoff(), 0))
     options = address.login.client_arguments(CONTROL_TIMEOUT)
@@ -293,12 +266,17 @@ def _sentinels(url: RedisUrl, **connection: Any) -> _Sentinels:
     )
 
 
-async def _ask_sentinels(url: RedisUrl) -> RedisServer:
+async def _locate(address: RedisUrl | RedisServer) -> RedisServer:
+    """The server to write to now. Raises RedisConnectionError if no Sentinel knows a primary."""
+    if isinstance(address, RedisServer):
+        return address
+    if address.kind != "sentinel":
+        return address.servers[0]
     try:
-        async with _sentinels(url) as sentinels:
-            return url.server(await sentinels.discover_master(url.service))
+        async with _sentinels(address) as sentinels:
+            return address.server(await sentinels.discover_master(address.service))
     except (RedisError, OSError) as error:
-        raise RedisConnectionError(f"{url.masked}: {redacted(error, url.secrets)}") from None
+        raise RedisConnectionError(f"{address.masked}: {redacted(error, address.secrets)}") from None
 
 
 async def _ask_view(url: RedisUrl, node: HostPort) -> ClusterView | str:
