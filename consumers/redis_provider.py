@@ -106,11 +106,9 @@ class RedisMarketDataProvider(MarketDataProvider):
         return self._names.standard(name)
 
     def near_symbols(self, name: str) -> list[str]:
-        """The listed symbols spelled most like `name`."""
         return self._names.near(name)
 
     def get_connection_status(self) -> ConnectionStatus:
-        """The state of the connection, and the status of every symbol."""
         statuses, error, reader = self._statuses(), self._error(), self._reader
         return ConnectionStatus(
             is_running=self._polling or reader is not None,
@@ -179,7 +177,6 @@ class RedisMarketDataProvider(MarketDataProvider):
 
 
 def _wanted(symbols: str | Iterable[str], names: SymbolNames) -> list[str]:
-    """The names asked for. Raises SymbolError for a name that cannot be a symbol."""
     wanted = symbols.split(",") if isinstance(symbols, str) else list(symbols)
     if not wanted:
         raise ValueError("no symbols asked for; '*' means all")

@@ -66,11 +66,9 @@ class ClusterReader:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.alive
 
     def start(self) -> None:
-        """Start connecting."""
         self._thread.start()
 
     def wait_ready(self, timeout: float) -> None:
@@ -84,7 +82,6 @@ class ClusterReader:
             raise BusConnectionError(self.error or f"{self._address.masked} has no books yet to be found")
 
     def stop(self) -> None:
-        """End all threads."""
         self._thread.stop()
 
     def _interrupt(self) -> None:

@@ -38,7 +38,6 @@ class ServerLocator:
 
     @property
     def masked(self) -> str:
-        """The URL as it may be shown."""
         return self.address.masked if self._node is None else self._node.masked
 
     @property
@@ -124,7 +123,6 @@ class _Sentinels(Sentinel):
     """Says in one line that no primary is known."""
 
     def discover_master(self, service_name: str) -> Any:
-        """The primary of a service. Raises MasterNotFoundError."""
         try:
             return super().discover_master(service_name)  # type: ignore[no-untyped-call]
         except MasterNotFoundError:

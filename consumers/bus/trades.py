@@ -71,7 +71,6 @@ class BusTradeTail:
         return trades
 
     def close(self) -> None:
-        """Close the connection."""
         if self._client is not None:
             self._client.close()
 

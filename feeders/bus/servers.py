@@ -238,7 +238,6 @@ class _Sentinels(Sentinel):
     """Says in one line that no primary is known."""
 
     async def discover_master(self, service_name: str) -> HostPort:
-        """The primary of a service. Raises MasterNotFoundError."""
         try:
             host, port = await super().discover_master(service_name)
         except MasterNotFoundError:
