@@ -79,18 +79,6 @@ def _remark(one: Opportunity, quote: str) -> str:
     return ""
 
 
-EXAMPLES = f"""
-What each pair of exchanges offers at this moment, until Ctrl-C: buy on one, sell on the other, prices in one currency.
-
-{ASSUMPTION[0].upper()}{ASSUMPTION[1:]}.
-
-\b
-  python -m consumers arbitrage
-  python -m consumers arbitrage --symbols BTC,ETH,XRP --fees binance=7.5,upbit=5
-  python -m consumers arbitrage --max-skew 0.5 --fx-max-age 2
-  python -m consumers arbitrage --once --json
-"""
-
 _USUAL_FEES = ",".join(f"{exchange}={fee:g}" for exchange, fee in TAKER_FEES_BPS.items())
 
 _ShowAll = Callable[[list[Opportunity]], None]
@@ -126,7 +114,18 @@ def arbitrage(
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "error",
 ) -> None:
-    """What each pair of exchanges offers at this moment."""
+    """What each pair of exchanges offers at this moment, until Ctrl-C.
+
+    Buy on one, sell on the other, prices in one currency. Net figures assume inventory on both exchanges: taker fees
+    are charged, no transfer, no currency exchange and no funding; a foreign quote is valued at the best price of the
+    exchange-rate book, whatever its size.
+
+    \b
+      python -m consumers arbitrage
+      python -m consumers arbitrage --symbols BTC,ETH,XRP --fees binance=7.5,upbit=5
+      python -m consumers arbitrage --max-skew 0.5 --fx-max-age 2
+      python -m consumers arbitrage --once --json
+    """
     start_logging(log_level)
 
     def make(exchange: str, names: list[str]) -> MarketDataProvider:
@@ -152,9 +151,6 @@ def arbitrage(
                 time.sleep(interval)
     except (ValueError, BusConnectionError) as error:
         fail(str(error))
-
-
-arbitrage.__doc__ = EXAMPLES
 
 
 def parse_fees(text: str) -> dict[str, float]:

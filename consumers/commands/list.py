@@ -88,18 +88,6 @@ def _seconds(value: int | None) -> str:
     return "-" if value is None else f"{value} s" if value < 7200 else f"{value / 3600:.0f} h"
 
 
-EXAMPLES = """
-Who reads from the bus: what each reader tells of itself, joined with what the server sees of it; those that do not
-keep up come first. Other programs that subscribe are listed with what the server sees.
-Exit code 1 if a reader is slow or stopped.
-
-\b
-  python -m consumers list
-  python -m consumers list --redis redis://viewer@10.0.0.5:6379/0
-  python -m consumers list --json | jq 'select(.state != "ok") | .name'
-  watch python -m consumers list
-"""
-
 _WIDTH = 400
 """More than any row is long."""
 
@@ -112,7 +100,17 @@ def list_readers(
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
 ) -> None:
-    """Who reads from the bus, and who of them does not keep up."""
+    """The readers of the bus, slow and stopped ones first.
+
+    Each row joins what the reader reports with what the server's CLIENT LIST shows. Other subscribers are listed with
+    the server's figures alone. Exit code 1 if a reader is slow or stopped.
+
+    \b
+      python -m consumers list
+      python -m consumers list --redis redis://viewer@10.0.0.5:6379/0
+      python -m consumers list --json | jq 'select(.state != "ok") | .name'
+      watch python -m consumers list
+    """
     start_logging("error")
     try:
         with ended_by_signal():
@@ -127,9 +125,6 @@ def list_readers(
         _print(readers, registry)
     if any(reader.state in (ReaderState.SLOW, ReaderState.STOPPED) for reader in readers):
         raise typer.Exit(1)
-
-
-list_readers.__doc__ = EXAMPLES
 
 
 def _print(readers: list[Reader], registry: Registry) -> None:

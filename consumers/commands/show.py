@@ -28,15 +28,6 @@ from bookbus.schemas.redis_url import parse_servers
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from bookbus.schemas.wire import WireError, inspect
 
-EXAMPLES = """
-One book as it stands on the bus: levels, age, state, feeder. Exit code 1 unless it is live.
-
-\b
-  python -m consumers show BTC
-  python -m consumers show --exchange upbit KRW-BTC --levels 5
-  python -m consumers show ETH-USDT --json
-"""
-
 
 def show(
     symbol: Annotated[str, typer.Argument(help="A base (BTC), a pair (BTC-USDT) or the exchange's own name.")],
@@ -46,7 +37,13 @@ def show(
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
 ) -> None:
-    """One book as it stands on the bus."""
+    """One book as it stands on the bus: levels, age, state, feeder. Exit code 1 unless it is live.
+
+    \b
+      python -m consumers show BTC
+      python -m consumers show --exchange upbit KRW-BTC --levels 5
+      python -m consumers show ETH-USDT --json
+    """
     start_logging("error")
     try:
         # One question is enough for one server; in a cluster the right one has to be found.
@@ -66,9 +63,6 @@ def show(
         _print(reading.snapshot, status, levels)
     if reading.status is not BookStatus.LIVE:
         raise typer.Exit(1)
-
-
-show.__doc__ = EXAMPLES
 
 
 def as_fields(book: OrderBookSnapshot, state: BookStatus, status: SymbolStatus) -> dict[str, Any]:

@@ -26,15 +26,6 @@ from bookbus.consumers.reading import Update
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.instruments import SymbolError
 
-EXAMPLES = """
-One line for each book that changes, until Ctrl-C: the newest of each symbol, whatever the output can take.
-
-\b
-  python -m consumers tail BTC ETH
-  python -m consumers tail --exchange upbit BTC XRP
-  python -m consumers tail BTC --json | jq .bids[0]
-"""
-
 
 def tail(
     symbols: Annotated[list[str], typer.Argument(help="BTC, BTC-USDT or the exchange's own names; * is every book.")],
@@ -46,7 +37,13 @@ def tail(
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "warning",
 ) -> None:
-    """One line for each book that changes."""
+    """One line for each book that changes, until Ctrl-C: the newest of each symbol, whatever the output can take.
+
+    \b
+      python -m consumers tail BTC ETH
+      python -m consumers tail --exchange upbit BTC XRP
+      python -m consumers tail BTC --json | jq .bids[0]
+    """
     start_logging(log_level)
     wanted = "*" if symbols == ["*"] else symbols
     try:
@@ -55,11 +52,8 @@ def tail(
     except (BusConnectionError, SymbolError, ValueError) as error:
         fail(str(error))
     except BrokenPipeError:
-        # Whoever read the lines has enough.
+        # The reader of the lines closed the pipe.
         sys.stderr.close()
-
-
-tail.__doc__ = EXAMPLES
 
 
 async def _tail(provider: MarketDataProvider, json: bool) -> None:

@@ -42,26 +42,23 @@ def acl_file(names: RedisNames, passwords: Mapping[str, str]) -> str:
     return "\n".join(["user default off", *users]) + "\n"
 
 
-EXAMPLES = """
-Users for the server, with fresh random passwords: a feeder writes books, a runner reads and subscribes, a viewer reads.
-For Redis 7 or later, or Valkey.
-
-\b
-  python -m feeders acl
-  python -m feeders acl --prefix staging --out staging-secrets
-
-\b
-users.acl goes to the server:      valkey-server --aclfile secrets/users.acl
-runner.env to who reads the bus:   set -a; . secrets/runner.env
-                                   python -m consumers tail BTC --redis redis://runner@127.0.0.1:6379/0
-"""
-
-
 def acl(
     prefix: Prefix = PREFIX_DEFAULT,
     out: Annotated[Path, typer.Option(envvar="BOOKBUS_SECRETS", help="Directory to write to.")] = Path("secrets"),
 ) -> None:
-    """Users and fresh passwords for the server."""
+    """Create users with new random passwords for the server.
+
+    The feeder writes books, the runner reads and subscribes, the viewer only reads. For Redis 7 or later, or Valkey.
+
+    \b
+      python -m feeders acl
+      python -m feeders acl --prefix staging --out staging-secrets
+
+    \b
+    users.acl goes to the server:      valkey-server --aclfile secrets/users.acl
+    runner.env to who reads the bus:   set -a; . secrets/runner.env
+                                       python -m consumers tail BTC --redis redis://runner@127.0.0.1:6379/0
+    """
     passwords = {role: secrets.token_urlsafe(32) for role in ROLES}
     try:
         users = acl_file(RedisNames(prefix), passwords)
@@ -78,9 +75,6 @@ def acl(
         fail(f"cannot write {error.filename}: {error.strerror}")
     typer.echo(f"wrote {out / 'users.acl'} for the server, and a password each in")
     typer.echo("\n".join(f"  {out / role}.env" for role in ROLES))
-
-
-acl.__doc__ = EXAMPLES
 
 
 def _write(path: Path, text: str, mode: int) -> None:

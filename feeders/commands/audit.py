@@ -14,22 +14,19 @@ from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
-EXAMPLES = """
-What each living feeder found since its start, comparing its books with the exchange's own answers: how many were
-equal level by level at the same update id, what differed, and how often a best price was missed.
-
-Exit code 0 if there are feeders and no book was different.
-
-\b
-  python -m feeders audit
-  python -m feeders audit --redis redis://10.0.0.5:6379/0 --prefix paper
-"""
-
 _decode = msgspec.json.Decoder(AuditReport | None).decode
 
 
 def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> None:
-    """What feeders found comparing books with the exchange."""
+    """What each living feeder found since its start, comparing its books with the exchange's own answers: how many were
+    equal level by level at the same update id, what differed, and how often a best price was missed.
+
+    Exit code 0 if there are feeders and no book was different.
+
+    \b
+      python -m feeders audit
+      python -m feeders audit --redis redis://10.0.0.5:6379/0 --prefix paper
+    """
     try:
         reports = asyncio.run(_reports(redis, RedisNames(prefix)))
     except ValueError as error:
@@ -43,9 +40,6 @@ def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> N
     different = sum(report.total.mismatched for report in reports.values() if report is not None)
     if different:
         fail(f"comparisons that found a difference: {different}; each book was synchronised anew")
-
-
-audit.__doc__ = EXAMPLES
 
 
 async def _reports(url: str, names: RedisNames) -> dict[str, AuditReport | None]:

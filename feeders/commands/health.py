@@ -18,18 +18,6 @@ from bookbus.schemas.redis_url import masked, redacted, secrets_of
 NOT_WELL = 2
 """Exit code of `--strict` where a feeder lives, but not all is as it should be."""
 
-EXAMPLES = """
-Exit code 0 if a feeder on this host told within the last seconds that it lives.
-
-With --strict it has to be well too: every book live, and no line silent of several; else the exit code is 2. Wait for
-that between the two restarts of a pair of feeders.
-
-\b
-  python -m feeders health
-  python -m feeders health --strict
-  python -m feeders health --host feeder-1
-"""
-
 
 class _Feeder(msgspec.Struct):
     """What its heartbeat says."""
@@ -65,7 +53,16 @@ def health(
         bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
     ] = False,
 ) -> None:
-    """Exit code 0 if a feeder on this host lives."""
+    """Exit code 0 if a feeder on this host sent a heartbeat within the last seconds, else 1.
+
+    With --strict it must also be healthy: every book live, and no line silent if there are several; else the exit code
+    is 2. When you restart a pair of feeders, wait for this before you restart the second one.
+
+    \b
+      python -m feeders health
+      python -m feeders health --strict
+      python -m feeders health --host feeder-1
+    """
     try:
         alive = asyncio.run(_alive(redis, RedisNames(prefix), host or socket.gethostname()))
     except ValueError as error:
@@ -77,9 +74,6 @@ def health(
     typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
     if strict and not all(feeder.well for feeder in alive):
         raise typer.Exit(NOT_WELL)
-
-
-health.__doc__ = EXAMPLES
 
 
 async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:

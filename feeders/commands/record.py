@@ -19,14 +19,6 @@ logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL = 10.0
 
-EXAMPLES = """
-Write everything an exchange sends of some symbols to a capture file, until Ctrl-C or for some seconds.
-
-\b
-  python -m feeders record --exchange binance --symbols BTC,ETH --out btc_eth.jsonl.gz
-  python -m feeders record --symbols BTC --topics book,trades --seconds 600 --out btc.jsonl.gz
-"""
-
 
 def record(
     out: Annotated[Path, typer.Option(envvar="BOOKBUS_OUT", help="New file; .gz compresses.")],
@@ -42,7 +34,12 @@ def record(
     rest_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="Another REST base address.")] = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Write everything an exchange sends of some symbols to a capture file."""
+    """Write everything an exchange sends of some symbols to a capture file, until Ctrl-C or for some seconds.
+
+    \b
+      python -m feeders record --exchange binance --symbols BTC,ETH --out btc_eth.jsonl.gz
+      python -m feeders record --symbols BTC --topics book,trades --seconds 600 --out btc.jsonl.gz
+    """
     start_logging(log_level)
     venue = choose_venue(exchange)
     settings = FeederSettings(
@@ -67,9 +64,6 @@ def record(
             out.unlink()  # the name should be free for the next try
     if not recorder.frames:
         fail(f"nothing was received, so {out} was not kept")
-
-
-record.__doc__ = EXAMPLES
 
 
 async def _record(settings: FeederSettings, venue: Venue, recorder: Recorder, seconds: float | None) -> None:

@@ -7,16 +7,6 @@ import typer
 from bookbus.feeders.commands.options import fail
 from bookbus.feeders.redis_server import SHARED_PORT, LocalRedisError, LocalServer, start_shared, stop_shared
 
-EXAMPLES = """
-Run the embedded server and print its URL; Ctrl-C stops it.
-
-\b
-  python -m feeders redis                 in the foreground, on a free port
-  python -m feeders redis --port 6400     in the foreground, on this port
-  python -m feeders redis --shared        in the background on 6379, unless one answers there already
-  python -m feeders redis --stop          stop the one in the background
-"""
-
 
 def redis(
     port: Annotated[
@@ -27,7 +17,14 @@ def redis(
     ] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Stop the one in the background.")] = False,
 ) -> None:
-    """Run the embedded server and print its URL."""
+    """Run the embedded server and print its URL; Ctrl-C stops it.
+
+    \b
+      python -m feeders redis                 in the foreground, on a free port
+      python -m feeders redis --port 6400     in the foreground, on this port
+      python -m feeders redis --shared        in the background on 6379, unless one answers there already
+      python -m feeders redis --stop          stop the one in the background
+    """
     if shared and stop:
         fail("--shared starts and --stop stops: give one of them")
     try:
@@ -37,9 +34,6 @@ def redis(
             _run_private(port)
     except LocalRedisError as error:
         fail(str(error))
-
-
-redis.__doc__ = EXAMPLES
 
 
 def _start_shared(port: int) -> None:

@@ -26,18 +26,6 @@ from bookbus.schemas.redis_names import RedisNames
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES = """
-A recording through the same books as the live feed, onto a private server unless --redis is given.
-
-Every changed book reaches its channel; the books stay as they ended. Exit code 0 only if every symbol ended
-with a whole book.
-
-\b
-  python -m feeders replay btc_eth.jsonl.gz
-  python -m feeders replay btc_eth.jsonl.gz --speed 1 --redis redis://127.0.0.1:6379/0 --prefix replay
-  python -m feeders replay btc_eth.jsonl.gz --speed 10 --symbols BTC
-"""
-
 
 def replay(
     capture: Annotated[Path, typer.Argument(help="File written by `record`, compressed or not.")],
@@ -59,7 +47,16 @@ def replay(
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "warning",
 ) -> None:
-    """A recording through the same books as the live feed."""
+    """A recording through the same books as the live feed, onto a private server unless --redis is given.
+
+    Every changed book reaches its channel; the books stay as they ended. Exit code 0 only if every symbol ended
+    with a whole book.
+
+    \b
+      python -m feeders replay btc_eth.jsonl.gz
+      python -m feeders replay btc_eth.jsonl.gz --speed 1 --redis redis://127.0.0.1:6379/0 --prefix replay
+      python -m feeders replay btc_eth.jsonl.gz --speed 10 --symbols BTC
+    """
     start_logging(log_level)
     options = feed_options(None, None, depth, topics)
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
@@ -88,9 +85,6 @@ def replay(
     _summarise(results[0], options)
     if not results[0].complete:
         raise typer.Exit(1)
-
-
-replay.__doc__ = EXAMPLES
 
 
 def _speed(text: str) -> float | None:

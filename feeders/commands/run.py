@@ -50,19 +50,6 @@ _COLLECT_AFTER = 50_000
 have as many, and each look through them cost milliseconds.
 """
 
-EXAMPLES = """
-Live books of one exchange onto the bus, until Ctrl-C.
-
-\b
-  python -m feeders run --exchange binance --symbols BTC,ETH
-  python -m feeders run --symbols BTC-USDT,SOL-USDC --topics book,quote,trades
-  python -m feeders run --symbols all:USDT
-  python -m feeders run --exchange upbit --symbols top:50,USDT-KRW
-  python -m feeders run --symbols all:USDT --shard 2/5
-  python -m feeders run --symbols BTC,ETH --lines 2
-  python -m feeders run --mode partial --depth 10 --redis redis://10.0.0.5:6379/0
-"""
-
 
 def run(
     exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")] = "binance",
@@ -105,7 +92,17 @@ def run(
     ] = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Live books of one exchange onto the bus."""
+    """Live books of one exchange onto the bus, until Ctrl-C.
+
+    \b
+      python -m feeders run --exchange binance --symbols BTC,ETH
+      python -m feeders run --symbols BTC-USDT,SOL-USDC --topics book,quote,trades
+      python -m feeders run --symbols all:USDT
+      python -m feeders run --exchange upbit --symbols top:50,USDT-KRW
+      python -m feeders run --symbols all:USDT --shard 2/5
+      python -m feeders run --symbols BTC,ETH --lines 2
+      python -m feeders run --mode partial --depth 10 --redis redis://10.0.0.5:6379/0
+    """
     start_logging(log_level)
     venue = choose_venue(exchange)
     if record is not None and lines > 1:
@@ -124,9 +121,6 @@ def run(
         audit_interval=audit_interval,
     )
     run_until_signal(_run(settings, venue))
-
-
-run.__doc__ = EXAMPLES
 
 
 def feed_options(
