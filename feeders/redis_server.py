@@ -1,7 +1,6 @@
 """A Redis or Valkey server that lives no longer than this process."""
 
 import fcntl
-import os
 import shutil
 import signal
 import socket
@@ -315,9 +314,9 @@ def free_port() -> int:
 SHARED_PORT = 6379
 
 
-def start_shared(port: int = SHARED_PORT) -> bool:
-    """Start the server in the background. False if one answers on that port already, whoever started it."""
-    with _locked_directory(port) as directory:
+def start_shared(port: int, cache: Path) -> bool:
+    """Start a server in the background, with its log under `cache`. False if one answers on that port already."""
+    with _locked_directory(port, cache) as directory:
         if _identify(port) is not None:
             return False
         _run_id_file(directory).unlink(missing_ok=True)
@@ -334,9 +333,9 @@ def start_shared(port: int = SHARED_PORT) -> bool:
         return True
 
 
-def stop_shared(port: int = SHARED_PORT) -> bool:
+def stop_shared(port: int, cache: Path) -> bool:
     """Stop the server that `start_shared` started. False if none runs; LocalRedisError if another one answers."""
-    with _locked_directory(port) as directory:
+    with _locked_directory(port, cache) as directory:
         identity = _identify(port)
         if identity is None:
             return False
@@ -377,10 +376,9 @@ def _run_id_file(directory: Path) -> Path:
 
 
 @contextmanager
-def _locked_directory(port: int) -> Iterator[Path]:
-    """Where this server keeps log and names, for one of us at a time."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = cache / "bookbus" / f"redis-{port}"
+def _locked_directory(port: int, cache: Path) -> Iterator[Path]:
+    """The directory of the shared server on this port, for one process at a time."""
+    directory = cache / f"redis-{port}"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -14,11 +14,6 @@ from bookbus.schemas.redis_names import DEFAULT_PREFIX
 DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
 
 
-def default_redis_url() -> str:
-    """`BOOKBUS_REDIS_URL`, else the local server's usual address."""
-    return os.environ.get("BOOKBUS_REDIS_URL", DEFAULT_REDIS_URL)
-
-
 @dataclass(frozen=True, slots=True)
 class FeederSettings:
     """One feeder's job. URLs that are None are the exchange's own."""

@@ -1,10 +1,12 @@
 """`redis`: the embedded server."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bookbus.feeders.commands.options import fail
+from bookbus.feeders.markets import default_cache_directory
 from bookbus.feeders.redis_server import SHARED_PORT, LocalRedisError, LocalServer, start_shared, stop_shared
 
 
@@ -29,21 +31,21 @@ def redis(
         fail("--shared starts and --stop stops: give one of them")
     try:
         if shared or stop:
-            (_start_shared if shared else _stop_shared)(port or SHARED_PORT)
+            (_start_shared if shared else _stop_shared)(port or SHARED_PORT, default_cache_directory())
         else:
             _run_private(port)
     except LocalRedisError as error:
         fail(str(error))
 
 
-def _start_shared(port: int) -> None:
-    started = start_shared(port)
+def _start_shared(port: int, cache: Path) -> None:
+    started = start_shared(port, cache)
     verb = "started a server in the background" if started else "a server answers already"
     typer.echo(f"{verb}: redis://127.0.0.1:{port}/0")
 
 
-def _stop_shared(port: int) -> None:
-    typer.echo("stopped" if stop_shared(port) else f"no server runs on port {port}")
+def _stop_shared(port: int, cache: Path) -> None:
+    typer.echo("stopped" if stop_shared(port, cache) else f"no server runs on port {port}")
 
 
 def _run_private(port: int | None) -> None:

@@ -42,9 +42,6 @@ logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL = 2.0
 _STATUS_INTERVAL = 60.0
-_LISTINGS_INTERVAL = float(os.environ.get("BOOKBUS_LISTINGS_INTERVAL", "600"))
-"""Seconds between two looks at the exchange's list of markets."""
-
 _COLLECT_AFTER = 50_000
 """Containers more than before, since the last collection, that call for the next: thousands of messages under way
 have as many, and each look through them cost milliseconds.
@@ -105,6 +102,7 @@ def run(
     """
     start_logging(log_level)
     venue = choose_venue(exchange)
+    listings_interval = _listings_interval()
     if record is not None and lines > 1:
         fail("--record holds what one connection brought: use --lines 1 with it")
     settings = FeederSettings(
@@ -120,7 +118,7 @@ def run(
         record_to=record,
         audit_interval=audit_interval,
     )
-    run_until_signal(_run(settings, venue))
+    run_until_signal(_run(settings, venue, listings_interval))
 
 
 def feed_options(
@@ -159,7 +157,17 @@ async def open_markets(settings: FeederSettings, venue: Venue) -> AsyncIterator[
         await rest.close()
 
 
-async def _run(settings: FeederSettings, venue: Venue) -> None:
+def _listings_interval() -> float:
+    """Seconds between two requests of the exchange's list of markets."""
+    text = os.environ.get("BOOKBUS_LISTINGS_INTERVAL", "600")
+    try:
+        interval = float(text)
+    except ValueError:
+        interval = 0.0
+    return interval if interval > 0 else fail(f"BOOKBUS_LISTINGS_INTERVAL {text}: use a number of seconds above zero")
+
+
+async def _run(settings: FeederSettings, venue: Venue, listings_interval: float) -> None:
     await require_redis(settings.redis_url)
     try:
         names = RedisNames(settings.prefix)
@@ -174,7 +182,7 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
         feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer)
         helpers = [tasks.create_task(_report(feeder))]
         if settings.selection.follows_listings:
-            helpers.append(tasks.create_task(_follow_listings(feeder, markets)))
+            helpers.append(tasks.create_task(_follow_listings(feeder, markets, listings_interval)))
         if recorder is not None:
             helpers.append(tasks.create_task(recorder.run()))
         # Books are no cycles, and what is loaded now stays: to look through either often only holds up the books.
@@ -187,10 +195,10 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
                 helper.cancel()
 
 
-async def _follow_listings(feeder: Feeder, markets: Markets) -> None:
+async def _follow_listings(feeder: Feeder, markets: Markets, interval: float) -> None:
     """Take in new markets and let go of those that ended, without a restart."""
     while True:
-        await asyncio.sleep(_LISTINGS_INTERVAL)
+        await asyncio.sleep(interval)
         try:
             added, gone = await markets.refresh(feeder.feed.natives)
         except (RestError, MetadataError, SymbolError) as error:
