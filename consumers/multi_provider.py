@@ -9,7 +9,8 @@ from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.arbitrage import Opportunity, find_opportunities
 from bookbus.consumers.multi.consolidation import ConsolidatedAsset, ConsolidatedBook
 from bookbus.consumers.multi.fx import links
-from bookbus.consumers.multi.venue_book import FxSource, Venue, taker_fees
+from bookbus.consumers.multi.venue_book import FxSource as FxSource
+from bookbus.consumers.multi.venue_book import Venue, taker_fees
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import (
     Exchange,
@@ -21,8 +22,6 @@ from bookbus.schemas.instruments import (
 )
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
-__all__ = ["EXCHANGE", "MAX_SKEW", "FxSource", "MultiExchangeProvider"]
-
 EXCHANGE = "multi"
 """The exchange of a consolidated snapshot."""
 
@@ -31,14 +30,9 @@ MAX_SKEW = 3.0
 read each second: with a smaller limit quiet books drop out now and then."""
 
 DEFAULT_QUOTE = "USDT"
-
-
-def base_assets(names: Iterable[str], quote: str) -> list[str]:
-    """The assets that are named, alone (`BTC`) or as a pair in the common quote currency. Raises SymbolError."""
-    bases = list(dict.fromkeys(_base_asset(name.strip().upper(), Exchange(EXCHANGE, quote)) for name in names))
-    if not bases:
-        raise ValueError("no symbols asked for")
-    return bases
+DEFAULT_FX = "upbit:USDT-KRW"
+MakeProvider = Callable[[str, list[str]], MarketDataProvider]
+"""A provider of these standard symbols of an exchange."""
 
 
 class MultiExchangeProvider(MarketDataProvider):
@@ -188,58 +182,6 @@ class MultiExchangeProvider(MarketDataProvider):
             self._changes.publish(symbol)
 
 
-def _venues(
-    providers: Mapping[str, MarketDataProvider], fees: Mapping[str, float], quote: str, fx: FxSource | None
-) -> list[Venue]:
-    """Each exchange in its home quote. Raises ValueError for one that cannot be converted."""
-    venues = [
-        Venue(exchange, provider, exchange_of(exchange).home_quote, fees[exchange])
-        for exchange, provider in providers.items()
-    ]
-    for venue in venues:
-        if venue.quote == quote:
-            continue
-        if fx is None:
-            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: name the exchange rate to {quote}")
-        if not links(fx.symbol, venue.quote, quote):
-            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: {fx.symbol} is no rate from that to {quote}")
-    return venues
-
-
-def _base_asset(name: str, exchange: Exchange) -> str:
-    instrument = guess_instrument(exchange, name)
-    if instrument.quote == exchange.home_quote:
-        return instrument.base
-    if "-" in name:
-        raise SymbolError(f"{name}: the common quote currency is {exchange.home_quote}; give the base asset alone")
-    return name  # an asset whose name ends like a pair: WBTC
-
-
-def _registry(bases: Iterable[str], quote: str) -> InstrumentRegistry:
-    exchange = Exchange(EXCHANGE, quote)
-    instruments = [Instrument(EXCHANGE, base, quote, exchange.native(base, quote)) for base in bases]
-    return InstrumentRegistry(exchange, instruments, offline=True)
-
-
-def _affected(assets: Iterable[ConsolidatedAsset], venues: Iterable[Venue], fx: FxSource | None) -> dict[str, set[str]]:
-    """Which consolidated symbols change with a book of this symbol."""
-    affected: dict[str, set[str]] = {}
-    for asset in assets:
-        for venue in venues:
-            names = [venue.symbol_of(asset.instrument.base)]
-            if fx is not None and venue.quote != asset.instrument.quote:
-                names.append(fx.symbol)
-            for name in names:
-                affected.setdefault(name, set()).add(asset.instrument.symbol)
-    return affected
-
-
-DEFAULT_FX = "upbit:USDT-KRW"
-
-MakeProvider = Callable[[str, list[str]], MarketDataProvider]
-"""A provider of these standard symbols of an exchange."""
-
-
 def assemble(
     make: MakeProvider,
     exchanges: Iterable[str],
@@ -276,3 +218,57 @@ def assemble(
         max_skew,
         max_age,
     )
+
+
+def base_assets(names: Iterable[str], quote: str) -> list[str]:
+    """The assets that are named, alone (`BTC`) or as a pair in the common quote currency. Raises SymbolError."""
+    bases = list(dict.fromkeys(_base_asset(name.strip().upper(), Exchange(EXCHANGE, quote)) for name in names))
+    if not bases:
+        raise ValueError("no symbols asked for")
+    return bases
+
+
+def _base_asset(name: str, exchange: Exchange) -> str:
+    instrument = guess_instrument(exchange, name)
+    if instrument.quote == exchange.home_quote:
+        return instrument.base
+    if "-" in name:
+        raise SymbolError(f"{name}: the common quote currency is {exchange.home_quote}; give the base asset alone")
+    return name  # an asset whose name ends like a pair: WBTC
+
+
+def _venues(
+    providers: Mapping[str, MarketDataProvider], fees: Mapping[str, float], quote: str, fx: FxSource | None
+) -> list[Venue]:
+    """Each exchange in its home quote. Raises ValueError for one that cannot be converted."""
+    venues = [
+        Venue(exchange, provider, exchange_of(exchange).home_quote, fees[exchange])
+        for exchange, provider in providers.items()
+    ]
+    for venue in venues:
+        if venue.quote == quote:
+            continue
+        if fx is None:
+            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: name the exchange rate to {quote}")
+        if not links(fx.symbol, venue.quote, quote):
+            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: {fx.symbol} is no rate from that to {quote}")
+    return venues
+
+
+def _registry(bases: Iterable[str], quote: str) -> InstrumentRegistry:
+    exchange = Exchange(EXCHANGE, quote)
+    instruments = [Instrument(EXCHANGE, base, quote, exchange.native(base, quote)) for base in bases]
+    return InstrumentRegistry(exchange, instruments, offline=True)
+
+
+def _affected(assets: Iterable[ConsolidatedAsset], venues: Iterable[Venue], fx: FxSource | None) -> dict[str, set[str]]:
+    """Which consolidated symbols change with a book of this symbol."""
+    affected: dict[str, set[str]] = {}
+    for asset in assets:
+        for venue in venues:
+            names = [venue.symbol_of(asset.instrument.base)]
+            if fx is not None and venue.quote != asset.instrument.quote:
+                names.append(fx.symbol)
+            for name in names:
+                affected.setdefault(name, set()).add(asset.instrument.symbol)
+    return affected

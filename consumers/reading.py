@@ -7,39 +7,12 @@ import msgspec
 
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 
+MAX_AGE = 5.0
+"""Seconds without confirmation after which a book counts as stale, unless asked otherwise."""
+
 
 class BookNotLiveError(RuntimeError):
     """A book that was needed live is not; the message says why."""
-
-
-class Observation(msgspec.Struct, frozen=True):
-    """What a provider knows of one symbol at this moment, before it is judged.
-
-    `age` is the time since the book was last confirmed, `update_age` the time since it last changed; None while
-    nothing was ever received. `feeder_alive` is None where nobody can tell. `trouble` says what stands between
-    the provider and a better answer.
-    """
-
-    snapshot: OrderBookSnapshot | None = None
-    age: float | None = None
-    update_age: float | None = None
-    feeder_alive: bool | None = None
-    trouble: str = ""
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """What happened to one book's updates since the provider was made."""
-
-    received: int = 0
-    """Updates that came."""
-    conflated: int = 0
-    """Updates that a newer one replaced before anybody read them."""
-    missed: int = 0
-    """Updates that never came, told by the gaps in `seq`."""
-    resets: int = 0
-    """How often the source began anew: an order that goes back, or a server that lost its data."""
-    skipped: int = 0
-    """Messages that were no book of this symbol."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -94,8 +67,34 @@ class Update(NamedTuple):
     conflated: int
 
 
-MAX_AGE = 5.0
-"""Seconds without confirmation after which a book counts as stale, unless asked otherwise."""
+class Observation(msgspec.Struct, frozen=True):
+    """What a provider knows of one symbol at this moment, before it is judged.
+
+    `age` is the time since the book was last confirmed, `update_age` the time since it last changed; None while
+    nothing was ever received. `feeder_alive` is None where nobody can tell. `trouble` says what stands between
+    the provider and a better answer.
+    """
+
+    snapshot: OrderBookSnapshot | None = None
+    age: float | None = None
+    update_age: float | None = None
+    feeder_alive: bool | None = None
+    trouble: str = ""
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What happened to one book's updates since the provider was made."""
+
+    received: int = 0
+    """Updates that came."""
+    conflated: int = 0
+    """Updates that a newer one replaced before anybody read them."""
+    missed: int = 0
+    """Updates that never came, told by the gaps in `seq`."""
+    resets: int = 0
+    """How often the source began anew: an order that goes back, or a server that lost its data."""
+    skipped: int = 0
+    """Messages that were no book of this symbol."""
 
 
 def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:

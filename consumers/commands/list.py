@@ -27,6 +27,43 @@ from bookbus.schemas.redis_names import RedisNames
 _STYLES = {ReaderState.OK: "green", ReaderState.UNKNOWN: "yellow", ReaderState.SLOW: "bold red"}
 _STOPPED = "bold red"
 _SYMBOLS_SHOWN = 3
+_WIDTH = 400
+"""More than any row is long."""
+
+_NO_CLIENTS = "this user may not see CLIENT LIST: subscriptions, unsent bytes and other programs are not known"
+_NO_RECORDS = "this user may not read what readers tell of themselves"
+
+
+def list_readers(
+    json: Annotated[bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object a reader.")] = False,
+    redis: RedisUrl = REDIS_DEFAULT,
+    prefix: Prefix = PREFIX_DEFAULT,
+) -> None:
+    """The readers of the bus, slow and stopped ones first.
+
+    Each row joins what the reader reports with what the server's CLIENT LIST shows. Other subscribers are listed with
+    the server's figures alone. Exit code 1 if a reader is slow or stopped.
+
+    \b
+      python -m consumers list
+      python -m consumers list --redis redis://viewer@10.0.0.5:6379/0
+      python -m consumers list --json | jq 'select(.state != "ok") | .name'
+      watch python -m consumers list
+    """
+    start_logging("error")
+    try:
+        with ended_by_signal():
+            registry = read_registry(redis, RedisNames(prefix))
+    except (BusConnectionError, ValueError) as error:
+        fail(str(error))
+    readers = readers_of(registry)
+    if json:
+        for reader in readers:
+            typer.echo(msgspec.json.encode(reader))
+    else:
+        _print(readers, registry)
+    if any(reader.state in (ReaderState.SLOW, ReaderState.STOPPED) for reader in readers):
+        raise typer.Exit(1)
 
 
 def table_of(readers: Sequence[Reader]) -> Table:
@@ -43,6 +80,18 @@ def table_of(readers: Sequence[Reader]) -> Table:
     for reader in readers:
         table.add_row(*_row(reader))
     return table
+
+
+def _print(readers: list[Reader], registry: Registry) -> None:
+    if readers:
+        # A row that a narrow terminal breaks is better than one with its figures cut off.
+        Console(width=_WIDTH).print(table_of(readers), crop=False)
+    behind = sum(reader.state in (ReaderState.SLOW, ReaderState.STOPPED) for reader in readers)
+    count = "1 reader" if len(readers) == 1 else f"{len(readers)} readers"
+    typer.echo(f"{count}, {behind} slow or stopped" if readers else "nobody reads")
+    for view, remark in ((registry.clients, _NO_CLIENTS), (registry.records, _NO_RECORDS)):
+        if view is None:
+            typer.echo(remark)
 
 
 def _row(reader: Reader) -> list[Text | str]:
@@ -86,54 +135,3 @@ def _bytes(value: int | None) -> str:
 
 def _seconds(value: int | None) -> str:
     return "-" if value is None else f"{value} s" if value < 7200 else f"{value / 3600:.0f} h"
-
-
-_WIDTH = 400
-"""More than any row is long."""
-
-_NO_CLIENTS = "this user may not see CLIENT LIST: subscriptions, unsent bytes and other programs are not known"
-_NO_RECORDS = "this user may not read what readers tell of themselves"
-
-
-def list_readers(
-    json: Annotated[bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object a reader.")] = False,
-    redis: RedisUrl = REDIS_DEFAULT,
-    prefix: Prefix = PREFIX_DEFAULT,
-) -> None:
-    """The readers of the bus, slow and stopped ones first.
-
-    Each row joins what the reader reports with what the server's CLIENT LIST shows. Other subscribers are listed with
-    the server's figures alone. Exit code 1 if a reader is slow or stopped.
-
-    \b
-      python -m consumers list
-      python -m consumers list --redis redis://viewer@10.0.0.5:6379/0
-      python -m consumers list --json | jq 'select(.state != "ok") | .name'
-      watch python -m consumers list
-    """
-    start_logging("error")
-    try:
-        with ended_by_signal():
-            registry = read_registry(redis, RedisNames(prefix))
-    except (BusConnectionError, ValueError) as error:
-        fail(str(error))
-    readers = readers_of(registry)
-    if json:
-        for reader in readers:
-            typer.echo(msgspec.json.encode(reader))
-    else:
-        _print(readers, registry)
-    if any(reader.state in (ReaderState.SLOW, ReaderState.STOPPED) for reader in readers):
-        raise typer.Exit(1)
-
-
-def _print(readers: list[Reader], registry: Registry) -> None:
-    if readers:
-        # A row that a narrow terminal breaks is better than one with its figures cut off.
-        Console(width=_WIDTH).print(table_of(readers), crop=False)
-    behind = sum(reader.state in (ReaderState.SLOW, ReaderState.STOPPED) for reader in readers)
-    count = "1 reader" if len(readers) == 1 else f"{len(readers)} readers"
-    typer.echo(f"{count}, {behind} slow or stopped" if readers else "nobody reads")
-    for view, remark in ((registry.clients, _NO_CLIENTS), (registry.records, _NO_RECORDS)):
-        if view is None:
-            typer.echo(remark)

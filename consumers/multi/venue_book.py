@@ -15,6 +15,9 @@ from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 MAX_MIDS_APART = 0.10
 """How far two mids may be apart, as a fraction of the lower, and still be prices of one asset."""
 
+TAKER_FEES_BPS: Mapping[str, float] = MappingProxyType({"binance": 10.0, "upbit": 5.0, "bybit": 10.0})
+"""Spot taker fee without any discount, in hundredths of a percent of the traded value; on Upbit of its KRW markets."""
+
 
 class VenueBook(msgspec.Struct, frozen=True, kw_only=True):
     """`snapshot` is the book as the exchange has it; `bids` and `asks` are its levels in the common quote currency.
@@ -42,44 +45,6 @@ class VenueBook(msgspec.Struct, frozen=True, kw_only=True):
         if not self.bids or not self.asks:
             return None
         return (self.bids[0][0] + self.asks[0][0]) / 2
-
-
-def skew(one: VenueBook, other: VenueBook) -> float:
-    """Seconds between the moments at which the two were last confirmed."""
-    if one.age is None or other.age is None:
-        return float("inf")
-    return abs(one.age - other.age)
-
-
-def mids_apart(one: VenueBook, other: VenueBook) -> float:
-    """Distance of the mids as a fraction of the lower one."""
-    mid, other_mid = one.mid(), other.mid()
-    if mid is None or other_mid is None:
-        return float("inf")
-    return abs(mid - other_mid) / min(mid, other_mid)
-
-
-def why_skewed(one: VenueBook, other: VenueBook, max_skew: float) -> str:
-    """Why the two are not of one moment; empty if they are."""
-    apart = skew(one, other)
-    if apart <= max_skew:
-        return ""
-    return f"{one.exchange} and {other.exchange} were confirmed {apart:.1f} s apart (limit {max_skew:g} s)"
-
-
-def why_unlike(one: VenueBook, other: VenueBook) -> str:
-    """Why the two do not look like one asset; empty if they do."""
-    apart = mids_apart(one, other)
-    if apart <= MAX_MIDS_APART:
-        return ""
-    return f"mids of {one.exchange} and {other.exchange} are {apart:.1%} apart: different asset?"
-
-
-def why_not_comparable(one: VenueBook, other: VenueBook, max_skew: float) -> str:
-    """Why no price of one may be held against a price of the other; empty if it may."""
-    if reasons := list(dict.fromkeys(book.reason for book in (one, other) if book.reason)):
-        return "; ".join(reasons)
-    return why_skewed(one, other, max_skew) or why_unlike(one, other)
 
 
 class FxReading(NamedTuple):
@@ -166,21 +131,6 @@ class Venue:
         return ""
 
 
-def _levels(snapshot: OrderBookSnapshot, fx: FxReading | None) -> tuple[Levels, Levels]:
-    if fx is None or fx.conversion is None:
-        return snapshot.bids, snapshot.asks
-    return fx.conversion.bids(snapshot.bids), fx.conversion.asks(snapshot.asks)
-
-
-def observe(provider: MarketDataProvider, symbol: str) -> Observation:
-    """What a provider knows of a standard symbol, book and age of one moment, without the warnings of a read."""
-    return provider._observe(symbol)  # noqa: SLF001 - a provider made of providers
-
-
-TAKER_FEES_BPS: Mapping[str, float] = MappingProxyType({"binance": 10.0, "upbit": 5.0, "bybit": 10.0})
-"""Spot taker fee without any discount, in hundredths of a percent of the traded value; on Upbit of its KRW markets."""
-
-
 def taker_fees(exchanges: Iterable[str], given: Mapping[str, float] | None = None) -> dict[str, float]:
     """Fee of each exchange: as given, else the usual one. Raises ValueError where there is neither."""
     exchanges, given = list(exchanges), given or {}
@@ -192,3 +142,52 @@ def taker_fees(exchanges: Iterable[str], given: Mapping[str, float] | None = Non
     if wrong := [f"{exchange}={fees[exchange]}" for exchange in exchanges if not -1e4 < fees[exchange] < 1e4]:
         raise ValueError(f"no fee in bps: {', '.join(wrong)}")
     return {exchange: fees[exchange] for exchange in exchanges}
+
+
+def observe(provider: MarketDataProvider, symbol: str) -> Observation:
+    """What a provider knows of a standard symbol, book and age of one moment, without the warnings of a read."""
+    return provider._observe(symbol)  # noqa: SLF001 - a provider made of providers
+
+
+def why_not_comparable(one: VenueBook, other: VenueBook, max_skew: float) -> str:
+    """Why no price of one may be held against a price of the other; empty if it may."""
+    if reasons := list(dict.fromkeys(book.reason for book in (one, other) if book.reason)):
+        return "; ".join(reasons)
+    return why_skewed(one, other, max_skew) or why_unlike(one, other)
+
+
+def why_skewed(one: VenueBook, other: VenueBook, max_skew: float) -> str:
+    """Why the two are not of one moment; empty if they are."""
+    apart = skew(one, other)
+    if apart <= max_skew:
+        return ""
+    return f"{one.exchange} and {other.exchange} were confirmed {apart:.1f} s apart (limit {max_skew:g} s)"
+
+
+def why_unlike(one: VenueBook, other: VenueBook) -> str:
+    """Why the two do not look like one asset; empty if they do."""
+    apart = mids_apart(one, other)
+    if apart <= MAX_MIDS_APART:
+        return ""
+    return f"mids of {one.exchange} and {other.exchange} are {apart:.1%} apart: different asset?"
+
+
+def skew(one: VenueBook, other: VenueBook) -> float:
+    """Seconds between the moments at which the two were last confirmed."""
+    if one.age is None or other.age is None:
+        return float("inf")
+    return abs(one.age - other.age)
+
+
+def mids_apart(one: VenueBook, other: VenueBook) -> float:
+    """Distance of the mids as a fraction of the lower one."""
+    mid, other_mid = one.mid(), other.mid()
+    if mid is None or other_mid is None:
+        return float("inf")
+    return abs(mid - other_mid) / min(mid, other_mid)
+
+
+def _levels(snapshot: OrderBookSnapshot, fx: FxReading | None) -> tuple[Levels, Levels]:
+    if fx is None or fx.conversion is None:
+        return snapshot.bids, snapshot.asks
+    return fx.conversion.bids(snapshot.bids), fx.conversion.asks(snapshot.asks)

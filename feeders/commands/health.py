@@ -19,32 +19,6 @@ NOT_WELL = 2
 """Exit code of `--strict` where a feeder lives, but not all is as it should be."""
 
 
-class _Feeder(msgspec.Struct):
-    """What its heartbeat says."""
-
-    key: str
-    states: dict[str, str] = {}
-    counters: dict[str, float] = {}
-    lines: list[LineReport] = []
-
-    @property
-    def well(self) -> bool:
-        """Whether every book is live and every line brings updates."""
-        return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
-
-    def rows(self) -> Iterator[str]:
-        """For people: what Redis said of its books, and what each line brought."""
-        yield self.key
-        if self.states:
-            yield self._books()
-        yield from map(_row, self.lines)
-
-    def _books(self) -> str:
-        live = sum(state == "live" for state in self.states.values())
-        accepted, there, older = (int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates"))
-        return f"  {live} of {len(self.states)} books live; {accepted} accepted, {there} there already, {older} older"
-
-
 def health(
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
@@ -74,6 +48,32 @@ def health(
     typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
     if strict and not all(feeder.well for feeder in alive):
         raise typer.Exit(NOT_WELL)
+
+
+class _Feeder(msgspec.Struct):
+    """What its heartbeat says."""
+
+    key: str
+    states: dict[str, str] = {}
+    counters: dict[str, float] = {}
+    lines: list[LineReport] = []
+
+    @property
+    def well(self) -> bool:
+        """Whether every book is live and every line brings updates."""
+        return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
+
+    def rows(self) -> Iterator[str]:
+        """For people: what Redis said of its books, and what each line brought."""
+        yield self.key
+        if self.states:
+            yield self._books()
+        yield from map(_row, self.lines)
+
+    def _books(self) -> str:
+        live = sum(state == "live" for state in self.states.values())
+        accepted, there, older = (int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates"))
+        return f"  {live} of {len(self.states)} books live; {accepted} accepted, {there} there already, {older} older"
 
 
 async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
