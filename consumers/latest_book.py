@@ -53,7 +53,7 @@ class LocalBook:
         """What is known at this moment; the rest as in Observation."""
         entry = self._entry
         if entry is None:
-            return Observation(feeder_alive=feeder_alive, trouble=trouble)
+            return Observation(feeder_alive=feeder_alive, error=trouble)
         self._unread = False
         return Observation(
             entry.snapshot,

@@ -43,7 +43,7 @@ class MockMarketDataProvider(MarketDataProvider):
         instruments = {instrument.symbol: instrument for instrument in map(self._instrument, names)}
         if not instruments:
             raise ValueError("no symbols asked for")
-        self._books = {symbol: _MadeUpBook(instrument, seed, depth) for symbol, instrument in instruments.items()}
+        self._books = {symbol: _SyntheticBook(instrument, seed, depth) for symbol, instrument in instruments.items()}
         self._clock = clock or _steady_clock()
         self._began: float | None = None
         self._lock = threading.Lock()
@@ -88,23 +88,23 @@ class MockMarketDataProvider(MarketDataProvider):
             connected=thread is not None,
             thread_alive=thread is not None and thread.alive,
             reconnect_count=0,
-            trouble=self._trouble(),
+            error=self._error(),
             symbols=self._statuses(),
         )
 
     def _observe(self, symbol: str) -> Observation:
         book = self._books.get(symbol)
         if book is None:
-            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
+            return Observation(error=f"{symbol} is not among the symbols this provider follows")
         now = self._clock()
         self._advance(symbol, book, now)
-        return book.newest.observe(now, None, self._trouble())
+        return book.newest.observe(now, None, self._error())
 
     def _counts(self, symbol: str) -> Counts:
         book = self._books.get(symbol)
         return Counts() if book is None else book.newest.counts()
 
-    def _trouble(self) -> str:
+    def _error(self) -> str:
         if self._thread is not None:
             return ""
         return "not started" if self._began is None else "stopped"
@@ -117,7 +117,7 @@ class MockMarketDataProvider(MarketDataProvider):
         for symbol, book in self._books.items():
             self._advance(symbol, book, self._clock())
 
-    def _advance(self, symbol: str, book: "_MadeUpBook", now: float) -> None:
+    def _advance(self, symbol: str, book: "_SyntheticBook", now: float) -> None:
         """Let happen what has happened by `now`, whoever asks first."""
         with self._lock:
             if self._thread is None or self._began is None:
@@ -127,14 +127,14 @@ class MockMarketDataProvider(MarketDataProvider):
             self._changes.publish(symbol, steps)
 
 
-class _MadeUpBook:
+class _SyntheticBook:
     """One market and its newest book."""
 
     def __init__(self, instrument: Instrument, seed: int, depth: int) -> None:
         self.newest = LocalBook()
         self._instrument = instrument
         self._depth = depth
-        self._market = MadeUpMarket(instrument.base, instrument.quote, seed, depth)
+        self._market = SyntheticMarket(instrument.base, instrument.quote, seed, depth)
         self._update_id = 0
 
     def advance(self, began: float, now: float) -> int:
@@ -190,7 +190,7 @@ _WANDERING = 1.25
 _Side = list[tuple[int, float]]
 
 
-class MadeUpMarket:
+class SyntheticMarket:
     """`step()` lets a tenth of a second pass. Whoever knows the seed knows every book."""
 
     def __init__(self, base: str, quote: str, seed: int, depth: int) -> None:

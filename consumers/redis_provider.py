@@ -116,7 +116,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             connected=not trouble,
             thread_alive=reader is not None and reader.alive,
             reconnect_count=reader.reconnect_count if reader is not None else 0,
-            trouble=trouble,
+            error=trouble,
             symbols=statuses,
         )
 
@@ -150,7 +150,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             return self._observe_many([symbol])[0]
         trouble, book = self._trouble(), self._table.by_symbol.get(symbol)
         if book is None:
-            return Observation(trouble=trouble or f"{symbol} is not among the symbols this provider follows")
+            return Observation(error=trouble or f"{symbol} is not among the symbols this provider follows")
         return self._table.observe(book, boottime(), trouble)
 
     def _observe_many(self, symbols: Sequence[str]) -> list[Observation]:

@@ -246,7 +246,7 @@ class BusTable:
         """What is known of a book; `trouble` is what ails the connection."""
         snapshot, entry = book.read()
         if snapshot is None or entry is None:
-            return Observation(trouble=trouble or book.trouble)
+            return Observation(error=trouble or book.trouble)
         return Observation(
             snapshot,
             max(now - entry.confirmed_at, 0.0),

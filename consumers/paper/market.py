@@ -196,7 +196,7 @@ def _health(provider: MarketDataProvider) -> Health:
         status.reconnect_count,
         sum(book.missed for book in books),
         sum(book.conflated for book in books),
-        status.trouble,
+        status.error,
     )
 
 

@@ -207,8 +207,8 @@ def test_connection_status_has_every_symbol(source: ProviderSource) -> None:
     provider.stop()
 
     assert (before.is_running, before.connected, during.is_running, during.connected) == (False, False, True, True)
-    assert before.trouble
-    assert during.trouble == ""
+    assert before.error
+    assert during.error == ""
     assert during.thread_alive is source.pushes
     assert during.reconnect_count == 0
     assert list(during.symbols) == list(provider.symbols)

@@ -124,7 +124,7 @@ def test_after_five_refused_attempts_it_is_down_and_says_so(names: Names) -> Non
         wait_for(lambda: not provider.get_connection_status().is_running, 10, "the end of all attempts")
 
         status, reading = provider.get_connection_status(), provider.read("BTC")
-        assert status.trouble.startswith("gave up after 5 attempts in a row: cannot connect to ws://127.0.0.1")
+        assert status.error.startswith("gave up after 5 attempts in a row: cannot connect to ws://127.0.0.1")
         assert (reading.status, status.connected) == (BookStatus.FEEDER_DOWN, False)
         assert reading.snapshot is not None
         assert reading.snapshot.state == "suspect"
@@ -152,7 +152,7 @@ def test_a_connection_that_is_dead_without_a_word_makes_books_suspect(monkeypatc
         exchange.inject(kind="half_open")
 
         wait_for(lambda: provider.read("BTC").status is BookStatus.SUSPECT, 10, "a suspect book")
-        assert provider.get_connection_status().trouble == "no frame and no pong for 0.5 s"
+        assert provider.get_connection_status().error == "no frame and no pong for 0.5 s"
 
 
 def test_a_process_that_stood_still_believes_no_book_until_it_has_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,7 +183,7 @@ def test_without_a_server_no_book_is_live_and_all_are_back_with_it(own_redis_ser
             provider.wait_until_live()
             own_redis_server.kill()
             wait_for(lambda: provider.read("BTC").status != "live", what="no live book")
-            assert provider.get_connection_status().trouble
+            assert provider.get_connection_status().error
             assert provider.get_latest_snapshot("BTC") is not None
 
             own_redis_server.start()

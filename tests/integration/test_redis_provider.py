@@ -236,7 +236,7 @@ def test_a_server_restarted_without_its_data_is_followed_again_by_itself(
         own_redis_server.kill()
         wait_for(lambda: not provider.get_connection_status().connected)
         assert update_id(provider, HUNDRED[0]) == 50
-        assert "closed the connection" in provider.get_connection_status().trouble
+        assert "closed the connection" in provider.get_connection_status().error
 
         own_redis_server.start()
         BusWriter(own_client).submit_all(book(symbol, update_id=51) for symbol in HUNDRED)
@@ -330,9 +330,9 @@ def test_a_server_that_hangs_makes_books_old_and_its_return_makes_them_live(
             wait_for(lambda: provider.read("BTC").status is BookStatus.STALE)
             assert update_id(provider) == 100
             if mode == "push":
-                wait_for(lambda: "no answer for 5 s" in provider.get_connection_status().trouble, timeout=10)
+                wait_for(lambda: "no answer for 5 s" in provider.get_connection_status().error, timeout=10)
             else:
-                assert "timed out" in provider.get_connection_status().trouble
+                assert "timed out" in provider.get_connection_status().error
         finally:
             own_redis_server.resume()
         writer.update(update_id=101)
@@ -574,7 +574,7 @@ def test_reading_in_pull_mode_never_raises_when_the_server_goes(
 
         assert update_id(provider) == 100
         assert provider.get_latest_snapshot("ETH") is None
-        assert "make redis" in provider.get_connection_status().trouble
+        assert "make redis" in provider.get_connection_status().error
 
         own_redis_server.start()
         BusWriter(own_client).update(update_id=3)

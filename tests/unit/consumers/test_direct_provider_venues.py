@@ -111,16 +111,16 @@ def test_get_connection_status(connected: Connected) -> None:
         during = provider.get_connection_status()
     after = provider.get_connection_status()
 
-    assert (before.is_running, before.connected, before.thread_alive, before.trouble) == (
+    assert (before.is_running, before.connected, before.thread_alive, before.error) == (
         False,
         False,
         False,
         "not started",
     )
-    assert (during.is_running, during.connected, during.thread_alive, during.trouble) == (True, True, True, "")
+    assert (during.is_running, during.connected, during.thread_alive, during.error) == (True, True, True, "")
     assert during.reconnect_count == 0
     assert {symbol: status.state for symbol, status in during.symbols.items()} == {
         connected.btc_symbol: BookStatus.LIVE,
         connected.eth_symbol: BookStatus.MISSING,
     }
-    assert (after.is_running, after.connected, after.thread_alive, after.trouble) == (False, False, False, "stopped")
+    assert (after.is_running, after.connected, after.thread_alive, after.error) == (False, False, False, "stopped")

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from bookbus.consumers.mock_provider import MadeUpMarket, MockMarketDataProvider
+from bookbus.consumers.mock_provider import MockMarketDataProvider, SyntheticMarket
 from bookbus.schemas.instruments import EXCHANGES, SymbolError
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for
@@ -87,7 +87,7 @@ def test_books_are_numbered_and_timed_by_the_clock() -> None:
     [("BTC", "USDT", 20), ("BTC", "USDT", 2), ("BTC", "USDT", 1), ("ETH", "BTC", 20), ("BTC", "KRW", 20)],
 )
 def test_every_book_is_whole_sorted_and_not_crossed(base: str, quote: str, depth: int) -> None:
-    market = MadeUpMarket(base, quote, seed=3, depth=depth)
+    market = SyntheticMarket(base, quote, seed=3, depth=depth)
 
     for _ in range(300):
         market.step()
@@ -101,7 +101,7 @@ def test_every_book_is_whole_sorted_and_not_crossed(base: str, quote: str, depth
 
 def test_books_have_the_shape_of_recorded_ones() -> None:
     """The bounds hold the figures of the two symbols of a recording made in August 2024."""
-    market, books = MadeUpMarket("BTC", "USDT", seed=5, depth=20), []
+    market, books = SyntheticMarket("BTC", "USDT", seed=5, depth=20), []
     for _ in range(4_000):
         market.step()
         books.append(market.levels())
@@ -121,7 +121,7 @@ def test_books_have_the_shape_of_recorded_ones() -> None:
 
 
 def test_a_wandering_price_turns_back() -> None:
-    market = MadeUpMarket("BTC", "USDT", seed=1, depth=2)
+    market = SyntheticMarket("BTC", "USDT", seed=1, depth=2)
     market._bids, market._asks = [(1_000_000, 1.0)], [(1_000_001, 1.0)]
     market.step()
 

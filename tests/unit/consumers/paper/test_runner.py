@@ -317,6 +317,8 @@ def test_waiting_orders_need_trades(world: World) -> None:
 class TradesLost(StubProvider):
     """A provider of trades some of which never came."""
 
+    trouble = ""
+
     def trades(self, symbol: str) -> "TradesLost":
         return self
 
