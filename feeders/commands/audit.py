@@ -1,4 +1,4 @@
-"""`audit`: what the living feeders found when they compared their books with the exchange."""
+"""`audit`: results of the feeders' comparisons of their books with the exchange's snapshots."""
 
 import asyncio
 from math import floor
@@ -18,10 +18,10 @@ _decode = msgspec.json.Decoder(AuditReport | None).decode
 
 
 def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> None:
-    """What each living feeder found since its start, comparing its books with the exchange's own answers: how many were
-    equal level by level at the same update id, what differed, and how often a best price was missed.
+    """The result of each running feeder's comparisons of its books with the exchange's snapshots, since its start.
 
-    Exit code 0 if there are feeders and no book was different.
+    How many were equal level by level at the same update id, what differed, and how often a best price was missed.
+    Exit code 0 if there are feeders and no book differed.
 
     \b
       python -m feeders audit
@@ -32,29 +32,29 @@ def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> N
     except ValueError as error:
         fail(str(error))
     except CONTROL_ERRORS as error:
-        fail(f"no answer from {masked(redis)}: {redacted(error, secrets_of(redis))}")
+        fail(f"no reply from {masked(redis)}: {redacted(error, secrets_of(redis))}")
     if not reports:
-        fail("no feeder shows signs of life: start one with `python -m feeders run`")
+        fail("no feeder is running: start one with `python -m feeders run`")
     for title, report in sorted(reports.items()):
         _show(title, report)
     different = sum(report.total.mismatched for report in reports.values() if report is not None)
     if different:
-        fail(f"comparisons that found a difference: {different}; each book was synchronised anew")
+        fail(f"comparisons that found a difference: {different}; each of these books was synchronised again")
 
 
 async def _reports(url: str, names: RedisNames) -> dict[str, AuditReport | None]:
-    """By exchange, feeder and host. Raises ValueError for a heartbeat that cannot be read."""
+    """Reports by exchange, feeder and host. Raises ValueError for a heartbeat that cannot be decoded."""
     redis = control_client(url)
     try:
         reports = {}
         async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
             values = await redis.hmget(key, "exchange", "feeder", "host", "audit")
             exchange, feeder, host, report = (v.decode() if isinstance(v, bytes) else v for v in values)
-            if feeder:  # else it ended just now
+            if feeder:  # else the hash expired after the scan
                 reports[f"{exchange}: feeder {feeder} on {host}"] = _decode(report or "null")
         return reports
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"a feeder's heartbeat cannot be read: {error}") from error
+        raise ValueError(f"cannot decode a feeder's heartbeat: {error}") from error
     finally:
         await redis.aclose()
 
@@ -70,7 +70,7 @@ def _show(title: str, report: AuditReport | None) -> None:
         f"{report.symbols} symbols compared\n"
         f"  levels  {total.levels} compared, {_share(total)} equal: "
         f"{total.ghosts} ghosts, {total.missing} missing, {total.wrong} with another quantity\n"
-        f"  prices  {report.prices} best prices looked at, {total.misses} missed"
+        f"  prices  {report.prices} best prices checked, {total.misses} missed"
     )
     if report.worst:
         table = Table("symbol", "equal", "different", "levels equal", "ghosts", "missing", "wrong", "missed")
@@ -81,6 +81,6 @@ def _show(title: str, report: AuditReport | None) -> None:
 
 
 def _share(found: SymbolAudit) -> str:
-    """Rounded down: only what is wholly equal is 100 %."""
+    """Rounded down, so that 100 % means no difference at all."""
     ratio = found.match_ratio
     return "-" if ratio is None else f"{floor(ratio * 1e6) / 1e4:g} %"

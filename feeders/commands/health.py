@@ -1,4 +1,4 @@
-"""`health`: whether this host's feeder shows signs of life, and its lines; for health checks and people."""
+"""`health`: whether a feeder on this host is alive, its books and its lines."""
 
 import asyncio
 import socket
@@ -15,14 +15,14 @@ from bookbus.schemas.heartbeat import LineReport
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
-NOT_WELL = 2
-"""Exit code of `--strict` where a feeder lives, but not all is as it should be."""
+UNHEALTHY = 2
+"""Exit code of `--strict` if a feeder is alive but a book is not live or a line is silent."""
 
 
 def health(
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
-    host: Annotated[str, typer.Option(envvar="BOOKBUS_HEALTH_HOST", help="Host name; this one by default.")] = "",
+    host: Annotated[str, typer.Option(envvar="BOOKBUS_HEALTH_HOST", help="Host name; by default this host's.")] = "",
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
     ] = False,
@@ -42,16 +42,16 @@ def health(
     except ValueError as error:
         fail(str(error))
     except CONTROL_ERRORS as error:
-        fail(f"no answer from {masked(redis)}: {redacted(error, secrets_of(redis))}")
+        fail(f"no reply from {masked(redis)}: {redacted(error, secrets_of(redis))}")
     if not alive:
-        fail(f"no feeder on {host or socket.gethostname()} shows signs of life")
+        fail(f"no feeder on {host or socket.gethostname()} is alive")
     typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
-    if strict and not all(feeder.well for feeder in alive):
-        raise typer.Exit(NOT_WELL)
+    if strict and not all(feeder.healthy for feeder in alive):
+        raise typer.Exit(UNHEALTHY)
 
 
 class _Feeder(msgspec.Struct):
-    """What its heartbeat says."""
+    """The fields of its heartbeat that are printed."""
 
     key: str
     states: dict[str, str] = {}
@@ -59,12 +59,12 @@ class _Feeder(msgspec.Struct):
     lines: list[LineReport] = []
 
     @property
-    def well(self) -> bool:
-        """Whether every book is live and every line brings updates."""
+    def healthy(self) -> bool:
+        """Whether every book is live and no line is silent."""
         return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
 
     def rows(self) -> Iterator[str]:
-        """For people: what Redis said of its books, and what each line brought."""
+        """Lines of text: the books and each connection line."""
         yield self.key
         if self.states:
             yield self._books()
@@ -72,8 +72,10 @@ class _Feeder(msgspec.Struct):
 
     def _books(self) -> str:
         live = sum(state == "live" for state in self.states.values())
-        accepted, there, older = (int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates"))
-        return f"  {live} of {len(self.states)} books live; {accepted} accepted, {there} there already, {older} older"
+        accepted, present, older = (int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates"))
+        return (
+            f"  {live} of {len(self.states)} books live; {accepted} accepted, {present} already present, {older} older"
+        )
 
 
 async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
@@ -87,7 +89,7 @@ async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
 
 
 def _feeder(key: bytes, *fields: bytes | str | None) -> _Feeder:
-    """What cannot be read, as from another version, is left out."""
+    """Without the fields if another version of the feeder wrote them in another format."""
     name = key.decode(errors="replace")
     parts = {
         field: msgspec.Raw(text) for field, text in zip(("states", "counters", "lines"), fields, strict=True) if text

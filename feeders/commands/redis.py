@@ -1,4 +1,4 @@
-"""`redis`: the embedded server."""
+"""`redis`: a local Redis server, private or shared."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,23 +12,22 @@ from bookbus.feeders.redis_server import SHARED_PORT, LocalRedisError, LocalServ
 
 def redis(
     port: Annotated[
-        int | None, typer.Option(envvar="BOOKBUS_REDIS_PORT", help="Port; a free one, or 6379 in the background.")
+        int | None,
+        typer.Option(envvar="BOOKBUS_REDIS_PORT", help="Port; by default a free one, or 6379 in the background."),
     ] = None,
-    shared: Annotated[
-        bool, typer.Option("--shared", help="In the background, where it outlives this command.")
-    ] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the one in the background.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Run in the background after this command ends.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the server in the background.")] = False,
 ) -> None:
     """Run the embedded server and print its URL; Ctrl-C stops it.
 
     \b
       python -m feeders redis                 in the foreground, on a free port
       python -m feeders redis --port 6400     in the foreground, on this port
-      python -m feeders redis --shared        in the background on 6379, unless one answers there already
-      python -m feeders redis --stop          stop the one in the background
+      python -m feeders redis --shared        in the background on 6379, unless a server already answers there
+      python -m feeders redis --stop          stop the server in the background
     """
     if shared and stop:
-        fail("--shared starts and --stop stops: give one of them")
+        fail("--shared starts and --stop stops a server: give one of them")
     try:
         if shared or stop:
             (_start_shared if shared else _stop_shared)(port or SHARED_PORT, default_cache_directory())
@@ -40,7 +39,7 @@ def redis(
 
 def _start_shared(port: int, cache: Path) -> None:
     started = start_shared(port, cache)
-    verb = "started a server in the background" if started else "a server answers already"
+    verb = "started a server in the background" if started else "a server already answers"
     typer.echo(f"{verb}: redis://127.0.0.1:{port}/0")
 
 

@@ -174,7 +174,7 @@ def test_passwords_that_are_there_are_not_replaced(tmp_path: Path) -> None:
     again = CliRunner().invoke(feeders_app, ["acl", "--out", str(tmp_path)])
 
     assert again.exit_code == 1
-    assert again.output.startswith(f"error: {tmp_path / 'users.acl'} is there already: remove")
+    assert again.output.startswith(f"error: {tmp_path / 'users.acl'} already exists: remove")
     assert again.output.count("\n") == 1
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 

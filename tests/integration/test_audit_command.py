@@ -46,7 +46,7 @@ def test_equal_books_are_told_of_with_exit_code_0(redis_url: str) -> None:
         "binance: feeder a on host\n"
         "  books   7 equal, 0 different, 1 not comparable; 2 symbols compared\n"
         "  levels  1400 compared, 100 % equal: 0 ghosts, 0 missing, 0 with another quantity\n"
-        "  prices  20 best prices looked at, 0 missed\n",
+        "  prices  20 best prices checked, 0 missed\n",
     )
 
 
@@ -90,7 +90,7 @@ def test_without_a_feeder_it_fails_in_one_line(redis_url: str) -> None:
     code, output = run(redis_url)
 
     assert code == 1
-    assert output.startswith("error: no feeder shows signs of life")
+    assert output.startswith("error: no feeder is running")
     assert output.count("\n") == 1
     assert run(redis_url, "--prefix", "paper")[0] == 0
 
@@ -103,5 +103,5 @@ def test_a_heartbeat_that_cannot_be_read_is_one_line(redis_url: str) -> None:
     code, output = run(redis_url)
 
     assert code == 1
-    assert output.startswith("error: a feeder's heartbeat cannot be read")
+    assert output.startswith("error: cannot decode a feeder's heartbeat")
     assert output.count("\n") == 1
