@@ -1,4 +1,4 @@
-"""`list`: who reads from the bus, and who of them does not keep up."""
+"""`list`: the readers of the bus, and which of them do not keep up."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -27,15 +27,16 @@ from bookbus.schemas.redis_names import RedisNames
 _STYLES = {ReaderState.OK: "green", ReaderState.UNKNOWN: "yellow", ReaderState.SLOW: "bold red"}
 _STOPPED = "bold red"
 _SYMBOLS_SHOWN = 3
+_FIGURES = ("lag", "delay", "received", "conflated", "missed", "reconnects", "subs", "unsent", "unread", "age", "idle")
 _WIDTH = 400
-"""More than any row is long."""
+"""Wider than any row, so that rich never shortens a cell."""
 
-_NO_CLIENTS = "this user may not see CLIENT LIST: subscriptions, unsent bytes and other programs are not known"
-_NO_RECORDS = "this user may not read what readers tell of themselves"
+_NO_CLIENTS = "this user may not run CLIENT LIST: subscriptions, buffers and other programs are unknown"
+_NO_RECORDS = "this user may not read the hashes of the readers"
 
 
 def list_readers(
-    json: Annotated[bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object a reader.")] = False,
+    json: Annotated[bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object per reader.")] = False,
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
 ) -> None:
@@ -67,14 +68,11 @@ def list_readers(
 
 
 def table_of(readers: Sequence[Reader]) -> Table:
-    """One row a reader: who it is, what it tells, what the server sees, and what that means."""
+    """One row per reader: its name, its own figures, those of the server, and its state."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for heading in ("reader", "follows"):
         table.add_column(heading, no_wrap=True)
-    for heading in (
-        *("lag", "delay", "received", "conflated", "missed", "reconnects"),
-        *("subs", "unsent", "unread", "age", "idle"),
-    ):
+    for heading in _FIGURES:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for reader in readers:
@@ -84,11 +82,11 @@ def table_of(readers: Sequence[Reader]) -> Table:
 
 def _print(readers: list[Reader], registry: Registry) -> None:
     if readers:
-        # A row that a narrow terminal breaks is better than one with its figures cut off.
+        # On a narrow terminal, a wrapped row is better than one with its figures cut off.
         Console(width=_WIDTH).print(table_of(readers), crop=False)
     behind = sum(reader.state in (ReaderState.SLOW, ReaderState.STOPPED) for reader in readers)
     count = "1 reader" if len(readers) == 1 else f"{len(readers)} readers"
-    typer.echo(f"{count}, {behind} slow or stopped" if readers else "nobody reads")
+    typer.echo(f"{count}, {behind} slow or stopped" if readers else "no readers")
     for view, remark in ((registry.clients, _NO_CLIENTS), (registry.records, _NO_RECORDS)):
         if view is None:
             typer.echo(remark)
@@ -96,13 +94,13 @@ def _print(readers: list[Reader], registry: Registry) -> None:
 
 def _row(reader: Reader) -> list[Text | str]:
     record = reader.record
-    told = (record.received, record.conflated, record.missed, record.reconnects) if record is not None else (None,) * 4
+    counts = (None,) * 4 if record is None else (record.received, record.conflated, record.missed, record.reconnects)
     return [
         Text(reader.name),
         Text(_follows(reader)),
         milliseconds(record.lag if record is not None else None),
         milliseconds(record.delay if record is not None else None),
-        *map(_count, told),
+        *map(_count, counts),
         _count(reader.subscriptions),
         _bytes(reader.unsent),
         _bytes(reader.unread),

@@ -18,8 +18,8 @@ from tests.support.server_with_users import server_with_users
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
 
-NO_CLIENTS = "this user may not see CLIENT LIST"
-NO_RECORDS = "this user may not read what readers tell of themselves"
+NO_CLIENTS = "this user may not run CLIENT LIST"
+NO_RECORDS = "this user may not read the hashes of the readers"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_readers_and_other_programs_are_listed(own_redis_server: LocalServer, cl
     assert ours["name"] in shown.stdout
     assert "2 readers, 0 slow or stopped" in shown.stdout
     wait_for(lambda: not client.client_list(_type="pubsub"))
-    assert run(url).stdout == "nobody reads\n"
+    assert run(url).stdout == "no readers\n"
 
 
 def test_a_program_that_takes_nothing_is_called_slow(own_redis_server: LocalServer, client: redis.Redis) -> None:

@@ -75,7 +75,7 @@ def test_show_of_a_book_that_is_not_live_says_why_and_fails(redis_url: str, writ
     shown = run("show", "BTC", "--redis", redis_url)
 
     assert shown.exit_code == 1
-    assert "is suspect: its truth is unknown" in shown.stdout
+    assert "is suspect: it is out of sync" in shown.stdout
     assert "99.5" in shown.stdout
 
 

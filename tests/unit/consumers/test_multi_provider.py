@@ -315,9 +315,9 @@ def test_an_exchange_that_leaves_is_logged_once_and_so_is_its_return(caplog: pyt
     assert [(record.levelname, record.message) for record in caplog.records] == [
         (
             "WARNING",
-            "upbit takes no part in BTC-USDT: upbit BTC-KRW is stale: not confirmed for 6.0 s (limit 5 s)",
+            "upbit is excluded from BTC-USDT: upbit BTC-KRW is stale: not confirmed for 6.0 s (limit 5 s)",
         ),
-        ("INFO", "upbit takes part in BTC-USDT again"),
+        ("INFO", "upbit is included in BTC-USDT again"),
     ]
 
 
@@ -469,7 +469,7 @@ def test_a_slow_read_never_numbers_older_books_after_newer_ones(monkeypatch: pyt
         ({"fx": None}, "upbit quotes in KRW: name the exchange rate to USDT"),
         ({"quote": "EUR"}, "binance quotes in USDT: USDT-KRW is no rate from that to EUR"),
         ({"fees": {"kraken": 5.0}}, "a fee is given for kraken, which is not among binance, upbit"),
-        ({"fees": {"upbit": float("nan")}}, "no fee in bps: upbit=nan"),
+        ({"fees": {"upbit": float("nan")}}, "not a fee in bps: upbit=nan"),
         ({"max_skew": 0.0}, "max_skew must be above zero"),
         ({"max_age": 0.0}, "max_age must be above zero"),
     ],
