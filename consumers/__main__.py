@@ -14,7 +14,7 @@ from bookbus.consumers.commands.show import show
 from bookbus.consumers.commands.tail import tail
 
 app = typer.Typer(
-    help="Order books from Redis.",
+    help="Read order books from Redis.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

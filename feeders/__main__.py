@@ -18,7 +18,7 @@ from bookbus.feeders.commands.simulate import simulate
 from bookbus.feeders.commands.smoke import smoke
 
 app = typer.Typer(
-    help="Exchange order books onto Redis.",
+    help="Publish order books of exchanges to Redis.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -131,7 +131,7 @@ def test_name_that_is_a_market_and_a_bare_base_is_ambiguous() -> None:
 
 
 def test_two_instruments_of_one_native_name_are_refused() -> None:
-    with pytest.raises(SymbolError, match="ABC stands for both"):
+    with pytest.raises(SymbolError, match="ABC is the name of both"):
         InstrumentRegistry(BINANCE, [binance("A", "BC"), binance("AB", "C")])
 
 
