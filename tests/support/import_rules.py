@@ -209,8 +209,7 @@ RULES = (
         "the environment is read in commands alone, but for the user's cache directory",
         who=("bookbus",),
         what=("os.environ", "os.getenv"),
-        allowed=(*_COMMANDS, "bookbus.feeders.markets", "bookbus.feeders.redis_server"),
-        not_yet=("bookbus.feeders.settings",),
+        allowed=(*_COMMANDS, "bookbus.feeders.markets"),
         planted=("bookbus.feeders.feed", "import os\nurl = os.environ['BOOKBUS_REDIS_URL']"),
     ),
 )
