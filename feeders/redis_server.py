@@ -273,13 +273,11 @@ def free_port() -> int:
 
 def server_command(binary: Path, port: int, directory: Path, *, persistent: bool) -> list[str]:
     """The command line of a server that listens on the loopback interface alone."""
-    return [
-        str(binary),
-        *("--port", str(port), "--bind", HOST, "--dir", str(directory)),
-        *("--save", "", "--appendonly", "yes" if persistent else "no"),
-        # Disconnect a slow subscriber early: by then, the messages in its buffer are stale.
-        *("--client-output-buffer-limit", "pubsub", "8mb", "2mb", "5"),
-    ]
+    address = ["--port", str(port), "--bind", HOST, "--dir", str(directory)]
+    persistence = ["--save", "", "--appendonly", "yes" if persistent else "no"]
+    # Disconnect a slow subscriber early: by then, the messages in its buffer are stale.
+    buffers = ["--client-output-buffer-limit", "pubsub", "8mb", "2mb", "5"]
+    return [str(binary), *address, *persistence, *buffers]
 
 
 @dataclass(frozen=True, slots=True)

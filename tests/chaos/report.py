@@ -4,8 +4,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 COLUMNS = (
-    *("scenario", "fault", "times", "noticed s", "recovered s", "readers saw"),
-    *("compared", "wrong", "missed", "weight", "verdict"),
+    "scenario",
+    "fault",
+    "times",
+    "noticed s",
+    "recovered s",
+    "readers saw",
+    "compared",
+    "wrong",
+    "missed",
+    "weight",
+    "verdict",
 )
 
 
@@ -70,13 +79,16 @@ def _row(scenario: str, plays: list[Outcome]) -> tuple[str, ...]:
     saw = sorted(frozenset().union(*(play.saw for play in plays)))
     failed = sum(bool(play.failures) for play in plays)
     return (
-        *(scenario, plays[0].fault, str(len(plays))),
-        *(
-            _worst(play.noticed for play in plays),
-            _worst(play.recovered for play in plays),
-            ", ".join(saw) or "nothing",
-        ),
-        *(total("compared"), total("wrong"), total("missed"), total("weight")),
+        scenario,
+        plays[0].fault,
+        str(len(plays)),
+        _worst(play.noticed for play in plays),
+        _worst(play.recovered for play in plays),
+        ", ".join(saw) or "nothing",
+        total("compared"),
+        total("wrong"),
+        total("missed"),
+        total("weight"),
         f"FAILED {failed}" if failed else "ok",
     )
 

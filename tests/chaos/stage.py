@@ -154,9 +154,18 @@ class Stage:
 
     def _start_feeder(self, number: int) -> FeederProcess:
         return FeederProcess(
-            *("--exchange", self.scenario.exchange, "--redis", self.url("redis")),
-            *("--ws-url", self.url("exchange"), "--rest-url", self.url("rest")),
-            *("--symbols", ",".join(self.exchange.symbols), "--feeder-id", "abcdefgh"[number]),
+            "--exchange",
+            self.scenario.exchange,
+            "--redis",
+            self.url("redis"),
+            "--ws-url",
+            self.url("exchange"),
+            "--rest-url",
+            self.url("rest"),
+            "--symbols",
+            ",".join(self.exchange.symbols),
+            "--feeder-id",
+            "abcdefgh"[number],
             *self.scenario.feeder_arguments,
         )
 

@@ -68,7 +68,16 @@ def test_the_table_shows_the_worst_of_all_the_times_a_fault_was_played() -> None
     result = Result("redis", [outcome(0.1, 2.0), outcome(None, 1.0, "too late"), outcome(0.3, 0.5)])
 
     assert table([result]).splitlines()[2].split(" | ") == [
-        *("| redis   ", "cut  ", "3    ", "0.30     ", "2.00       ", "suspect    "),
-        *("21      ", "0    ", "3     ", "0     ", "FAILED 1 |"),
+        "| redis   ",
+        "cut  ",
+        "3    ",
+        "0.30     ",
+        "2.00       ",
+        "suspect    ",
+        "21      ",
+        "0    ",
+        "3     ",
+        "0     ",
+        "FAILED 1 |",
     ]
     assert result.all_failures == ["redis: cut: too late"]

@@ -13,8 +13,19 @@ import msgspec
 PINS = Path(__file__).parents[2] / "constraints.txt"
 LIMIT = 120.0
 AUDIT = (
-    *(sys.executable, "-m", "pip_audit", "--requirement", str(PINS), "--no-deps", "--disable-pip"),
-    *("--format", "json", "--progress-spinner", "off", "--timeout", "5"),
+    sys.executable,
+    "-m",
+    "pip_audit",
+    "--requirement",
+    str(PINS),
+    "--no-deps",
+    "--disable-pip",
+    "--format",
+    "json",
+    "--progress-spinner",
+    "off",
+    "--timeout",
+    "5",
 )
 
 

@@ -58,7 +58,14 @@ def feeder_process(
 ) -> Iterator[FeederProcess]:
     """A feeder of a simulated exchange, stopped at the end of the block."""
     feeder = FeederProcess(
-        *("--redis", redis_url, "--ws-url", ws_url, "--rest-url", rest_url, "--symbols", ",".join(symbols)),
+        "--redis",
+        redis_url,
+        "--ws-url",
+        ws_url,
+        "--rest-url",
+        rest_url,
+        "--symbols",
+        ",".join(symbols),
         *more,
     )
     try:

@@ -15,10 +15,25 @@ PACKAGES = ("schemas", "feeders", "consumers")
 
 # Clocks, threads, event loops, logs, processes, the network.
 IMPURE = (
-    *("asyncio", "concurrent", "threading", "multiprocessing", "subprocess", "signal"),
-    *("socket", "ssl", "select", "selectors", "http", "urllib.request"),
-    *("time", "logging"),
-    *("redis", "hiredis", "websockets", "aiohttp", "uvloop"),
+    "asyncio",
+    "concurrent",
+    "threading",
+    "multiprocessing",
+    "subprocess",
+    "signal",
+    "socket",
+    "ssl",
+    "select",
+    "selectors",
+    "http",
+    "urllib.request",
+    "time",
+    "logging",
+    "redis",
+    "hiredis",
+    "websockets",
+    "aiohttp",
+    "uvloop",
 )
 
 
@@ -96,7 +111,9 @@ RULES = (
     Rule(
         "pure modules reach no clock, thread, log or network",
         who=(
-            *("bookbus.schemas", "bookbus.feeders.books", "bookbus.feeders.venue"),
+            "bookbus.schemas",
+            "bookbus.feeders.books",
+            "bookbus.feeders.venue",
             "bookbus.feeders.exchanges.*_protocol",
         ),
         what=IMPURE,

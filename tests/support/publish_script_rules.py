@@ -13,8 +13,18 @@ from tests.support.builders import book
 
 NAME = "md:book:binance:BTC-USDT"
 FIELDS = [
-    *("seq", "update_id", "state", "feeder", "published_us", "confirmed_us", "twin_us"),
-    *("bid", "bid_qty", "ask", "ask_qty", "book"),
+    "seq",
+    "update_id",
+    "state",
+    "feeder",
+    "published_us",
+    "confirmed_us",
+    "twin_us",
+    "bid",
+    "bid_qty",
+    "ask",
+    "ask_qty",
+    "book",
 ]
 
 

@@ -154,8 +154,16 @@ def cluster(primaries: int = 3, make: MakeServer = _PLAIN) -> Iterator[Cluster]:
 
 def _cluster_node(make: MakeServer) -> LocalServer:
     options = [
-        *("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1500"),
-        *("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"),
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        str(free_port()),
+        "--cluster-node-timeout",
+        "1500",
+        "--cluster-require-full-coverage",
+        "no",
+        "--repl-diskless-sync-delay",
+        "0",
     ]
     return make(options=options)
 

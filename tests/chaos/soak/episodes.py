@@ -11,7 +11,13 @@ from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
 Bus = Literal["kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"]
 
 _BUS: tuple[Bus, ...] = (
-    *("kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"),
+    "kill clients",
+    "kill subscribers",
+    "restart",
+    "crash",
+    "pause",
+    "flush data",
+    "flush scripts",
 )
 _SHORT_HOLD = 2.0
 _UNANSWERED = 13.0

@@ -34,8 +34,11 @@ def upbit(base: str, quote: str) -> Instrument:
 LISTED = InstrumentRegistry(
     BINANCE,
     [
-        *(binance("BTC", "USDT"), binance("ETH", "USDT"), binance("币安人生", "USDT")),
-        *(binance("ETH", "BTC"), binance("WBTC", "BTC")),
+        binance("BTC", "USDT"),
+        binance("ETH", "USDT"),
+        binance("币安人生", "USDT"),
+        binance("ETH", "BTC"),
+        binance("WBTC", "BTC"),
     ],
 )
 LISTED_ON_UPBIT = InstrumentRegistry(UPBIT, [upbit("BTC", "KRW"), upbit("BTC", "USDT"), upbit("ETH", "BTC")])

@@ -10,8 +10,13 @@ from bookbus.feeders.servers.address import RedisAddress, parse_address
 def plain(url: str) -> tuple[object, ...]:
     address = parse_address(url)
     return (
-        *(address.masked, address.host, address.port, address.path),
-        *(address.database, address.username, address.password),
+        address.masked,
+        address.host,
+        address.port,
+        address.path,
+        address.database,
+        address.username,
+        address.password,
     )
 
 

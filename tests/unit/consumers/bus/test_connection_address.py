@@ -12,8 +12,11 @@ def test_the_default_is_this_machine() -> None:
     address = BusAddress.parse(DEFAULT_URL)
 
     assert (address.host, address.port, address.database, address.password, address.tls) == (
-        *("127.0.0.1", 6379, 0),
-        *(None, None),
+        "127.0.0.1",
+        6379,
+        0,
+        None,
+        None,
     )
 
 
@@ -33,8 +36,12 @@ def test_a_url_is_taken_apart_and_shown_without_secrets(
 
     assert address.masked == masked
     assert parts == (
-        *(address.host, address.port, address.path, address.database),
-        *(address.username, address.password),
+        address.host,
+        address.port,
+        address.path,
+        address.database,
+        address.username,
+        address.password,
     )
     assert address.password is None or address.password not in repr(address)
 
