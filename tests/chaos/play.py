@@ -88,7 +88,7 @@ class _Play:
             await self._until_deep()
         before = self._counted or await self._counts()
         seen = watch.begin()
-        await self._strike(fault, hit)
+        await self._inject(fault, hit)
         ended = time.monotonic()
         watch.await_fresh()
         failures = await self._stays_lost(symbols) if fault.never else []
@@ -108,7 +108,7 @@ class _Play:
         outcome.failures.extend(failures)
         return outcome
 
-    async def _strike(self, fault: Fault, hit: Sequence[str] | None) -> None:
+    async def _inject(self, fault: Fault, hit: Sequence[str] | None) -> None:
         """Begin it, and end it if it lasts; what waits for a message to strike goes on waiting."""
         for action in fault.begin:
             await self._stage.act(action, hit, fault.seconds)

@@ -48,7 +48,7 @@ class Seen:
         self.states[symbol].add(state)
 
 
-class BusWitness(BookChecker):
+class BusObserver(BookChecker):
     """Sees every message; what is live is compared later, many at once."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Watch:
     """`async with Watch(...)` reads until the block ends. `url` is the provider's way, `bus_url` the other reader's."""
 
     def __init__(self, exchange: SimulatorProcess, venue: str, symbols: dict[str, str], url: str, bus_url: str) -> None:
-        self.bus = BusWitness()
+        self.bus = BusObserver()
         self.provider = RedisMarketDataProvider(url, venue, list(symbols.values()))
         self.seen = Seen(time.monotonic())
         self.symbols = list(symbols.values())

@@ -278,13 +278,13 @@ async def test_feeder_and_readers_work_with_their_users(guarded: ServerWithUsers
 
 
 def login(guarded: ServerWithUsers, role: str) -> tuple[str, str]:
-    return guarded.apart(role), guarded.passwords[role]
+    return guarded.url_without_password(role), guarded.passwords[role]
 
 
 @contextmanager
 def tail_process(guarded: ServerWithUsers) -> Iterator[IO[bytes]]:
     """The output of a `tail` whose password only its environment has."""
-    command = [sys.executable, "-m", "consumers", "tail", "BTC", "--redis", guarded.apart("runner")]
+    command = [sys.executable, "-m", "consumers", "tail", "BTC", "--redis", guarded.url_without_password("runner")]
     environment = os.environ | {"BOOKBUS_REDIS_PASSWORD": guarded.passwords["runner"]}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
