@@ -1,4 +1,4 @@
-"""With the users that `make acl` makes, feeders and readers work, and nobody may do anything else."""
+"""The users of `make acl` have the rights that feeders and readers need, and no others."""
 
 import asyncio
 import os
@@ -151,7 +151,7 @@ def shared_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerW
 
 
 def is_refused(url: str, command: str) -> bool:
-    """Whether the server says that this user may not. A connection each: one that subscribed takes nothing else."""
+    """Whether the server refuses the command to this user. One connection each, because of subscriptions."""
     with redis.Redis.from_url(url, protocol=2) as client:
         try:
             client.execute_command(*shlex.split(command.replace("|", " ", 1)))
@@ -187,7 +187,7 @@ def test_every_right_of_a_user_is_tried(tmp_path: Path, role: str) -> None:
 
 
 @pytest.mark.parametrize("login", ["", "default:@", "default:x@", ":x@", "feeder:@", "feeder:x@"])
-def test_nobody_comes_in_without_a_password_of_a_role(shared_guarded: ServerWithUsers, login: str) -> None:
+def test_a_login_needs_a_password_of_a_role(shared_guarded: ServerWithUsers, login: str) -> None:
     url = f"redis://{login}127.0.0.1:{shared_guarded.server.port}/0"
 
     with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.AuthenticationError):
@@ -195,7 +195,7 @@ def test_nobody_comes_in_without_a_password_of_a_role(shared_guarded: ServerWith
 
 
 @pytest.mark.parametrize("login", ["", "feeder@", "feeder:x@"])
-def test_who_may_not_come_in_is_told_what_to_do(shared_guarded: ServerWithUsers, login: str) -> None:
+def test_a_refused_login_is_an_error_that_says_what_to_do(shared_guarded: ServerWithUsers, login: str) -> None:
     url = f"redis://{login}127.0.0.1:{shared_guarded.server.port}/0"
 
     for app, arguments in ((feeders_app, ["run", "--symbols", "BTC"]), (consumers_app, ["tail", "BTC"])):
@@ -220,7 +220,7 @@ def test_generated_files_hold_the_passwords_for_their_owner_alone(tmp_path: Path
     assert not any(password in users for password in first.values())
 
 
-def test_passwords_that_are_there_are_not_replaced(tmp_path: Path) -> None:
+def test_existing_passwords_are_not_replaced(tmp_path: Path) -> None:
     generate(tmp_path)
     before = {path: path.read_text() for path in tmp_path.iterdir()}
 

@@ -1,4 +1,4 @@
-"""The server of our own: it starts, hangs, dies and comes back as told, and never stays behind."""
+"""The local server: start, pause, kill, restart, and no process left behind."""
 
 import os
 import signal
@@ -123,7 +123,7 @@ def test_a_taken_port_is_one_line_that_says_so(own_redis_server: LocalServer) ->
     assert client_of(own_redis_server).ping()
 
 
-def test_a_machine_without_a_server_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_server_binary_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_process, "find_spec", {}.get)
     monkeypatch.setenv("PATH", "")
 
@@ -168,7 +168,7 @@ def test_a_server_dies_with_a_parent_that_was_killed() -> None:
     wait_for(lambda: not alive(pid), what="the orphan's end")
 
 
-def test_the_shared_server_outlives_who_started_it_and_stops_when_told(tmp_path: Path, free_port: int) -> None:
+def test_the_shared_server_outlives_its_starter_and_can_be_stopped(tmp_path: Path, free_port: int) -> None:
     program = "import sys; from pathlib import Path; from bookbus.feeders.redis_server import start_shared\n"
     program += "print(start_shared(int(sys.argv[1]), Path(sys.argv[2])))"
 

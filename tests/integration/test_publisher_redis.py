@@ -99,7 +99,7 @@ async def test_a_killed_server_gets_every_book_again_with_higher_seqs(own_redis_
     assert all(after > earlier for after, earlier in zip(seqs(url), before, strict=True))
 
 
-async def test_a_persistent_server_goes_on_counting_where_it_was(tmp_path: Path) -> None:
+async def test_a_persistent_server_continues_its_seqs(tmp_path: Path) -> None:
     with LocalServer(directory=tmp_path, persistent=True) as server:
         async with feeding(server.url) as feed:
             before = seqs(server.url)
@@ -113,7 +113,7 @@ async def test_a_persistent_server_goes_on_counting_where_it_was(tmp_path: Path)
         assert seqs(server.url) == [seq + 1 for seq in before]
 
 
-async def test_a_hung_server_is_left_and_gets_the_newest_when_it_wakes(own_redis_server: LocalServer) -> None:
+async def test_a_hung_server_is_disconnected_and_gets_the_newest_books_later(own_redis_server: LocalServer) -> None:
     url = own_redis_server.url
     async with feeding(url, reply_timeout=0.2) as feed:
         own_redis_server.pause()
@@ -147,7 +147,7 @@ async def test_a_flushed_server_takes_the_books_and_the_script_again(redis_url: 
     assert feed.publisher.counters.errors == 0
 
 
-async def test_a_full_server_is_told_once_and_takes_the_newest_when_there_is_room(
+async def test_a_full_server_is_logged_once_and_gets_the_newest_books_later(
     own_redis_server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = own_redis_server.url
@@ -167,7 +167,9 @@ async def test_a_full_server_is_told_once_and_takes_the_newest_when_there_is_roo
     assert feed.publisher.connected is False
 
 
-async def test_a_server_that_became_a_replica_is_left_until_it_is_master_again(own_redis_server: LocalServer) -> None:
+async def test_a_server_that_became_a_replica_is_not_used_until_it_is_a_master(
+    own_redis_server: LocalServer,
+) -> None:
     url = own_redis_server.url
     async with feeding(url) as feed:
         with redis.Redis.from_url(url) as client:
@@ -227,7 +229,7 @@ async def test_a_wrong_password_is_one_line_without_it(caplog: pytest.LogCapture
             assert "wr0ng" not in caplog.text
 
 
-async def test_nobody_there_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_connection_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         port = taken.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`python -m feeders replay`: how a recording ends, on the bus and for whoever called it."""
+"""`python -m feeders replay`: the final books in Redis, output and exit code."""
 
 import subprocess
 import sys

@@ -105,7 +105,7 @@ def test_show_prints_what_does_not_fit_the_type(redis_url: str, client: redis.Re
 
 
 @pytest.mark.parametrize("command", ["show", "tail"])
-def test_without_a_server_one_line_says_what_to_do(command: str) -> None:
+def test_without_a_server_a_one_line_error_says_what_to_do(command: str) -> None:
     done = run(command, "BTC", "--redis", NOBODY)
 
     assert (done.exit_code, done.stdout) == (1, "")

@@ -117,7 +117,7 @@ def test_a_server_of_another_name_is_refused_in_one_line(
     assert output.count("\n") == 1, output
 
 
-def test_certificates_that_are_there_are_not_replaced(tmp_path: Path) -> None:
+def test_existing_certificates_are_not_replaced(tmp_path: Path) -> None:
     directory = make_certificates(tmp_path / "own", LOCALHOST)
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
 

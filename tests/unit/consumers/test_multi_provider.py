@@ -1,4 +1,4 @@
-"""Several providers as one: what takes part, what is said of the rest, and what is numbered how."""
+"""Several providers as one: included and excluded books, their reasons, and ids."""
 
 import asyncio
 import logging
@@ -103,14 +103,14 @@ def test_the_exchange_rate_has_its_own_limit_of_age() -> None:
     assert world.out() == {"upbit": "FX USDT-KRW is stale: not confirmed for 1.5 s (limit 1 s)"}
 
 
-def test_half_an_exchange_rate_is_none() -> None:
+def test_a_one_sided_exchange_rate_is_not_used() -> None:
     world = World()
     world.upbit.put("USDT-KRW", (), WON_RATE[1])
 
     assert world.out() == {"upbit": "FX USDT-KRW has no bids"}
 
 
-def test_half_a_book_takes_no_part() -> None:
+def test_a_one_sided_book_is_excluded() -> None:
     world = World()
     world.upbit.put("BTC-KRW", ((138_459_000.0, 1.0),), ())
 
@@ -301,7 +301,7 @@ def test_the_last_book_is_live_no_longer_when_only_the_rate_is_old() -> None:
     assert (again.bids, again.asks) == (alone.bids, alone.asks)
 
 
-def test_an_exchange_that_leaves_is_logged_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_excluded_exchange_is_logged_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world = World()
     live(world.provider)
@@ -474,7 +474,7 @@ def test_a_slow_read_never_numbers_older_books_after_newer_ones(monkeypatch: pyt
         ({"max_age": 0.0}, "max_age must be above zero"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: dict[str, object], complaint: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict[str, object], complaint: str) -> None:
     world = World()
     usual = {
         "providers": {"binance": world.binance, "upbit": world.upbit},

@@ -1,4 +1,4 @@
-"""How far a book may be believed."""
+"""The status of a book."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_status_follows_from_state_age_and_feeder(
     assert status(state, age, feeder_alive) is expected
 
 
-def test_a_book_never_seen_is_missing_and_says_what_stands_in_the_way() -> None:
+def test_a_book_never_received_is_missing_with_the_error_as_reason() -> None:
     assert judge(Observation(error="not started"), 5.0) == (BookStatus.MISSING, "not started")
 
 

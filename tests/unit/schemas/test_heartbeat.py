@@ -1,4 +1,4 @@
-"""A feeder's sign of life, as a message and as the fields of a hash."""
+"""A feeder's heartbeat, as a message and as the fields of a hash."""
 
 import json
 

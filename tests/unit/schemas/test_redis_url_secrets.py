@@ -74,7 +74,7 @@ def test_a_password_goes_only_to_a_user_who_was_named_without_one(url: str) -> N
         "wss://ada:s3%20cret@h/ws",
     ],
 )
-def test_what_others_repeat_of_a_url_is_taken_out(url: str) -> None:
+def test_secrets_of_a_url_are_removed_from_other_texts(url: str) -> None:
     assert redacted(ValueError("unknown command AUTH ada s3 cret"), secrets_of(url)) == "unknown command AUTH ada ***"
 
 

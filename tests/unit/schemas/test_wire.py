@@ -1,4 +1,4 @@
-"""Wire format version 1, held by golden files and by a second, independent msgpack library."""
+"""Wire format version 1, against golden files and another msgpack library."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The arbitrage command without a bus: what it prints, and what it says of a mistake."""
+"""The arbitrage command without Redis: its output and its errors."""
 
 import json
 from io import StringIO
