@@ -158,7 +158,7 @@ def parse_heartbeat_fields(names: Sequence[str], values: Sequence[bytes | str | 
             if value is not None
         }
     except DECODE_ERRORS as error:
-        raise HeartbeatError(f"a feeder's heartbeat cannot be read: {error}") from error
+        raise HeartbeatError(f"cannot decode a feeder's heartbeat: {error}") from error
 
 
 def reader_fields(record: ReaderRecord) -> dict[str, str]:
