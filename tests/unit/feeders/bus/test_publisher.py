@@ -627,6 +627,55 @@ async def test_a_confirmation_alone_does_not_move_on(nodes: TwoNodes) -> None:
     assert sent(nodes.there) == []
 
 
+async def fill(publisher: Publisher, symbol: str) -> None:
+    """Let as many writes as the server may leave unanswered be in flight."""
+    for update_id in range(MAX_IN_FLIGHT):
+        publisher.submit(new(update_id, symbol))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("unanswered", "sent_there"), [(False, []), (True, [("new", 8)])])
+async def test_an_unsent_confirmation_moves_on_only_with_levels_that_may_be_missing(
+    nodes: TwoNodes, unanswered: bool, sent_there: list[tuple[str, int]]
+) -> None:
+    async with running(nodes.here) as publisher:
+        publisher.submit(new(7))
+        assert await publisher.drain(5)
+        nodes.here.answering.clear()
+        if unanswered:
+            publisher.submit(new(8))
+        await fill(publisher, "ETH-USDT")
+        publisher.submit(again(8 if unanswered else 7))
+
+        nodes.moved = {BTC}
+        nodes.move()
+        await asyncio.sleep(0.05)
+        nodes.here.answering.set()
+
+        assert await publisher.drain(5)
+    assert sent(nodes.there) == sent_there
+    assert ("again", 7) not in sent(nodes.here)
+
+
+async def test_another_node_that_connects_leaves_confirmations_alone(nodes: TwoNodes) -> None:
+    async with running(nodes.here) as publisher:
+        publisher.submit(new(7))
+        assert await publisher.drain(5)
+        nodes.here.answering.clear()
+        await fill(publisher, "ETH-USDT")
+        publisher.submit(again(7))
+        connections = nodes.there.connections
+
+        nodes.there.drop()
+        await await_for(lambda: nodes.there.connections > connections)
+        await await_for(lambda: publisher.connected)
+        nodes.here.answering.set()
+
+        assert await publisher.drain(5)
+    assert sent(nodes.here)[-1] == ("again", 7)
+
+
 async def test_what_is_taken_out_is_not_sent_any_more(nodes: TwoNodes) -> None:
     async with running(nodes.here) as publisher:
         nodes.here.answering.clear()
@@ -646,6 +695,92 @@ async def test_what_is_taken_out_is_not_sent_any_more(nodes: TwoNodes) -> None:
         nodes.here.answering.set()
         assert await publisher.drain(5)
     assert stored(nodes.here).update_id == MAX_IN_FLIGHT - 1
+
+
+async def test_trades_of_a_moved_stream_are_sent_to_its_new_node_in_order(
+    nodes: TwoNodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = NAMES.trades("binance", "BTC-USDT")
+
+    def answer(command: Command) -> Any:
+        if command[0] == b"XADD" and command[1] == stream.encode():
+            return redis.ResponseError("MOVED 42 there:7000")
+        return nodes.here.answer_by_fakeredis(command)
+
+    async with running(nodes.here, retry_interval=3600) as publisher:
+        nodes.here.answer = answer
+        for trade_id in (1, 2):
+            publisher.submit_trade(trade(trade_id))
+            publisher.submit_trade(trade(trade_id, "ETH-USDT"))
+            await await_for(lambda: len(nodes.told) == trade_id)  # noqa: B023
+        assert not publisher._outbox.idle
+
+        nodes.moved = {stream}
+        nodes.move()
+        publisher.submit_trade(trade(3))
+
+        assert await publisher.drain(5)
+    entries: Any = nodes.there.redis.xrange(stream)
+    assert [entry_id for entry_id, _ in entries] == [b"1-0", b"2-0", b"3-0"]
+    assert (publisher.counters.trades, publisher.counters.trades_dropped) == (5, 0)
+    assert publisher.counters.errors == 0
+    assert caplog.records == []
+
+
+async def test_moved_trades_are_tried_again_while_no_other_node_is_known(nodes: TwoNodes) -> None:
+    stream = NAMES.trades("binance", "BTC-USDT")
+    async with running(nodes.here) as publisher:
+        nodes.here.answer = lambda _: redis.ResponseError("MOVED 42 there:7000")
+        publisher.submit_trade(trade(1))
+        await await_for(lambda: len(nodes.told) >= 3)
+
+        nodes.here.answer = nodes.here.answer_by_fakeredis
+
+        assert await publisher.drain(5)
+    assert nodes.here.redis.xlen(stream) == 1
+
+
+async def test_a_node_that_hangs_does_not_hold_up_the_others(nodes: TwoNodes) -> None:
+    eth = NAMES.book("binance", "ETH-USDT")
+    nodes.moved = {eth, NAMES.trades("binance", "ETH-USDT")}
+    async with running(nodes.here) as publisher:
+        nodes.here.answering.clear()
+        for update_id in range(2 * MAX_IN_FLIGHT):
+            for symbol in ("BTC-USDT", "ETH-USDT"):
+                publisher.submit(new(update_id, symbol))
+                publisher.submit_trade(trade(update_id + 1, symbol))
+            await await_for(lambda: len(sent(nodes.there, eth)) == update_id + 1)  # noqa: B023
+
+        await await_for(lambda: publisher.counters.trades == 2 * MAX_IN_FLIGHT)
+        nodes.here.answering.set()
+        assert await publisher.drain(5)
+    assert stored(nodes.here).update_id == 2 * MAX_IN_FLIGHT - 1
+    assert publisher.counters.trades == 4 * MAX_IN_FLIGHT
+
+
+@pytest.mark.parametrize("end", ["MOVED 42 there:7000", "OOM full", "drop"])
+async def test_what_an_old_node_does_with_a_moved_book_does_not_matter(nodes: TwoNodes, end: str) -> None:
+    async with running(nodes.here) as publisher:
+        nodes.here.answering.clear()
+        nodes.here.answer = lambda _: redis.ResponseError(end)
+        publisher.submit(new(7))
+        publisher.submit_trade(trade(1))
+        await await_for(lambda: nodes.here.calls(b"XADD"))
+
+        nodes.moved = {BTC, NAMES.trades("binance", "BTC-USDT")}
+        nodes.move()
+        await await_for(lambda: publisher.counters.trades)
+        if end == "drop":
+            nodes.here.answer = nodes.here.answer_by_fakeredis
+            nodes.here.drop()
+            await await_for(lambda: nodes.here.connections == 2)
+        nodes.here.answering.set()
+
+        assert await publisher.drain(5)
+        assert publisher.healthy
+    assert sent(nodes.there) == [("new", 7)]
+    assert len(sent(nodes.here)) == 1
+    assert publisher.counters.accepted == 1
 
 
 async def test_one_node_of_a_cluster_is_told_to_be_that(server: RespServer, caplog: pytest.LogCaptureFixture) -> None:
