@@ -220,23 +220,23 @@ class MockMarketDataProvider(MarketDataProvider):
             connected=thread is not None,
             thread_alive=thread is not None and thread.alive,
             reconnect_count=0,
-            trouble=self._trouble(),
+            error=self._error(),
             symbols=self._statuses(),
         )
 
     def _observe(self, symbol: str) -> Observation:
         book = self._books.get(symbol)
         if book is None:
-            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
+            return Observation(error=f"{symbol} is not among the symbols this provider follows")
         now = self._clock()
         self._advance(symbol, book, now)
-        return book.newest.observe(now, None, self._trouble())
+        return book.newest.observe(now, None, self._error())
 
     def _counts(self, symbol: str) -> Counts:
         book = self._books.get(symbol)
         return Counts() if book is None else book.newest.counts()
 
-    def _trouble(self) -> str:
+    def _error(self) -> str:
         if self._thread is not None:
             return ""
         return "not started" if self._began is None else "stopped"

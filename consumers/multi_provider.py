@@ -145,14 +145,14 @@ class MultiExchangeProvider(MarketDataProvider):
             connected=all(status.connected for status in found),
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),
-            trouble="; ".join(dict.fromkeys(status.trouble for status in found if status.trouble)),
+            error="; ".join(dict.fromkeys(status.error for status in found if status.error)),
             symbols=self._statuses(),
         )
 
     def _observe(self, symbol: str) -> Observation:
         asset = self._assets.get(symbol)
         if asset is None:
-            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
+            return Observation(error=f"{symbol} is not among the symbols this provider follows")
         return asset.observe()
 
     def _counts(self, symbol: str) -> Counts:

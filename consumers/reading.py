@@ -16,7 +16,7 @@ class Observation(msgspec.Struct, frozen=True):
     """What a provider knows of one symbol at this moment, before it is judged.
 
     `age` is the time since the book was last confirmed, `update_age` the time since it last changed; None while
-    nothing was ever received. `feeder_alive` is None where nobody can tell. `trouble` says what stands between
+    nothing was ever received. `feeder_alive` is None where nobody can tell. `error` says what stands between
     the provider and a better answer.
     """
 
@@ -24,7 +24,12 @@ class Observation(msgspec.Struct, frozen=True):
     age: float | None = None
     update_age: float | None = None
     feeder_alive: bool | None = None
-    trouble: str = ""
+    error: str = ""
+
+    @property
+    def trouble(self) -> str:
+        """The former name of `error`."""
+        return self.error
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -77,14 +82,19 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How a provider is connected, and all its symbols. `trouble` is empty while it is connected."""
+    """How a provider is connected, and all its symbols. `error` is empty while it is connected."""
 
     is_running: bool
     connected: bool
     thread_alive: bool
     reconnect_count: int
-    trouble: str
+    error: str
     symbols: Mapping[str, SymbolStatus]
+
+    @property
+    def trouble(self) -> str:
+        """The former name of `error`."""
+        return self.error
 
 
 class Update(NamedTuple):
@@ -100,20 +110,20 @@ MAX_AGE = 5.0
 
 def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
     """The status of a book, and why it is not live (empty if it is)."""
-    snapshot, age, trouble = observation.snapshot, observation.age, observation.trouble
+    snapshot, age, error = observation.snapshot, observation.age, observation.error
     if snapshot is None:
-        return BookStatus.MISSING, trouble or "no book was received yet"
+        return BookStatus.MISSING, error or "no book was received yet"
     if snapshot.state == "closed":
         return BookStatus.CLOSED, "the feeder was stopped; these are its last levels"
     if snapshot.state == "suspect":
         lost = "its truth is unknown; these are the last known levels"
         if observation.feeder_alive is False:
             # Nobody works on it any more.
-            return BookStatus.FEEDER_DOWN, f"{lost}; {trouble or 'no feeder that serves it is alive'}"
-        return BookStatus.SUSPECT, f"{lost}; {trouble}" if trouble else lost
+            return BookStatus.FEEDER_DOWN, f"{lost}; {error or 'no feeder that serves it is alive'}"
+        return BookStatus.SUSPECT, f"{lost}; {error}" if error else lost
     if age is not None and age <= max_age:
         return BookStatus.LIVE, ""
     unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
     if observation.feeder_alive is False:
         return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive"
-    return BookStatus.STALE, f"{unconfirmed}; {trouble}" if trouble else unconfirmed
+    return BookStatus.STALE, f"{unconfirmed}; {error}" if error else unconfirmed

@@ -78,9 +78,9 @@ def open_source(
         raise SourceError(str(error)) from error
     except BookNotLiveError as error:
         advice = _ADVICE.get(source, "")
-        trouble = provider.get_connection_status().trouble
+        failure = provider.get_connection_status().error
         provider.stop()
-        reasons = [str(error), trouble if trouble not in str(error) else "", advice]
+        reasons = [str(error), failure if failure not in str(error) else "", advice]
         raise SourceError(f"source {source}: {'; '.join(filter(None, reasons))}") from error
     except BaseException:
         provider.stop()

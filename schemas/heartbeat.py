@@ -1,22 +1,20 @@
-"""One feeder's sign of life: the fields of its hash and the message on the heartbeat channel."""
+"""The life signs of feeders and readers: hashes that expire, and the feeder's message on the heartbeat channel."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from bookbus.schemas.decoding import DECODE_ERRORS
 
-HEARTBEAT_TTL = 5
-
-
-CLIENT_NAME_HEAD = "bookbus:"
-"""What the names of readers' connections begin with, the id behind it."""
-
-
 FeedState = Literal["syncing", "live", "suspect", "closed"]
 
 HEARTBEAT_INTERVAL = 1.0
 HEARTBEAT_TTL = 5
+"""Seconds from one life sign to the next, and until its hash expires; for feeders and readers alike."""
+
+CLIENT_NAME_HEAD = "bookbus:"
+"""A reader's connections are named with this and its id."""
 
 
 class HeartbeatError(ValueError):
@@ -100,8 +98,33 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """None where books are not audited."""
 
 
+class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader says of itself; None or empty where it says nothing that can be read. Times are in seconds."""
+
+    client: str
+    """The name of its connections."""
+    exchange: str = ""
+    symbols: tuple[str, ...] = ()
+    lag: float | None = None
+    """How long the server's last answer took."""
+    delay: float | None = None
+    """From the publication of a message to its receipt."""
+    received: int | None = None
+    conflated: int | None = None
+    missed: int | None = None
+    reconnects: int | None = None
+    host: str = ""
+    pid: int | None = None
+    version: str = ""
+
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FeederHeartbeat).decode
+_decode_field = {
+    field.name: msgspec.json.Decoder(field.type).decode
+    for field in msgspec.structs.fields(FeederHeartbeat)
+    if field.type is not str
+}
 
 
 def encode_heartbeat(beat: FeederHeartbeat) -> bytes:
@@ -121,3 +144,84 @@ def heartbeat_fields(beat: FeederHeartbeat) -> dict[str, str]:
     """The same as fields of the hash, readable as text; maps are JSON."""
     fields = msgspec.structs.asdict(beat)
     return {name: value if isinstance(value, str) else _encode(value).decode() for name, value in fields.items()}
+
+
+def parse_heartbeat_fields(names: Sequence[str], values: Sequence[bytes | str | None]) -> dict[str, Any]:
+    """The reply to HMGET of a feeder's hash, without the fields that it does not have.
+
+    Raises HeartbeatError if one cannot be read, as from another version.
+    """
+    try:
+        return {
+            name: _decode_field.get(name, _text)(value)
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+    except DECODE_ERRORS as error:
+        raise HeartbeatError(f"a feeder's heartbeat cannot be read: {error}") from error
+
+
+def reader_fields(record: ReaderRecord) -> dict[str, str]:
+    """The fields of a reader's hash; empty where nothing is known."""
+    return {
+        "exchange": record.exchange,
+        "symbols": " ".join(record.symbols),
+        "lag_ms": _milliseconds(record.lag),
+        "delay_ms": _milliseconds(record.delay),
+        "received": _number(record.received),
+        "conflated": _number(record.conflated),
+        "missed": _number(record.missed),
+        "reconnects": _number(record.reconnects),
+        "host": record.host,
+        "pid": _number(record.pid),
+        "client": record.client,
+        "version": record.version,
+    }
+
+
+def parse_reader(reader_id: str, reply: Sequence[bytes]) -> ReaderRecord:
+    """The reply to HGETALL of a reader's hash, which any program with the right to write there may have written."""
+    fields = {printable(name): printable(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
+    return ReaderRecord(
+        client=CLIENT_NAME_HEAD + reader_id,
+        exchange=fields.get("exchange", ""),
+        symbols=tuple(fields.get("symbols", "").split()),
+        lag=_seconds(fields.get("lag_ms")),
+        delay=_seconds(fields.get("delay_ms")),
+        received=parse_count(fields.get("received")),
+        conflated=parse_count(fields.get("conflated")),
+        missed=parse_count(fields.get("missed")),
+        reconnects=parse_count(fields.get("reconnects")),
+        host=fields.get("host", ""),
+        pid=parse_count(fields.get("pid")),
+        version=fields.get("version", ""),
+    )
+
+
+def printable(value: bytes) -> str:
+    """Text without the control characters that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in value.decode(errors="replace"))
+
+
+def parse_count(text: str | None) -> int | None:
+    """A number of at most 19 digits; None for anything else."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.1f}"
+
+
+def _seconds(milliseconds: str | None) -> float | None:
+    try:
+        return float(milliseconds or "") / 1000
+    except ValueError:
+        return None

@@ -56,6 +56,15 @@ class Login:
     socket_connect_timeout: float | None = None
     """Seconds; None if the URL leaves them to the client."""
 
+    def commands(self) -> list[tuple[str | int, ...]]:
+        """What a new connection sends first."""
+        commands: list[tuple[str | int, ...]] = []
+        if self.password is not None:
+            commands.append(("AUTH", *([self.username] if self.username else []), self.password))
+        if self.database:
+            commands.append(("SELECT", self.database))
+        return commands
+
     def client_arguments(self, timeout: float) -> dict[str, Any]:
         """Keyword arguments for the clients of redis-py; `timeout` where the URL names none."""
         arguments: dict[str, Any] = {

@@ -12,79 +12,28 @@ import hiredis
 
 from bookbus.schemas.redis_url import Login, RedisServer, TlsOptions, redacted
 
-_UNKNOWN_CA = (18, 19, 20, 21)
-"""What OpenSSL says of a certificate whose signer it does not know."""
-
-
-class BusConnectionError(ConnectionError):
-    """The bus cannot be reached or read; the message says what to do."""
-
-
-def unreachable(server: RedisServer, error: OSError) -> BusConnectionError:
-    """Nobody answers there, or nobody to be trusted."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return BusConnectionError(
-            f"the certificate of {server.masked} is not to be trusted: {error.verify_message}"
-            + ("; ?ssl_ca_certs=FILE names the CA that signed it" if error.verify_code in _UNKNOWN_CA else "")
-        )
-    if isinstance(error, ssl.SSLError):
-        return BusConnectionError(f"no TLS with {server.masked}: {error.reason or error}")
-    cause = error.strerror or str(error) or type(error).__name__
-    return BusConnectionError(
-        f"no Redis answers at {server.masked} ({cause.lower()}); "
-        "start one with `make redis` or `docker compose up redis`, or name another by its URL"
-    )
-
-
-def refused(server: RedisServer, message: str) -> BusConnectionError:
-    """The server answered with an error."""
-    # Some servers repeat what they do not understand.
-    message = redacted(message, [server.login.password])
-    code = message.partition(" ")[0]
-    if code == "NOAUTH":
-        return BusConnectionError(
-            f"{server.masked} wants a user and its password: redis://USER@host:6379/0 and BOOKBUS_REDIS_PASSWORD"
-        )
-    if code == "WRONGPASS" or "AUTH" in message:
-        return BusConnectionError(f"{server.masked} refuses this user name and password ({message})")
-    if code == "MOVED":
-        return BusConnectionError(f"{server.masked} is one node of a cluster: name it like redis+cluster://host:port")
-    if code == "NOPERM":
-        return BusConnectionError(f"{server.masked} does not allow this user to read the bus ({message})")
-    return BusConnectionError(f"{server.masked} answers: {message}")
-
-
-def foreign(server: RedisServer, error: Exception) -> BusConnectionError:
-    """What answers is no Redis."""
-    return BusConnectionError(f"what answers at {server.masked} is no Redis ({error})")
-
-
-@cache
-def tls_context(options: TlsOptions) -> ssl.SSLContext:
-    """The context for these options. Raises ValueError if a certificate cannot be read."""
-    try:
-        context = ssl.create_default_context(cafile=options.ca_file, capath=options.ca_path)
-        if options.certificate is not None:
-            context.load_cert_chain(options.certificate, options.key)
-    except OSError as error:
-        raise ValueError(f"cannot read the certificates that the Redis URL names: {error.strerror}") from None
-    context.check_hostname = options.check_hostname
-    if not options.check_certificate:
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 Command = tuple[bytes | str | int, ...]
 
+Gets = Callable[[], Any]
+"""Returns the next reply as `hiredis.Reader.gets` does: False when there is none."""
+
+ReplyError = hiredis.ReplyError
+"""A reply that is an error: returned among the replies, never raised."""
 
 CONNECT_LIMIT = 2.0
 _SEND_LIMIT = 5.0
 _CHUNK = 65536
 _LARGEST_REPLY = 16 * 2**20
 _NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
+_UNKNOWN_CA = (18, 19, 20, 21)
+"""OpenSSL's codes for a certificate whose signer it does not know."""
 
 
-class BusLink:
+class BusConnectionError(ConnectionError):
+    """The bus cannot be reached or read; the message says what to do."""
+
+
+class BusConnection:
     """A connection that has logged in as soon as `authenticated()` says so; `gets()` then yields replies.
 
     Raises BusConnectionError for whatever ends it.
@@ -93,7 +42,7 @@ class BusLink:
     def __init__(self, server: RedisServer, name: str, connect_limit: float = CONNECT_LIMIT) -> None:
         self.server = server
         self._reader = hiredis.Reader()
-        self.gets: Callable[[], Any] = self._reader.gets
+        self.gets: Gets = self._reader.gets
         self._socket = _connect(server, connect_limit)
         greeting = _greeting(server.login, name)
         self._greeting = deque(greeting)
@@ -114,8 +63,8 @@ class BusLink:
             if reply is False:
                 return False
             command = self._greeting.popleft()
-            if isinstance(reply, hiredis.ReplyError) and command[0] != "CLIENT":
-                raise refused(self.server, str(reply))
+            if isinstance(reply, ReplyError) and command[0] != "CLIENT":
+                raise rejected(self.server, str(reply))
         return True
 
     def send(self, commands: Sequence[Command]) -> None:
@@ -131,7 +80,7 @@ class BusLink:
             raise self._lost(error) from error
 
     def receive(self) -> bool:
-        """Take what has arrived, at most one chunk. Whether there may be more."""
+        """Read at most one chunk from the socket. Returns whether there may be more."""
         try:
             chunk = self._socket.recv(_CHUNK)
         except _NOTHING_YET:
@@ -143,44 +92,113 @@ class BusLink:
         if self._reader.len() > _LARGEST_REPLY:
             raise BusConnectionError(f"{self.server.masked} sends a reply of more than {_LARGEST_REPLY} bytes")
         self._reader.feed(chunk)
-        # TLS hands out a record at a time, and holds more of what no selector can see.
+        # TLS decrypts a record at a time; a selector does not see what it has left.
         return len(chunk) == _CHUNK or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0)
 
+    def read(self, take: Callable[[Gets, float], None], now: float) -> bool:
+        """Read at most one chunk and pass what it completes to `take`. Returns whether there may be more."""
+        more = self.receive()
+        try:
+            if self.authenticated():
+                take(self.gets, now)
+        except hiredis.ProtocolError as error:
+            raise not_redis(self.server, error) from error
+        except TypeError as error:
+            # hiredis raises this for a map whose key is a list or a map.
+            if "unhashable" not in str(error):
+                raise
+            raise not_redis(self.server, error) from error
+        return more
+
     def ask(self, commands: Sequence[Command], limit: float) -> list[Any]:
-        """Send all of them and wait for their answers, errors among them, for at most `limit` seconds."""
+        """Send all of them and return their replies, errors among them, after at most `limit` seconds."""
         deadline = time.monotonic() + limit
         self.send(commands)
         replies: list[Any] = []
+
+        def take(gets: Gets, _: float) -> None:
+            while (reply := gets()) is not False:
+                replies.append(reply)
+
         while len(replies) < len(commands):
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-            self.receive()
-            try:
-                while self.authenticated() and (reply := self.gets()) is not False:
-                    replies.append(reply)
-            except hiredis.ProtocolError as error:
-                raise foreign(self.server, error) from error
+            self.read(take, 0.0)
         return replies
 
     def close(self) -> None:
-        """Close it; nothing is waited for."""
+        """Close the connection without waiting for anything."""
         self._socket.close()
 
     def _lost(self, error: OSError) -> BusConnectionError:
         return BusConnectionError(f"connection to {self.server.masked} lost ({error.strerror or error})")
 
 
+@cache
+def tls_context(options: TlsOptions) -> ssl.SSLContext:
+    """The context for these options. Raises ValueError if a certificate cannot be read."""
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file, capath=options.ca_path)
+        if options.certificate is not None:
+            context.load_cert_chain(options.certificate, options.key)
+    except OSError as error:
+        raise ValueError(f"cannot read the certificates that the Redis URL names: {error.strerror}") from None
+    context.check_hostname = options.check_hostname
+    if not options.check_certificate:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def connect_failed(server: RedisServer, error: OSError) -> BusConnectionError:
+    """No server listens there, or its certificate is not trusted."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return BusConnectionError(
+            f"the certificate of {server.masked} is not to be trusted: {error.verify_message}"
+            + ("; ?ssl_ca_certs=FILE names the CA that signed it" if error.verify_code in _UNKNOWN_CA else "")
+        )
+    if isinstance(error, ssl.SSLError):
+        return BusConnectionError(f"no TLS with {server.masked}: {error.reason or error}")
+    cause = error.strerror or str(error) or type(error).__name__
+    return BusConnectionError(
+        f"no Redis answers at {server.masked} ({cause.lower()}); "
+        "start one with `make redis` or `docker compose up redis`, or name another by its URL"
+    )
+
+
+def rejected(server: RedisServer, message: str) -> BusConnectionError:
+    """The server replied with this error."""
+    # Some servers repeat what they do not understand.
+    message = redacted(message, [server.login.password])
+    code = message.partition(" ")[0]
+    if code == "NOAUTH":
+        return BusConnectionError(
+            f"{server.masked} wants a user and its password: redis://USER@host:6379/0 and BOOKBUS_REDIS_PASSWORD"
+        )
+    if code == "WRONGPASS" or "AUTH" in message:
+        return BusConnectionError(f"{server.masked} refuses this user name and password ({message})")
+    if code == "MOVED":
+        return BusConnectionError(f"{server.masked} is one node of a cluster: name it like redis+cluster://host:port")
+    if code == "NOPERM":
+        return BusConnectionError(f"{server.masked} does not allow this user to read the bus ({message})")
+    return BusConnectionError(f"{server.masked} answers: {message}")
+
+
+def not_redis(server: RedisServer, error: Exception) -> BusConnectionError:
+    """What listens there does not speak the Redis protocol."""
+    return BusConnectionError(f"what answers at {server.masked} is no Redis ({error})")
+
+
 def _connect(server: RedisServer, limit: float) -> socket.socket:
     try:
         connection = _open(server, limit)
     except OSError as error:
-        raise unreachable(server, error) from error
+        raise connect_failed(server, error) from error
     try:
         if server.login.tls is not None:
             connection = tls_context(server.login.tls).wrap_socket(connection, server_hostname=server.host)
         connection.setblocking(False)
     except OSError as error:
         connection.close()
-        raise unreachable(server, error) from error
+        raise connect_failed(server, error) from error
     return connection
 
 
@@ -200,12 +218,5 @@ def _open(server: RedisServer, limit: float) -> socket.socket:
 
 
 def _greeting(login: Login, name: str) -> list[Command]:
-    commands: list[Command] = []
-    if login.password is not None:
-        commands.append(("AUTH", *([login.username] if login.username else []), login.password))
-    if login.database:
-        commands.append(("SELECT", login.database))
-    # Shown by CLIENT LIST; a server or a user's rights may refuse it.
-    commands.append(("CLIENT", "SETNAME", name))
-    commands.append(("PING",))
-    return commands
+    # The name is for CLIENT LIST; not every server or user allows it.
+    return [*login.commands(), ("CLIENT", "SETNAME", name), ("PING",)]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bookbus.consumers.bus.connection import BusConnectionError
-from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
+from bookbus.consumers.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.consumers.commands.options import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
@@ -80,7 +80,7 @@ def as_fields(book: OrderBookSnapshot, state: BookStatus, status: SymbolStatus) 
 def _print_what_is_stored(url: str, key: str) -> None:
     """Whatever a hash holds that is no book to us: from another version, or another program."""
     try:
-        with control_client(url, 1.0) as client:
+        with control_client(parse_redis_url(url), 1.0) as client:
             stored = client.hgetall(key)
     except CONTROL_ERRORS:
         return  # That there is no hash is said anyway.

@@ -198,14 +198,14 @@ class ConsolidatedAsset:
         with self._lock:
             read = self._read()
             made = self._made = self._newest(read)
-        alive, trouble = _alive(read.venues), "; ".join(dict.fromkeys(read.book.out.values()))
+        alive, error = _alive(read.venues), "; ".join(dict.fromkeys(read.book.out.values()))
         if made is None:
-            return Observation(feeder_alive=alive, trouble=trouble)
+            return Observation(feeder_alive=alive, error=error)
         parts = [reading.observation for reading in read.venues if reading.book.exchange in made.exchanges]
         ages = [part.age for part in parts if part.age is not None]
         updates = [part.update_age for part in parts if part.update_age is not None]
         oldest = max(ages) if len(ages) == len(parts) else None
-        return Observation(made.snapshot, oldest, min(updates, default=None), alive, trouble)
+        return Observation(made.snapshot, oldest, min(updates, default=None), alive, error)
 
     def _read(self) -> _Read:
         converts = any(venue.quote != self.instrument.quote for venue in self._venues)

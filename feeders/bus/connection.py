@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
 
@@ -13,7 +13,8 @@ import hiredis
 
 from bookbus.schemas.redis_url import RedisServer, TlsOptions, redacted
 
-Reply = bytes | int | list[Any] | hiredis.ReplyError | None
+ReplyError = hiredis.ReplyError
+Reply = bytes | int | list[Any] | ReplyError | None
 OnReplies = Callable[[list[Reply]], None]
 
 CONNECT_TIMEOUT = 2.0
@@ -23,18 +24,18 @@ _NOTHING_YET = object()
 
 
 class RedisConnectionError(ConnectionError):
-    """The connection could not be made, or is gone; the message names the server and the cause."""
+    """The connection failed or ended; the message names the server and the cause."""
 
 
 def pack_command(*arguments: str | bytes | int) -> bytes:
-    """One command as it goes over the wire."""
+    """One command in RESP2."""
     parts = [b"*%d\r\n" % len(arguments)]
     parts.extend(pack_argument(argument) for argument in arguments)
     return b"".join(parts)
 
 
 def pack_argument(argument: str | bytes | int) -> bytes:
-    """One argument as it goes over the wire."""
+    """One argument of a command in RESP2."""
     data = argument if isinstance(argument, bytes) else str(argument).encode()
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
@@ -60,7 +61,7 @@ class RespConnection(asyncio.Protocol):
     def send(self, data: bytes, count: int, on_replies: OnReplies) -> None:
         """Write `data`, which holds `count` commands; `on_replies` gets all their replies at once.
 
-        It is never called if the connection is lost or left before the last one came.
+        It is not called if the connection ends before the last reply.
         """
         if self._transport is None or self._transport.is_closing():
             return
@@ -72,14 +73,14 @@ class RespConnection(asyncio.Protocol):
         self._transport.write(data)
 
     async def call(self, *arguments: str | bytes | int) -> Reply:
-        """Send one command and wait. Raises RedisConnectionError; an error reply is returned, not raised."""
+        """Send one command and return its reply, which may be an error. Raises RedisConnectionError."""
         answer: asyncio.Future[Reply] = self._loop.create_future()
 
-        def settle(replies: list[Reply]) -> None:
+        def set_result(replies: list[Reply]) -> None:
             if not answer.done():
                 answer.set_result(replies[0])
 
-        self.send(pack_command(*arguments), 1, settle)
+        self.send(pack_command(*arguments), 1, set_result)
         closed = asyncio.ensure_future(self._closed.wait())
         try:
             await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
@@ -90,24 +91,24 @@ class RespConnection(asyncio.Protocol):
         return answer.result()
 
     def close(self, cause: str = "closed") -> None:
-        """Leave, once everything written is sent."""
+        """Close after everything written is sent."""
         self._set_cause(cause)
         if self._transport is not None:
             self._transport.close()
 
     def abort(self, cause: str) -> None:
-        """Leave at once."""
+        """Close at once."""
         self._set_cause(cause)
         if self._transport is not None:
             self._transport.abort()
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that the socket did not take yet."""
+        """Bytes that wait for the socket."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     async def wait_closed(self) -> RedisConnectionError:
-        """Wait for the end of this connection; why it ended."""
+        """Wait for the end of this connection. Returns why it ended."""
         await self._closed.wait()
         return RedisConnectionError(f"{self._masked}: {self._cause}")
 
@@ -123,7 +124,7 @@ class RespConnection(asyncio.Protocol):
         while (reply := self._next_reply()) is not _NOTHING_YET:
             replies.append(reply)
             if not self._waiting:
-                self.abort("sent an answer to nothing")
+                self.abort("sent a reply to no command")
                 return
             if len(replies) == self._waiting[0][0]:
                 _, on_replies = self._waiting.popleft()
@@ -134,7 +135,7 @@ class RespConnection(asyncio.Protocol):
                     return
 
     def pause_writing(self) -> None:
-        """Called by the event loop: the socket takes no more for now."""
+        """Called by the event loop: the write buffer is full."""
         self.writable = False
 
     def resume_writing(self) -> None:
@@ -153,7 +154,7 @@ class RespConnection(asyncio.Protocol):
     def _next_reply(self) -> Any:
         try:
             return self._reader.gets()
-        except (hiredis.ProtocolError, TypeError):  # TypeError: a map or a set with a key that can be none
+        except (hiredis.ProtocolError, TypeError):  # TypeError: a map or a set with an unhashable key
             self.abort("does not speak the Redis protocol")
             return _NOTHING_YET
 
@@ -216,17 +217,13 @@ async def open_connection(
 
 
 async def _log_in(connection: RespConnection, server: RedisServer) -> None:
-    login = server.login
-    commands: list[Sequence[str | int]] = []
-    if login.password is not None:
-        commands.append(("AUTH", *([login.username] if login.username else []), login.password))
-    if login.database:
-        commands.append(("SELECT", login.database))
-    for command in commands:
+    for command in server.login.commands():
         reply = await connection.call(*command)
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             # Some servers repeat what they do not understand.
-            raise RedisConnectionError(f"{server.masked}: refused {command[0]} ({redacted(reply, [login.password])})")
+            raise RedisConnectionError(
+                f"{server.masked}: refused {command[0]} ({redacted(reply, [server.login.password])})"
+            )
 
 
 def _reason(error: BaseException) -> str:

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
-from redis.exceptions import ReadOnlyError
 
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, ReadOnlyError, control_client
 from bookbus.schemas.heartbeat import (
     HEARTBEAT_INTERVAL,
     HEARTBEAT_TTL,

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-import hiredis
-
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.bus.connection import pack_argument, pack_command
+from bookbus.feeders.bus.connection import ReplyError, pack_argument, pack_command
 from bookbus.feeders.bus.publish_script import BookKey, Submission, script_sha
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort
@@ -409,12 +407,10 @@ class TradeQueue:
             parts += (pack_argument(field), pack_argument(value))
         return b"".join(parts)
 
-    def apply_replies(
-        self, trades: Sequence[Trade], replies: Sequence[object]
-    ) -> Iterator[tuple[str, hiredis.ReplyError]]:
+    def apply_replies(self, trades: Sequence[Trade], replies: Sequence[object]) -> Iterator[tuple[str, ReplyError]]:
         """Count what became of `trades`. Yields each error with the name of the stream; that trade is dropped."""
         for trade, reply in zip(trades, replies, strict=True):
-            if not isinstance(reply, hiredis.ReplyError):
+            if not isinstance(reply, ReplyError):
                 self._counters.trades += 1
             elif _SAME_ID in str(reply):
                 # Another feeder was first, or it was sent again after a lost connection.

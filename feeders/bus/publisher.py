@@ -9,12 +9,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-import hiredis
-
-from bookbus.feeders.bus.connection import REPLY_TIMEOUT, Reply, RespConnection
+from bookbus.feeders.bus.connection import REPLY_TIMEOUT, Reply, ReplyError, RespConnection
 from bookbus.feeders.bus.outbox import Outbox, PublisherCounters, TradeStream
 from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, Submission, load_command
-from bookbus.feeders.bus.servers import RedisLink, locator, router_of
+from bookbus.feeders.bus.servers import RedisLink, router_of
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort, RedisServer, RedisUrl
 from bookbus.schemas.trade import Trade
@@ -173,9 +171,7 @@ class ServerWriter:
         self._retry_interval = retry_interval
         self._clock_us = clock_us
         self._load = load_command(sharded=on_moved is not None)
-        self._link = RedisLink(
-            locator(address), address.masked, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep
-        )
+        self._link = RedisLink(address, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep)
         self._connection: RespConnection | None = None
         self._in_flight: deque[_Batch] = deque()
         # Books whose last reply was an error, with what was rejected.
@@ -275,7 +271,7 @@ class ServerWriter:
         batch = self._in_flight.popleft()
         if batch.loads:
             load_reply, *replies = replies
-            if isinstance(load_reply, hiredis.ReplyError):
+            if isinstance(load_reply, ReplyError):
                 self._count_error("the publish script", load_reply)
         self._apply_book_replies(batch, replies[: len(batch.books)])
         if batch.trades:
@@ -284,7 +280,7 @@ class ServerWriter:
 
     def _is_wrong_server(self, replies: list[Reply]) -> bool:
         """Whether it may not be written to now: close the connection then, with the batch unanswered."""
-        for error in [reply for reply in replies if isinstance(reply, hiredis.ReplyError)]:
+        for error in [reply for reply in replies if isinstance(reply, ReplyError)]:
             if error_kind(error) in RECONNECT_KINDS:
                 self._counters.errors += 1
                 self._errors.by_kind[error_kind(error)] += 1
@@ -301,15 +297,15 @@ class ServerWriter:
         clean = accepted + confirmed + refused == len(replies)
         if not clean or self._failing:
             for (key, submission), reply in zip(batch.books, replies, strict=True):
-                if isinstance(reply, hiredis.ReplyError):
+                if isinstance(reply, ReplyError):
                     self._apply_error(batch, key, submission, reply)
                 else:
                     self._failing.pop(key, None)
         if clean and replies and not self._failing:
-            self._link.well()
+            self._link.report_success()
             self._errors.healthy()
 
-    def _apply_error(self, batch: _Batch, key: BookKey, submission: Submission, error: hiredis.ReplyError) -> None:
+    def _apply_error(self, batch: _Batch, key: BookKey, submission: Submission, error: ReplyError) -> None:
         lacks_script = error_kind(error) == "NOSCRIPT"
         if lacks_script:
             self.must_load = True
@@ -328,7 +324,7 @@ class ServerWriter:
             self._retry_later()
 
     def _apply_trade_replies(self, trades: list[Trade], replies: list[Reply]) -> None:
-        if self._on_moved is not None and any(isinstance(reply, hiredis.ReplyError) for reply in replies):
+        if self._on_moved is not None and any(isinstance(reply, ReplyError) for reply in replies):
             answered = [pair for pair in zip(trades, replies, strict=True) if not self._keeps_moved(*pair)]
             trades, replies = [trade for trade, _ in answered], [reply for _, reply in answered]
         for name, error in self._outbox.trades.apply_replies(trades, replies):
@@ -336,21 +332,21 @@ class ServerWriter:
 
     def _keeps_moved(self, trade: Trade, reply: Reply) -> bool:
         """Whether the trade belongs to another node now, and is kept until it can be sent there."""
-        if not isinstance(reply, hiredis.ReplyError) or not self._follows_move(reply):
+        if not isinstance(reply, ReplyError) or not self._follows_move(reply):
             return False
         if self._is_here(self._outbox.trades.stream_of(trade)):
             self._moved_trades.append(trade)
             self._retry_later()
         return True
 
-    def _follows_move(self, error: hiredis.ReplyError) -> bool:
+    def _follows_move(self, error: ReplyError) -> bool:
         """Whether another node serves the slot, which is then reported and no error."""
         if self._on_moved is None or error_kind(error) != "MOVED":
             return False
         self._on_moved(self._server, str(error))
         return True
 
-    def _count_error(self, name: str, error: hiredis.ReplyError) -> None:
+    def _count_error(self, name: str, error: ReplyError) -> None:
         self._counters.errors += 1
         self._errors.add(name, error)
 
@@ -373,7 +369,7 @@ class ErrorLog:
         self._masked = masked
         self._reported: set[str] = set()
 
-    def add(self, name: str, error: hiredis.ReplyError) -> None:
+    def add(self, name: str, error: ReplyError) -> None:
         """Count the error reply to a command on the key `name`."""
         kind = error_kind(error)
         self.by_kind[kind] += 1
@@ -397,7 +393,7 @@ _ADVICE = {
 _INSIDE_SCRIPT = re.compile(r" -([A-Z]{3,}) ")
 
 
-def error_kind(error: hiredis.ReplyError) -> str:
+def error_kind(error: ReplyError) -> str:
     """The error's first word (`OOM`, `WRONGTYPE`, …); `ERR` for those without one of their own."""
     text = str(error)
     kind = text.partition(" ")[0]
@@ -406,6 +402,6 @@ def error_kind(error: hiredis.ReplyError) -> str:
     return kind if kind.isupper() else "ERR"
 
 
-def explain(error: hiredis.ReplyError) -> str:
+def explain(error: ReplyError) -> str:
     """What to do about an error where that is known, else the server's text."""
     return _ADVICE.get(error_kind(error), str(error))

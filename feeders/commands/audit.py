@@ -3,14 +3,13 @@
 import asyncio
 from math import floor
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
+from bookbus.schemas.heartbeat import AuditReport, SymbolAudit, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
@@ -25,7 +24,7 @@ Exit code 0 if there are feeders and no book was different.
   python -m feeders audit --redis redis://10.0.0.5:6379/0 --prefix paper
 """
 
-_decode = msgspec.json.Decoder(AuditReport | None).decode
+_FIELDS = ("exchange", "feeder", "host", "audit")
 
 
 def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> None:
@@ -54,13 +53,10 @@ async def _reports(url: str, names: RedisNames) -> dict[str, AuditReport | None]
     try:
         reports = {}
         async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
-            values = await redis.hmget(key, "exchange", "feeder", "host", "audit")
-            exchange, feeder, host, report = (v.decode() if isinstance(v, bytes) else v for v in values)
-            if feeder:  # else it ended just now
-                reports[f"{exchange}: feeder {feeder} on {host}"] = _decode(report or "null")
+            beat = parse_heartbeat_fields(_FIELDS, await redis.hmget(key, *_FIELDS))
+            if beat.get("feeder"):  # else it ended just now
+                reports[f"{beat.get('exchange')}: feeder {beat['feeder']} on {beat.get('host')}"] = beat.get("audit")
         return reports
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"a feeder's heartbeat cannot be read: {error}") from error
     finally:
         await redis.aclose()
 

@@ -10,8 +10,7 @@ import typer
 
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from bookbus.schemas.decoding import DECODE_ERRORS
-from bookbus.schemas.heartbeat import LineReport
+from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
@@ -29,6 +28,9 @@ that between the two restarts of a pair of feeders.
   python -m feeders health --strict
   python -m feeders health --host feeder-1
 """
+
+
+_FIELDS = ("states", "counters", "lines")
 
 
 class _Feeder(msgspec.Struct):
@@ -86,7 +88,7 @@ async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
     redis = control_client(url)
     try:
         keys = sorted([key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)])
-        found = [(key, await redis.hmget(key, "host", "states", "counters", "lines")) for key in keys]
+        found = [(key, await redis.hmget(key, "host", *_FIELDS)) for key in keys]
     finally:
         await redis.aclose()
     return [_feeder(key, *fields) for key, (where, *fields) in found if where == host.encode()]
@@ -95,12 +97,9 @@ async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
 def _feeder(key: bytes, *fields: bytes | str | None) -> _Feeder:
     """What cannot be read, as from another version, is left out."""
     name = key.decode(errors="replace")
-    parts = {
-        field: msgspec.Raw(text) for field, text in zip(("states", "counters", "lines"), fields, strict=True) if text
-    }
     try:
-        return msgspec.json.decode(msgspec.json.encode({"key": name} | parts), type=_Feeder)
-    except DECODE_ERRORS:
+        return _Feeder(name, **parse_heartbeat_fields(_FIELDS, fields))
+    except HeartbeatError:
         return _Feeder(name)
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from redis.exceptions import AuthenticationError
 
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, AuthenticationError, control_client
 from bookbus.feeders.markets import SymbolSelection, parse_selection, parse_shard
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import DEFAULT_PREFIX

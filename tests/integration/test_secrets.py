@@ -114,7 +114,7 @@ async def test_no_log_file_or_command_line_shows_a_password_through_outages(
                     await await_for(lambda: runner.lines("decisions"), LIMIT, "a decision")
                     started = [command_line(process.pid) for process in (feeder.process, runner.process)]
                     guarded.server.kill()
-                    await await_for(lambda: "connecting again" in runner.log, LIMIT, "the runner's loss")
+                    await await_for(lambda: "reconnecting" in runner.log, LIMIT, "the runner's loss")
                     guarded.server.start()
                     await await_for(lambda: "connected to" in runner.log, LIMIT, "the runner's return")
                     await await_for(lambda: "answers again" in feeder.log, LIMIT, "the feeder's return")

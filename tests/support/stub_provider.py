@@ -20,7 +20,7 @@ class StubProvider(MarketDataProvider):
         self.blocking_reads = blocking_reads
         self.calls: list[str] = []
         self.running = False
-        self.trouble = ""
+        self.error = ""
         self.observations: dict[str, Observation] = {}
         self._names = InstrumentRegistry(exchange_of(exchange), offline=True)
 
@@ -70,10 +70,10 @@ class StubProvider(MarketDataProvider):
     def get_connection_status(self) -> ConnectionStatus:
         return ConnectionStatus(
             is_running=self.running,
-            connected=self.running and not self.trouble,
+            connected=self.running and not self.error,
             thread_alive=self.running,
             reconnect_count=1,
-            trouble=self.trouble,
+            error=self.error,
             symbols=self._statuses(),
         )
 

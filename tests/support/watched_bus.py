@@ -44,11 +44,9 @@ class WatchedBus:
         try:
             await await_for(condition, limit, what)
         except AssertionError as error:
-            troubles = [reader.get_connection_status().trouble for reader in self.readers]
+            errors = [reader.get_connection_status().error for reader in self.readers]
             states = [reader.read(symbol).reason for reader in self.readers for symbol in SYMBOLS]
-            raise AssertionError(
-                f"{error}\nwrong: {self.seen.wrong}\n{troubles}\n{states}\n{self.feeder.log}"
-            ) from None
+            raise AssertionError(f"{error}\nwrong: {self.seen.wrong}\n{errors}\n{states}\n{self.feeder.log}") from None
 
     async def survives(self, fault: Callable[[], Any], settled: Callable[[], bool] = lambda: True) -> None:
         """`fault` happens; within the limit after the servers are `settled`, all books are newer, right and live."""

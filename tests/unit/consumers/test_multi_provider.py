@@ -324,12 +324,12 @@ def test_an_exchange_that_leaves_is_logged_once_and_so_is_its_return(caplog: pyt
 def test_counts_and_connection_are_those_of_all_providers() -> None:
     world = World()
     world.provider.start()
-    world.upbit.trouble = "connection lost"
+    world.upbit.error = "connection lost"
 
     status = world.provider.get_connection_status()
 
     assert (status.is_running, status.connected, status.thread_alive) == (True, False, True)
-    assert (status.trouble, status.reconnect_count) == ("connection lost", 2)
+    assert (status.error, status.reconnect_count) == ("connection lost", 2)
     assert status.symbols.keys() == {"BTC-USDT", "ETH-USDT"}
     assert (status.symbols["BTC-USDT"].received, status.symbols["BTC-USDT"].conflated) == (4, 2)
     world.provider.stop()

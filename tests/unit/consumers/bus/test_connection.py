@@ -9,7 +9,7 @@ from pathlib import Path
 import hiredis
 import pytest
 
-from bookbus.consumers.bus.connection import BusConnectionError, BusLink
+from bookbus.consumers.bus.connection import BusConnection, BusConnectionError
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
 from bookbus.schemas.redis_url import Login, RedisServer
 
@@ -30,7 +30,7 @@ class Ends:
 
     def __init__(self, server: socket.socket, **login: object) -> None:
         address = RedisServer("", "", 0, server.getsockname(), Login(**login))  # type: ignore[arg-type]
-        self.link = BusLink(address, "me")
+        self.link = BusConnection(address, "me")
         self.peer = server.accept()[0]
 
     def __enter__(self) -> "Ends":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bookbus.consumers.bus.connection import refused, tls_context, unreachable
+from bookbus.consumers.bus.connection import connect_failed, rejected, tls_context
 from bookbus.feeders.bus.connection import tls_context as feeders_tls_context
 from bookbus.schemas.redis_url import DEFAULT_URL, RedisServer, TlsOptions, parse_redis_url
 
@@ -51,14 +51,14 @@ def test_a_certificate_that_cannot_be_read_is_told(
     ],
 )
 def test_what_the_server_says_is_told_with_what_it_means(message: str, expected: str) -> None:
-    error = refused(server_of("redis://:secret@h/0"), message)
+    error = rejected(server_of("redis://:secret@h/0"), message)
 
     assert expected in str(error)
     assert "secret" not in str(error)
 
 
 def test_nobody_there_is_told_with_what_to_do() -> None:
-    error = unreachable(server_of(DEFAULT_URL), ConnectionRefusedError(111, "Connection refused"))
+    error = connect_failed(server_of(DEFAULT_URL), ConnectionRefusedError(111, "Connection refused"))
 
     assert str(error) == (
         "no Redis answers at redis://127.0.0.1:6379/0 (connection refused); "

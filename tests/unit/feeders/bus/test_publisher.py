@@ -168,7 +168,7 @@ async def test_a_server_that_never_answers_is_left_and_tried_again(
         assert await publisher.drain(5)
     assert stored(server).update_id == 7
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        f"{server.url}: did not answer within 0.05 s; trying again until Redis takes books",
+        f"{server.url}: did not answer within 0.05 s; retrying until Redis takes books",
         f"{server.url} answers again",
     ]
 
@@ -385,7 +385,7 @@ async def test_a_server_in_the_wrong_role_is_left_and_everything_sent_to_the_nex
     assert publisher.error_kinds[kind] == server.connections - 1
     assert server.redis.xlen(NAMES.trades("binance", "BTC-USDT")) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        f"{server.url}: {told}; trying again until Redis takes books",
+        f"{server.url}: {told}; retrying until Redis takes books",
         f"{server.url} answers again",
     ]
 
