@@ -148,7 +148,7 @@ async def test_a_flushed_server_takes_the_books_and_the_script_again(redis_url: 
     assert feed.publisher.counters.errors == 0
 
 
-async def test_a_full_server_is_told_once_and_takes_the_newest_when_there_is_room(
+async def test_a_full_server_is_reported_once_and_takes_the_newest_when_there_is_room(
     own_redis_server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = own_redis_server.url
@@ -229,7 +229,7 @@ async def test_a_wrong_password_is_one_line_without_it(caplog: pytest.LogCapture
             assert "wr0ng" not in caplog.text
 
 
-async def test_nobody_there_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_missing_server_is_reported_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         port = taken.getsockname()[1]

@@ -67,7 +67,7 @@ def test_streams_that_are_not_ready_keep_their_trades() -> None:
     assert queue.take(9) == [trade_of("A", 1, 1)]
 
 
-def test_what_is_put_back_comes_before_what_came_since_and_gives_way_to_it() -> None:
+def test_requeued_trades_come_before_newer_ones_and_give_way_to_them() -> None:
     queue, counters = queue_of(1, 2, 3)
     taken = queue.take(3)
     for trade in trades(4, 5, 6):
@@ -79,7 +79,7 @@ def test_what_is_put_back_comes_before_what_came_since_and_gives_way_to_it() -> 
     assert counters.trades_dropped == 1
 
 
-def test_nothing_is_put_back_into_a_full_queue() -> None:
+def test_nothing_is_requeued_into_a_full_queue() -> None:
     queue, counters = queue_of(1)
     taken = queue.take(1)
     for trade in trades(2, 3, 4, 5, 6):
