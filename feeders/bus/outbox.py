@@ -1,4 +1,4 @@
-"""What is not sent yet, for all servers: the newest submission of each book, and every trade."""
+"""What a feeder has not sent yet, for all servers: the newest submission of each book, and every trade."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -183,7 +183,7 @@ class Outbox:
         self._wake_waiters()
 
     def connected(self, server: HostPort) -> None:
-        """A server was connected: confirmations queued before are stale, as the feeder has to renew them."""
+        """A connection to this server was opened: confirmations queued before are stale, feeders send new ones."""
         self._loop = asyncio.get_running_loop()
         self._books.drop_confirmations(lambda key: key.server == server)
 
@@ -197,7 +197,7 @@ class Outbox:
             key.owes_new = True
 
     def reroute(self) -> None:
-        """Route every name again. What an old server may not have taken is queued for the new one."""
+        """Route every name again. What a moved name's old server may not have accepted is queued for the new one."""
         moved: dict[HostPort, set[str]] = defaultdict(set)
         for target in self._targets():
             server = self._server_of(target.name)
@@ -217,7 +217,7 @@ class Outbox:
         return [*self._keys.values(), *self.trades.streams]
 
     def _drop_confirmation(self, key: BookKey) -> None:
-        """An unsent confirmation may be stale; but levels that it owes are sent."""
+        """An unsent confirmation may be stale; but levels that the server may not have are sent."""
         unsent = self._books.get(key)
         if unsent is not None and unsent.kind == "again":
             self._books.remove(key)

@@ -35,6 +35,15 @@ def test_who_waits_longest_is_taken_first_however_often_it_was_replaced() -> Non
     assert "a" not in conflator
 
 
+def test_keys_that_are_not_ready_keep_their_turn() -> None:
+    conflator: Conflator[str] = Conflator()
+    for key in ("a", "b", "c", "d"):
+        conflator.put(key, submission("new", 1))
+
+    assert [key for key, _ in conflator.take(2, lambda key: key != "b")] == ["a", "c"]
+    assert [key for key, _ in conflator.take(2)] == ["b", "d"]
+
+
 def test_a_repetition_of_what_was_never_sent_is_still_new() -> None:
     conflator: Conflator[str] = Conflator()
     conflator.put("a", submission("new", 1))

@@ -237,6 +237,24 @@ async def test_all_that_a_node_says_at_once_of_moved_slots_is_followed_in_one_go
     assert uses == 1
 
 
+@pytest.mark.parametrize("healthy", [True, False])
+async def test_slots_are_asked_for_often_while_a_node_is_not_healthy(
+    world: World, monkeypatch: pytest.MonkeyPatch, healthy: bool
+) -> None:
+    monkeypatch.setattr(servers, "_REFRESH_INTERVAL", 3600)
+    world.slots = owned_by(LEFT)
+    async with running(world) as publisher:
+        await await_for(lambda: publisher.connected)
+        world.node(LEFT).healthy = healthy
+        world.publisher._router.follow([])
+        asked = world.asked
+        if not healthy:
+            await world.looks_again()
+
+        await await_for(lambda: world.asked > asked)
+        assert healthy is (world.asked == asked + 1)
+
+
 async def test_a_book_stays_where_it_was_while_nobody_has_its_slot(world: World) -> None:
     world.slots = owned_by(LEFT)
     async with running(world) as publisher:
