@@ -210,7 +210,7 @@ async def ask_slots(address: RedisAddress, known: Iterable[HostPort]) -> SlotMap
     views = [answer for answer in answers if isinstance(answer, ClusterView)]
     if not views:
         errors = sorted(str(answer) for answer in answers)
-        raise RedisConnectionError(f"no node of {address.masked} tells who has which slot ({errors[0]})")
+        raise RedisConnectionError(f"no node of {address.masked} lists the slots ({errors[0]})")
     return max(views, key=lambda view: view.rank).slots
 
 
