@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from bookbus.consumers.analysis.run_files import RunFiles
 from bookbus.consumers.analysis.statistics import (
     SIDES,
-    Market,
+    VenueSymbol,
     ages,
     by_zone,
     measured,
     percentile,
-    profit_curve,
+    pnl_curve,
     seen_mids,
 )
 from bookbus.consumers.paper.records import FillEvent
@@ -210,11 +210,11 @@ def zones(run: RunFiles) -> bytes:
     return picture(draw)
 
 
-def profit(run: RunFiles) -> bytes:
+def pnl(run: RunFiles) -> bytes:
     """Profit over time, after and before fees."""
 
     def draw(axes: list["Axes"]) -> None:
-        axis, curve = axes[0], profit_curve(run)
+        axis, curve = axes[0], pnl_curve(run)
         times = [point.time / _SECONDS_A_DAY for point in curve]
         axis.axhline(0, color=GREY, linewidth=1)
         axis.step(times, [one.before_fees for one in curve], where="post", color=GREY, ls="--", label="before fees")
@@ -303,13 +303,13 @@ def _histogram(axis: "Axes", found: dict[Side, list[float]], edges: Sequence[flo
     legend_below(axis)
 
 
-def _market(event: FillEvent) -> Market:
-    return Market(event.exchange, event.symbol)
+def _market(event: FillEvent) -> VenueSymbol:
+    return VenueSymbol(event.exchange, event.symbol)
 
 
-def _markets(run: RunFiles) -> list[Market]:
+def _markets(run: RunFiles) -> list[VenueSymbol]:
     """Those with the most orders."""
-    counts: dict[Market, int] = {}
+    counts: dict[VenueSymbol, int] = {}
     for event in run.events:
         counts[_market(event)] = counts.get(_market(event), 0) + 1
     return sorted(sorted(counts, key=lambda market: -counts[market])[:_MOST_MARKETS])

@@ -20,7 +20,7 @@ from bookbus.consumers.analysis.statistics import (
     compare_samples,
     measured,
     percentile,
-    profit_curve,
+    pnl_curve,
     summarize,
 )
 
@@ -225,14 +225,14 @@ def run_page(run: RunFiles, rows: list[Row]) -> str:
             banner(f"Paper run {run.session_id}", verdict, outcome, _key_figures(run)),
             section("Verdict", table(verdict_table(rows)), note=_settings(run)),
             section("Fills over the mid price", picture(plots.fills_over_mid(run), "fills over the mid price")),
-            section("Profit", picture(plots.profit(run), "profit over time"), note="Positions at the last known mid."),
+            section("Profit", picture(plots.pnl(run), "profit over time"), note="Positions at the last known mid."),
             section("Available volume", picture(plots.volumes(run), "available volume")),
             section("Slippage", picture(plots.slippages(run), "slippage")),
             section(
                 "Fills by zone",
                 picture(plots.zones(run), "fills by zone"),
                 table(zone_table(run)),
-                note=_misfits(run),
+                note=_mismatches(run),
             ),
             section("Age of the books traded on", picture(plots.book_ages(run), "book ages")),
             section("By side", table(side_table([(run.session_id, run)]))),
@@ -267,7 +267,7 @@ def _overlaid(runs: Sequence[tuple[str, RunFiles]], measure: str, side: str, lab
 
 def _key_figures(run: RunFiles) -> list[tuple[str, str]]:
     fills = sum(event.filled_quantity > 0 for event in run.events)
-    kpi, curve = run.kpi, profit_curve(run)
+    kpi, curve = run.kpi, pnl_curve(run)
     if kpi is None:
         return [("fills", str(fills)), ("profit", number(curve[-1].after_fees) if curve else "–")]
     return [
@@ -296,7 +296,7 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "none"
 
 
-def _misfits(run: RunFiles) -> str:
+def _mismatches(run: RunFiles) -> str:
     if run.kpi is None or not run.kpi.calibration_misfits:
         return ""
     return f"The calibration does not speak for this run: {'; '.join(run.kpi.calibration_misfits)}."

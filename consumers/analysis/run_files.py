@@ -66,7 +66,7 @@ def read_run(events_path: Path, kpi_path: Path | None = None) -> RunFiles:
     Raises RunFileError.
     """
     content = _content(events_path)
-    events, lines = _decoded(content, FillEvent, _OneSession().why_bad)
+    events, lines = _decoded(content, FillEvent, _OneSession().line_error)
     if lines.bad and not events:
         raise RunFileError(f"{events_path}: no line is a fill event; {lines.first_bad[0]}")
     kpi = _read_kpi(kpi_path if kpi_path is not None else _beside(events_path, "kpi", ".json"), kpi_path is not None)
@@ -80,9 +80,9 @@ def read_run(events_path: Path, kpi_path: Path | None = None) -> RunFiles:
     return RunFiles(events_path, session_id, tuple(events), times, digest, lines, kpi, decisions)
 
 
-def why_bad_event(event: FillEvent) -> str:
+def event_error(event: FillEvent) -> str:
     """What cannot be true of this event; empty if nothing."""
-    if why := _why_no_time(event.timestamp):
+    if why := _timestamp_error(event.timestamp):
         return why
     for name in FillEvent.__struct_fields__:
         value = getattr(event, name)
@@ -109,8 +109,8 @@ class _OneSession:
         self._session_id: str | None = None
         self._orders: set[str] = set()
 
-    def why_bad(self, event: FillEvent) -> str:
-        if why := why_bad_event(event):
+    def line_error(self, event: FillEvent) -> str:
+        if why := event_error(event):
             return why
         if self._session_id not in (None, event.session_id):
             return f"session {event.session_id} among those of {self._session_id}"
@@ -121,7 +121,7 @@ class _OneSession:
         return ""
 
 
-def _why_no_time(text: str) -> str:
+def _timestamp_error(text: str) -> str:
     try:
         time = datetime.fromisoformat(text)
         time.timestamp()
@@ -130,14 +130,14 @@ def _why_no_time(text: str) -> str:
     return "" if time.tzinfo is not None else f"timestamp {text!r} has no offset"
 
 
-def _decoded(content: bytes, kind: type[_Line], why_bad: Callable[[_Line], str]) -> tuple[list[_Line], Lines]:
+def _decoded(content: bytes, kind: type[_Line], line_error: Callable[[_Line], str]) -> tuple[list[_Line], Lines]:
     """The good lines, and a count of the others."""
     good: list[_Line] = []
     bad: list[str] = []
     for number, line in _numbered(content):
         try:
             decoded = msgspec.json.decode(line, type=kind)
-            why = why_bad(decoded)
+            why = line_error(decoded)
         except DECODE_ERRORS as error:
             why = str(error)
         if why:
@@ -179,10 +179,10 @@ def _read_decisions(path: Path, session_id: str) -> tuple[DecisionEvent, ...] | 
     if not path.exists():
         return None
 
-    def why_bad(decision: DecisionEvent) -> str:
-        return _why_no_time(decision.timestamp) if decision.session_id == session_id else "of another session"
+    def line_error(decision: DecisionEvent) -> str:
+        return _timestamp_error(decision.timestamp) if decision.session_id == session_id else "of another session"
 
-    return tuple(_decoded(_content(path), DecisionEvent, why_bad)[0])
+    return tuple(_decoded(_content(path), DecisionEvent, line_error)[0])
 
 
 def _with_markouts(events: list[FillEvent], path: Path) -> list[FillEvent]:

@@ -37,7 +37,7 @@ class Summary:
     std: float | None = None
 
 
-class Market(NamedTuple):
+class VenueSymbol(NamedTuple):
     """A symbol on one exchange."""
 
     exchange: str
@@ -81,12 +81,12 @@ def measured(events: Iterable[FillEvent], measure: str, side: Side) -> list[floa
     return [value for value in values if value is not None]
 
 
-def volumes_by_market(events: Iterable[FillEvent], side: Side) -> dict[Market, list[float]]:
+def volumes_by_market(events: Iterable[FillEvent], side: Side) -> dict[VenueSymbol, list[float]]:
     """The known available volumes of one side."""
-    found: dict[Market, list[float]] = defaultdict(list)
+    found: dict[VenueSymbol, list[float]] = defaultdict(list)
     for event in events:
         if event.side == side and event.available_volume is not None:
-            found[Market(event.exchange, event.symbol)].append(event.available_volume)
+            found[VenueSymbol(event.exchange, event.symbol)].append(event.available_volume)
     return dict(found)
 
 
@@ -185,7 +185,7 @@ class SeenMid(NamedTuple):
     """At a time in seconds since 1970."""
 
     time: float
-    market: Market
+    market: VenueSymbol
     mid: float
 
 
@@ -194,7 +194,7 @@ def seen_mids(run: RunFiles) -> list[SeenMid]:
     decided = {one.trade_id: one.timestamp for one in run.decisions or () if one.action == "enter"}
     found = []
     for time, event in zip(run.times, run.events, strict=True):
-        market = Market(event.exchange, event.symbol)
+        market = VenueSymbol(event.exchange, event.symbol)
         if event.fill_model not in PASSIVE_MODELS:
             if event.arrival_mid is not None:
                 found.append(SeenMid(time, market, event.arrival_mid))
@@ -207,7 +207,7 @@ def seen_mids(run: RunFiles) -> list[SeenMid]:
     return sorted(found, key=lambda seen: seen.time)
 
 
-class Profit(NamedTuple):
+class PnlPoint(NamedTuple):
     """At a time in seconds since 1970; amounts are in the run's quote currency."""
 
     time: float
@@ -215,7 +215,7 @@ class Profit(NamedTuple):
     before_fees: float
 
 
-def profit_curve(run: RunFiles) -> list[Profit]:
+def pnl_curve(run: RunFiles) -> list[PnlPoint]:
     """After each fill event, in order of time."""
     cash = fees = 0.0
     held: defaultdict[str, float] = defaultdict(float)
@@ -233,7 +233,7 @@ def profit_curve(run: RunFiles) -> list[Profit]:
             fees += event.fee
             mid_prices.setdefault(event.symbol, event.effective_price)
         worth = cash + sum(quantity * mid_prices[symbol] for symbol, quantity in held.items() if quantity)
-        curve.append(Profit(time, worth - fees, worth))
+        curve.append(PnlPoint(time, worth - fees, worth))
     return curve
 
 

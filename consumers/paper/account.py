@@ -54,7 +54,7 @@ class Portfolio:
         """How much of a symbol's base asset can be sold there."""
         return float(self._accounts[exchange].holdings[symbol])
 
-    def why_not(self, side: Side, exchange: str, symbol: str, quantity: float, cost: float) -> str:
+    def reject_reason(self, side: Side, exchange: str, symbol: str, quantity: float, cost: float) -> str:
         """Why this account cannot trade that; empty if it can. `cost` includes the fee."""
         account = self._accounts[exchange]
         if side == "buy" and account.cash < exact(cost):
@@ -73,7 +73,7 @@ class Portfolio:
             account.holdings[symbol] += amount
         else:
             if account.holdings[symbol] < amount:
-                raise ValueError(self.why_not("sell", exchange, symbol, float(quantity), 0.0))
+                raise ValueError(self.reject_reason("sell", exchange, symbol, float(quantity), 0.0))
             account.cash += amount * exact(price)
             account.holdings[symbol] -= amount
         account.cash -= exact(fee)
@@ -136,7 +136,7 @@ class RiskGuard:
             # A run that begins at noon has lost nothing that day before.
             self._day, self._pnl_at_midnight = day, pnl if self._day is not None else 0.0
 
-    def why_not(self, notional: float, pnl: float, open_trades: int) -> tuple[str, str]:
+    def reject_reason(self, notional: float, pnl: float, open_trades: int) -> tuple[str, str]:
         """Which limit a new trade would pass, and how; empty if none."""
         limits = self._limits
         if notional > limits.max_notional:

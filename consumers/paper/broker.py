@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from bookbus.consumers.paper.account import Portfolio, RiskGuard, exact
 from bookbus.consumers.paper.calibration.table import CalibrationTable, Expectation
 from bookbus.consumers.paper.execution import Execution, WaitingOrder
-from bookbus.consumers.paper.fills.model import Fill, Order, TapeEvent, opposite
+from bookbus.consumers.paper.fills.model import Fill, Order, TapeEvent, opposite_side
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.records import (
     Action,
@@ -134,7 +134,7 @@ class PaperBroker:
     portfolio: Portfolio
     guard: RiskGuard
     files: EventFiles
-    misfits: tuple[str, ...] = ()
+    mismatches: tuple[str, ...] = ()
     """In what the orders of the calibration differ from those of the run."""
     record: RunCounters = field(default_factory=RunCounters)
     markouts: Markouts = field(default_factory=Markouts)
@@ -176,7 +176,7 @@ class PaperBroker:
         book = quote.book
         if book is None:
             raise ValueError("an order is decided on a book")
-        levels = opposite(order.side, book)
+        levels = opposite_side(order.side, book)
         waited = sent.waiting is not None and sent.filled_at is not None
         self.files.write_fill(
             FillEvent(
@@ -298,7 +298,7 @@ def receive(context: PaperBroker, now: float, trade: OpenTrade, event: TapeEvent
     if sent is None or sent.waiting is None or event.exchange != sent.order.exchange:
         return
     if (fill := sent.waiting.receive(event)) is not None:
-        live = [one.book for one in quotes if one.exchange == event.exchange and not one.obstacle and one.book]
+        live = [one.book for one in quotes if one.exchange == event.exchange and not one.reject_reason and one.book]
         context.take_fill(now, trade, sent, fill, live[0].mid() if live else None)
 
 

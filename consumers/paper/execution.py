@@ -13,12 +13,12 @@ from bookbus.consumers.paper.fills.model import (
     FillReason,
     Order,
     TapeEvent,
-    nothing,
-    obstacle,
-    opposite,
+    no_fill,
+    opposite_side,
+    reject_reason,
     slippage_bps,
 )
-from bookbus.consumers.paper.fills.queue import Clock, QueueFill
+from bookbus.consumers.paper.fills.queue import QueueFill, TimeSource
 from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -50,24 +50,24 @@ class CalibratedFill:
         if order.entry_bps is None or order.tp_bps is None:
             raise ValueError("a calibrated fill needs the entry_bps and tp_bps of the order")
         if order.price is None:
-            return nothing(FillReason.NOT_PASSIVE)
-        reason = obstacle(order, book)
+            return no_fill(FillReason.NOT_PASSIVE)
+        reason = reject_reason(order, book)
         if reason is not FillReason.NOT_MARKETABLE:
-            return nothing(reason or FillReason.WOULD_TAKE)
+            return no_fill(reason or FillReason.WOULD_TAKE)
         expectation = self._table.expect(order.entry_bps, order.tp_bps)
         ratio = expectation.ratio(order.side)
         if ratio is None:
-            return nothing(FillReason.ZONE_UNKNOWN if expectation.zone_id is None else FillReason.ZONE_UNUSABLE)
+            return no_fill(FillReason.ZONE_UNKNOWN if expectation.zone_id is None else FillReason.ZONE_UNUSABLE)
         if self._mode == "sampled":
             # Drawn before the base is asked, which may remember what it fills.
             if self._random.random() >= ratio:
-                return nothing(FillReason.ZONE_MISS)
+                return no_fill(FillReason.ZONE_MISS)
             ratio = 1.0
         base = self._base.fill(replace(order, price=None, target_price=None), book)
         quantity = base.quantity * ratio
         if quantity <= 0:
-            return nothing(FillReason.ZONE_MISS if base.quantity else base.reason)
-        touch = opposite(order.side, book)[0][0]
+            return no_fill(FillReason.ZONE_MISS if base.quantity else base.reason)
+        touch = opposite_side(order.side, book)[0][0]
         reason = FillReason.FILLED if quantity == order.quantity else FillReason.PARTIAL
         return Fill(quantity, order.price, slippage_bps(order.side, order.price, touch), reason, "maker")
 
@@ -128,7 +128,7 @@ class Execution:
         raise ValueError(f"{self.name} fills at once")
 
 
-def make_execution(settings: RunSettings, table: CalibrationTable | None, clock: Clock) -> Execution:
+def make_execution(settings: RunSettings, table: CalibrationTable | None, time_source: TimeSource) -> Execution:
     """As the settings ask. Raises ValueError."""
     name, walk = settings.fill_model, BookWalk()
     match name:
@@ -140,7 +140,7 @@ def make_execution(settings: RunSettings, table: CalibrationTable | None, clock:
             return Execution(name, walk, walks=(walk,))
         case "queue":
             share = table.cancellation_share if table is not None else None
-            return Execution(name, walk, queue=QueueFill(share or 0.0, clock=clock), walks=(walk,))
+            return Execution(name, walk, queue=QueueFill(share or 0.0, time_source=time_source), walks=(walk,))
         case "calibrated" if table is not None:
             # A base of its own: what it only imagines to take must not be missing for real exits.
             base = BookWalk()
@@ -160,7 +160,7 @@ class SampledOrder:
     def __init__(self, order: Order, drawn: Fill) -> None:
         self.order = order
         self._drawn = drawn
-        self._total = nothing(FillReason.NOT_REACHED if drawn.quantity else drawn.reason)
+        self._total = no_fill(FillReason.NOT_REACHED if drawn.quantity else drawn.reason)
         self.done = drawn.quantity <= 0 and drawn.reason is not FillReason.ZONE_MISS
 
     def receive(self, event: TapeEvent) -> Fill | None:

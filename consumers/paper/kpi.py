@@ -123,7 +123,7 @@ def make_kpi(
         fill_model=context.execution.name,
         calibration_version=context.calibration_version,
         advice=_advice(context),
-        calibration_misfits=list(context.misfits),
+        calibration_misfits=list(context.mismatches),
         queue_cancellation_share=queue.cancellation_share if (queue := context.execution.queue) is not None else None,
         settings=settings,
     )

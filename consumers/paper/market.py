@@ -52,14 +52,14 @@ class EventMerger:
         return ready
 
 
-MADE_UP_FEES: Mapping[str, float] = {"mock": 10.0}
+SYNTHETIC_FEES: Mapping[str, float] = {"mock": 10.0}
 """Bps of an exchange that there is not."""
 
 
 class VenueQuote(NamedTuple):
     """One exchange's book at this moment, in the run's quote currency.
 
-    `obstacle` is why it may not be traded on, in one word for counting, and `detail` for people; both empty if it may.
+    `reject_reason` is the code of why it may not be traded on, `detail` the same for people; both empty if it may.
     """
 
     exchange: str
@@ -67,7 +67,7 @@ class VenueQuote(NamedTuple):
     book: OrderBookSnapshot | None
     age: float | None
     status: str
-    obstacle: str
+    reject_reason: str
     detail: str
 
 
@@ -101,7 +101,7 @@ class Market(Protocol):
         """What happened so far."""
 
 
-def judged(
+def venue_quote(
     exchange: str, fee_bps: float, book: OrderBookSnapshot | None, status: BookStatus, age: float | None, reason: str
 ) -> VenueQuote:
     """A book with what stands against trading on it."""
@@ -127,7 +127,7 @@ class ProviderMarket:
         self.exchanges = (exchange,)
         self.symbols = tuple(provider.symbols)
         self._exchange = exchange
-        self._fee = taker_fees([exchange], {**_made_up([exchange]), **fees})[exchange]
+        self._fee = taker_fees([exchange], {**_synthetic_fees([exchange]), **fees})[exchange]
         self._mergers = {symbol: EventMerger(DELAY if with_trades else 0.0) for symbol in self.symbols}
         self._tails: dict[str, TradeTail] = {}
         if with_trades:
@@ -138,7 +138,7 @@ class ProviderMarket:
     def quotes(self, symbol: str) -> list[VenueQuote]:
         """Its book."""
         reading = self._provider.read(symbol)
-        return [judged(self._exchange, self._fee, reading.snapshot, reading.status, reading.age, reading.reason)]
+        return [venue_quote(self._exchange, self._fee, reading.snapshot, reading.status, reading.age, reading.reason)]
 
     def events(self, symbol: str, now: float) -> list[TapeEvent]:
         """The newest book and the trades, by the exchange's time."""
@@ -167,12 +167,12 @@ class MultiMarket:
         found = []
         for venue in merged.venues:
             book = venue.snapshot and replace(venue.snapshot, symbol=symbol, bids=venue.bids, asks=venue.asks)
-            quote = judged(venue.exchange, venue.fee_bps, book, venue.status, venue.age, venue.reason)
+            quote = venue_quote(venue.exchange, venue.fee_bps, book, venue.status, venue.age, venue.reason)
             if not venue.reason and (reason := merged.out.get(venue.exchange, "")):
-                quote = quote._replace(obstacle="not_comparable", detail=reason)
+                quote = quote._replace(reject_reason="not_comparable", detail=reason)
             elif venue.reason and quote.status == BookStatus.LIVE:
                 whole = venue.snapshot and venue.snapshot.bids and venue.snapshot.asks
-                quote = quote._replace(obstacle="no_rate" if whole else "one_sided", detail=venue.reason)
+                quote = quote._replace(reject_reason="no_rate" if whole else "one_sided", detail=venue.reason)
             found.append(quote)
         return found
 
@@ -185,8 +185,8 @@ class MultiMarket:
         return _health(self._provider)
 
 
-def _made_up(exchanges: Sequence[str]) -> dict[str, float]:
-    return {exchange: MADE_UP_FEES[exchange] for exchange in exchanges if exchange in MADE_UP_FEES}
+def _synthetic_fees(exchanges: Sequence[str]) -> dict[str, float]:
+    return {exchange: SYNTHETIC_FEES[exchange] for exchange in exchanges if exchange in SYNTHETIC_FEES}
 
 
 def _health(provider: MarketDataProvider) -> Health:
@@ -221,7 +221,7 @@ class CaptureMarket:
     @property
     def without_book(self) -> list[str]:
         """Symbols that may not be traded on now."""
-        return [symbol for symbol in self.symbols if self.quotes(symbol)[0].obstacle]
+        return [symbol for symbol in self.symbols if self.quotes(symbol)[0].reject_reason]
 
     def take(self, frame: TapeFrame) -> None:
         """Let the frame happen."""
@@ -246,7 +246,7 @@ class CaptureMarket:
         """The book as it is at this moment of the recording."""
         observation = self._books[symbol].observe(self.now, None, "")
         status, reason = judge(observation, self._max_age)
-        return [judged(self._exchange, self._fee, observation.snapshot, status, observation.age, reason)]
+        return [venue_quote(self._exchange, self._fee, observation.snapshot, status, observation.age, reason)]
 
     def events(self, symbol: str, now: float) -> list[TapeEvent]:
         """What happened since the last call, in the order received."""

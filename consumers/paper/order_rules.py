@@ -9,7 +9,7 @@ from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """The exchange would not take the order; `code` is for counting, `detail` for people."""
 
     code: str
@@ -26,25 +26,25 @@ def ceil_to(value: float, unit: float | None) -> float:
     return _to_multiple(value, unit, ROUND_CEILING)
 
 
-def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Refusal:
+def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Rejection:
     """The order as the exchange takes it, or why it does not.
 
     Quantities round down, limits away from the market: a BUY down, a SELL up. What the exchange did not say, as in
     recordings, holds nothing up. `touch` prices a market order for the minimum value.
     """
     if instrument.status == "halted":
-        return Refusal("not_trading", f"{instrument.symbol} is not trading on {instrument.exchange}")
+        return Rejection("not_trading", f"{instrument.symbol} is not trading on {instrument.exchange}")
     quantity = floor_to(order.quantity, instrument.step)
     if quantity <= 0:
-        return Refusal("below_step", f"{order.quantity:g} is less than one step of {instrument.step:g}")
+        return Rejection("below_step", f"{order.quantity:g} is less than one step of {instrument.step:g}")
     price = order.price
     if price is not None:
         price = floor_to(price, instrument.tick) if order.side == "buy" else ceil_to(price, instrument.tick)
         if price <= 0:
-            return Refusal("below_tick", f"a limit of {order.price:g} is less than one tick of {instrument.tick:g}")
+            return Rejection("below_tick", f"a limit of {order.price:g} is less than one tick of {instrument.tick:g}")
     value = quantity * (price or touch)
     if instrument.minimum_notional is not None and value < instrument.minimum_notional:
-        return Refusal("below_minimum_notional", f"{value:g} is less than {instrument.minimum_notional:g}")
+        return Rejection("below_minimum_notional", f"{value:g} is less than {instrument.minimum_notional:g}")
     return replace(order, quantity=quantity, price=price)
 
 

@@ -17,7 +17,7 @@ from bookbus.consumers.paper.broker import PaperBroker
 from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable, load_table
 from bookbus.consumers.paper.execution import make_execution
 from bookbus.consumers.paper.fills.model import TapeEvent
-from bookbus.consumers.paper.fills.queue import Clock, QueueFill
+from bookbus.consumers.paper.fills.queue import QueueFill, TimeSource
 from bookbus.consumers.paper.kpi import Kpi, make_kpi
 from bookbus.consumers.paper.market import Market, VenueQuote
 from bookbus.consumers.paper.records import EventFiles, Gap
@@ -43,11 +43,11 @@ def calibration_of(settings: RunSettings) -> Calibration | None:
         return None
     path = Path(settings.calibration_path)
     table = load_table(path)
-    _require_own_horizon(settings, table)
+    _require_same_horizon(settings, table)
     return Calibration(table, f"{table.version}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}")
 
 
-def misfits(
+def mismatches(
     settings: RunSettings, table: CalibrationTable, exchanges: Sequence[str], symbols: Sequence[str]
 ) -> list[str]:
     """In what the table's orders differ from those of the run; empty if it may be believed for them."""
@@ -66,8 +66,8 @@ def misfits(
     return found
 
 
-def _require_own_horizon(settings: RunSettings, table: CalibrationTable) -> None:
-    """Where the table only comments, a misfit is told; where it decides, its answer must be to this question."""
+def _require_same_horizon(settings: RunSettings, table: CalibrationTable) -> None:
+    """Where the table only comments, a mismatch is told; where it decides, its answer must be to this question."""
     decides = settings.fill_model == "calibrated" or settings.fillmodel_mode == "strict"
     horizon = table.method.horizon_seconds
     if decides and settings.fill_model in PASSIVE_MODELS and settings.hold != horizon:
@@ -93,7 +93,7 @@ class TradingSession:
         directory: Path,
         session_id: str,
         began: float,
-        clock: Clock,
+        time_source: TimeSource,
         listed: Mapping[str, InstrumentRegistry] = MappingProxyType({}),
         calibration: Calibration | None = None,
     ) -> None:
@@ -112,13 +112,13 @@ class TradingSession:
         self.context = PaperBroker(
             settings,
             session_id,
-            make_execution(settings, table, clock),
+            make_execution(settings, table, time_source),
             table,
             version,
             portfolio,
             RiskGuard(settings.limits_in(quote)),
             EventFiles(directory, session_id),
-            tuple(misfits(settings, table, market.exchanges, market.symbols)) if table is not None else (),
+            tuple(mismatches(settings, table, market.exchanges, market.symbols)) if table is not None else (),
         )
         self._market = market
         self._desks = {
@@ -139,8 +139,8 @@ class TradingSession:
         self._log = logging.FileHandler(directory / f"run_{session_id}.log", "w")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         logging.getLogger().addHandler(self._log)
-        if self.context.misfits:
-            logger.warning("the calibration does not speak for this run: %s", "; ".join(self.context.misfits))
+        if self.context.mismatches:
+            logger.warning("the calibration does not speak for this run: %s", "; ".join(self.context.mismatches))
 
     @property
     def ends(self) -> float:
@@ -202,7 +202,7 @@ class TradingSession:
         events: list[TapeEvent] = self._market.events(symbol, now)
         # Read once: whatever is decided in this step goes by one and the same book.
         quotes = self._quotes[symbol] = self._market.quotes(symbol)
-        tradable = [quote for quote in quotes if not quote.obstacle]
+        tradable = [quote for quote in quotes if not quote.reject_reason]
         self.context.record.gaps[symbol].observe(now, bool(tradable))
         if tradable:
             mid_prices = [mid for quote in tradable if quote.book is not None and (mid := quote.book.mid()) is not None]
@@ -235,7 +235,7 @@ class TradingSession:
 
     def _mid(self, symbol: str, exchange: str) -> float | None:
         for quote in self._quotes[symbol]:
-            if quote.exchange == exchange and not quote.obstacle and quote.book is not None:
+            if quote.exchange == exchange and not quote.reject_reason and quote.book is not None:
                 return quote.book.mid()
         return None
 
@@ -281,4 +281,4 @@ def _exchange(exchange: str) -> Exchange:
 
 
 def _state(quotes: Sequence[VenueQuote]) -> str:
-    return "/".join(quote.obstacle or f"live {(quote.age or 0) * 1e3:.0f} ms" for quote in quotes)
+    return "/".join(quote.reject_reason or f"live {(quote.age or 0) * 1e3:.0f} ms" for quote in quotes)

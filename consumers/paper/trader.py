@@ -10,7 +10,7 @@ from bookbus.consumers.paper.broker import Entry, OpenTrade, PaperBroker, waitin
 from bookbus.consumers.paper.calibration.table import Expectation
 from bookbus.consumers.paper.fills.model import FillReason, Order, TapeEvent
 from bookbus.consumers.paper.market import PriceUnit, VenueQuote
-from bookbus.consumers.paper.order_rules import Refusal, entry_price, fit_order, take_profit_price
+from bookbus.consumers.paper.order_rules import Rejection, entry_price, fit_order, take_profit_price
 from bookbus.consumers.paper.records import ExitReason
 from bookbus.consumers.paper.settings import EntryChooser, Target
 from bookbus.schemas.instruments import Instrument
@@ -48,7 +48,9 @@ def decide(
 
 def best_to_buy(quotes: Sequence[VenueQuote]) -> VenueQuote | None:
     """Where an asset costs least after the fee; None if no book may be traded on."""
-    tradable = [(quote.book.asks[0][0], quote) for quote in quotes if not quote.obstacle and quote.book is not None]
+    tradable = [
+        (quote.book.asks[0][0], quote) for quote in quotes if not quote.reject_reason and quote.book is not None
+    ]
     return min(tradable, key=lambda one: one[0] * (1 + one[1].fee_bps / 1e4), default=(0.0, None))[1]
 
 
@@ -57,13 +59,13 @@ def best_to_sell(quotes: Sequence[VenueQuote], holders: Mapping[str, bool]) -> V
     tradable = [
         (quote.book.bids[0][0], quote)
         for quote in quotes
-        if not quote.obstacle and quote.book is not None and holders[quote.exchange]
+        if not quote.reject_reason and quote.book is not None and holders[quote.exchange]
     ]
     return max(tradable, key=lambda one: one[0] * (1 - one[1].fee_bps / 1e4), default=(0.0, None))[1]
 
 
 def _no_book(quotes: Sequence[VenueQuote]) -> Skip:
-    reasons = {quote.obstacle for quote in quotes}
+    reasons = {quote.reject_reason for quote in quotes}
     details = dict.fromkeys(quote.detail for quote in quotes if quote.detail)
     return Skip(reasons.pop() if len(reasons) == 1 else "no_exchange", "; ".join(details))
 
@@ -103,17 +105,17 @@ def _order(
         tp_bps=target.tp_bps,
     )
     fitted = fit_order(order, instrument, ask)
-    return Skip(fitted.code, fitted.detail) if isinstance(fitted, Refusal) else fitted
+    return Skip(fitted.code, fitted.detail) if isinstance(fitted, Rejection) else fitted
 
 
 def _affordable(context: PaperBroker, entry: Entry) -> Entry | Skip:
     order, exchange = entry.order, entry.quote.exchange
     notional = order.quantity * (order.price or 0.0)
-    reason, detail = context.guard.why_not(notional, context.pnl, context.open_trades)
+    reason, detail = context.guard.reject_reason(notional, context.pnl, context.open_trades)
     if reason:
         return Skip(reason, detail)
     cost = waiting_cost(entry) + context.reserved[exchange]
-    if why := context.portfolio.why_not("buy", exchange, order.symbol, order.quantity, cost):
+    if why := context.portfolio.reject_reason("buy", exchange, order.symbol, order.quantity, cost):
         return Skip("no_balance", why)
     return entry
 
@@ -164,7 +166,7 @@ class Exits:
         )
         bid = quote.book.best_bid() if quote.book is not None else None
         fitted = fit_order(order, self._instrument_of(quote.exchange), bid or 0.0)
-        if isinstance(fitted, Refusal):
+        if isinstance(fitted, Rejection):
             self.blocked(now, trade, quote, fitted.code, fitted.detail)
             trade.too_small = fitted.code in TOO_SMALL
             return None
@@ -172,8 +174,8 @@ class Exits:
 
     def nowhere(self, now: float, trade: OpenTrade, quotes: Sequence[VenueQuote]) -> None:
         """No book can be sold on: put on record why."""
-        quote = next((one for one in quotes if one.obstacle), quotes[0])
-        self.blocked(now, trade, quote, quote.obstacle or "no_inventory", quote.detail)
+        quote = next((one for one in quotes if one.reject_reason), quotes[0])
+        self.blocked(now, trade, quote, quote.reject_reason or "no_inventory", quote.detail)
 
     def blocked(self, now: float, trade: OpenTrade, quote: VenueQuote, reason: str, detail: str) -> None:
         """The position cannot be sold: once on record for each reason."""

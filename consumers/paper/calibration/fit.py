@@ -65,17 +65,17 @@ class Trial:
         if self._waiting.done:
             reason = self._waiting.total().reason
             if reason is FillReason.FILLED:
-                self._settle(True, event.received_us)
+                self._set_result(True, event.received_us)
             else:
                 # An entry that came too late to wait is none; an exit that finds the market beyond it is one.
-                self._settle(self.entered is True and reason is FillReason.WOULD_TAKE)
+                self._set_result(self.entered is True and reason is FillReason.WOULD_TAKE)
 
     def expire(self, now_us: int) -> None:
         """What has waited longer than the horizon is not filled any more."""
         if not self.done and now_us > self._waiting.order.placed_us + self._settings.horizon_us:
-            self._settle(False)
+            self._set_result(False)
 
-    def _settle(self, filled: bool, at_us: int = 0) -> None:
+    def _set_result(self, filled: bool, at_us: int = 0) -> None:
         if self.entered:
             self.exited = filled
             return
@@ -95,7 +95,7 @@ class Trial:
         )
         self._waiting = self._settings.queue.place(leaving, self._book)
         if self._waiting.done:
-            self._settle(self._waiting.total().reason is FillReason.WOULD_TAKE)
+            self._set_result(self._waiting.total().reason is FillReason.WOULD_TAKE)
 
 
 def begin(

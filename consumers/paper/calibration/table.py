@@ -55,7 +55,7 @@ def zone_of(zones: Iterable[_Zone], entry_bps: float, tp_bps: float) -> _Zone | 
     return None
 
 
-def why_no_zones(zones: Sequence[ZoneRange]) -> str:
+def zones_error(zones: Sequence[ZoneRange]) -> str:
     """What is wrong with these as the zones of one table; empty if nothing."""
     if not zones:
         return "there is no zone"
@@ -73,7 +73,7 @@ def why_no_zones(zones: Sequence[ZoneRange]) -> str:
 def parse_zones(text: str) -> tuple[ZoneSpec, ...]:
     """Zones written as `entry_min-entry_max/tp_min-tp_max`, comma-separated, named Z1, Z2, … Raises ValueError."""
     zones = tuple(_parse(f"Z{number}", part.strip()) for number, part in enumerate(text.split(","), 1))
-    if wrong := why_no_zones(zones):
+    if wrong := zones_error(zones):
         raise ValueError(wrong)
     return zones
 
@@ -208,7 +208,7 @@ class CalibrationTable(_Checked, frozen=True, kw_only=True):
     method: Method
 
     def __post_init__(self) -> None:
-        if wrong := why_no_zones(self.zones):
+        if wrong := zones_error(self.zones):
             raise ValueError(wrong)
         if len({zone.zone_id for zone in self.zones}) < len(self.zones):
             raise ValueError("two zones have one name")

@@ -88,17 +88,17 @@ class FillModel(Protocol):
         """The fill of `order`, decided on `book`; only a model of waiting orders looks at what came after."""
 
 
-def nothing(reason: FillReason) -> Fill:
+def no_fill(reason: FillReason) -> Fill:
     """No fill, and why."""
     return Fill(0.0, None, None, reason, None)
 
 
-def opposite(side: Side, book: OrderBookSnapshot) -> Levels:
+def opposite_side(side: Side, book: OrderBookSnapshot) -> Levels:
     """The levels that an order takes from: BUY consumes asks, SELL bids."""
     return book.asks if side == "buy" else book.bids
 
 
-def own(side: Side, book: OrderBookSnapshot) -> Levels:
+def own_side(side: Side, book: OrderBookSnapshot) -> Levels:
     """The levels that an order waits among."""
     return book.bids if side == "buy" else book.asks
 
@@ -108,12 +108,12 @@ def slippage_bps(side: Side, price: float, touch: float) -> float:
     return (price - touch if side == "buy" else touch - price) / touch * 1e4
 
 
-def obstacle(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+def reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason | None:
     """Why `order` cannot trade against `book` at once; None if it can. Raises ValueError for another market's book."""
     require_same_market(order, book)
     if book.state != "live":
         return FillReason.BOOK_NOT_LIVE
-    levels = opposite(order.side, book)
+    levels = opposite_side(order.side, book)
     if not levels:
         return FillReason.EMPTY_SIDE
     return None if order.reaches(levels[0][0]) else FillReason.NOT_MARKETABLE
@@ -127,7 +127,7 @@ def require_same_market(order: Order, event: TapeEvent) -> None:
         )
 
 
-def taken(order: Order, quantity: float, price: float, touch: float) -> Fill:
+def taker_fill(order: Order, quantity: float, price: float, touch: float) -> Fill:
     """A fill against resting orders, its price held between the touch and the order's limit."""
     if order.side == "buy":
         price = max(price, touch)

@@ -10,10 +10,10 @@ from bookbus.consumers.paper.fills.model import (
     FillReason,
     Order,
     TapeEvent,
-    nothing,
-    obstacle,
-    opposite,
-    own,
+    no_fill,
+    opposite_side,
+    own_side,
+    reject_reason,
     require_same_market,
     slippage_bps,
 )
@@ -97,12 +97,12 @@ class QueuePosition:
         return min(ahead, shown)
 
 
-Clock = Literal["received", "exchange"]
+TimeSource = Literal["received", "exchange"]
 
 
-def time_of(event: TapeEvent, clock: Clock) -> int:
+def time_of(event: TapeEvent, time_source: TimeSource) -> int:
     """When it happened in microseconds since 1970, by receipt where the exchange gives no time."""
-    at_us = event.exchange_us if clock == "exchange" else None
+    at_us = event.exchange_us if time_source == "exchange" else None
     return event.received_us if at_us is None else at_us
 
 
@@ -111,14 +111,14 @@ class QueueFill:
     """`cancellation_share` is the share of cancelled quantity that stood ahead of us, as calibration fits it; 0 where
     nobody fitted one, so that only trades move the queue.
 
-    An order and its cancel take effect `latency_us` after they are sent. `clock` is what the events of the tape are
-    ordered by: receipt in a recording, the exchange's time where books and trades were merged by it.
+    An order and its cancel take effect `latency_us` after they are sent. `time_source` is the time that orders the
+    events: receipt in a recording, the exchange's time where books and trades were merged by it.
     """
 
     name: ClassVar[str] = "queue"
     cancellation_share: float = 0.0
     latency_us: int = 50_000
-    clock: Clock = "received"
+    time_source: TimeSource = "received"
 
     def __post_init__(self) -> None:
         if not 0 <= self.cancellation_share <= 1:
@@ -157,8 +157,8 @@ class QueuedOrder:
         self._book = book
         self._traded = 0.0
         self._position: QueuePosition | None = None
-        self._reason = _not_waiting(order, book)
-        levels = opposite(order.side, book)
+        self._reason = _passive_reject_reason(order, book)
+        levels = opposite_side(order.side, book)
         self._touch = levels[0][0] if levels else math.nan
 
     @property
@@ -191,7 +191,7 @@ class QueuedOrder:
         require_same_market(self.order, event)
         if self.done:
             return None
-        at_us = time_of(event, self._model.clock)
+        at_us = time_of(event, self._model.time_source)
         if self._cancelled_us is not None and at_us >= self._cancelled_us:
             self._reason = FillReason.PARTIAL if self.filled else FillReason.NOT_REACHED
             return None
@@ -206,13 +206,13 @@ class QueuedOrder:
     def total(self) -> Fill:
         """All that was filled so far, and why not more."""
         if not self.filled:
-            return nothing(self._reason or FillReason.NOT_REACHED)
+            return no_fill(self._reason or FillReason.NOT_REACHED)
         return self._fill_of(self.filled, self._reason or FillReason.PARTIAL)
 
     def _arrive(self) -> None:
         """The order joins the queue of the newest book, less what traded at its price since."""
         # Passive means that the exchange refuses it rather than let it take.
-        if (reason := _not_waiting(self.order, self._book)) is not None:
+        if (reason := _passive_reject_reason(self.order, self._book)) is not None:
             self._reason = reason
             return
         displayed = _shown(self.order, self._book)
@@ -263,11 +263,11 @@ class QueuedOrder:
         return Fill(quantity, price, slippage_bps(self.order.side, price, self._touch), reason, "maker")
 
 
-def _not_waiting(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+def _passive_reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason | None:
     """Why `order` cannot wait in `book`; None if it can."""
     if order.price is None:
         return FillReason.NOT_PASSIVE
-    reason = obstacle(order, book)
+    reason = reject_reason(order, book)
     if reason is None:
         return FillReason.WOULD_TAKE
     return None if reason is FillReason.NOT_MARKETABLE else reason
@@ -275,7 +275,7 @@ def _not_waiting(order: Order, book: OrderBookSnapshot) -> FillReason | None:
 
 def _shown(order: Order, book: OrderBookSnapshot) -> float | None:
     """Quantity at the order's price; None where the book does not show so far."""
-    levels = own(order.side, book)
+    levels = own_side(order.side, book)
     for price, quantity in levels:
         if price == order.price:
             return quantity

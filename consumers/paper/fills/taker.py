@@ -10,11 +10,11 @@ from bookbus.consumers.paper.fills.model import (
     FillReason,
     Order,
     TapeEvent,
-    nothing,
-    obstacle,
-    opposite,
+    no_fill,
+    opposite_side,
+    reject_reason,
     slippage_bps,
-    taken,
+    taker_fill,
 )
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 
@@ -38,15 +38,15 @@ class BookWalk:
         sides: tuple[Side, Side] = ("buy", "sell")
         for side in sides:
             if memory := self._taken.get((book.exchange, book.symbol, side)):
-                _refresh(memory, opposite(side, book), side, book.depth)
+                _refresh(memory, opposite_side(side, book), side, book.depth)
 
     def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
         """At once or not at all; `tape` does not matter."""
-        if (reason := obstacle(order, book)) is not None:
-            return nothing(reason)
+        if (reason := reject_reason(order, book)) is not None:
+            return no_fill(reason)
         self.observe(book)
         memory = self._taken.setdefault((order.exchange, order.symbol, order.side), {})
-        levels = opposite(order.side, book)
+        levels = opposite_side(order.side, book)
         left, takes, prices, cost = order.quantity, [], [], 0.0
         for price, displayed in levels:
             if left <= 0 or not order.reaches(price):
@@ -59,11 +59,11 @@ class BookWalk:
                 cost += take * price
                 left -= take
         if not takes:
-            return nothing(FillReason.CONSUMED)
+            return no_fill(FillReason.CONSUMED)
         quantity = math.fsum(takes)
         # Rounding must not move the average beyond the levels it is of.
         average = min(max(cost / quantity, min(prices)), max(prices))
-        return taken(order, quantity if left > 0 else order.quantity, average, levels[0][0])
+        return taker_fill(order, quantity if left > 0 else order.quantity, average, levels[0][0])
 
 
 def _refresh(memory: dict[float, float], levels: Levels, side: Side, depth: int) -> None:
@@ -86,14 +86,14 @@ class SimpleFill:
 
     def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
         """At once or not at all; `tape` does not matter."""
-        if (reason := obstacle(order, book)) is not None:
-            return nothing(reason)
-        touch, available = opposite(order.side, book)[0]
+        if (reason := reject_reason(order, book)) is not None:
+            return no_fill(reason)
+        touch, available = opposite_side(order.side, book)[0]
         quantity = min(order.quantity, available)
         impact = min(quantity / available, 1.0)
         sign = 1 if order.side == "buy" else -1
         price = (order.target_price or touch) * (1 + sign * self.alpha * impact)
-        return taken(order, quantity, price, touch)
+        return taker_fill(order, quantity, price, touch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,9 @@ class AdvancedFill:
 
     def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
         """At once or not at all; `tape` does not matter."""
-        if (reason := obstacle(order, book)) is not None:
-            return nothing(reason)
-        levels = opposite(order.side, book)
+        if (reason := reject_reason(order, book)) is not None:
+            return no_fill(reason)
+        levels = opposite_side(order.side, book)
         touch, available = levels[0]
         target = order.target_price or touch
         sign = 1 if order.side == "buy" else -1
@@ -132,4 +132,4 @@ class AdvancedFill:
             cost += take * price * (1 + sign * self.alpha * (take / volume) ** self.exponent)
             left -= take
         quantity = math.fsum(takes)
-        return taken(order, quantity if left > 0 else wanted, cost / quantity, touch)
+        return taker_fill(order, quantity if left > 0 else wanted, cost / quantity, touch)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from bookbus.consumers.analysis.run_files import read_run
 from bookbus.consumers.analysis.statistics import (
-    Market,
     Summary,
+    VenueSymbol,
     by_zone,
     measured,
     percentile,
-    profit_curve,
+    pnl_curve,
     relative_spread,
     seen_mids,
     summarize,
@@ -67,7 +67,7 @@ def test_markets_that_stand_still_have_no_spread_however_far_apart_they_are() ->
     ]
     markets = volumes_by_market(events, "buy")
 
-    assert markets == {Market("binance", "BTC-USDT"): [0.002] * 5, Market("binance", "ETH-USDT"): [50.0] * 5}
+    assert markets == {VenueSymbol("binance", "BTC-USDT"): [0.002] * 5, VenueSymbol("binance", "ETH-USDT"): [50.0] * 5}
     assert relative_spread(markets.values()) == 0
 
 
@@ -155,7 +155,7 @@ def test_profit_is_cash_plus_what_is_held_at_the_last_mid(tmp_path: Path) -> Non
         sale(3, 1, effective_price=102.0, fee=0.2),
     ]
 
-    curve = profit_curve(read_run(write_run(tmp_path, events)))
+    curve = pnl_curve(read_run(write_run(tmp_path, events)))
 
     assert [point.time - BEGAN for point in curve] == [1, 2, 3]
     assert [point.before_fees for point in curve] == pytest.approx([-0.5, 1.0, 2.0])
@@ -182,6 +182,6 @@ def test_an_old_mid_of_a_waiting_order_marks_no_position(tmp_path: Path) -> None
         unfilled(20, trade_id="T19", fill_model="queue", arrival_mid=500.0, mid_at_fill=None),
     ]
 
-    curve = profit_curve(read_run(write_run(tmp_path, events)))
+    curve = pnl_curve(read_run(write_run(tmp_path, events)))
 
     assert [point.before_fees for point in curve] == [0.0, 0.0]

@@ -27,7 +27,7 @@ def test_profit_is_cash_gained_plus_what_is_held_at_the_mark(
     for side, symbol, quantity, price, fee in orders:
         if side == "buy":
             portfolio.trade("buy", "binance", symbol, quantity, price, fee)
-        elif not portfolio.why_not("sell", "binance", symbol, quantity, 0.0):
+        elif not portfolio.reject_reason("sell", "binance", symbol, quantity, 0.0):
             portfolio.trade("sell", "binance", symbol, quantity, price, fee)
 
     inventory = sum(portfolio.holding("binance", symbol) * price for symbol, price in marks.items())
@@ -63,14 +63,14 @@ def test_one_exchange_cannot_sell_what_another_holds() -> None:
     portfolio = Portfolio({"binance": 1_000.0, "upbit": 1_000.0})
     portfolio.trade("buy", "binance", SYMBOL, 0.5, 100.0, 0.0)
 
-    assert "upbit holds 0" in portfolio.why_not("sell", "upbit", SYMBOL, 0.5, 0.0)
-    assert portfolio.why_not("sell", "binance", SYMBOL, 0.5, 0.0) == ""
+    assert "upbit holds 0" in portfolio.reject_reason("sell", "upbit", SYMBOL, 0.5, 0.0)
+    assert portfolio.reject_reason("sell", "binance", SYMBOL, 0.5, 0.0) == ""
     with pytest.raises(ValueError, match="upbit holds 0"):
         portfolio.trade("sell", "upbit", SYMBOL, 0.5, 100.0, 0.0)
 
 
 def test_cash_that_is_not_there_buys_nothing() -> None:
-    assert "50.00" in Portfolio({"binance": 49.0}).why_not("buy", "binance", SYMBOL, 0.5, 50.0)
+    assert "50.00" in Portfolio({"binance": 49.0}).reject_reason("buy", "binance", SYMBOL, 0.5, 50.0)
 
 
 def test_what_was_granted_is_no_profit_whatever_its_price_does() -> None:
@@ -105,15 +105,15 @@ def test_a_limit_stops_the_trade_that_would_pass_it(notional: float, pnl: float,
     guard = RiskGuard(RiskLimits(max_notional=100.0, max_daily_loss=10.0, max_open_trades=2))
     guard.observe(0.0, 0.0)
 
-    assert guard.why_not(notional, pnl, open_trades)[0] == reason
+    assert guard.reject_reason(notional, pnl, open_trades)[0] == reason
 
 
 def test_a_new_day_forgives_the_loss_of_the_day_before() -> None:
     guard = RiskGuard(RiskLimits(max_daily_loss=10.0))
     guard.observe(86_000.0, 0.0)
-    assert guard.why_not(1.0, -12.0, 0)[0] == "risk_daily_loss"
+    assert guard.reject_reason(1.0, -12.0, 0)[0] == "risk_daily_loss"
 
     guard.observe(86_400.0, -12.0)
 
-    assert guard.why_not(1.0, -12.0, 0)[0] == ""
-    assert guard.why_not(1.0, -22.0, 0)[0] == "risk_daily_loss"
+    assert guard.reject_reason(1.0, -12.0, 0)[0] == ""
+    assert guard.reject_reason(1.0, -22.0, 0)[0] == "risk_daily_loss"
