@@ -16,10 +16,10 @@ from bookbus.consumers.analysis.statistics import (
     ages,
     by_zone,
     measured,
-    percentile,
     pnl_curve,
     seen_mids,
 )
+from bookbus.consumers.paper.calibration.statistics import percentile
 from bookbus.consumers.paper.records import FillEvent
 from bookbus.schemas.snapshot import Side
 

@@ -19,10 +19,10 @@ from bookbus.consumers.analysis.statistics import (
     by_zone,
     compare_samples,
     measured,
-    percentile,
     pnl_curve,
     summarize,
 )
+from bookbus.consumers.paper.calibration.statistics import percentile
 
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1c2430;background:#f5f6f8;margin:0 auto;max-width:1060px;padding:24px}

@@ -105,14 +105,6 @@ def relative_spread(groups: Iterable[Sequence[float]]) -> float | None:
     return math.sqrt(squares / freedom) if freedom else None
 
 
-def percentile(values: Sequence[float], percent: int) -> float | None:
-    """By the nearest rank; None without values."""
-    if not values:
-        return None
-    rank = max(-(-len(values) * percent // 100), 1)
-    return sorted(values)[rank - 1]
-
-
 def ages(events: Iterable[FillEvent]) -> list[float]:
     """Milliseconds since the last confirmation of the books that orders were decided on, where known."""
     return [event.book_age_ms for event in events if event.book_age_ms is not None]

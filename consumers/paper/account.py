@@ -63,7 +63,7 @@ class Portfolio:
             return f"{exchange} holds {float(account.holdings[symbol]):g} of {symbol} and {quantity:g} are asked for"
         return ""
 
-    def trade(
+    def apply_fill(
         self, side: Side, exchange: str, symbol: str, quantity: float | Fraction, price: float, fee: float
     ) -> None:
         """Book a fill. Raises ValueError for a sale of what is not there."""

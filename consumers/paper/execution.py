@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
@@ -37,16 +36,16 @@ class CalibratedFill:
     def __init__(
         self, base: FillModel, table: CalibrationTable, mode: CalibratedMode = "sampled", seed: int = 42
     ) -> None:
-        """Raises ValueError for a base that already models waiting: its fills would be thinned out twice."""
-        if isinstance(base, QueueFill | CalibratedFill):
+        """Raises ValueError for a calibrated base, whose fills would be scaled twice."""
+        if isinstance(base, CalibratedFill):
             raise ValueError(f"calibrated goes over a model of marketable orders, not over {base.name}")
         self._base = base
         self._table = table
         self._mode: CalibratedMode = mode
         self._random = random.Random(seed)  # noqa: S311 - not a secret
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """Decided at once; `tape` does not matter. Raises ValueError for an order that does not say what it aims at."""
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+        """Raises ValueError for an order without `entry_bps` and `tp_bps`."""
         if order.entry_bps is None or order.tp_bps is None:
             raise ValueError("a calibrated fill needs the entry_bps and tp_bps of the order")
         if order.price is None:

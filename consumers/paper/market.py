@@ -1,9 +1,8 @@
 """What a run sees of a market: one book for each exchange, and the events that waiting orders need."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from functools import lru_cache
-from math import gcd
 from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
@@ -52,8 +51,7 @@ class EventMerger:
         return ready
 
 
-SYNTHETIC_FEES: Mapping[str, float] = {"mock": 10.0}
-"""Bps of an exchange that there is not."""
+_MOCK_FEE_BPS = 10.0
 
 
 class VenueQuote(NamedTuple):
@@ -70,6 +68,18 @@ class VenueQuote(NamedTuple):
     reject_reason: str
     detail: str
 
+    @property
+    def ask_after_fee(self) -> float:
+        """What a unit costs with the fee; infinity without an ask."""
+        ask = self.book.best_ask() if self.book is not None else None
+        return math.inf if ask is None else ask * (1 + self.fee_bps / 1e4)
+
+    @property
+    def bid_after_fee(self) -> float:
+        """What a unit brings after the fee; minus infinity without a bid."""
+        bid = self.book.best_bid() if self.book is not None else None
+        return -math.inf if bid is None else bid * (1 - self.fee_bps / 1e4)
+
 
 class Health(NamedTuple):
     """What happened to the books on their way here."""
@@ -77,7 +87,7 @@ class Health(NamedTuple):
     reconnects: int
     missed: int
     conflated: int
-    trouble: str
+    error: str
 
 
 class Market(Protocol):
@@ -112,6 +122,14 @@ def venue_quote(
     return VenueQuote(exchange, fee_bps, book, age, status, "", "")
 
 
+def mid_on(quotes: Iterable[VenueQuote], exchange: str) -> float | None:
+    """The mid price on an exchange; None if its book may not be traded on."""
+    for quote in quotes:
+        if quote.exchange == exchange and not quote.reject_reason and quote.book is not None:
+            return quote.book.mid()
+    return None
+
+
 class ProviderMarket:
     """One exchange's books from a provider, with its trades where they are wanted and to be had."""
 
@@ -127,7 +145,8 @@ class ProviderMarket:
         self.exchanges = (exchange,)
         self.symbols = tuple(provider.symbols)
         self._exchange = exchange
-        self._fee = taker_fees([exchange], {**_synthetic_fees([exchange]), **fees})[exchange]
+        usual = {"mock": _MOCK_FEE_BPS} if exchange == "mock" else {}
+        self._fee = taker_fees([exchange], {**usual, **fees})[exchange]
         self._mergers = {symbol: EventMerger(DELAY if with_trades else 0.0) for symbol in self.symbols}
         self._tails: dict[str, TradeTail] = {}
         if with_trades:
@@ -149,8 +168,8 @@ class ProviderMarket:
     def health(self) -> Health:
         """As the provider tells it, and what is known of trades that did not come."""
         health = _health(self._provider)
-        troubles = (health.trouble, *(tail.trouble for tail in self._tails.values()))
-        return health._replace(trouble="; ".join(dict.fromkeys(filter(None, troubles))))
+        troubles = (health.error, *(tail.trouble for tail in self._tails.values()))
+        return health._replace(error="; ".join(dict.fromkeys(filter(None, troubles))))
 
 
 class MultiMarket:
@@ -183,10 +202,6 @@ class MultiMarket:
     def health(self) -> Health:
         """Of all exchanges together."""
         return _health(self._provider)
-
-
-def _synthetic_fees(exchanges: Sequence[str]) -> dict[str, float]:
-    return {exchange: SYNTHETIC_FEES[exchange] for exchange in exchanges if exchange in SYNTHETIC_FEES}
 
 
 def _health(provider: MarketDataProvider) -> Health:
@@ -256,28 +271,3 @@ class CaptureMarket:
     def health(self) -> Health:
         """A recording neither connects nor conflates."""
         return Health(0, 0, 0, "")
-
-
-_DECIMALS = 12
-_LEVELS = 5
-
-
-class PriceUnit:
-    """The largest number that divides every price seen near the touch; it can only become smaller."""
-
-    def __init__(self) -> None:
-        self._unit = 0
-        self._seen: OrderBookSnapshot | None = None
-
-    @property
-    def tick(self) -> float | None:
-        """The tick so far; None before the first book."""
-        return float(Decimal(self._unit).scaleb(-_DECIMALS)) if self._unit else None
-
-    def observe(self, book: OrderBookSnapshot) -> None:
-        """Learn from one more book."""
-        if book is self._seen:
-            return
-        self._seen = book
-        for price, _ in (*book.bids[:_LEVELS], *book.asks[:_LEVELS]):
-            self._unit = gcd(self._unit, int(Decimal(repr(price)).scaleb(_DECIMALS)))

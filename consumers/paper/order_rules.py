@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from math import gcd
 
 from bookbus.consumers.paper.fills.model import Order
 from bookbus.schemas.instruments import Instrument
@@ -60,6 +61,31 @@ def entry_price(side: Side, book: OrderBookSnapshot, entry_bps: float, tick: flo
 def take_profit_price(entry_side: Side, entry: float, tp_bps: float, tick: float | None) -> float | None:
     """Where the order waits that closes a position entered at `entry` with `tp_bps` of profit before fees."""
     return _away("sell" if entry_side == "buy" else "buy", entry, tp_bps, tick)
+
+
+class PriceUnit:
+    """The largest number that divides every price seen near the touch; it can only become smaller."""
+
+    def __init__(self) -> None:
+        self._unit = 0
+        self._seen: OrderBookSnapshot | None = None
+
+    @property
+    def tick(self) -> float | None:
+        """The tick so far; None before the first book."""
+        return float(Decimal(self._unit).scaleb(-_TICK_DECIMALS)) if self._unit else None
+
+    def observe(self, book: OrderBookSnapshot) -> None:
+        """Learn from one more book."""
+        if book is self._seen:
+            return
+        self._seen = book
+        for price, _ in (*book.bids[:_TICK_LEVELS], *book.asks[:_TICK_LEVELS]):
+            self._unit = gcd(self._unit, int(Decimal(repr(price)).scaleb(_TICK_DECIMALS)))
+
+
+_TICK_DECIMALS = 12
+_TICK_LEVELS = 5
 
 
 def _away(side: Side, price: float, bps: float, tick: float | None) -> float | None:

@@ -182,7 +182,7 @@ class CaptureRun:
             self._kpi = self._end(session, "duration")
             return False
         market.take(frame)
-        if frame.events and (symbols := {event.symbol for event in frame.events if session.follows(event)}):
+        if frame.events and (symbols := {event.symbol for event in frame.events if session.needs_step(event)}):
             session.step(market.now, sorted(symbols))
         return True
 

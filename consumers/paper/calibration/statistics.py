@@ -65,6 +65,14 @@ def design_effect(outcomes: Sequence[Outcome]) -> float:
     return max(spread / (len(outcomes) * ratio * (1 - ratio)), 1.0)
 
 
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """By the nearest rank; None without values."""
+    if not values:
+        return None
+    rank = max(-(-len(values) * percent // 100), 1)
+    return sorted(values)[rank - 1]
+
+
 def brier(forecasts: Sequence[tuple[float, bool]]) -> float | None:
     """Mean squared error of probabilities against what happened."""
     if not forecasts:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
-from math import gcd
 from pathlib import Path
 
 from bookbus.consumers.captures import read_capture
 from bookbus.consumers.paper.calibration.table import CalibrationError, TapeInfo
 from bookbus.consumers.paper.fills.model import TapeEvent
+from bookbus.consumers.paper.order_rules import PriceUnit
 from bookbus.schemas.capture import CaptureError, decode_frame
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from bookbus.schemas.trade import Trade
@@ -138,9 +137,6 @@ class _Queue:
         return []
 
 
-_DECIMALS = 12
-
-
 @dataclass(frozen=True, slots=True)
 class Tape:
     """`events` begins anew with every call; they come in the order received."""
@@ -162,7 +158,7 @@ class TapeSurvey:
 @dataclass(slots=True)
 class _Market:
     watch: CancellationWatch = field(default_factory=CancellationWatch)
-    unit: int = 0
+    prices: PriceUnit = field(default_factory=PriceUnit)
 
 
 def capture_tape(path: Path, symbols: tuple[str, ...] = (), depth: int = 20) -> Tape:
@@ -210,12 +206,13 @@ def survey(tape: Tape) -> TapeSurvey:
         last_us = max(last_us, event.received_us)
         market = markets.setdefault(event.symbol, _Market())
         if isinstance(event, OrderBookSnapshot):
-            market.unit = _common_unit(market.unit, event)
+            market.prices.observe(event)
             market.watch.book(event)
         else:
             trades += 1
             market.watch.trade(event)
-    if first_us is None or not any(market.unit for market in markets.values()):
+    ticks = {symbol: tick for symbol, market in markets.items() if (tick := market.prices.tick) is not None}
+    if first_us is None or not ticks:
         raise CalibrationError(f"{tape.name} holds no book")
     if not trades:
         raise CalibrationError(f"{tape.name} holds no trade: nothing tells what would have been filled")
@@ -229,16 +226,9 @@ def survey(tape: Tape) -> TapeSurvey:
     )
     return TapeSurvey(
         info,
-        {symbol: float(Decimal(market.unit).scaleb(-_DECIMALS)) for symbol, market in markets.items() if market.unit},
+        ticks,
         [one for market in markets.values() for one in market.watch.found],
     )
-
-
-def _common_unit(unit: int, book: OrderBookSnapshot) -> int:
-    """Largest number that divides every price seen so far: the tick, which a recording does not name."""
-    for price, _ in (*book.bids[:5], *book.asks[:5]):
-        unit = gcd(unit, int(Decimal(repr(price)).scaleb(_DECIMALS)))
-    return unit
 
 
 def _events(path: Path, symbols: tuple[str, ...], depth: int) -> Iterator[TapeEvent]:

@@ -1,7 +1,6 @@
 """What an order, a fill and a fill model are."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -84,8 +83,8 @@ class FillModel(Protocol):
     def name(self) -> str:
         """As the command line calls it."""
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """The fill of `order`, decided on `book`; only a model of waiting orders looks at what came after."""
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+        """The fill of `order` against `book`, at once or not at all."""
 
 
 def no_fill(reason: FillReason) -> Fill:

@@ -1,7 +1,6 @@
 """The fill model of passive orders: a place in the queue that trades and cancellations move forward."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -130,15 +129,6 @@ class QueueFill:
         """The order on its way to the exchange, `book` being the newest seen when it was sent."""
         require_same_market(order, book)
         return QueuedOrder(order, book, self)
-
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """What the order got by the end of `tape`."""
-        queued = self.place(order, book)
-        for event in tape:
-            if queued.done:
-                break
-            queued.receive(event)
-        return queued.total()
 
 
 class QueuedOrder:

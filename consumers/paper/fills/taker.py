@@ -1,7 +1,6 @@
 """The fill model of marketable orders: the real levels, each quantity sold once."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +8,6 @@ from bookbus.consumers.paper.fills.model import (
     Fill,
     FillReason,
     Order,
-    TapeEvent,
     no_fill,
     opposite_side,
     reject_reason,
@@ -40,8 +38,7 @@ class BookWalk:
             if memory := self._taken.get((book.exchange, book.symbol, side)):
                 _refresh(memory, opposite_side(side, book), side, book.depth)
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """At once or not at all; `tape` does not matter."""
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
         if (reason := reject_reason(order, book)) is not None:
             return no_fill(reason)
         self.observe(book)
@@ -84,8 +81,7 @@ class SimpleFill:
     name: ClassVar[str] = "simple"
     alpha: float = 1e-4
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """At once or not at all; `tape` does not matter."""
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
         if (reason := reject_reason(order, book)) is not None:
             return no_fill(reason)
         touch, available = opposite_side(order.side, book)[0]
@@ -112,8 +108,7 @@ class AdvancedFill:
     exponent: float = 1.2
     multiplier: float = 0.8
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """At once or not at all; `tape` does not matter."""
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
         if (reason := reject_reason(order, book)) is not None:
             return no_fill(reason)
         levels = opposite_side(order.side, book)

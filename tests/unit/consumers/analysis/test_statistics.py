@@ -15,13 +15,13 @@ from bookbus.consumers.analysis.statistics import (
     VenueSymbol,
     by_zone,
     measured,
-    percentile,
     pnl_curve,
     relative_spread,
     seen_mids,
     summarize,
     volumes_by_market,
 )
+from bookbus.consumers.paper.calibration.statistics import percentile
 from tests.support.paper_runs import BEGAN, decision, fill_event, sale, unfilled, write_run
 
 VALUES = st.lists(st.floats(0.001, 1e9), min_size=1, max_size=30)

@@ -26,9 +26,9 @@ def test_profit_is_cash_gained_plus_what_is_held_at_the_mark(
     portfolio, marks = Portfolio({"binance": 1e6}), {SYMBOL: 123.5, "ETH-USDT": 7.25}
     for side, symbol, quantity, price, fee in orders:
         if side == "buy":
-            portfolio.trade("buy", "binance", symbol, quantity, price, fee)
+            portfolio.apply_fill("buy", "binance", symbol, quantity, price, fee)
         elif not portfolio.reject_reason("sell", "binance", symbol, quantity, 0.0):
-            portfolio.trade("sell", "binance", symbol, quantity, price, fee)
+            portfolio.apply_fill("sell", "binance", symbol, quantity, price, fee)
 
     inventory = sum(portfolio.holding("binance", symbol) * price for symbol, price in marks.items())
 
@@ -40,9 +40,9 @@ def test_profit_is_cash_gained_plus_what_is_held_at_the_mark(
 def test_selling_what_was_bought_closes_the_position(parts: list[float]) -> None:
     portfolio = Portfolio({"binance": 1e9})
     for quantity in parts:
-        portfolio.trade("buy", "binance", SYMBOL, quantity, 100.0, 0.0)
+        portfolio.apply_fill("buy", "binance", SYMBOL, quantity, 100.0, 0.0)
     for quantity in reversed(parts):
-        portfolio.trade("sell", "binance", SYMBOL, quantity, 101.0, 0.0)
+        portfolio.apply_fill("sell", "binance", SYMBOL, quantity, 101.0, 0.0)
 
     assert portfolio.position(SYMBOL) == 0.0
     assert portfolio.pnl({}) == pytest.approx(sum(parts), rel=1e-9)
@@ -51,8 +51,8 @@ def test_selling_what_was_bought_closes_the_position(parts: list[float]) -> None
 def test_a_round_trip_earns_the_difference_less_both_fees() -> None:
     portfolio = Portfolio({"binance": 1_000.0})
 
-    portfolio.trade("buy", "binance", SYMBOL, 0.5, 100.0, 0.05)
-    portfolio.trade("sell", "binance", SYMBOL, 0.5, 102.0, 0.051)
+    portfolio.apply_fill("buy", "binance", SYMBOL, 0.5, 100.0, 0.05)
+    portfolio.apply_fill("sell", "binance", SYMBOL, 0.5, 102.0, 0.051)
 
     assert portfolio.pnl({}) == pytest.approx(1.0 - 0.101)
     assert portfolio.fees == pytest.approx(0.101)
@@ -61,12 +61,12 @@ def test_a_round_trip_earns_the_difference_less_both_fees() -> None:
 
 def test_one_exchange_cannot_sell_what_another_holds() -> None:
     portfolio = Portfolio({"binance": 1_000.0, "upbit": 1_000.0})
-    portfolio.trade("buy", "binance", SYMBOL, 0.5, 100.0, 0.0)
+    portfolio.apply_fill("buy", "binance", SYMBOL, 0.5, 100.0, 0.0)
 
     assert "upbit holds 0" in portfolio.reject_reason("sell", "upbit", SYMBOL, 0.5, 0.0)
     assert portfolio.reject_reason("sell", "binance", SYMBOL, 0.5, 0.0) == ""
     with pytest.raises(ValueError, match="upbit holds 0"):
-        portfolio.trade("sell", "upbit", SYMBOL, 0.5, 100.0, 0.0)
+        portfolio.apply_fill("sell", "upbit", SYMBOL, 0.5, 100.0, 0.0)
 
 
 def test_cash_that_is_not_there_buys_nothing() -> None:
@@ -76,8 +76,8 @@ def test_cash_that_is_not_there_buys_nothing() -> None:
 def test_what_was_granted_is_no_profit_whatever_its_price_does() -> None:
     portfolio = Portfolio({"binance": 1_000.0, "upbit": 1_000.0})
     portfolio.grant("upbit", SYMBOL, 2.0)
-    portfolio.trade("buy", "binance", SYMBOL, 1.0, 100.0, 0.0)
-    portfolio.trade("sell", "upbit", SYMBOL, 1.0, 103.0, 0.0)
+    portfolio.apply_fill("buy", "binance", SYMBOL, 1.0, 100.0, 0.0)
+    portfolio.apply_fill("sell", "upbit", SYMBOL, 1.0, 103.0, 0.0)
 
     assert portfolio.position(SYMBOL) == 0.0
     assert portfolio.pnl({}) == pytest.approx(3.0)
@@ -85,7 +85,7 @@ def test_what_was_granted_is_no_profit_whatever_its_price_does() -> None:
 
 def test_a_position_without_a_price_has_no_profit_to_tell() -> None:
     portfolio = Portfolio({"binance": 1_000.0})
-    portfolio.trade("buy", "binance", SYMBOL, 1.0, 100.0, 0.0)
+    portfolio.apply_fill("buy", "binance", SYMBOL, 1.0, 100.0, 0.0)
 
     with pytest.raises(KeyError):
         portfolio.pnl({})

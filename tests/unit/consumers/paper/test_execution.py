@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from bookbus.consumers.paper.execution import CalibratedFill, CalibratedMode, make_execution
 from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, Order, no_fill
-from bookbus.consumers.paper.fills.queue import QueueFill
 from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.snapshot import Side
@@ -97,10 +96,9 @@ def test_an_order_without_an_aim_is_a_mistake() -> None:
         calibrated().fill(order("buy", 1.0, 99.0), BOOK)
 
 
-@pytest.mark.parametrize("base", [QueueFill(), calibrated()])
-def test_what_models_waiting_already_is_not_wrapped(base: FillModel) -> None:
-    with pytest.raises(ValueError, match=f"not over {base.name}"):
-        CalibratedFill(base, table())
+def test_what_is_calibrated_already_is_not_wrapped() -> None:
+    with pytest.raises(ValueError, match="not over calibrated"):
+        CalibratedFill(calibrated(), table())
 
 
 def test_an_order_that_is_not_drawn_takes_nothing_from_the_base() -> None:

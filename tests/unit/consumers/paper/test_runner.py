@@ -9,9 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from bookbus.consumers.multi_provider import FxSource, MultiExchangeProvider
+from bookbus.consumers.paper.calibration.statistics import brier
 from bookbus.consumers.paper.calibration.table import save_table
+from bookbus.consumers.paper.kpi import ages_of
 from bookbus.consumers.paper.market import MultiMarket, ProviderMarket
-from bookbus.consumers.paper.records import Gap, ages_of, brier
+from bookbus.consumers.paper.records import Gap
 from bookbus.consumers.paper.runner import free_name, steady_clock
 from bookbus.consumers.paper.settings import EntrySettings, RunSettings, check
 from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
@@ -329,10 +331,10 @@ def test_trades_that_did_not_come_are_no_secret() -> None:
     provider.put(SYMBOL, ((100.0, 1.0),), ((101.0, 1.0),))
     market = ProviderMarket(provider, "binance", {}, with_trades=True)
 
-    assert market.health().trouble == ""
+    assert market.health().error == ""
     provider.trouble = "3 trades are missing"
 
-    assert "3 trades are missing" in market.health().trouble
+    assert "3 trades are missing" in market.health().error
 
 
 def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:

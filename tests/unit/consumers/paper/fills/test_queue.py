@@ -65,9 +65,11 @@ def test_a_sell_order_waits_among_the_asks() -> None:
     model = QueueFill(0.0, 0)
     tape = [trade(101.0, 1.5, START_US + n, "buy") for n in (1, 2)]
 
-    fill = model.fill(order("sell", 1.0, 101.0), first_book(), tape)
+    queued = model.place(order("sell", 1.0, 101.0), first_book())
+    for event in tape:
+        queued.receive(event)
 
-    assert fill == Fill(1.0, 101.0, (99.5 - 101.0) / 99.5 * 1e4, FillReason.FILLED, "maker")
+    assert queued.total() == Fill(1.0, 101.0, (99.5 - 101.0) / 99.5 * 1e4, FillReason.FILLED, "maker")
 
 
 def test_what_traded_is_subtracted_before_anything_counts_as_cancelled() -> None:
