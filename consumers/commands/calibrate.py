@@ -21,18 +21,6 @@ from bookbus.consumers.paper.calibration.table import (
 from bookbus.consumers.paper.calibration.tape import Tape, capture_tape
 from bookbus.schemas.instruments import SymbolError
 
-EXAMPLES = """
-How often passive orders are filled along recordings of books and trades, by zone of entry and take-profit.
-
-Fitted on the first part of each recording and scored on the rest. With --validate, an existing table is scored on
-recordings it does not come from.
-
-\b
-  python -m consumers calibrate monday.jsonl.gz tuesday.jsonl.gz --out table.json
-  python -m consumers calibrate monday.jsonl.gz --out table.json --symbols BTC --horizon 30 --zones 0-1/2-5,1-3/2-5
-  python -m consumers calibrate friday.jsonl.gz --validate table.json
-"""
-
 
 def calibrate(
     captures: Annotated[list[Path], typer.Argument(help="Recordings, compressed or not.")],
@@ -63,7 +51,16 @@ def calibrate(
     seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="Of where in a zone each order is placed.")] = 42,
     log_level: LogLevel = "error",
 ) -> None:
-    """How often passive orders are filled along a recording."""
+    """How often passive orders are filled along recordings of books and trades, by zone of entry and take-profit.
+
+    Fitted on the first part of each recording and scored on the rest. With --validate, an existing table is scored on
+    recordings it does not come from.
+
+    \b
+      python -m consumers calibrate monday.jsonl.gz tuesday.jsonl.gz --out table.json
+      python -m consumers calibrate monday.jsonl.gz --out table.json --symbols BTC --horizon 30 --zones 0-1/2-5,1-3/2-5
+      python -m consumers calibrate friday.jsonl.gz --validate table.json
+    """
     start_logging(log_level)
     if (out is None) == (validate_path is None):
         fail("give either --out to write a table or --validate to score one")
@@ -86,9 +83,6 @@ def calibrate(
         fail(str(error))
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror or error}")
-
-
-calibrate.__doc__ = EXAMPLES
 
 
 def _tapes(captures: list[Path], symbols: tuple[str, ...], depth: int) -> list[Tape]:

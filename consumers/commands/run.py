@@ -31,7 +31,7 @@ from bookbus.consumers.multi_provider import MultiExchangeProvider
 from bookbus.consumers.paper.calibration.table import CalibrationError
 from bookbus.consumers.paper.kpi import Kpi
 from bookbus.consumers.paper.market import Market, MultiMarket, ProviderMarket
-from bookbus.consumers.paper.runner import Stop, run_live
+from bookbus.consumers.paper.runner import Stop, run_captures, run_live
 from bookbus.consumers.paper.settings import (
     DEFAULT_DURATION,
     PASSIVE_MODELS,
@@ -51,213 +51,27 @@ logger = logging.getLogger(__name__)
 
 CAPTURE = "capture:"
 
+_EXIT_CODES = {"interrupted": 130}
 
-def known_source(source: str) -> str:
-    """The source as it was asked for. Raises ValueError for an unknown one."""
-    if source in SOURCES or (source.startswith(CAPTURE) and source != CAPTURE):
-        return source
-    raise ValueError(f"--l2-source {source}: use {', '.join(SOURCES)} or {CAPTURE}FILE")
-
-
-def duration_of(source: str, seconds: float | None, smoke: bool) -> float | None:
-    """How long to run; a recording runs to its end unless a time is given."""
-    if smoke:
-        return SMOKE_DURATION
-    if seconds is not None:
-        return seconds
-    return None if source.startswith(CAPTURE) else DEFAULT_DURATION
-
-
-def entry_settings(
-    mode: EntryMode, minimum: float, maximum: float | None, seed: int, weights: str, tp_bps: float
-) -> EntrySettings:
-    """Where entries are aimed at. Raises ValueError."""
-    try:
-        numbers = tuple(float(weight) for weight in weights.split(",") if weight.strip())
-    except ValueError:
-        raise ValueError(f"--entry-bps-zone-weights {weights}: write numbers, comma-separated") from None
-    return EntrySettings(mode, minimum, minimum if maximum is None else maximum, seed, numbers, tp_bps)
-
-
-def endpoints_of(urls: Mapping[str, tuple[str, str]]) -> dict[str, Endpoint]:
-    """Where exchanges are reached, by exchange: socket and REST address, empty for the usual ones."""
-    return {exchange: Endpoint(ws or None, rest or None) for exchange, (ws, rest) in urls.items()}
-
-
-def fees_of(text: str) -> dict[str, float]:
-    """`binance=7.5,upbit=5` as bps by exchange. Raises ValueError."""
-    return parse_fees(text)
-
-
-def why_not_passive(settings: RunSettings) -> str:
-    """Why orders cannot wait with this source; empty if they can, or need not."""
-    if settings.fill_model in PASSIVE_MODELS and settings.source == "multi":
-        return f"--fill-model {settings.fill_model} waits on one exchange: use another source than multi"
-    return ""
-
-
-def renamed(settings: RunSettings, source: str) -> RunSettings:
-    """The same settings for another source."""
-    return replace(settings, source=source)
-
-
-def listed_instruments(exchanges: Sequence[str], sources: SourceSettings) -> dict[str, InstrumentRegistry]:
-    """What a feeder on this machine learned of exchanges whose own books are read: tick, step, minimum value.
-
-    None with several exchanges, whose prices are converted and stand on no tick.
-    """
-    if len(exchanges) > 1 or exchanges[0] not in EXCHANGES:
-        return {}
-    (exchange,) = exchanges
-    try:
-        # What knows the exchanges is an extra that a reader of the bus need not have installed.
-        from bookbus.consumers.direct_provider import known_instruments
-    except ImportError:
-        instruments = None
-    else:
-        instruments = known_instruments(exchange, sources.endpoints.get(exchange, Endpoint()).rest_url)
-    if not instruments:
-        logger.info("%s told nobody here its ticks, steps and minimum values: orders are not held to them", exchange)
-        return {}
-    return {exchange: InstrumentRegistry(exchange_of(exchange), instruments, offline=True)}
-
-
-_ENTRY: Mapping[str, str] = {
+_ENTRY_PARAMETERS: Mapping[str, str] = {
     "entry-bps-mode": "mode",
     "entry-bps-min": "minimum",
     "entry-bps-max": "maximum",
     "entry-bps-seed": "seed",
     "tp-bps": "tp_bps",
 }
-_RUN = (
-    *("trade-interval", "max-hold", "sl-bps", "order-quantity", "order-notional", "fill-model", "fillmodel-mode"),
-    *("calibrated-mode", "min-fill-probability", "calibration-path"),
+_RUN_PARAMETERS = (
+    "trade-interval",
+    "max-hold",
+    "sl-bps",
+    "order-quantity",
+    "order-notional",
+    "fill-model",
+    "fillmodel-mode",
+    "calibrated-mode",
+    "min-fill-probability",
+    "calibration-path",
 )
-PARAMETERS = (*_ENTRY, *_RUN)
-
-
-def combinations(settings: RunSettings, text: str) -> dict[str, RunSettings]:
-    """The settings of every combination in `tp-bps=8,12 sl-bps=6,12`, by how it is written. Raises ValueError."""
-    found: dict[str, RunSettings] = {}
-    for combination in product(*(_axis(part) for part in text.split())):
-        changed = settings
-        for name, value in combination:
-            changed = _changed(changed, name, value)
-        found[" ".join(f"{name}={value}" for name, value in combination)] = changed
-    if len(set(map(msgspec.json.encode, found.values()))) < len(found):
-        raise ValueError(f"--grid {text}: two combinations are the same run")
-    return found
-
-
-def _axis(text: str) -> list[tuple[str, str]]:
-    name, equals, values = text.partition("=")
-    name = name.removeprefix("--")
-    if not equals or name not in PARAMETERS:
-        raise ValueError(f"--grid {text}: write parameter=value,value with any of {', '.join(PARAMETERS)}")
-    return [(name, value) for value in dict.fromkeys(values.split(","))]
-
-
-def _changed(settings: RunSettings, name: str, value: str) -> RunSettings:
-    plain = msgspec.to_builtins(settings)
-    if name in _ENTRY:
-        plain["entry"][_ENTRY[name]] = value
-    else:
-        plain[name.replace("-", "_")] = value
-    try:
-        return msgspec.convert(plain, RunSettings, strict=False)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"--grid {name}={value}: {error}") from None
-
-
-_EXIT_CODES = {"interrupted": 130}
-
-
-def run_on_source(settings: RunSettings, sources: SourceSettings, directory: Path) -> int:
-    """Trade on a live source. Returns the exit code; raises what opening the source and the run raise."""
-    if why := why_not_passive(settings):
-        raise ValueError(why)
-    with ended_by_signal():
-        provider = open_source(settings.source, settings.symbols, sources)
-        try:
-            with _asked_by_signal() as stop:
-                market = _market(settings, provider, sources)
-                listed = listed_instruments(market.exchanges, sources)
-                kpi = run_live(settings, market, directory, stop, logger.info, listed=listed)
-        finally:
-            provider.stop()
-    typer.echo(_summary(kpi))
-    return _EXIT_CODES.get(kpi.end_reason, 0)
-
-
-def _market(settings: RunSettings, provider: MarketDataProvider, sources: SourceSettings) -> Market:
-    if isinstance(provider, MultiExchangeProvider):
-        return MultiMarket(provider, sources.exchanges)
-    exchange = {"redis": sources.exchange, "real": "upbit"}.get(settings.source, settings.source)
-    return ProviderMarket(provider, exchange, settings.fees, with_trades=settings.fill_model == "queue")
-
-
-def run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
-    """Trade on a recording, once for each combination of the grid. Returns the exit code; raises as `run_captures`."""
-    # What plays recordings is an extra that a reader of the bus need not have installed.
-    from bookbus.consumers.paper.runner import run_captures
-
-    path = Path(settings.source.removeprefix(CAPTURE))
-    # Not where it lies: the same recording gives the same run wherever it is.
-    named = renamed(settings, f"{CAPTURE}{path.name}")
-    runs = combinations(named, grid) if grid else {"": named}
-    for one in runs.values():
-        check(one)
-    began = time.monotonic()
-    with ended_by_signal(), _asked_by_signal() as stop:
-        kpis = run_captures(list(runs.values()), path, directory, stop, logger.info)
-    took = time.monotonic() - began
-    for combination, kpi in zip(runs, kpis, strict=True):
-        typer.echo(" ".join(filter(None, [combination, _summary(kpi)])))
-    recorded = max(kpi.actual_duration_seconds for kpi in kpis)
-    typer.echo(f"{recorded:.0f} s of the recording in {took:.1f} s: {recorded / took:.0f} times as fast")
-    return _EXIT_CODES.get(kpis[0].end_reason, 0)
-
-
-@contextmanager
-def _asked_by_signal() -> Iterator[Stop]:
-    """The first Ctrl-C or SIGTERM asks the run to end, so that its results are written; a second one ends it."""
-    stop = Stop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _: object) -> None:
-        stop.ask("interrupted" if number == signal.SIGINT else "terminated")
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _summary(kpi: Kpi) -> str:
-    skipped = ", ".join(f"{count} {reason}" for reason, count in kpi.skipped_decisions.items()) or "none"
-    return (
-        f"{kpi.session_id}: {kpi.end_reason} after {kpi.actual_duration_seconds:.0f} s, "
-        f"{kpi.closed_trades} trades, {kpi.fill_events_count} fill events, "
-        f"pnl {kpi.total_pnl:+.4f} {kpi.quote} after {kpi.fees:.4f} of fees; skipped: {skipped}\n"
-        f"  {kpi.fill_events_path}  sha256 {kpi.fill_events_sha256}"
-    )
-
-
-EXAMPLES = """
-Paper trades: one decision an interval and symbol, out again by take-profit, stop-loss or time. Every price comes from
-the book; a book that is missing, stale or suspect is not traded on. Writes fill_events, markouts, decisions, kpi and a
-log into --output-dir.
-
-\b
-  python -m consumers run --l2-source redis --smoke
-  python -m consumers run --l2-source multi --symbols BTC,ETH --inventory-notional 1000
-  python -m consumers run --l2-source capture:btc.jsonl.gz --fill-model queue --entry-bps-min 0
-  python -m consumers run --l2-source capture:btc.jsonl.gz --grid "tp-bps=8,12 sl-bps=6,12"
-"""
 
 
 def run(
@@ -362,15 +176,24 @@ def run(
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "info",
 ) -> None:
-    """Paper trades on live books or a recording."""
+    """Paper trades: one decision an interval and symbol, out again by take-profit, stop-loss or time. Every price comes
+    from the book; a book that is missing, stale or suspect is not traded on. Writes fill_events, markouts, decisions,
+    kpi and a log into --output-dir.
+
+    \b
+      python -m consumers run --l2-source redis --smoke
+      python -m consumers run --l2-source multi --symbols BTC,ETH --inventory-notional 1000
+      python -m consumers run --l2-source capture:btc.jsonl.gz --fill-model queue --entry-bps-min 0
+      python -m consumers run --l2-source capture:btc.jsonl.gz --grid "tp-bps=8,12 sl-bps=6,12"
+    """
     start_logging(log_level)
     try:
         if order_quantity is not None and order_notional is not None:
             fail("give either --order-quantity or --order-notional")
         settings = RunSettings(
-            source=known_source(l2_source),
+            source=_known_source(l2_source),
             symbols=tuple(split_names(symbols, "--symbols")),
-            duration=duration_of(l2_source, duration_seconds, smoke),
+            duration=_duration(l2_source, duration_seconds, smoke),
             trade_interval=trade_interval,
             max_hold=max_hold,
             order_quantity=0.001 if order_quantity is None else order_quantity,
@@ -380,11 +203,11 @@ def run(
             fillmodel_mode=fillmodel_mode,
             calibration_path=None if calibration_path is None else str(calibration_path),
             min_fill_probability=min_fill_probability,
-            entry=entry_settings(
+            entry=_entry_settings(
                 entry_bps_mode, entry_bps_min, entry_bps_max, entry_bps_seed, entry_bps_zone_weights, tp_bps
             ),
             sl_bps=sl_bps,
-            fees=fees_of(fees),
+            fees=parse_fees(fees),
             cash=cash,
             inventory_notional=inventory_notional,
             max_notional=max_notional,
@@ -399,20 +222,172 @@ def run(
             prefix=prefix,
             exchange=exchange,
             fees=settings.fees or None,
-            endpoints=endpoints_of(
-                {"binance": (binance_ws_url, binance_rest_url), "upbit": (upbit_ws_url, upbit_rest_url)}
-            ),
+            endpoints={
+                "binance": Endpoint(binance_ws_url or None, binance_rest_url or None),
+                "upbit": Endpoint(upbit_ws_url or None, upbit_rest_url or None),
+            },
             seed=entry_bps_seed,
             max_age=max_age,
         )
         check(settings)
         if l2_source.startswith(CAPTURE):
-            raise typer.Exit(run_on_recording(settings, grid, output_dir))
+            raise typer.Exit(_run_on_recording(settings, grid, output_dir))
         if grid:
             fail("--grid goes over a recording: use --l2-source capture:FILE")
-        raise typer.Exit(run_on_source(settings, sources, output_dir))
+        raise typer.Exit(_run_on_source(settings, sources, output_dir))
     except (SourceError, BusConnectionError, CalibrationError, CaptureError, SymbolError, ValueError, OSError) as error:
         fail(str(error))
 
 
-run.__doc__ = EXAMPLES
+def combinations(settings: RunSettings, text: str) -> dict[str, RunSettings]:
+    """The settings of every combination in `tp-bps=8,12 sl-bps=6,12`, by how it is written. Raises ValueError."""
+    found: dict[str, RunSettings] = {}
+    for combination in product(*(_axis(part) for part in text.split())):
+        changed = settings
+        for name, value in combination:
+            changed = _changed(changed, name, value)
+        found[" ".join(f"{name}={value}" for name, value in combination)] = changed
+    if len(set(map(msgspec.json.encode, found.values()))) < len(found):
+        raise ValueError(f"--grid {text}: two combinations are the same run")
+    return found
+
+
+def _axis(text: str) -> list[tuple[str, str]]:
+    name, equals, values = text.partition("=")
+    name = name.removeprefix("--")
+    known = (*_ENTRY_PARAMETERS, *_RUN_PARAMETERS)
+    if not equals or name not in known:
+        raise ValueError(f"--grid {text}: write parameter=value,value with any of {', '.join(known)}")
+    return [(name, value) for value in dict.fromkeys(values.split(","))]
+
+
+def _changed(settings: RunSettings, name: str, value: str) -> RunSettings:
+    plain = msgspec.to_builtins(settings)
+    if name in _ENTRY_PARAMETERS:
+        plain["entry"][_ENTRY_PARAMETERS[name]] = value
+    else:
+        plain[name.replace("-", "_")] = value
+    try:
+        return msgspec.convert(plain, RunSettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"--grid {name}={value}: {error}") from None
+
+
+def _known_source(source: str) -> str:
+    """The source as it was asked for. Raises ValueError for an unknown one."""
+    if source in SOURCES or (source.startswith(CAPTURE) and source != CAPTURE):
+        return source
+    raise ValueError(f"--l2-source {source}: use {', '.join(SOURCES)} or {CAPTURE}FILE")
+
+
+def _duration(source: str, seconds: float | None, smoke: bool) -> float | None:
+    """How long to run; a recording runs to its end unless a time is given."""
+    if smoke:
+        return SMOKE_DURATION
+    if seconds is not None:
+        return seconds
+    return None if source.startswith(CAPTURE) else DEFAULT_DURATION
+
+
+def _entry_settings(
+    mode: EntryMode, minimum: float, maximum: float | None, seed: int, weights: str, tp_bps: float
+) -> EntrySettings:
+    """Where entries are aimed at. Raises ValueError."""
+    try:
+        numbers = tuple(float(weight) for weight in weights.split(",") if weight.strip())
+    except ValueError:
+        raise ValueError(f"--entry-bps-zone-weights {weights}: write numbers, comma-separated") from None
+    return EntrySettings(mode, minimum, minimum if maximum is None else maximum, seed, numbers, tp_bps)
+
+
+def _run_on_source(settings: RunSettings, sources: SourceSettings, directory: Path) -> int:
+    """Trade on a live source. Returns the exit code; raises what opening the source and the run raise."""
+    if settings.fill_model in PASSIVE_MODELS and settings.source == "multi":
+        raise ValueError(f"--fill-model {settings.fill_model} waits on one exchange: use another source than multi")
+    with ended_by_signal():
+        provider = open_source(settings.source, settings.symbols, sources)
+        try:
+            with _asked_by_signal() as stop:
+                market = _market(settings, provider, sources)
+                listed = _listed_instruments(market.exchanges, sources)
+                kpi = run_live(settings, market, directory, stop, logger.info, listed=listed)
+        finally:
+            provider.stop()
+    typer.echo(_summary(kpi))
+    return _EXIT_CODES.get(kpi.end_reason, 0)
+
+
+def _market(settings: RunSettings, provider: MarketDataProvider, sources: SourceSettings) -> Market:
+    if isinstance(provider, MultiExchangeProvider):
+        return MultiMarket(provider, sources.exchanges)
+    exchange = {"redis": sources.exchange, "real": "upbit"}.get(settings.source, settings.source)
+    return ProviderMarket(provider, exchange, settings.fees, with_trades=settings.fill_model == "queue")
+
+
+def _run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
+    """Trade on a recording, once for each combination of the grid. Returns the exit code; raises as `run_captures`."""
+    path = Path(settings.source.removeprefix(CAPTURE))
+    # Without the directory: the same recording gives the same run wherever it lies.
+    named = replace(settings, source=f"{CAPTURE}{path.name}")
+    runs = combinations(named, grid) if grid else {"": named}
+    for one in runs.values():
+        check(one)
+    began = time.monotonic()
+    with ended_by_signal(), _asked_by_signal() as stop:
+        kpis = run_captures(list(runs.values()), path, directory, stop, logger.info)
+    took = time.monotonic() - began
+    for combination, kpi in zip(runs, kpis, strict=True):
+        typer.echo(" ".join(filter(None, [combination, _summary(kpi)])))
+    recorded = max(kpi.actual_duration_seconds for kpi in kpis)
+    typer.echo(f"{recorded:.0f} s of the recording in {took:.1f} s: {recorded / took:.0f} times as fast")
+    return _EXIT_CODES.get(kpis[0].end_reason, 0)
+
+
+@contextmanager
+def _asked_by_signal() -> Iterator[Stop]:
+    """The first Ctrl-C or SIGTERM asks the run to end, so that its results are written; a second one ends it."""
+    stop = Stop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: object) -> None:
+        stop.ask("interrupted" if number == signal.SIGINT else "terminated")
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(kpi: Kpi) -> str:
+    skipped = ", ".join(f"{count} {reason}" for reason, count in kpi.skipped_decisions.items()) or "none"
+    return (
+        f"{kpi.session_id}: {kpi.end_reason} after {kpi.actual_duration_seconds:.0f} s, "
+        f"{kpi.closed_trades} trades, {kpi.fill_events_count} fill events, "
+        f"pnl {kpi.total_pnl:+.4f} {kpi.quote} after {kpi.fees:.4f} of fees; skipped: {skipped}\n"
+        f"  {kpi.fill_events_path}  sha256 {kpi.fill_events_sha256}"
+    )
+
+
+def _listed_instruments(exchanges: Sequence[str], sources: SourceSettings) -> dict[str, InstrumentRegistry]:
+    """What a feeder on this machine learned of exchanges whose own books are read: tick, step, minimum value.
+
+    None with several exchanges, whose prices are converted and stand on no tick.
+    """
+    if len(exchanges) > 1 or exchanges[0] not in EXCHANGES:
+        return {}
+    (exchange,) = exchanges
+    try:
+        # What knows the exchanges is an extra that a reader of the bus need not have installed.
+        from bookbus.consumers.direct_provider import known_instruments
+    except ImportError:
+        instruments = None
+    else:
+        instruments = known_instruments(exchange, sources.endpoints.get(exchange, Endpoint()).rest_url)
+    if not instruments:
+        logger.info("%s told nobody here its ticks, steps and minimum values: orders are not held to them", exchange)
+        return {}
+    return {exchange: InstrumentRegistry(exchange_of(exchange), instruments, offline=True)}
