@@ -37,6 +37,14 @@ td.passed,td.failed,td.unknown{font-weight:700;white-space:nowrap}.passed{color:
 .figures b{display:block;font-size:19px}.wide{overflow-x:auto}
 """
 
+COMPARISON_NOTE = (
+    f"KS: Kolmogorov–Smirnov by {PERMUTATIONS} permutations. Delta: how much oftener a value of the run is above one "
+    "of the first than below it. Values near each other in time depend on each other, which makes every p too small: "
+    "go by the size of the effect."
+)
+
+_SUMMARY_HEADS = ("n", "min", "max", "mean", "median", "std")
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -47,49 +55,52 @@ class Table:
     text_columns: int = 1
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """For people; `–` where not known."""
-    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
-
-
-def page(title: str, sections: Iterable[str]) -> str:
-    """A whole document."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(sections)}</body></html>\n'
-
-
-def banner(title: str, verdict: str, outcome: str, figures: Iterable[tuple[str, str]]) -> str:
-    """What matters most."""
-    shown = "".join(f"<span>{html.escape(name)}<b>{html.escape(value)}</b></span>" for name, value in figures)
-    return (
-        f'<section class="banner {outcome}"><h1>{html.escape(title)}</h1>'
-        f'<strong class="{outcome}">{html.escape(verdict)}</strong><div class="figures">{shown}</div></section>'
+def run_page(run: RunFiles, rows: list[Row]) -> str:
+    """The verdict, the plots, the figures."""
+    failed = sum(row.outcome == "failed" for row in rows)
+    unknown = sum(row.outcome == "unknown" for row in rows)
+    outcome = "passed" if passed(rows) else "failed" if failed else "unknown"
+    counts = [f"{failed} of {len(rows)} rows failed"] * bool(failed) + [f"{unknown} unknown"] * bool(unknown)
+    verdict = "PASSED" if outcome == "passed" else f"NOT PASSED: {', '.join(counts)}"
+    return _page(
+        f"Paper run {run.session_id}",
+        [
+            _banner(f"Paper run {run.session_id}", verdict, outcome, _key_figures(run)),
+            _section("Verdict", _table(verdict_table(rows)), note=_settings(run)),
+            _section("Fills over the mid price", _picture(plots.fills_over_mid(run), "fills over the mid price")),
+            _section("Profit", _picture(plots.pnl(run), "profit over time"), note="Positions at the last known mid."),
+            _section("Available volume", _picture(plots.volumes(run), "available volume")),
+            _section("Slippage", _picture(plots.slippages(run), "slippage")),
+            _section(
+                "Fills by zone",
+                _picture(plots.zones(run), "fills by zone"),
+                _table(zone_table(run)),
+                note=_mismatches(run),
+            ),
+            _section("Age of the books traded on", _picture(plots.book_ages(run), "book ages")),
+            _section("By side", _table(side_table([(run.session_id, run)]))),
+            _section("Times and mark-outs", _table(time_table(run)), note="Mark-outs: positive is in our favour."),
+        ],
     )
 
 
-def section(title: str, *parts: str, note: str = "") -> str:
-    """One part of the page."""
-    remark = f'<p class="note">{html.escape(note)}</p>' if note else ""
-    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}{remark}</section>"
-
-
-def picture(png: bytes, description: str) -> str:
-    """A picture inside the page."""
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
-
-def table(content: Table) -> str:
-    """A table inside the page."""
-    heads = "".join(
-        f"<th{_class(place, content, '')}>{html.escape(head)}</th>" for place, head in enumerate(content.heads)
+def comparison_page(runs: Sequence[tuple[str, RunFiles]]) -> str:
+    """The same figures of every run, tests against the first, distributions over each other."""
+    drawn = [
+        _section(f"{label.capitalize()}, {side}", _picture(_overlaid(runs, measure, side, label), f"{label}, {side}"))
+        for measure, label in MEASURES.items()
+        for side in SIDES
+    ]
+    title = f"{len(runs)} paper runs beside each other"
+    return _page(
+        title,
+        [
+            _section(title, _table(run_table(runs))),
+            _section("By side", _table(side_table(runs))),
+            _section("Differences", _table(difference_table(runs)), note=COMPARISON_NOTE),
+            *drawn,
+        ],
     )
-    rows = "".join(
-        "<tr>"
-        + "".join(f"<td{_class(place, content, cell)}>{html.escape(cell)}</td>" for place, cell in enumerate(row))
-        + "</tr>"
-        for row in content.rows
-    )
-    return f'<div class="wide"><table><tr>{heads}</tr>{rows}</table></div>'
 
 
 def write_page(directory: Path, name: str, text: str) -> Path:
@@ -98,16 +109,6 @@ def write_page(directory: Path, name: str, text: str) -> Path:
     path = directory / name
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def _class(place: int, content: Table, cell: str) -> str:
-    names = ["text"] if place < content.text_columns else []
-    if cell in ("passed", "failed", "unknown"):
-        names.append(cell)
-    return f' class="{" ".join(names)}"' if names else ""
-
-
-_SUMMARY_HEADS = ("n", "min", "max", "mean", "median", "std")
 
 
 def verdict_table(rows: Sequence[Row]) -> Table:
@@ -134,10 +135,10 @@ def zone_table(run: RunFiles) -> Table:
             one.zone_id,
             {"buy": "entries filled whole", "sell": "exits by take-profit"}[one.side],
             str(one.count),
-            number(one.ratio, 3),
+            _number(one.ratio, 3),
             "–" if one.interval is None else f"{one.interval[0]:.3f} to {one.interval[1]:.3f}",
-            number(one.expected, 3),
-            number(one.mean_fill_ratio, 3),
+            _number(one.expected, 3),
+            _number(one.mean_fill_ratio, 3),
         )
         for one in by_zone(run)
     ]
@@ -147,15 +148,15 @@ def zone_table(run: RunFiles) -> Table:
 def time_table(run: RunFiles) -> Table:
     """Ages and mark-outs."""
     found = ages(run.events)
-    rows = [("book age, ms", "both", *_cells(summarize(found)), number(percentile(found, 99)))]
+    rows = [("book age, ms", "both", *_cells(summarize(found)), _number(percentile(found, 99)))]
     for seconds in (1, 5, 30):
         for side in SIDES:
             values = measured(run.events, f"markout_{seconds}s_bps", side)
             rows.append(
-                (f"mark-out {seconds} s, bps", side, *_cells(summarize(values)), number(percentile(values, 99)))
+                (f"mark-out {seconds} s, bps", side, *_cells(summarize(values)), _number(percentile(values, 99)))
             )
     latencies = [event.latency_ms for event in run.events if event.latency_ms is not None]
-    rows.append(("wait for a fill, ms", "both", *_cells(summarize(latencies)), number(percentile(latencies, 99))))
+    rows.append(("wait for a fill, ms", "both", *_cells(summarize(latencies)), _number(percentile(latencies, 99))))
     return Table(("", "side", *_SUMMARY_HEADS, "p99"), rows, 2)
 
 
@@ -184,80 +185,51 @@ def difference_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
     return Table(("", "side", f"against {first_name}", "KS", "p", "Mann–Whitney p", "Cliff's delta", "effect"), rows, 3)
 
 
-def _cells(summary: Summary) -> tuple[str, ...]:
-    values = (summary.minimum, summary.maximum, summary.mean, summary.median, summary.std)
-    return (str(summary.count), *(number(value) for value in values))
+def _page(title: str, sections: Iterable[str]) -> str:
+    """A whole document."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(sections)}</body></html>\n'
 
 
-def _difference_cells(difference: Difference | None) -> tuple[str, ...]:
-    if difference is None:
-        return ("–", "–", "–", "–", "too few values")
+def _banner(title: str, verdict: str, outcome: str, figures: Iterable[tuple[str, str]]) -> str:
+    """What matters most."""
+    shown = "".join(f"<span>{html.escape(name)}<b>{html.escape(value)}</b></span>" for name, value in figures)
     return (
-        f"{difference.ks:.3f}",
-        _probability(difference.ks_p),
-        _probability(difference.mann_whitney_p),
-        f"{difference.delta:+.3f}",
-        difference.size,
+        f'<section class="banner {outcome}"><h1>{html.escape(title)}</h1>'
+        f'<strong class="{outcome}">{html.escape(verdict)}</strong><div class="figures">{shown}</div></section>'
     )
 
 
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _section(title: str, *parts: str, note: str = "") -> str:
+    """One part of the page."""
+    remark = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}{remark}</section>"
 
 
-COMPARISON_NOTE = (
-    f"KS: Kolmogorov–Smirnov by {PERMUTATIONS} permutations. Delta: how much oftener a value of the run is above one "
-    "of the first than below it. Values near each other in time depend on each other, which makes every p too small: "
-    "go by the size of the effect."
-)
+def _picture(png: bytes, description: str) -> str:
+    """A picture inside the page."""
+    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def run_page(run: RunFiles, rows: list[Row]) -> str:
-    """The verdict, the plots, the figures."""
-    failed = sum(row.outcome == "failed" for row in rows)
-    unknown = sum(row.outcome == "unknown" for row in rows)
-    outcome = "passed" if passed(rows) else "failed" if failed else "unknown"
-    counts = [f"{failed} of {len(rows)} rows failed"] * bool(failed) + [f"{unknown} unknown"] * bool(unknown)
-    verdict = "PASSED" if outcome == "passed" else f"NOT PASSED: {', '.join(counts)}"
-    return page(
-        f"Paper run {run.session_id}",
-        [
-            banner(f"Paper run {run.session_id}", verdict, outcome, _key_figures(run)),
-            section("Verdict", table(verdict_table(rows)), note=_settings(run)),
-            section("Fills over the mid price", picture(plots.fills_over_mid(run), "fills over the mid price")),
-            section("Profit", picture(plots.pnl(run), "profit over time"), note="Positions at the last known mid."),
-            section("Available volume", picture(plots.volumes(run), "available volume")),
-            section("Slippage", picture(plots.slippages(run), "slippage")),
-            section(
-                "Fills by zone",
-                picture(plots.zones(run), "fills by zone"),
-                table(zone_table(run)),
-                note=_mismatches(run),
-            ),
-            section("Age of the books traded on", picture(plots.book_ages(run), "book ages")),
-            section("By side", table(side_table([(run.session_id, run)]))),
-            section("Times and mark-outs", table(time_table(run)), note="Mark-outs: positive is in our favour."),
-        ],
+def _table(content: Table) -> str:
+    """A table inside the page."""
+    heads = "".join(
+        f"<th{_class(place, content, '')}>{html.escape(head)}</th>" for place, head in enumerate(content.heads)
     )
-
-
-def comparison_page(runs: Sequence[tuple[str, RunFiles]]) -> str:
-    """The same figures of every run, tests against the first, distributions over each other."""
-    drawn = [
-        section(f"{label.capitalize()}, {side}", picture(_overlaid(runs, measure, side, label), f"{label}, {side}"))
-        for measure, label in MEASURES.items()
-        for side in SIDES
-    ]
-    title = f"{len(runs)} paper runs beside each other"
-    return page(
-        title,
-        [
-            section(title, table(run_table(runs))),
-            section("By side", table(side_table(runs))),
-            section("Differences", table(difference_table(runs)), note=COMPARISON_NOTE),
-            *drawn,
-        ],
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td{_class(place, content, cell)}>{html.escape(cell)}</td>" for place, cell in enumerate(row))
+        + "</tr>"
+        for row in content.rows
     )
+    return f'<div class="wide"><table><tr>{heads}</tr>{rows}</table></div>'
+
+
+def _class(place: int, content: Table, cell: str) -> str:
+    names = ["text"] if place < content.text_columns else []
+    if cell in ("passed", "failed", "unknown"):
+        names.append(cell)
+    return f' class="{" ".join(names)}"' if names else ""
 
 
 def _overlaid(runs: Sequence[tuple[str, RunFiles]], measure: str, side: str, label: str) -> bytes:
@@ -269,7 +241,7 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str]]:
     fills = sum(event.filled_quantity > 0 for event in run.events)
     kpi, curve = run.kpi, pnl_curve(run)
     if kpi is None:
-        return [("fills", str(fills)), ("profit", number(curve[-1].after_fees) if curve else "–")]
+        return [("fills", str(fills)), ("profit", _number(curve[-1].after_fees) if curve else "–")]
     return [
         ("profit after fees", f"{kpi.total_pnl:+.4g} {kpi.quote}"),
         ("fees", f"{kpi.fees:.4g} {kpi.quote}"),
@@ -292,11 +264,37 @@ def _settings(run: RunFiles) -> str:
     )
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "none"
-
-
 def _mismatches(run: RunFiles) -> str:
     if run.kpi is None or not run.kpi.calibration_misfits:
         return ""
     return f"The calibration does not speak for this run: {'; '.join(run.kpi.calibration_misfits)}."
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()) or "none"
+
+
+def _cells(summary: Summary) -> tuple[str, ...]:
+    values = (summary.minimum, summary.maximum, summary.mean, summary.median, summary.std)
+    return (str(summary.count), *(_number(value) for value in values))
+
+
+def _difference_cells(difference: Difference | None) -> tuple[str, ...]:
+    if difference is None:
+        return ("–", "–", "–", "–", "too few values")
+    return (
+        f"{difference.ks:.3f}",
+        _probability(difference.ks_p),
+        _probability(difference.mann_whitney_p),
+        f"{difference.delta:+.3f}",
+        difference.size,
+    )
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    """For people; `–` where not known."""
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"

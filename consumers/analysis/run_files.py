@@ -16,10 +16,10 @@ from bookbus.schemas.decoding import DECODE_ERRORS
 
 _LARGEST = 1e15
 """No price, volume or time of a market is beyond it; what is, came from elsewhere."""
+
 _ROUNDING = 1 + 1e-9
 _MAX_KPI_BYTES = 10_000_000
 _SHOWN_BAD_LINES = 3
-
 _Line = TypeVar("_Line")
 
 

@@ -22,7 +22,10 @@ MEASURES = {
     "fill_ratio": "fill ratio",
     "slippage_bps": "slippage, bps",
 }
+
 NO_ZONE = "no zone"
+PERMUTATIONS = 1999
+MINIMUM_COUNT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,43 @@ class ZoneFigures:
     interval: tuple[float, float] | None
     expected: float | None
     mean_fill_ratio: float | None
+
+
+class SeenMid(NamedTuple):
+    """At a time in seconds since 1970."""
+
+    time: float
+    market: VenueSymbol
+    mid: float
+
+
+class PnlPoint(NamedTuple):
+    """At a time in seconds since 1970; amounts are in the run's quote currency."""
+
+    time: float
+    after_fees: float
+    before_fees: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`ks` is the greatest distance of the two distribution functions, from 0 to 1.
+
+    `delta` (Cliff's) is the share of pairs in which the second is greater less the share in which it is smaller,
+    from −1 to 1. Each `p` is how likely so great a difference is if both were one; values that depend on their
+    neighbours in time make it too small.
+    """
+
+    ks: float
+    ks_p: float
+    delta: float
+    mann_whitney_p: float
+
+    @property
+    def size(self) -> str:
+        """The usual words for `delta`."""
+        limits = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
+        return next((word for limit, word in limits if abs(self.delta) < limit), "large")
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -128,59 +168,6 @@ def by_zone(run: RunFiles) -> list[ZoneFigures]:
     ]
 
 
-def _zone(
-    zone_id: str, trades: Sequence[list[FillEvent]], decisions: Sequence[DecisionEvent | None]
-) -> list[ZoneFigures]:
-    """A trade without its entry says nothing: its file is not whole."""
-    whole = [pair for pair in zip(trades, decisions, strict=True) if any(event.side == "buy" for event in pair[0])]
-    left = [(trade, decision) for trade, decision in whole if _entered(trade) and _left(trade)]
-    entries = [Outcome(_slot(trade), _entered(trade)) for trade, _ in whole]
-    exits = [Outcome(_slot(trade), _took_profit(trade)) for trade, _ in left]
-    expected_buy = _mean(one.expected_fill if one else None for _, one in whole)
-    expected_sell = _mean(one.expected_exit if one else None for _, one in left)
-    return [
-        ZoneFigures(zone_id, side, len(outcomes), share(outcomes), interval(outcomes), expected, _ratio(trades, side))
-        for side, outcomes, expected in zip(SIDES, (entries, exits), (expected_buy, expected_sell), strict=True)
-    ]
-
-
-def _slot(trade: Sequence[FillEvent]) -> int:
-    """Trades that began in one second are not independent of each other."""
-    return int(min(datetime.fromisoformat(event.timestamp).timestamp() for event in trade))
-
-
-def _entered(trade: Sequence[FillEvent]) -> bool:
-    return any(event.side == "buy" and event.fill_reason == FillReason.FILLED for event in trade)
-
-
-def _left(trade: Sequence[FillEvent]) -> bool:
-    return any(event.side == "sell" and event.exit_reason not in (None, "end") for event in trade)
-
-
-def _took_profit(trade: Sequence[FillEvent]) -> bool:
-    sold = [event.exit_reason for event in trade if event.side == "sell" and event.filled_quantity > 0]
-    return bool(sold) and set(sold) == {"take_profit"}
-
-
-def _ratio(trades: Iterable[Sequence[FillEvent]], side: Side) -> float | None:
-    return _mean(event.fill_ratio for trade in trades for event in trade if event.side == side)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """None as well if any of them is not known: a mean of the others would be of other trades."""
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return statistics.fmean(known) if known and len(known) == len(found) else None
-
-
-class SeenMid(NamedTuple):
-    """At a time in seconds since 1970."""
-
-    time: float
-    market: VenueSymbol
-    mid: float
-
-
 def seen_mids(run: RunFiles) -> list[SeenMid]:
     """In order of time. The event of an order that waited comes long after its decision, whose mid it names."""
     decided = {one.trade_id: one.timestamp for one in run.decisions or () if one.action == "enter"}
@@ -197,14 +184,6 @@ def seen_mids(run: RunFiles) -> list[SeenMid]:
         if at is not None and event.arrival_mid is not None:
             found.append(SeenMid(datetime.fromisoformat(at).timestamp(), market, event.arrival_mid))
     return sorted(found, key=lambda seen: seen.time)
-
-
-class PnlPoint(NamedTuple):
-    """At a time in seconds since 1970; amounts are in the run's quote currency."""
-
-    time: float
-    after_fees: float
-    before_fees: float
 
 
 def pnl_curve(run: RunFiles) -> list[PnlPoint]:
@@ -227,31 +206,6 @@ def pnl_curve(run: RunFiles) -> list[PnlPoint]:
         worth = cash + sum(quantity * mid_prices[symbol] for symbol, quantity in held.items() if quantity)
         curve.append(PnlPoint(time, worth - fees, worth))
     return curve
-
-
-PERMUTATIONS = 1999
-MINIMUM_COUNT = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """`ks` is the greatest distance of the two distribution functions, from 0 to 1.
-
-    `delta` (Cliff's) is the share of pairs in which the second is greater less the share in which it is smaller,
-    from −1 to 1. Each `p` is how likely so great a difference is if both were one; values that depend on their
-    neighbours in time make it too small.
-    """
-
-    ks: float
-    ks_p: float
-    delta: float
-    mann_whitney_p: float
-
-    @property
-    def size(self) -> str:
-        """The usual words for `delta`."""
-        limits = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
-        return next((word for limit, word in limits if abs(self.delta) < limit), "large")
 
 
 def compare_samples(one: Sequence[float], other: Sequence[float], seed: int = 42) -> Difference | None:
@@ -295,6 +249,51 @@ def mann_whitney(one: Sequence[float], other: Sequence[float]) -> tuple[float, f
         return delta, 1.0
     distance = max(abs(greater - first * second / 2) - 0.5, 0.0)
     return delta, math.erfc(distance / math.sqrt(2 * variance))
+
+
+def _zone(
+    zone_id: str, trades: Sequence[list[FillEvent]], decisions: Sequence[DecisionEvent | None]
+) -> list[ZoneFigures]:
+    """A trade without its entry says nothing: its file is not whole."""
+    whole = [pair for pair in zip(trades, decisions, strict=True) if any(event.side == "buy" for event in pair[0])]
+    left = [(trade, decision) for trade, decision in whole if _entered(trade) and _left(trade)]
+    entries = [Outcome(_slot(trade), _entered(trade)) for trade, _ in whole]
+    exits = [Outcome(_slot(trade), _took_profit(trade)) for trade, _ in left]
+    expected_buy = _mean(one.expected_fill if one else None for _, one in whole)
+    expected_sell = _mean(one.expected_exit if one else None for _, one in left)
+    return [
+        ZoneFigures(zone_id, side, len(outcomes), share(outcomes), interval(outcomes), expected, _ratio(trades, side))
+        for side, outcomes, expected in zip(SIDES, (entries, exits), (expected_buy, expected_sell), strict=True)
+    ]
+
+
+def _slot(trade: Sequence[FillEvent]) -> int:
+    """Trades that began in one second are not independent of each other."""
+    return int(min(datetime.fromisoformat(event.timestamp).timestamp() for event in trade))
+
+
+def _entered(trade: Sequence[FillEvent]) -> bool:
+    return any(event.side == "buy" and event.fill_reason == FillReason.FILLED for event in trade)
+
+
+def _left(trade: Sequence[FillEvent]) -> bool:
+    return any(event.side == "sell" and event.exit_reason not in (None, "end") for event in trade)
+
+
+def _took_profit(trade: Sequence[FillEvent]) -> bool:
+    sold = [event.exit_reason for event in trade if event.side == "sell" and event.filled_quantity > 0]
+    return bool(sold) and set(sold) == {"take_profit"}
+
+
+def _ratio(trades: Iterable[Sequence[FillEvent]], side: Side) -> float | None:
+    return _mean(event.fill_ratio for trade in trades for event in trade if event.side == side)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None as well if any of them is not known: a mean of the others would be of other trades."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(found) else None
 
 
 def _greatest_distance(labels: Sequence[bool], last_of_tie: Sequence[bool], first: int, second: int) -> int:

@@ -8,19 +8,7 @@ from fractions import Fraction
 from bookbus.schemas.snapshot import Side
 
 _ZERO = Fraction()
-
-
-def exact(number: float | Fraction) -> Fraction:
-    """A number by its shortest spelling, so that what is bought in parts can be sold as a whole."""
-    return number if isinstance(number, Fraction) else Fraction(repr(number))
-
-
-@dataclass(slots=True)
-class Account:
-    """Cash in the run's quote currency, and quantities by symbol."""
-
-    cash: Fraction
-    holdings: defaultdict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
+_DAY = 86_400
 
 
 class Portfolio:
@@ -109,7 +97,12 @@ class Portfolio:
         return held - self._granted[symbol]
 
 
-_DAY = 86_400
+@dataclass(slots=True)
+class Account:
+    """Cash in the run's quote currency, and quantities by symbol."""
+
+    cash: Fraction
+    holdings: defaultdict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +140,8 @@ class RiskGuard:
         if loss >= limits.max_daily_loss:
             return "risk_daily_loss", f"{loss:.2f} lost today, the limit is {limits.max_daily_loss:g}"
         return "", ""
+
+
+def exact(number: float | Fraction) -> Fraction:
+    """A number by its shortest spelling, so that what is bought in parts can be sold as a whole."""
+    return number if isinstance(number, Fraction) else Fraction(repr(number))

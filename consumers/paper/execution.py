@@ -23,6 +23,28 @@ from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 CalibratedMode = Literal["sampled", "expected"]
+FILL_MODELS = ("simple", "advanced", "book_walk", "queue", "calibrated")
+
+
+class WaitingOrder(Protocol):
+    """A passive order on the exchange; fed every book and trade of its market, in order."""
+
+    @property
+    def order(self) -> Order:
+        """As it was placed."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more can be filled."""
+
+    def receive(self, event: TapeEvent) -> Fill | None:
+        """What this event filled, if anything."""
+
+    def cancel(self, sent_us: int) -> None:
+        """Take it back, which may take its time."""
+
+    def total(self) -> Fill:
+        """All that was filled so far, and why not more."""
 
 
 class CalibratedFill:
@@ -69,30 +91,6 @@ class CalibratedFill:
         touch = opposite_side(order.side, book)[0][0]
         reason = FillReason.FILLED if quantity == order.quantity else FillReason.PARTIAL
         return Fill(quantity, order.price, slippage_bps(order.side, order.price, touch), reason, "maker")
-
-
-FILL_MODELS = ("simple", "advanced", "book_walk", "queue", "calibrated")
-
-
-class WaitingOrder(Protocol):
-    """A passive order on the exchange; fed every book and trade of its market, in order."""
-
-    @property
-    def order(self) -> Order:
-        """As it was placed."""
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more can be filled."""
-
-    def receive(self, event: TapeEvent) -> Fill | None:
-        """What this event filled, if anything."""
-
-    def cancel(self, sent_us: int) -> None:
-        """Take it back, which may take its time."""
-
-    def total(self) -> Fill:
-        """All that was filled so far, and why not more."""
 
 
 @dataclass(slots=True)

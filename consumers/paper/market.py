@@ -20,38 +20,9 @@ from bookbus.schemas.instruments import InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
+_MOCK_FEE_BPS = 10.0
 DELAY = 0.25
 """Seconds that an event waits for one that happened before it and comes later."""
-
-
-class EventMerger:
-    """Holds each event back for a moment. What comes later than that goes behind what was handed out before."""
-
-    def __init__(self, delay: float = DELAY) -> None:
-        self._delay = delay
-        self._waiting: list[tuple[int, float, TapeEvent]] = []
-        self._book: OrderBookSnapshot | None = None
-
-    def add(self, now: float, book: OrderBookSnapshot | None, trades: Iterable[Trade]) -> None:
-        """What came by now: the newest book, whether or not it is new, and new trades."""
-        if book is not None and book is not self._book and book != self._book:
-            self._waiting.append((time_of(book, "exchange"), now, book))
-        self._book = book
-        self._waiting.extend((time_of(trade, "exchange"), now, trade) for trade in trades)
-
-    def ready(self, now: float) -> list[TapeEvent]:
-        """What waited long enough, and what happened before that."""
-        until = max((at for at, came, _ in self._waiting if came <= now - self._delay), default=None)
-        if until is None:
-            return []
-        # Trades of one moment before the book that shows what they left.
-        self._waiting.sort(key=lambda waiting: (waiting[0], isinstance(waiting[2], OrderBookSnapshot)))
-        ready = [event for at, _, event in self._waiting if at <= until]
-        self._waiting = [waiting for waiting in self._waiting if waiting[0] > until]
-        return ready
-
-
-_MOCK_FEE_BPS = 10.0
 
 
 class VenueQuote(NamedTuple):
@@ -109,25 +80,6 @@ class Market(Protocol):
 
     def health(self) -> Health:
         """What happened so far."""
-
-
-def venue_quote(
-    exchange: str, fee_bps: float, book: OrderBookSnapshot | None, status: BookStatus, age: float | None, reason: str
-) -> VenueQuote:
-    """A book with what stands against trading on it."""
-    if book is None or status is not BookStatus.LIVE:
-        return VenueQuote(exchange, fee_bps, book, age, status, str(status), reason)
-    if not book.bids or not book.asks:
-        return VenueQuote(exchange, fee_bps, book, age, status, "one_sided", "one side of the book is empty")
-    return VenueQuote(exchange, fee_bps, book, age, status, "", "")
-
-
-def mid_on(quotes: Iterable[VenueQuote], exchange: str) -> float | None:
-    """The mid price on an exchange; None if its book may not be traded on."""
-    for quote in quotes:
-        if quote.exchange == exchange and not quote.reject_reason and quote.book is not None:
-            return quote.book.mid()
-    return None
 
 
 class ProviderMarket:
@@ -204,17 +156,6 @@ class MultiMarket:
         return _health(self._provider)
 
 
-def _health(provider: MarketDataProvider) -> Health:
-    status = provider.get_connection_status()
-    books = status.symbols.values()
-    return Health(
-        status.reconnect_count,
-        sum(book.missed for book in books),
-        sum(book.conflated for book in books),
-        status.trouble,
-    )
-
-
 class CaptureMarket:
     """Books as they were at `now`, which only moves with frames and `wait_until`; its books are confirmed by any
     frame, for that is when the connection was known to live. Ages are by the clock of the recorder.
@@ -271,3 +212,60 @@ class CaptureMarket:
     def health(self) -> Health:
         """A recording neither connects nor conflates."""
         return Health(0, 0, 0, "")
+
+
+class EventMerger:
+    """Holds each event back for a moment. What comes later than that goes behind what was handed out before."""
+
+    def __init__(self, delay: float = DELAY) -> None:
+        self._delay = delay
+        self._waiting: list[tuple[int, float, TapeEvent]] = []
+        self._book: OrderBookSnapshot | None = None
+
+    def add(self, now: float, book: OrderBookSnapshot | None, trades: Iterable[Trade]) -> None:
+        """What came by now: the newest book, whether or not it is new, and new trades."""
+        if book is not None and book is not self._book and book != self._book:
+            self._waiting.append((time_of(book, "exchange"), now, book))
+        self._book = book
+        self._waiting.extend((time_of(trade, "exchange"), now, trade) for trade in trades)
+
+    def ready(self, now: float) -> list[TapeEvent]:
+        """What waited long enough, and what happened before that."""
+        until = max((at for at, came, _ in self._waiting if came <= now - self._delay), default=None)
+        if until is None:
+            return []
+        # Trades of one moment before the book that shows what they left.
+        self._waiting.sort(key=lambda waiting: (waiting[0], isinstance(waiting[2], OrderBookSnapshot)))
+        ready = [event for at, _, event in self._waiting if at <= until]
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] > until]
+        return ready
+
+
+def venue_quote(
+    exchange: str, fee_bps: float, book: OrderBookSnapshot | None, status: BookStatus, age: float | None, reason: str
+) -> VenueQuote:
+    """A book with what stands against trading on it."""
+    if book is None or status is not BookStatus.LIVE:
+        return VenueQuote(exchange, fee_bps, book, age, status, str(status), reason)
+    if not book.bids or not book.asks:
+        return VenueQuote(exchange, fee_bps, book, age, status, "one_sided", "one side of the book is empty")
+    return VenueQuote(exchange, fee_bps, book, age, status, "", "")
+
+
+def mid_on(quotes: Iterable[VenueQuote], exchange: str) -> float | None:
+    """The mid price on an exchange; None if its book may not be traded on."""
+    for quote in quotes:
+        if quote.exchange == exchange and not quote.reject_reason and quote.book is not None:
+            return quote.book.mid()
+    return None
+
+
+def _health(provider: MarketDataProvider) -> Health:
+    status = provider.get_connection_status()
+    books = status.symbols.values()
+    return Health(
+        status.reconnect_count,
+        sum(book.missed for book in books),
+        sum(book.conflated for book in books),
+        status.trouble,
+    )

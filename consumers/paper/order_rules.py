@@ -8,6 +8,9 @@ from bookbus.consumers.paper.fills.model import Order
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
+_TICK_DECIMALS = 12
+_TICK_LEVELS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -82,10 +85,6 @@ class PriceUnit:
         self._seen = book
         for price, _ in (*book.bids[:_TICK_LEVELS], *book.asks[:_TICK_LEVELS]):
             self._unit = gcd(self._unit, int(Decimal(repr(price)).scaleb(_TICK_DECIMALS)))
-
-
-_TICK_DECIMALS = 12
-_TICK_LEVELS = 5
 
 
 def _away(side: Side, price: float, bps: float, tick: float | None) -> float | None:

@@ -20,9 +20,16 @@ from bookbus.schemas.snapshot import Side
 
 ExitReason = Literal["take_profit", "stop_loss", "time", "end"]
 Action = Literal["enter", "exit", "skip"]
-
 HORIZONS = (1, 5, 30)
 """Seconds after a fill at which the market is looked at again."""
+
+LATE = 0.5
+"""Seconds after which it is too late to say what the mid was then."""
+
+MidOf = Callable[[str, str], float | None]
+"""The mid of a symbol on an exchange now; None if there is no live book."""
+
+WriteMarkout = Callable[[str, str, int, float | None], None]
 
 
 class FillEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +100,6 @@ class DecisionEvent(msgspec.Struct, frozen=True, kw_only=True):
     book_seq: int | None
     book_update_id: int | None
     book_age_ms: float | None
-
-
-MidOf = Callable[[str, str], float | None]
-"""The mid of a symbol on an exchange now; None if there is no live book."""
 
 
 class RunRecords:
@@ -213,12 +216,6 @@ class RunRecords:
 
     def _write_markout(self, trade_id: str, order_id: str, horizon: int, bps: float | None) -> None:
         _write(self._markouts, {"trade_id": trade_id, "order_id": order_id, f"markout_{horizon}s_bps": bps})
-
-
-LATE = 0.5
-"""Seconds after which it is too late to say what the mid was then."""
-
-WriteMarkout = Callable[[str, str, int, float | None], None]
 
 
 class _Due(NamedTuple):

@@ -23,11 +23,11 @@ from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.capture import CaptureError
 from bookbus.schemas.instruments import InstrumentRegistry
 
+logger = logging.getLogger(__name__)
 STEP = 0.1
 """Seconds from one look at the books to the next."""
 
 PROGRESS_INTERVAL = 10.0
-
 Clock = Callable[[], float]
 Wait = Callable[[float], None]
 ShowProgress = Callable[[str], None]
@@ -79,39 +79,6 @@ def run_live(
         session.finish(clock(), "error", f"{type(error).__name__}: {error}")
         raise
     return session.finish(clock(), reason)
-
-
-def _trade(session: TradingSession, clock: Clock, wait: Wait, stop: Stop, show: ShowProgress) -> str:
-    """Step until the run is over. Returns why it is."""
-    shown = session.began
-    while True:
-        now = clock()
-        session.step(now)
-        if now - shown >= PROGRESS_INTERVAL:
-            shown += PROGRESS_INTERVAL
-            show(session.progress(now))
-        if stop.reason:
-            return stop.reason
-        if now >= session.ends:
-            return "duration"
-        wait(max(min(STEP, session.ends - now), 0.0))
-
-
-def free_name(directory: Path, name: str) -> str:
-    """The name, with a number behind it if another run has it; that other run may start in this very second."""
-    directory.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        found = name if number == 1 else f"{name}-{number}"
-        try:
-            (directory / f"fill_events_{found}.jsonl").touch(exist_ok=False)
-        except FileExistsError:
-            number += 1
-            continue
-        return found
-
-
-logger = logging.getLogger(__name__)
 
 
 def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop: Stop, show: ShowProgress) -> list[Kpi]:
@@ -217,6 +184,36 @@ class CaptureRun:
             settings, market, self._directory, session_id, market.now, "received", calibration=self._calibration
         )
         self._session.step(market.now)
+
+
+def free_name(directory: Path, name: str) -> str:
+    """The name, with a number behind it if another run has it; that other run may start in this very second."""
+    directory.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        found = name if number == 1 else f"{name}-{number}"
+        try:
+            (directory / f"fill_events_{found}.jsonl").touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            continue
+        return found
+
+
+def _trade(session: TradingSession, clock: Clock, wait: Wait, stop: Stop, show: ShowProgress) -> str:
+    """Step until the run is over. Returns why it is."""
+    shown = session.began
+    while True:
+        now = clock()
+        session.step(now)
+        if now - shown >= PROGRESS_INTERVAL:
+            shown += PROGRESS_INTERVAL
+            show(session.progress(now))
+        if stop.reason:
+            return stop.reason
+        if now >= session.ends:
+            return "duration"
+        wait(max(min(STEP, session.ends - now), 0.0))
 
 
 def _refuse_own_tape(

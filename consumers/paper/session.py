@@ -26,58 +26,16 @@ from bookbus.consumers.paper.trader import SymbolTrader
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
+logger = logging.getLogger(__name__)
+_PACKAGE_LOGGER = logging.getLogger("bookbus")
+"""Also has what providers log about their connections."""
+
 
 class Calibration(NamedTuple):
     """A table with its version: that of its format, and the beginning of its file's hash."""
 
     table: CalibrationTable
     version: str
-
-
-def calibration_of(settings: RunSettings) -> Calibration | None:
-    """The one that the settings name; None if they name none.
-
-    Raises CalibrationError for one that cannot be read, or that would decide about orders it knows nothing of.
-    """
-    if settings.calibration_path is None:
-        return None
-    path = Path(settings.calibration_path)
-    table = load_table(path)
-    _require_same_horizon(settings, table)
-    return Calibration(table, f"{table.version}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}")
-
-
-def mismatches(
-    settings: RunSettings, table: CalibrationTable, exchanges: Sequence[str], symbols: Sequence[str]
-) -> list[str]:
-    """In what the table's orders differ from those of the run; empty if it may be believed for them."""
-    found = []
-    if settings.fill_model not in PASSIVE_MODELS:
-        found.append(f"its orders wait, those of {settings.fill_model} take")
-    elif settings.hold != table.method.horizon_seconds:
-        found.append(f"its orders wait {table.method.horizon_seconds:g} s, these {settings.hold:g} s")
-    latency_ms = QueueFill().latency_us / 1e3
-    if settings.fill_model == "queue" and table.method.latency_ms != latency_ms:
-        found.append(f"its orders take {table.method.latency_ms:g} ms to arrive, these {latency_ms:g} ms")
-    known = {(tape.exchange, symbol) for tape in table.tapes for symbol in tape.symbols}
-    foreign = [f"{symbol} on {name}" for name in exchanges for symbol in symbols if (name, symbol) not in known]
-    if foreign:
-        found.append(f"no tape of it holds {', '.join(foreign)}")
-    return found
-
-
-def _require_same_horizon(settings: RunSettings, table: CalibrationTable) -> None:
-    """Where the table only comments, a mismatch is told; where it decides, its answer must be to this question."""
-    decides = settings.fill_model == "calibrated" or settings.fillmodel_mode == "strict"
-    horizon = table.method.horizon_seconds
-    if decides and settings.fill_model in PASSIVE_MODELS and settings.hold != horizon:
-        raise CalibrationError(
-            f"{settings.calibration_path} tells of orders that wait {horizon:g} s, and these would wait "
-            f"{settings.hold:g} s: use --max-hold {horizon:g}, or a table made with --horizon {settings.hold:g}"
-        )
-
-
-logger = logging.getLogger(__name__)
 
 
 class TradingSession:
@@ -222,8 +180,36 @@ class TradingSession:
                 self._broker.portfolio.grant(exchange, symbol, self._settings.inventory_notional / mid)
 
 
-_PACKAGE_LOGGER = logging.getLogger("bookbus")
-"""Also has what providers log about their connections."""
+def calibration_of(settings: RunSettings) -> Calibration | None:
+    """The one that the settings name; None if they name none.
+
+    Raises CalibrationError for one that cannot be read, or that would decide about orders it knows nothing of.
+    """
+    if settings.calibration_path is None:
+        return None
+    path = Path(settings.calibration_path)
+    table = load_table(path)
+    _require_same_horizon(settings, table)
+    return Calibration(table, f"{table.version}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}")
+
+
+def mismatches(
+    settings: RunSettings, table: CalibrationTable, exchanges: Sequence[str], symbols: Sequence[str]
+) -> list[str]:
+    """In what the table's orders differ from those of the run; empty if it may be believed for them."""
+    found = []
+    if settings.fill_model not in PASSIVE_MODELS:
+        found.append(f"its orders wait, those of {settings.fill_model} take")
+    elif settings.hold != table.method.horizon_seconds:
+        found.append(f"its orders wait {table.method.horizon_seconds:g} s, these {settings.hold:g} s")
+    latency_ms = QueueFill().latency_us / 1e3
+    if settings.fill_model == "queue" and table.method.latency_ms != latency_ms:
+        found.append(f"its orders take {table.method.latency_ms:g} ms to arrive, these {latency_ms:g} ms")
+    known = {(tape.exchange, symbol) for tape in table.tapes for symbol in tape.symbols}
+    foreign = [f"{symbol} on {name}" for name in exchanges for symbol in symbols if (name, symbol) not in known]
+    if foreign:
+        found.append(f"no tape of it holds {', '.join(foreign)}")
+    return found
 
 
 def session_name(began: float, settings: RunSettings) -> str:
@@ -241,6 +227,17 @@ def recorded_session_name(began: float, settings: RunSettings, calibration: Cali
     """
     named = replace(settings, calibration_path=calibration.version if calibration is not None else None)
     return f"{session_name(began, settings)}_{hashlib.sha256(msgspec.json.encode(named)).hexdigest()[:8]}"
+
+
+def _require_same_horizon(settings: RunSettings, table: CalibrationTable) -> None:
+    """Where the table only comments, a mismatch is told; where it decides, its answer must be to this question."""
+    decides = settings.fill_model == "calibrated" or settings.fillmodel_mode == "strict"
+    horizon = table.method.horizon_seconds
+    if decides and settings.fill_model in PASSIVE_MODELS and settings.hold != horizon:
+        raise CalibrationError(
+            f"{settings.calibration_path} tells of orders that wait {horizon:g} s, and these would wait "
+            f"{settings.hold:g} s: use --max-hold {horizon:g}, or a table made with --horizon {settings.hold:g}"
+        )
 
 
 def _quote_currency(symbols: Sequence[str]) -> str:

@@ -13,6 +13,14 @@ from bookbus.consumers.paper.calibration.table import ZoneRange
 from bookbus.consumers.reading import MAX_AGE
 
 EntryMode = Literal["fixed", "cycle", "random", "zone_random"]
+FillModelMode = Literal["none", "advisory", "strict"]
+PASSIVE_MODELS = frozenset({"queue", "calibrated"})
+"""Fill models whose orders wait for the market."""
+
+DEFAULT_DURATION = 1200.0
+SMOKE_DURATION = 300.0
+_KRW_A_DOLLAR = 1_000
+"""Roughly: amounts that are not given are these many times larger in KRW."""
 
 _STEP = 1.0
 
@@ -34,71 +42,6 @@ class EntrySettings:
     seed: int = 42
     weights: tuple[float, ...] = ()
     tp_bps: float = 12.0
-
-
-class EntryChooser:
-    """One symbol's targets, one after the other; the same settings and symbol give the same ones.
-
-    `cycle` goes from the minimum to the maximum in steps of 1 bps and begins again. `zone_random` draws a zone by
-    its weight, then entry and profit from within it.
-    """
-
-    def __init__(self, settings: EntrySettings, symbol: str, zones: Sequence[ZoneRange] = ()) -> None:
-        """Raises ValueError for settings that choose nothing."""
-        self._settings = settings
-        self._zones = zones
-        self._random = random.Random(f"{settings.seed}:{symbol}")  # noqa: S311 - not a secret
-        self._turn = 0
-        _check(settings, zones)
-
-    def next(self) -> Target:
-        """The target of the next decision."""
-        settings, turn = self._settings, self._turn
-        self._turn += 1
-        match settings.mode:
-            case "fixed":
-                return Target(settings.minimum, settings.tp_bps)
-            case "cycle":
-                steps = math.floor((settings.maximum - settings.minimum) / _STEP) + 1
-                return Target(settings.minimum + turn % steps * _STEP, settings.tp_bps)
-            case "random":
-                return Target(self._within(settings.minimum, settings.maximum), settings.tp_bps)
-            case "zone_random":
-                weights = settings.weights or [1.0] * len(self._zones)
-                (zone,) = self._random.choices(self._zones, weights)
-                return Target(self._within(zone.entry_min, zone.entry_max), self._within(zone.tp_min, zone.tp_max))
-
-    def _within(self, low: float, high: float) -> float:
-        # Rounded down to a hundredth, so that it stays below the open end.
-        return max(math.floor((low + (high - low) * self._random.random()) * 100) / 100, low)
-
-
-def _check(settings: EntrySettings, zones: Sequence[ZoneRange]) -> None:
-    if not (math.isfinite(settings.minimum) and settings.minimum >= 0):
-        raise ValueError(f"--entry-bps-min {settings.minimum}: give a number from 0")
-    if settings.mode in ("cycle", "random") and not settings.minimum <= settings.maximum < 1e4:
-        raise ValueError(f"--entry-bps-max {settings.maximum} is not between {settings.minimum} and 10000")
-    if not (math.isfinite(settings.tp_bps) and settings.tp_bps > 0):
-        raise ValueError(f"--tp-bps {settings.tp_bps}: give a number above 0")
-    if settings.mode != "zone_random":
-        return
-    if not zones:
-        raise ValueError("--entry-bps-mode zone_random draws from the zones of a table: give --calibration-path")
-    if settings.weights and (
-        len(settings.weights) != len(zones) or min(settings.weights) < 0 or sum(settings.weights) <= 0
-    ):
-        raise ValueError(f"--entry-bps-zone-weights: give {len(zones)} numbers from 0, one for each zone of the table")
-
-
-FillModelMode = Literal["none", "advisory", "strict"]
-
-PASSIVE_MODELS = frozenset({"queue", "calibrated"})
-"""Fill models whose orders wait for the market."""
-
-DEFAULT_DURATION = 1200.0
-SMOKE_DURATION = 300.0
-_KRW_A_DOLLAR = 1_000
-"""Roughly: amounts that are not given are these many times larger in KRW."""
 
 
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +95,43 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class EntryChooser:
+    """One symbol's targets, one after the other; the same settings and symbol give the same ones.
+
+    `cycle` goes from the minimum to the maximum in steps of 1 bps and begins again. `zone_random` draws a zone by
+    its weight, then entry and profit from within it.
+    """
+
+    def __init__(self, settings: EntrySettings, symbol: str, zones: Sequence[ZoneRange] = ()) -> None:
+        """Raises ValueError for settings that choose nothing."""
+        self._settings = settings
+        self._zones = zones
+        self._random = random.Random(f"{settings.seed}:{symbol}")  # noqa: S311 - not a secret
+        self._turn = 0
+        _check_entry(settings, zones)
+
+    def next(self) -> Target:
+        """The target of the next decision."""
+        settings, turn = self._settings, self._turn
+        self._turn += 1
+        match settings.mode:
+            case "fixed":
+                return Target(settings.minimum, settings.tp_bps)
+            case "cycle":
+                steps = math.floor((settings.maximum - settings.minimum) / _STEP) + 1
+                return Target(settings.minimum + turn % steps * _STEP, settings.tp_bps)
+            case "random":
+                return Target(self._within(settings.minimum, settings.maximum), settings.tp_bps)
+            case "zone_random":
+                weights = settings.weights or [1.0] * len(self._zones)
+                (zone,) = self._random.choices(self._zones, weights)
+                return Target(self._within(zone.entry_min, zone.entry_max), self._within(zone.tp_min, zone.tp_max))
+
+    def _within(self, low: float, high: float) -> float:
+        # Rounded down to a hundredth, so that it stays below the open end.
+        return max(math.floor((low + (high - low) * self._random.random()) * 100) / 100, low)
+
+
 def check(settings: RunSettings) -> None:
     """Raises ValueError for a number that makes no sense."""
     positive = {
@@ -173,6 +153,23 @@ def check(settings: RunSettings) -> None:
         raise ValueError(f"--min-fill-probability {settings.min_fill_probability}: give a number from 0 to 1")
     if settings.fillmodel_mode != "none" and settings.calibration_path is None:
         raise ValueError(f"--fillmodel-mode {settings.fillmodel_mode} goes by a table: give --calibration-path")
+
+
+def _check_entry(settings: EntrySettings, zones: Sequence[ZoneRange]) -> None:
+    if not (math.isfinite(settings.minimum) and settings.minimum >= 0):
+        raise ValueError(f"--entry-bps-min {settings.minimum}: give a number from 0")
+    if settings.mode in ("cycle", "random") and not settings.minimum <= settings.maximum < 1e4:
+        raise ValueError(f"--entry-bps-max {settings.maximum} is not between {settings.minimum} and 10000")
+    if not (math.isfinite(settings.tp_bps) and settings.tp_bps > 0):
+        raise ValueError(f"--tp-bps {settings.tp_bps}: give a number above 0")
+    if settings.mode != "zone_random":
+        return
+    if not zones:
+        raise ValueError("--entry-bps-mode zone_random draws from the zones of a table: give --calibration-path")
+    if settings.weights and (
+        len(settings.weights) != len(zones) or min(settings.weights) < 0 or sum(settings.weights) <= 0
+    ):
+        raise ValueError(f"--entry-bps-zone-weights: give {len(zones)} numbers from 0, one for each zone of the table")
 
 
 def _amount(given: float | None, default: float, quote: str) -> float:

@@ -22,6 +22,81 @@ from bookbus.consumers.paper.fills.queue import QueuedOrder, QueueFill
 from bookbus.consumers.paper.order_rules import entry_price, take_profit_price
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
+DEFAULT_ZONES = "0-1/1-3,1-3/2-5,3-5/4-8,5-7/7-12,7-12/10-20"
+_LATEST_START = 0.1
+"""Share of the horizon within which a slot must bring something, so that the tape is known to go on."""
+
+_SLOT = 2 + _LATEST_START
+"""Horizons from one placement to the next: entry and exit are over before the next one of the zone begins."""
+
+_SLOTS_PER_TAPE = 3_000_000
+"""More than any tape has, so that no two tapes share one."""
+
+_MINIMUM_CANCELLATIONS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSettings:
+    """How hypothetical orders are placed; times in seconds. `fit_share` of each tape is fitted on, the rest scores."""
+
+    zones: tuple[ZoneSpec, ...] = field(default_factory=lambda: parse_zones(DEFAULT_ZONES))
+    horizon: float = 10.0
+    latency: float = 0.05
+    order_notional: float = 100.0
+    depth: int = 200
+    fit_share: float = 0.7
+    minimum_samples: int = 30
+    seed: int = 42
+
+
+def calibrate(tapes: Sequence[Tape], settings: CalibrationSettings, created_at: str) -> CalibrationTable:
+    """The table of these tapes. Raises CalibrationError for a tape that cannot calibrate anything."""
+    surveys = [survey(tape) for tape in tapes]
+    splits = [_split_us(seen, settings.fit_share) for seen in surveys]
+    cancelled = [
+        one for seen, end_us in zip(surveys, splits, strict=True) for one in seen.cancellations if one.at_us < end_us
+    ]
+    enough = len(cancelled) >= _MINIMUM_CANCELLATIONS
+    ahead = share_ahead(cancelled, round(settings.horizon * 1e6)) if enough else None
+    method = _method(settings)
+    fitted, held_out = _play(tapes, surveys, splits, settings.zones, method, ahead)
+    zones = tuple(
+        _zone(spec, fitted.zones[spec.zone_id], held_out.zones[spec.zone_id], settings.minimum_samples)
+        for spec in settings.zones
+    )
+    buy_rate, sell_rate = _base_rate(fitted, "buy"), _base_rate(fitted, "sell")
+    return CalibrationTable(
+        created_at=created_at,
+        source="tape",
+        total_events=fitted.started + held_out.started,
+        unmatched_events=fitted.void + held_out.void,
+        zones=zones,
+        default_buy_fill_ratio=buy_rate,
+        default_sell_fill_ratio=sell_rate,
+        cancellation_share=ahead,
+        cancellation_samples=len(cancelled),
+        hold_out_buy=score(zones, held_out.zones, "buy", buy_rate),
+        hold_out_sell=score(zones, held_out.zones, "sell", sell_rate),
+        tapes=tuple(seen.info for seen in surveys),
+        method=method,
+    )
+
+
+def validate(table: CalibrationTable, tapes: Sequence[Tape]) -> tuple[Score, Score]:
+    """Score a table on other tapes, entries and exits; orders are placed as they were when it was fitted.
+
+    Raises CalibrationError for a tape that the table comes from.
+    """
+    surveys = [survey(tape) for tape in tapes]
+    table.require_other_tape(seen.info for seen in surveys)
+    # Nothing is fitted: all of it is held out.
+    starts = [seen.info.first_us for seen in surveys]
+    _, held_out = _play(tapes, surveys, starts, table.zones, table.method, table.cancellation_share)
+    return (
+        score(table.zones, held_out.zones, "buy", table.default_buy_fill_ratio),
+        score(table.zones, held_out.zones, "sell", table.default_sell_fill_ratio),
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class TrialSettings:
@@ -116,13 +191,6 @@ def begin(
     )
     entry = settings.queue.place(order, book)
     return None if entry.done else Trial(entry, exit_price, settings, book)
-
-
-_LATEST_START = 0.1
-"""Share of the horizon within which a slot must bring something, so that the tape is known to go on."""
-
-_SLOT = 2 + _LATEST_START
-"""Horizons from one placement to the next: entry and exit are over before the next one of the zone begins."""
 
 
 @dataclass(slots=True)
@@ -235,77 +303,6 @@ class TrialRun:
 
 def _within(low: float, high: float, share: float) -> float:
     return min(low + (high - low) * share, math.nextafter(high, low))
-
-
-DEFAULT_ZONES = "0-1/1-3,1-3/2-5,3-5/4-8,5-7/7-12,7-12/10-20"
-
-_SLOTS_PER_TAPE = 3_000_000
-"""More than any tape has, so that no two tapes share one."""
-
-_MINIMUM_CANCELLATIONS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationSettings:
-    """How hypothetical orders are placed; times in seconds. `fit_share` of each tape is fitted on, the rest scores."""
-
-    zones: tuple[ZoneSpec, ...] = field(default_factory=lambda: parse_zones(DEFAULT_ZONES))
-    horizon: float = 10.0
-    latency: float = 0.05
-    order_notional: float = 100.0
-    depth: int = 200
-    fit_share: float = 0.7
-    minimum_samples: int = 30
-    seed: int = 42
-
-
-def calibrate(tapes: Sequence[Tape], settings: CalibrationSettings, created_at: str) -> CalibrationTable:
-    """The table of these tapes. Raises CalibrationError for a tape that cannot calibrate anything."""
-    surveys = [survey(tape) for tape in tapes]
-    splits = [_split_us(seen, settings.fit_share) for seen in surveys]
-    cancelled = [
-        one for seen, end_us in zip(surveys, splits, strict=True) for one in seen.cancellations if one.at_us < end_us
-    ]
-    enough = len(cancelled) >= _MINIMUM_CANCELLATIONS
-    ahead = share_ahead(cancelled, round(settings.horizon * 1e6)) if enough else None
-    method = _method(settings)
-    fitted, held_out = _play(tapes, surveys, splits, settings.zones, method, ahead)
-    zones = tuple(
-        _zone(spec, fitted.zones[spec.zone_id], held_out.zones[spec.zone_id], settings.minimum_samples)
-        for spec in settings.zones
-    )
-    buy_rate, sell_rate = _base_rate(fitted, "buy"), _base_rate(fitted, "sell")
-    return CalibrationTable(
-        created_at=created_at,
-        source="tape",
-        total_events=fitted.started + held_out.started,
-        unmatched_events=fitted.void + held_out.void,
-        zones=zones,
-        default_buy_fill_ratio=buy_rate,
-        default_sell_fill_ratio=sell_rate,
-        cancellation_share=ahead,
-        cancellation_samples=len(cancelled),
-        hold_out_buy=score(zones, held_out.zones, "buy", buy_rate),
-        hold_out_sell=score(zones, held_out.zones, "sell", sell_rate),
-        tapes=tuple(seen.info for seen in surveys),
-        method=method,
-    )
-
-
-def validate(table: CalibrationTable, tapes: Sequence[Tape]) -> tuple[Score, Score]:
-    """Score a table on other tapes, entries and exits; orders are placed as they were when it was fitted.
-
-    Raises CalibrationError for a tape that the table comes from.
-    """
-    surveys = [survey(tape) for tape in tapes]
-    table.require_other_tape(seen.info for seen in surveys)
-    # Nothing is fitted: all of it is held out.
-    starts = [seen.info.first_us for seen in surveys]
-    _, held_out = _play(tapes, surveys, starts, table.zones, table.method, table.cancellation_share)
-    return (
-        score(table.zones, held_out.zones, "buy", table.default_buy_fill_ratio),
-        score(table.zones, held_out.zones, "sell", table.default_sell_fill_ratio),
-    )
 
 
 def _play(

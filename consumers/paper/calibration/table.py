@@ -12,6 +12,13 @@ import msgspec
 from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.snapshot import Microseconds, Side
 
+_MAX_BYTES = 10_000_000
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+Bps = Annotated[float, msgspec.Meta(ge=0, lt=1e4)]
+Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e308)]
+
 
 class ZoneRange(Protocol):
     """Both ranges are half-open, [min, max), in bps."""
@@ -36,6 +43,10 @@ class NamedZone(ZoneRange, Protocol):
 _Zone = TypeVar("_Zone", bound=ZoneRange)
 
 
+class CalibrationError(ValueError):
+    """This is no calibration that can be used, or not for that."""
+
+
 @dataclass(frozen=True, slots=True)
 class ZoneSpec:
     """A zone by its name and ranges."""
@@ -45,68 +56,6 @@ class ZoneSpec:
     entry_max: float
     tp_min: float
     tp_max: float
-
-
-def zone_of(zones: Iterable[_Zone], entry_bps: float, tp_bps: float) -> _Zone | None:
-    """The zone that holds this decision; None if none does. Zones never overlap, so their order does not matter."""
-    for zone in zones:
-        if zone.entry_min <= entry_bps < zone.entry_max and zone.tp_min <= tp_bps < zone.tp_max:
-            return zone
-    return None
-
-
-def zones_error(zones: Sequence[ZoneRange]) -> str:
-    """What is wrong with these as the zones of one table; empty if nothing."""
-    if not zones:
-        return "there is no zone"
-    for zone in zones:
-        for name, low, high in (("entry", zone.entry_min, zone.entry_max), ("tp", zone.tp_min, zone.tp_max)):
-            if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high < 1e4):
-                return f"{name} range [{low:g}, {high:g}) is not within 0 to 10000 bps, the lower end first"
-    for number, zone in enumerate(zones):
-        for other in zones[:number]:
-            if _overlap(zone, other):
-                return f"the zones [{_text(other)}) and [{_text(zone)}) overlap"
-    return ""
-
-
-def parse_zones(text: str) -> tuple[ZoneSpec, ...]:
-    """Zones written as `entry_min-entry_max/tp_min-tp_max`, comma-separated, named Z1, Z2, … Raises ValueError."""
-    zones = tuple(_parse(f"Z{number}", part.strip()) for number, part in enumerate(text.split(","), 1))
-    if wrong := zones_error(zones):
-        raise ValueError(wrong)
-    return zones
-
-
-def _parse(zone_id: str, text: str) -> ZoneSpec:
-    try:
-        entry, tp = text.split("/")
-        (entry_min, entry_max), (tp_min, tp_max) = (map(float, part.split("-")) for part in (entry, tp))
-    except ValueError:
-        raise ValueError(f"{text!r} is no zone; write it like 0-1/2-5") from None
-    return ZoneSpec(zone_id, entry_min, entry_max, tp_min, tp_max)
-
-
-def _overlap(one: ZoneRange, other: ZoneRange) -> bool:
-    entries = one.entry_min < other.entry_max and other.entry_min < one.entry_max
-    return entries and one.tp_min < other.tp_max and other.tp_min < one.tp_max
-
-
-def _text(zone: ZoneRange) -> str:
-    return f"{zone.entry_min:g}-{zone.entry_max:g}/{zone.tp_min:g}-{zone.tp_max:g}"
-
-
-_MAX_BYTES = 10_000_000
-
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
-Bps = Annotated[float, msgspec.Meta(ge=0, lt=1e4)]
-Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e308)]
-
-
-class CalibrationError(ValueError):
-    """This is no calibration that can be used, or not for that."""
 
 
 class _Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -186,6 +135,26 @@ class Method(_Checked, frozen=True, kw_only=True):
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """`buy` is P(entry filled), `sell` P(exit filled at take-profit | entry filled); None where not known.
+
+    Of an unusable zone one of them may be known; `reason` says why it is not usable.
+    """
+
+    zone_id: str | None
+    buy: float | None
+    sell: float | None
+    usable: bool
+    reason: str
+
+    def ratio(self, side: Side) -> float | None:
+        """The ratio for an order of this side; None where the zone is not usable."""
+        if not self.usable:
+            return None
+        return self.buy if side == "buy" else self.sell
+
+
 class CalibrationTable(_Checked, frozen=True, kw_only=True):
     """`total_events` counts hypothetical entries, `unmatched_events` those of them that the tape could not decide.
 
@@ -234,26 +203,6 @@ class CalibrationTable(_Checked, frozen=True, kw_only=True):
                     raise CalibrationError(f"the table was fitted on {mine.name}: {other.name} cannot validate it")
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """`buy` is P(entry filled), `sell` P(exit filled at take-profit | entry filled); None where not known.
-
-    Of an unusable zone one of them may be known; `reason` says why it is not usable.
-    """
-
-    zone_id: str | None
-    buy: float | None
-    sell: float | None
-    usable: bool
-    reason: str
-
-    def ratio(self, side: Side) -> float | None:
-        """The ratio for an order of this side; None where the zone is not usable."""
-        if not self.usable:
-            return None
-        return self.buy if side == "buy" else self.sell
-
-
 def load_table(path: Path) -> CalibrationTable:
     """The table in a file. Raises CalibrationError, in one line, for whatever else it is."""
     try:
@@ -280,6 +229,55 @@ def save_table(table: CalibrationTable, path: Path) -> None:
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.write_bytes(msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
     new.replace(path)
+
+
+def parse_zones(text: str) -> tuple[ZoneSpec, ...]:
+    """Zones written as `entry_min-entry_max/tp_min-tp_max`, comma-separated, named Z1, Z2, … Raises ValueError."""
+    zones = tuple(_parse(f"Z{number}", part.strip()) for number, part in enumerate(text.split(","), 1))
+    if wrong := zones_error(zones):
+        raise ValueError(wrong)
+    return zones
+
+
+def zones_error(zones: Sequence[ZoneRange]) -> str:
+    """What is wrong with these as the zones of one table; empty if nothing."""
+    if not zones:
+        return "there is no zone"
+    for zone in zones:
+        for name, low, high in (("entry", zone.entry_min, zone.entry_max), ("tp", zone.tp_min, zone.tp_max)):
+            if not (math.isfinite(low) and math.isfinite(high) and 0 <= low < high < 1e4):
+                return f"{name} range [{low:g}, {high:g}) is not within 0 to 10000 bps, the lower end first"
+    for number, zone in enumerate(zones):
+        for other in zones[:number]:
+            if _overlap(zone, other):
+                return f"the zones [{_text(other)}) and [{_text(zone)}) overlap"
+    return ""
+
+
+def zone_of(zones: Iterable[_Zone], entry_bps: float, tp_bps: float) -> _Zone | None:
+    """The zone that holds this decision; None if none does. Zones never overlap, so their order does not matter."""
+    for zone in zones:
+        if zone.entry_min <= entry_bps < zone.entry_max and zone.tp_min <= tp_bps < zone.tp_max:
+            return zone
+    return None
+
+
+def _parse(zone_id: str, text: str) -> ZoneSpec:
+    try:
+        entry, tp = text.split("/")
+        (entry_min, entry_max), (tp_min, tp_max) = (map(float, part.split("-")) for part in (entry, tp))
+    except ValueError:
+        raise ValueError(f"{text!r} is no zone; write it like 0-1/2-5") from None
+    return ZoneSpec(zone_id, entry_min, entry_max, tp_min, tp_max)
+
+
+def _overlap(one: ZoneRange, other: ZoneRange) -> bool:
+    entries = one.entry_min < other.entry_max and other.entry_min < one.entry_max
+    return entries and one.tp_min < other.tp_max and other.tp_min < one.tp_max
+
+
+def _text(zone: ZoneRange) -> str:
+    return f"{zone.entry_min:g}-{zone.entry_max:g}/{zone.tp_min:g}-{zone.tp_max:g}"
 
 
 def _check_ratio(ratio: float | None, interval: tuple[float, float] | None, samples: int) -> None:

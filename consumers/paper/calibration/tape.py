@@ -30,6 +30,94 @@ class Cancellation:
     age_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """`events` begins anew with every call; they come in the order received."""
+
+    name: str
+    sha256: str
+    events: Callable[[], Iterable[TapeEvent]]
+
+
+@dataclass(frozen=True, slots=True)
+class TapeSurvey:
+    """What a first pass tells: what the tape is, the tick of each symbol, what was cancelled."""
+
+    info: TapeInfo
+    ticks: dict[str, float]
+    cancellations: list[Cancellation]
+
+
+def capture_tape(path: Path, symbols: tuple[str, ...] = (), depth: int = 20) -> Tape:
+    """A recorded file as a tape. Raises CalibrationError if it cannot be read."""
+    return Tape(path.name, tape_hash(path), lambda: _events(path, symbols, depth))
+
+
+def tape_hash(path: Path) -> str:
+    """SHA-256 of the recording itself, the same however it is compressed. Raises CalibrationError."""
+    digest = hashlib.sha256()
+    for line in _lines(path):
+        digest.update(line)
+    return digest.hexdigest()
+
+
+def capture_info(path: Path, exchange: str, symbols: tuple[str, ...]) -> TapeInfo:
+    """What tells whether a table comes from this recording of these markets. Raises CalibrationError."""
+    digest, times = hashlib.sha256(), []
+    for line in _lines(path):
+        digest.update(line)
+        with suppress(CaptureError):  # whoever plays the recording tells what is wrong with it
+            times.append(decode_frame(line).t)
+    if not times:
+        raise CalibrationError(f"{path} holds no recorded frame")
+    first_us, last_us = (round(time * 1e6) for time in (min(times), max(times)))
+    return TapeInfo(
+        name=path.name,
+        sha256=digest.hexdigest(),
+        exchange=exchange,
+        symbols=symbols,
+        first_us=first_us,
+        last_us=last_us,
+    )
+
+
+def survey(tape: Tape) -> TapeSurvey:
+    """Read the tape once. Raises CalibrationError for one without books, or without trades."""
+    markets: dict[str, _SymbolSurvey] = {}
+    exchange, first_us, last_us, trades = "", None, 0, 0
+    for event in tape.events():
+        exchange = exchange or event.exchange
+        if event.exchange != exchange:
+            raise CalibrationError(f"{tape.name} holds both {exchange} and {event.exchange}")
+        first_us = event.received_us if first_us is None else first_us
+        last_us = max(last_us, event.received_us)
+        market = markets.setdefault(event.symbol, _SymbolSurvey())
+        if isinstance(event, OrderBookSnapshot):
+            market.prices.observe(event)
+            market.watch.book(event)
+        else:
+            trades += 1
+            market.watch.trade(event)
+    ticks = {symbol: tick for symbol, market in markets.items() if (tick := market.prices.tick) is not None}
+    if first_us is None or not ticks:
+        raise CalibrationError(f"{tape.name} holds no book")
+    if not trades:
+        raise CalibrationError(f"{tape.name} holds no trade: nothing tells what would have been filled")
+    info = TapeInfo(
+        name=tape.name,
+        sha256=tape.sha256,
+        exchange=exchange,
+        symbols=tuple(sorted(markets)),
+        first_us=first_us,
+        last_us=last_us,
+    )
+    return TapeSurvey(
+        info,
+        ticks,
+        [one for market in markets.values() for one in market.watch.found],
+    )
+
+
 def share_ahead(cancellations: list[Cancellation], horizon_us: int) -> float | None:
     """Share of the quantity that was older than an order which waits for a time uniform in the horizon."""
     total = math.fsum(cancellation.quantity for cancellation in cancellations)
@@ -137,98 +225,10 @@ class _Queue:
         return []
 
 
-@dataclass(frozen=True, slots=True)
-class Tape:
-    """`events` begins anew with every call; they come in the order received."""
-
-    name: str
-    sha256: str
-    events: Callable[[], Iterable[TapeEvent]]
-
-
-@dataclass(frozen=True, slots=True)
-class TapeSurvey:
-    """What a first pass tells: what the tape is, the tick of each symbol, what was cancelled."""
-
-    info: TapeInfo
-    ticks: dict[str, float]
-    cancellations: list[Cancellation]
-
-
 @dataclass(slots=True)
-class _Market:
+class _SymbolSurvey:
     watch: CancellationWatch = field(default_factory=CancellationWatch)
     prices: PriceUnit = field(default_factory=PriceUnit)
-
-
-def capture_tape(path: Path, symbols: tuple[str, ...] = (), depth: int = 20) -> Tape:
-    """A recorded file as a tape. Raises CalibrationError if it cannot be read."""
-    return Tape(path.name, tape_hash(path), lambda: _events(path, symbols, depth))
-
-
-def tape_hash(path: Path) -> str:
-    """SHA-256 of the recording itself, the same however it is compressed. Raises CalibrationError."""
-    digest = hashlib.sha256()
-    for line in _lines(path):
-        digest.update(line)
-    return digest.hexdigest()
-
-
-def capture_info(path: Path, exchange: str, symbols: tuple[str, ...]) -> TapeInfo:
-    """What tells whether a table comes from this recording of these markets. Raises CalibrationError."""
-    digest, times = hashlib.sha256(), []
-    for line in _lines(path):
-        digest.update(line)
-        with suppress(CaptureError):  # whoever plays the recording tells what is wrong with it
-            times.append(decode_frame(line).t)
-    if not times:
-        raise CalibrationError(f"{path} holds no recorded frame")
-    first_us, last_us = (round(time * 1e6) for time in (min(times), max(times)))
-    return TapeInfo(
-        name=path.name,
-        sha256=digest.hexdigest(),
-        exchange=exchange,
-        symbols=symbols,
-        first_us=first_us,
-        last_us=last_us,
-    )
-
-
-def survey(tape: Tape) -> TapeSurvey:
-    """Read the tape once. Raises CalibrationError for one without books, or without trades."""
-    markets: dict[str, _Market] = {}
-    exchange, first_us, last_us, trades = "", None, 0, 0
-    for event in tape.events():
-        exchange = exchange or event.exchange
-        if event.exchange != exchange:
-            raise CalibrationError(f"{tape.name} holds both {exchange} and {event.exchange}")
-        first_us = event.received_us if first_us is None else first_us
-        last_us = max(last_us, event.received_us)
-        market = markets.setdefault(event.symbol, _Market())
-        if isinstance(event, OrderBookSnapshot):
-            market.prices.observe(event)
-            market.watch.book(event)
-        else:
-            trades += 1
-            market.watch.trade(event)
-    ticks = {symbol: tick for symbol, market in markets.items() if (tick := market.prices.tick) is not None}
-    if first_us is None or not ticks:
-        raise CalibrationError(f"{tape.name} holds no book")
-    if not trades:
-        raise CalibrationError(f"{tape.name} holds no trade: nothing tells what would have been filled")
-    info = TapeInfo(
-        name=tape.name,
-        sha256=tape.sha256,
-        exchange=exchange,
-        symbols=tuple(sorted(markets)),
-        first_us=first_us,
-        last_us=last_us,
-    )
-    return TapeSurvey(
-        info,
-        ticks,
-        [one for market in markets.values() for one in market.watch.found],
-    )
 
 
 def _events(path: Path, symbols: tuple[str, ...], depth: int) -> Iterator[TapeEvent]:
