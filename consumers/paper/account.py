@@ -34,10 +34,6 @@ class Portfolio:
         self._accounts[exchange].holdings[symbol] += exact(quantity)
         self._granted[symbol] += exact(quantity)
 
-    def cash(self, exchange: str) -> float:
-        """What can be spent there."""
-        return float(self._accounts[exchange].cash)
-
     def holding(self, exchange: str, symbol: str) -> float:
         """How much of a symbol's base asset can be sold there."""
         return float(self._accounts[exchange].holdings[symbol])
@@ -66,10 +62,6 @@ class Portfolio:
             account.holdings[symbol] -= amount
         account.cash -= exact(fee)
         self._fees += exact(fee)
-
-    def position(self, symbol: str) -> float:
-        """What is held of a symbol on all exchanges beyond what was granted."""
-        return float(self._position(symbol))
 
     def pnl(self, marks: Mapping[str, float]) -> float:
         """Cash gained plus positions at these prices, after fees. Raises KeyError for a position without a price."""

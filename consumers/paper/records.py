@@ -108,7 +108,6 @@ class RunRecords:
     def __init__(self, directory: Path, session_id: str) -> None:
         """Replaces existing files of this session. Raises OSError."""
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
         self.session_id = session_id
         self.counters = RunCounters()
         self.markouts = Markouts()

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bookbus.consumers.paper.account import RiskLimits
-from bookbus.consumers.paper.calibration.table import ZoneRange
+from bookbus.consumers.paper.calibration.table import ZoneSpec
 from bookbus.consumers.reading import MAX_AGE
 
 EntryMode = Literal["fixed", "cycle", "random", "zone_random"]
@@ -102,7 +102,7 @@ class EntryChooser:
     its weight, then entry and profit from within it.
     """
 
-    def __init__(self, settings: EntrySettings, symbol: str, zones: Sequence[ZoneRange] = ()) -> None:
+    def __init__(self, settings: EntrySettings, symbol: str, zones: Sequence[ZoneSpec] = ()) -> None:
         """Raises ValueError for settings that choose nothing."""
         self._settings = settings
         self._zones = zones
@@ -155,7 +155,7 @@ def check(settings: RunSettings) -> None:
         raise ValueError(f"--fillmodel-mode {settings.fillmodel_mode} goes by a table: give --calibration-path")
 
 
-def _check_entry(settings: EntrySettings, zones: Sequence[ZoneRange]) -> None:
+def _check_entry(settings: EntrySettings, zones: Sequence[ZoneSpec]) -> None:
     if not (math.isfinite(settings.minimum) and settings.minimum >= 0):
         raise ValueError(f"--entry-bps-min {settings.minimum}: give a number from 0")
     if settings.mode in ("cycle", "random") and not settings.minimum <= settings.maximum < 1e4:

@@ -10,7 +10,6 @@ from bookbus.consumers.paper.calibration.statistics import Outcome, ZoneOutcomes
 from bookbus.consumers.paper.calibration.table import (
     CalibrationTable,
     Method,
-    NamedZone,
     Score,
     Zone,
     ZoneSpec,
@@ -218,7 +217,7 @@ class TrialRun:
     the tape ends within, is for neither.
     """
 
-    zones: Sequence[NamedZone]
+    zones: Sequence[ZoneSpec]
     settings: TrialSettings
     seed: int
     survey: TapeSurvey
@@ -309,7 +308,7 @@ def _play(
     tapes: Sequence[Tape],
     surveys: Sequence[TapeSurvey],
     splits: Sequence[int],
-    zones: Sequence[NamedZone],
+    zones: Sequence[ZoneSpec],
     method: Method,
     ahead: float | None,
 ) -> tuple[Part, Part]:

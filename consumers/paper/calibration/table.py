@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -20,59 +20,30 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e308)]
 
 
-class ZoneRange(Protocol):
-    """Both ranges are half-open, [min, max), in bps."""
-
-    @property
-    def entry_min(self) -> float: ...
-    @property
-    def entry_max(self) -> float: ...
-    @property
-    def tp_min(self) -> float: ...
-    @property
-    def tp_max(self) -> float: ...
-
-
-class NamedZone(ZoneRange, Protocol):
-    """A zone with a name."""
-
-    @property
-    def zone_id(self) -> str: ...
-
-
-_Zone = TypeVar("_Zone", bound=ZoneRange)
-
-
 class CalibrationError(ValueError):
     """This is no calibration that can be used, or not for that."""
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneSpec:
-    """A zone by its name and ranges."""
-
-    zone_id: str
-    entry_min: float
-    entry_max: float
-    tp_min: float
-    tp_max: float
-
-
-class _Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base: exactly these fields, of these types."""
-
-
-class Zone(_Checked, frozen=True, kw_only=True):
-    """Ratios are None where too few samples say anything; `reason` then says how many.
-
-    Intervals hold the truth with 95 % confidence. `hold_out_*` are what the rest of the tape showed.
-    """
+class ZoneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A zone by its name and ranges in bps; both are half-open, [min, max)."""
 
     zone_id: Text
     entry_min: Bps
     entry_max: Bps
     tp_min: Bps
     tp_max: Bps
+
+
+class _Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base: exactly these fields, of these types."""
+
+
+class Zone(ZoneSpec, frozen=True, kw_only=True):
+    """Ratios are None where too few samples say anything; `reason` then says how many.
+
+    Intervals hold the truth with 95 % confidence. `hold_out_*` are what the rest of the tape showed.
+    """
+
     buy_fill_ratio: Ratio | None
     sell_fill_ratio: Ratio | None
     samples: Count
@@ -239,7 +210,7 @@ def parse_zones(text: str) -> tuple[ZoneSpec, ...]:
     return zones
 
 
-def zones_error(zones: Sequence[ZoneRange]) -> str:
+def zones_error(zones: Sequence[ZoneSpec]) -> str:
     """What is wrong with these as the zones of one table; empty if nothing."""
     if not zones:
         return "there is no zone"
@@ -252,6 +223,9 @@ def zones_error(zones: Sequence[ZoneRange]) -> str:
             if _overlap(zone, other):
                 return f"the zones [{_text(other)}) and [{_text(zone)}) overlap"
     return ""
+
+
+_Zone = TypeVar("_Zone", bound=ZoneSpec)
 
 
 def zone_of(zones: Iterable[_Zone], entry_bps: float, tp_bps: float) -> _Zone | None:
@@ -271,12 +245,12 @@ def _parse(zone_id: str, text: str) -> ZoneSpec:
     return ZoneSpec(zone_id, entry_min, entry_max, tp_min, tp_max)
 
 
-def _overlap(one: ZoneRange, other: ZoneRange) -> bool:
+def _overlap(one: ZoneSpec, other: ZoneSpec) -> bool:
     entries = one.entry_min < other.entry_max and other.entry_min < one.entry_max
     return entries and one.tp_min < other.tp_max and other.tp_min < one.tp_max
 
 
-def _text(zone: ZoneRange) -> str:
+def _text(zone: ZoneSpec) -> str:
     return f"{zone.entry_min:g}-{zone.entry_max:g}/{zone.tp_min:g}-{zone.tp_max:g}"
 
 

@@ -74,11 +74,6 @@ class QueuedOrder:
         return self._reason is not None
 
     @property
-    def active(self) -> bool:
-        """Whether the order reached the exchange and still stands there."""
-        return self._position is not None and not self.done
-
-    @property
     def remaining(self) -> float:
         """What is not filled."""
         return self.order.quantity - self.filled

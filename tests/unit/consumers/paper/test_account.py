@@ -32,7 +32,7 @@ def test_profit_is_cash_gained_plus_what_is_held_at_the_mark(
 
     inventory = sum(portfolio.holding("binance", symbol) * price for symbol, price in marks.items())
 
-    expected = portfolio.cash("binance") - 1e6 + inventory
+    expected = portfolio.balances()["binance"]["cash"] - 1e6 + inventory
     assert portfolio.pnl(marks) == pytest.approx(expected, rel=1e-9, abs=1e-4)
 
 
@@ -44,7 +44,7 @@ def test_selling_what_was_bought_closes_the_position(parts: list[float]) -> None
     for quantity in reversed(parts):
         portfolio.apply_fill("sell", "binance", SYMBOL, quantity, 101.0, 0.0)
 
-    assert portfolio.position(SYMBOL) == 0.0
+    assert portfolio.holding("binance", SYMBOL) == 0.0
     assert portfolio.pnl({}) == pytest.approx(sum(parts), rel=1e-9)
 
 
@@ -79,7 +79,7 @@ def test_what_was_granted_is_no_profit_whatever_its_price_does() -> None:
     portfolio.apply_fill("buy", "binance", SYMBOL, 1.0, 100.0, 0.0)
     portfolio.apply_fill("sell", "upbit", SYMBOL, 1.0, 103.0, 0.0)
 
-    assert portfolio.position(SYMBOL) == 0.0
+    assert portfolio.holding("binance", SYMBOL) + portfolio.holding("upbit", SYMBOL) == 2.0
     assert portfolio.pnl({}) == pytest.approx(3.0)
 
 

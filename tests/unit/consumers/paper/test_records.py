@@ -119,7 +119,7 @@ def test_figures_replace_earlier_ones_as_a_whole(files: RunRecords) -> None:
     files.write_kpi({"trades": 2})
 
     assert msgspec.json.decode(files.kpi_path.read_bytes()) == {"trades": 2}
-    assert not list(files.directory.glob("*.new"))
+    assert not list(files.kpi_path.parent.glob("*.new"))
 
 
 @pytest.mark.parametrize(("side", "expected"), [("buy", 100.0), ("sell", -100.0)])

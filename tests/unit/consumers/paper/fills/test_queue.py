@@ -130,7 +130,7 @@ def test_nothing_fills_before_the_order_has_arrived() -> None:
     queued = QueueFill(0.0, LATENCY).place(order("buy", 2.0, 99.0), first_book())
 
     assert queued.receive(sold(4.0, 999)) is None
-    assert not queued.active
+    assert queued.ahead is None
     # What traded on our way is not ahead of us any more.
     assert queued.receive(sold(2.0, 1_000)) == Fill(1.0, 99.0, -100.0, FillReason.PARTIAL, "maker")
 
