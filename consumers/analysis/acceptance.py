@@ -1,4 +1,4 @@
-"""Whether a run may be believed: one row for each thing asked of it."""
+"""Acceptance of a run: one row for each criterion."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ MAXIMUM_GAP = 10.0
 MAXIMUM_SKIPPED = 0.1
 _TRADABLE = "live"
 _BY_DESIGN = frozenset({"open_trade", "zone_unknown", "zone_unusable", "zone_refused"})
-"""Reasons to skip a decision that the settings ask for; all others are trouble."""
+"""Skip reasons that the settings ask for; all others are failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`measured` is for people. Unknown is not passed."""
+    """One criterion and its verdict; `asked` and `measured` are for people."""
 
     name: str
     asked: str
@@ -33,7 +33,7 @@ class Row:
 
 
 def judge(run: RunFiles) -> list[Row]:
-    """Every row; what the files do not tell is unknown."""
+    """A row for every criterion; its verdict is `unknown` where the files do not decide it."""
     return [
         _duration(run),
         _fills(run),
@@ -49,7 +49,7 @@ def judge(run: RunFiles) -> list[Row]:
 
 
 def passed(rows: list[Row]) -> bool:
-    """Whether all rows hold."""
+    """Whether every verdict is `passed`."""
     return all(row.outcome == "passed" for row in rows)
 
 
@@ -66,7 +66,7 @@ def _duration(run: RunFiles) -> Row:
     if run.kpi is not None:
         seconds = run.kpi.actual_duration_seconds
         return Row("Duration", asked, f"{seconds:.1f} s", _verdict(seconds >= MINIMUM_SECONDS))
-    # A run lasts at least from its first event to its last.
+    # Without a KPI file, first and last event give a lower bound.
     span = max(run.times) - min(run.times) if run.times else 0.0
     known: Verdict = "passed" if span >= MINIMUM_SECONDS else "unknown"
     return Row("Duration", asked, f"{span:.1f} s from the first event to the last, no KPI file", known)
@@ -119,12 +119,12 @@ def _gap(kpi: Kpi) -> tuple[str, Verdict]:
 
 def _skipped(kpi: Kpi) -> tuple[str, Verdict]:
     by_design = sum(count for reason, count in kpi.skipped_decisions.items() if reason in _BY_DESIGN)
-    troubled = {reason: count for reason, count in kpi.skipped_decisions.items() if reason not in _BY_DESIGN}
+    failures = {reason: count for reason, count in kpi.skipped_decisions.items() if reason not in _BY_DESIGN}
     free = kpi.decisions - by_design
     if free <= 0:
         return f"all of {kpi.decisions} skipped by design", "unknown"
-    share = sum(troubled.values()) / free
-    reasons = ", ".join(f"{count} {reason}" for reason, count in troubled.items()) or "none"
+    share = sum(failures.values()) / free
+    reasons = ", ".join(f"{count} {reason}" for reason, count in failures.items()) or "none"
     return f"{share:.1%} of {free}: {reasons}; {by_design} more by design", _verdict(share <= MAXIMUM_SKIPPED)
 
 

@@ -1,4 +1,4 @@
-"""Plots of runs, as PNG pictures. Needs the `analysis` extra."""
+"""Plots of runs as PNG images. Needs the `analysis` extra."""
 
 import io
 import math
@@ -38,18 +38,18 @@ _SMALLEST_AGE = 0.1
 
 _SLIPPAGE_IN_SIGHT = 0.1
 _TimedEvent = tuple[float, FillEvent]
-"""Days since 1970, as the library counts them, and what happened then."""
+"""Time in days since 1970, as matplotlib counts them, and the event."""
 
 
 class PlotsMissingError(ImportError):
-    """The extra that draws is not installed."""
+    """The `analysis` extra is not installed."""
 
     def __init__(self) -> None:
         super().__init__("plots need the `analysis` extra: pip install 'bookbus[analysis]'")
 
 
 def fills_over_mid(run: RunFiles) -> bytes:
-    """Each market's mid with what was bought and sold; hollow where an order got nothing."""
+    """Mid price of each market with its orders; a hollow marker is an order without a fill."""
     markets = _markets(run)
 
     def draw(axes: list["Axes"]) -> None:
@@ -66,7 +66,7 @@ def fills_over_mid(run: RunFiles) -> bytes:
 
 
 def volumes(run: RunFiles) -> bytes:
-    """How the available volume of each market is distributed."""
+    """Histogram of the available volume of each market."""
     markets = _markets(run)
 
     def draw(axes: list["Axes"]) -> None:
@@ -86,12 +86,12 @@ def volumes(run: RunFiles) -> bytes:
 
 
 def slippages(run: RunFiles) -> bytes:
-    """How the slippage of each side is distributed."""
+    """Histogram of the slippage of each side."""
 
     def draw(axes: list["Axes"]) -> None:
         found = {side: measured(run.events, "slippage_bps", side) for side in SIDES}
         known = [value for values in found.values() for value in values]
-        # Zero is always in sight, and what is next to nothing looks like it.
+        # The axis always contains zero, and differences near zero do not fill it.
         edges = _bins([*known, 0.0, _SLIPPAGE_IN_SIGHT]) if known else []
         _histogram(axes[0], found, edges, "")
         axes[0].axvline(0, color=_GREY, linewidth=1)
@@ -101,7 +101,7 @@ def slippages(run: RunFiles) -> bytes:
 
 
 def zones(run: RunFiles) -> bytes:
-    """How often each zone's entries and exits came true, beside what the model said."""
+    """Fill ratio of each zone's entries and exits, with the model's."""
 
     def draw(axes: list["Axes"]) -> None:
         figures = by_zone(run)
@@ -126,7 +126,7 @@ def zones(run: RunFiles) -> bytes:
 
 
 def pnl(run: RunFiles) -> bytes:
-    """Profit over time, after and before fees."""
+    """PnL over time, after and before fees."""
 
     def draw(axes: list["Axes"]) -> None:
         axis, curve = axes[0], pnl_curve(run)
@@ -142,7 +142,7 @@ def pnl(run: RunFiles) -> bytes:
 
 
 def book_ages(run: RunFiles) -> bytes:
-    """How old the books were that orders were decided on."""
+    """Distribution function of the book ages that orders were decided on."""
 
     def draw(axes: list["Axes"]) -> None:
         axis, found = axes[0], sorted(max(age, _SMALLEST_AGE) for age in ages(run.events))
@@ -163,7 +163,7 @@ def book_ages(run: RunFiles) -> bytes:
 
 
 def overlaid(samples: Sequence[tuple[str, Sequence[float]]], unit: str, *, logarithmic: bool) -> bytes:
-    """Distribution functions of several runs over each other."""
+    """Distribution functions of several runs in one plot."""
 
     def draw(axes: list["Axes"]) -> None:
         axis = axes[0]
@@ -184,7 +184,7 @@ def overlaid(samples: Sequence[tuple[str, Sequence[float]]], unit: str, *, logar
 
 
 def _draw_orders(axis: "Axes", events: Sequence[_TimedEvent]) -> None:
-    # The tips are at the price: what is bought lies below it, what is sold above.
+    # The tip of a marker is at the price: buys are below it, sells above.
     for side in SIDES:
         done = [(time, one.effective_price or 0) for time, one in events if one.side == side and one.filled_quantity]
         missed = [(time, one.target_price) for time, one in events if one.side == side and not one.filled_quantity]
@@ -223,7 +223,7 @@ def _market(event: FillEvent) -> VenueSymbol:
 
 
 def _markets(run: RunFiles) -> list[VenueSymbol]:
-    """Those with the most orders."""
+    """The markets with the most orders."""
     counts: dict[VenueSymbol, int] = {}
     for event in run.events:
         counts[_market(event)] = counts.get(_market(event), 0) + 1
@@ -236,7 +236,7 @@ def _timed(run: RunFiles) -> list[_TimedEvent]:
 
 
 def _picture(draw: Callable[[list["Axes"]], None], *, rows: int = 1, columns: int = 1, height: float = 3.8) -> bytes:
-    """A PNG of what `draw` puts on the axes.
+    """A PNG of the axes that `draw` fills. Raises PlotsMissingError.
 
     Imports the library only now: it takes a second, and nothing else here needs it.
     """
@@ -264,7 +264,7 @@ def _picture(draw: Callable[[list["Axes"]], None], *, rows: int = 1, columns: in
 
 
 def _bins(values: Sequence[float], count: int = 30) -> list[float]:
-    """Edges of bins of one width, none without values."""
+    """Edges of bins of equal width; empty without values."""
     if not values:
         return []
     low, high = min(values), max(values)
@@ -274,7 +274,7 @@ def _bins(values: Sequence[float], count: int = 30) -> list[float]:
 
 
 def _log_bins(values: Sequence[float]) -> list[float]:
-    """Edges for a logarithmic axis, none without values. Values must be above zero."""
+    """Edges for a logarithmic axis; empty without values. Values must be above zero."""
     if not values:
         return []
     low, high = math.log10(min(values)), math.log10(max(values))
@@ -282,7 +282,7 @@ def _log_bins(values: Sequence[float]) -> list[float]:
 
 
 def _legend_below(axis: "Axes") -> None:
-    """Each entry once, where it hides nothing."""
+    """A legend below the plot, with each label once."""
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     if once:
@@ -302,13 +302,13 @@ def _write_instead(axis: "Axes", text: str) -> None:
 
 
 def _log_axis(axis: "Axes") -> None:
-    """With labels as they are read; powers would need the text markup that names from files must not reach."""
+    """A logarithmic axis with plain numbers: powers need math text, which is off as labels have names from files."""
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.tick_params(axis="x", which="minor", labelbottom=False)
 
 
 def _time_axis(axis: "Axes") -> None:
-    """For days since 1970."""
+    """A time axis for days since 1970."""
     axis.xaxis_date()
     axis.set_xlabel("UTC", loc="left")

@@ -1,4 +1,4 @@
-"""A run, or several beside each other, as one HTML page."""
+"""One HTML page about a run, or about several runs compared."""
 
 import base64
 import html
@@ -48,7 +48,7 @@ _SUMMARY_HEADS = ("n", "min", "max", "mean", "median", "std")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells are text; the first `text_columns` stand left. A cell that is an outcome has its colour."""
+    """Cells are text; the first `text_columns` are aligned left. A cell that is a verdict has its colour."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -56,7 +56,7 @@ class Table:
 
 
 def run_page(run: RunFiles, rows: list[Row]) -> str:
-    """The verdict, the plots, the figures."""
+    """The page of one run: verdict, plots, figures."""
     failed = sum(row.outcome == "failed" for row in rows)
     unknown = sum(row.outcome == "unknown" for row in rows)
     outcome = "passed" if passed(rows) else "failed" if failed else "unknown"
@@ -85,7 +85,7 @@ def run_page(run: RunFiles, rows: list[Row]) -> str:
 
 
 def comparison_page(runs: Sequence[tuple[str, RunFiles]]) -> str:
-    """The same figures of every run, tests against the first, distributions over each other."""
+    """The page of several runs: figures, tests against the first run, distributions."""
     drawn = [
         _section(f"{label.capitalize()}, {side}", _picture(_overlaid(runs, measure, side, label), f"{label}, {side}"))
         for measure, label in MEASURES.items()
@@ -104,7 +104,7 @@ def comparison_page(runs: Sequence[tuple[str, RunFiles]]) -> str:
 
 
 def write_page(directory: Path, name: str, text: str) -> Path:
-    """The file that was written. Raises OSError."""
+    """Write a page and return its path. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / name
     path.write_text(text, encoding="utf-8")
@@ -112,12 +112,12 @@ def write_page(directory: Path, name: str, text: str) -> Path:
 
 
 def verdict_table(rows: Sequence[Row]) -> Table:
-    """What was asked and what was found."""
+    """Criteria and their verdicts."""
     return Table(("row", "asked", "found", ""), [(row.name, row.asked, row.measured, row.outcome) for row in rows], 4)
 
 
 def side_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
-    """Each measure of each side, the runs below each other."""
+    """Summary of each measure and side, one row a run."""
     several = len(runs) > 1
     rows = [
         (label, side, *([name] if several else []), *_cells(summarize(measured(run.events, measure, side))))
@@ -129,7 +129,7 @@ def side_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
 
 
 def zone_table(run: RunFiles) -> Table:
-    """Each zone's entries and exits beside what the model said of them."""
+    """Fill ratios of each zone's entries and exits, with the model's."""
     rows = [
         (
             one.zone_id,
@@ -146,7 +146,7 @@ def zone_table(run: RunFiles) -> Table:
 
 
 def time_table(run: RunFiles) -> Table:
-    """Ages and mark-outs."""
+    """Book ages, mark-outs and waiting times."""
     found = ages(run.events)
     rows = [("book age, ms", "both", *_cells(summarize(found)), _number(percentile(found, 99)))]
     for seconds in (1, 5, 30):
@@ -161,7 +161,7 @@ def time_table(run: RunFiles) -> Table:
 
 
 def run_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
-    """Which run is which."""
+    """Name, session, source and markets of each run."""
     rows = []
     for name, run in runs:
         markets = sorted({f"{event.symbol} on {event.exchange}" for event in run.events})
@@ -173,7 +173,7 @@ def run_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
 
 
 def difference_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
-    """Every later run against the first."""
+    """Tests of every later run against the first."""
     (first_name, first), *others = runs
     rows = []
     for measure, label in MEASURES.items():
@@ -186,13 +186,11 @@ def difference_table(runs: Sequence[tuple[str, RunFiles]]) -> Table:
 
 
 def _page(title: str, sections: Iterable[str]) -> str:
-    """A whole document."""
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(sections)}</body></html>\n'
 
 
 def _banner(title: str, verdict: str, outcome: str, figures: Iterable[tuple[str, str]]) -> str:
-    """What matters most."""
     shown = "".join(f"<span>{html.escape(name)}<b>{html.escape(value)}</b></span>" for name, value in figures)
     return (
         f'<section class="banner {outcome}"><h1>{html.escape(title)}</h1>'
@@ -201,18 +199,15 @@ def _banner(title: str, verdict: str, outcome: str, figures: Iterable[tuple[str,
 
 
 def _section(title: str, *parts: str, note: str = "") -> str:
-    """One part of the page."""
     remark = f'<p class="note">{html.escape(note)}</p>' if note else ""
     return f"<section><h2>{html.escape(title)}</h2>{''.join(parts)}{remark}</section>"
 
 
 def _picture(png: bytes, description: str) -> str:
-    """A picture inside the page."""
     return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def _table(content: Table) -> str:
-    """A table inside the page."""
     heads = "".join(
         f"<th{_class(place, content, '')}>{html.escape(head)}</th>" for place, head in enumerate(content.heads)
     )
@@ -296,5 +291,5 @@ def _probability(p: float) -> str:
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    """For people; `–` where not known."""
+    """Four digits by default; `–` for None."""
     return "–" if value is None else f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"

@@ -1,4 +1,4 @@
-"""Figures of a run's fill events."""
+"""Statistics of a run's fill events."""
 
 import math
 import random
@@ -30,7 +30,7 @@ MINIMUM_COUNT = 2
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`std` has n−1 below the line; what too few values do not tell is None."""
+    """`std` is the sample standard deviation (n − 1); figures that need more values are None."""
 
     count: int
     minimum: float | None = None
@@ -52,7 +52,7 @@ class VenueSymbol(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ZoneFigures:
-    """How often a zone's orders came true, with 95 % confidence, and how often the model said they would.
+    """Fill ratio of a zone's entries or exits with its 95 % interval, and the ratio that the model expected.
 
     As a table counts: `buy` are entries that were filled whole, `sell` positions of those that left by take-profit
     alone.
@@ -68,7 +68,7 @@ class ZoneFigures:
 
 
 class SeenMid(NamedTuple):
-    """At a time in seconds since 1970."""
+    """A mid price and its time in seconds since 1970."""
 
     time: float
     market: VenueSymbol
@@ -76,7 +76,7 @@ class SeenMid(NamedTuple):
 
 
 class PnlPoint(NamedTuple):
-    """At a time in seconds since 1970; amounts are in the run's quote currency."""
+    """PnL at a time in seconds since 1970, in the run's quote currency."""
 
     time: float
     after_fees: float
@@ -99,24 +99,24 @@ class Difference:
 
     @property
     def size(self) -> str:
-        """The usual words for `delta`."""
+        """The usual size classes of `delta`."""
         limits = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
         return next((word for limit, word in limits if abs(self.delta) < limit), "large")
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Of the values together."""
+    """Summary of the values."""
     if not values:
         return Summary(0)
     low, high = min(values), max(values)
-    # The mean of equal values may differ from them in the last digit.
+    # Rounding may put the mean of equal values outside their range.
     mean = min(max(statistics.fmean(values), low), high)
     std = statistics.stdev(values) if len(values) > 1 else None
     return Summary(len(values), low, high, mean, statistics.median(values), std)
 
 
 def measured(events: Iterable[FillEvent], measure: str, side: Side) -> list[float]:
-    """The known values of one side."""
+    """The known values of one field for one side."""
     values = (getattr(event, measure) for event in events if event.side == side)
     return [value for value in values if value is not None]
 
@@ -131,7 +131,7 @@ def volumes_by_market(events: Iterable[FillEvent], side: Side) -> dict[VenueSymb
 
 
 def relative_spread(groups: Iterable[Sequence[float]]) -> float | None:
-    """std/mean within groups; that the groups differ from each other does not count.
+    """std/mean within groups; differences between groups do not count.
 
     For one group this is its std/mean. None where no group has two values, or where a mean is zero.
     """
@@ -146,12 +146,12 @@ def relative_spread(groups: Iterable[Sequence[float]]) -> float | None:
 
 
 def ages(events: Iterable[FillEvent]) -> list[float]:
-    """Milliseconds since the last confirmation of the books that orders were decided on, where known."""
+    """Known ages in milliseconds of the books that orders were decided on."""
     return [event.book_age_ms for event in events if event.book_age_ms is not None]
 
 
 def by_zone(run: RunFiles) -> list[ZoneFigures]:
-    """Zones by name, each with its entries and its exits."""
+    """Figures of each zone's entries and exits, by zone name."""
     trades: dict[str, list[FillEvent]] = defaultdict(list)
     for event in run.events:
         trades[event.trade_id].append(event)
@@ -169,7 +169,7 @@ def by_zone(run: RunFiles) -> list[ZoneFigures]:
 
 
 def seen_mids(run: RunFiles) -> list[SeenMid]:
-    """In order of time. The event of an order that waited comes long after its decision, whose mid it names."""
+    """Mid prices in order of time. A waiting order's event names the mid of its decision, which was long before."""
     decided = {one.trade_id: one.timestamp for one in run.decisions or () if one.action == "enter"}
     found = []
     for time, event in zip(run.times, run.events, strict=True):
@@ -187,7 +187,7 @@ def seen_mids(run: RunFiles) -> list[SeenMid]:
 
 
 def pnl_curve(run: RunFiles) -> list[PnlPoint]:
-    """After each fill event, in order of time."""
+    """PnL after each fill event, in order of time."""
     cash = fees = 0.0
     held: defaultdict[str, float] = defaultdict(float)
     mid_prices: dict[str, float] = {}
@@ -209,7 +209,7 @@ def pnl_curve(run: RunFiles) -> list[PnlPoint]:
 
 
 def compare_samples(one: Sequence[float], other: Sequence[float], seed: int = 42) -> Difference | None:
-    """None if a sample is too small to tell anything."""
+    """None if a sample has fewer than `MINIMUM_COUNT` values."""
     if min(len(one), len(other)) < MINIMUM_COUNT:
         return None
     delta, mann_whitney_p = mann_whitney(one, other)
@@ -218,7 +218,7 @@ def compare_samples(one: Sequence[float], other: Sequence[float], seed: int = 42
 
 
 def kolmogorov_smirnov(one: Sequence[float], other: Sequence[float], seed: int = 42) -> tuple[float, float]:
-    """The statistic, and its p by permutation, which holds for ties and small samples too."""
+    """The statistic and its p by permutation, which is valid for ties and small samples too."""
     labelled = sorted([(value, True) for value in one] + [(value, False) for value in other])
     values = [value for value, _ in labelled]
     labels = [first for _, first in labelled]
@@ -233,7 +233,7 @@ def kolmogorov_smirnov(one: Sequence[float], other: Sequence[float], seed: int =
 
 
 def mann_whitney(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
-    """Cliff's delta, and the two-sided p of the normal approximation, corrected for ties and continuity."""
+    """Cliff's delta and the two-sided p of the normal approximation, corrected for ties and continuity."""
     ties = Counter([*one, *other])
     rank: dict[float, float] = {}
     below = 0
@@ -254,7 +254,7 @@ def mann_whitney(one: Sequence[float], other: Sequence[float]) -> tuple[float, f
 def _zone(
     zone_id: str, trades: Sequence[list[FillEvent]], decisions: Sequence[DecisionEvent | None]
 ) -> list[ZoneFigures]:
-    """A trade without its entry says nothing: its file is not whole."""
+    """Trades without an entry do not count: their file is incomplete."""
     whole = [pair for pair in zip(trades, decisions, strict=True) if any(event.side == "buy" for event in pair[0])]
     left = [(trade, decision) for trade, decision in whole if _entered(trade) and _left(trade)]
     entries = [Outcome(_slot(trade), _entered(trade)) for trade, _ in whole]
@@ -268,7 +268,7 @@ def _zone(
 
 
 def _slot(trade: Sequence[FillEvent]) -> int:
-    """Trades that began in one second are not independent of each other."""
+    """Trades that began in the same second are not independent."""
     return int(min(datetime.fromisoformat(event.timestamp).timestamp() for event in trade))
 
 
@@ -290,14 +290,14 @@ def _ratio(trades: Iterable[Sequence[FillEvent]], side: Side) -> float | None:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """None as well if any of them is not known: a mean of the others would be of other trades."""
+    """None if any value is unknown: the mean of the others would be of other trades."""
     found = list(values)
     known = [value for value in found if value is not None]
     return statistics.fmean(known) if known and len(known) == len(found) else None
 
 
 def _greatest_distance(labels: Sequence[bool], last_of_tie: Sequence[bool], first: int, second: int) -> int:
-    """Of the distribution functions, times the product of the counts, which keeps it exact."""
+    """Greatest distance of the distribution functions, times both counts, so that it is an exact integer."""
     distance = greatest = 0
     for label, last in zip(labels, last_of_tie, strict=True):
         distance += second if label else -first

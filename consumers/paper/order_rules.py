@@ -1,4 +1,4 @@
-"""What an exchange does to an order before it trades: whole ticks and steps, minimum value, trading status."""
+"""An exchange's rules for orders: ticks, quantity steps, minimum value, trading status."""
 
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
@@ -14,7 +14,7 @@ _TICK_LEVELS = 5
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """The exchange would not take the order; `code` is for counting, `detail` for people."""
+    """Why there is no order: `code` is for counting, `detail` for people."""
 
     code: str
     detail: str
@@ -53,21 +53,21 @@ def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Rej
 
 
 def entry_price(side: Side, book: OrderBookSnapshot, entry_bps: float, tick: float | None) -> float | None:
-    """Where a passive order waits: `entry_bps` behind the best price of its own side, 0 joins it.
+    """Limit of a passive order: `entry_bps` behind the best price of its own side; 0 joins the best level.
 
-    None without such a price, or where so far behind there is none.
+    None on an empty side, or where the result is not above zero.
     """
     touch = book.best_bid() if side == "buy" else book.best_ask()
     return None if touch is None else _away(side, touch, entry_bps, tick)
 
 
 def take_profit_price(entry_side: Side, entry: float, tp_bps: float, tick: float | None) -> float | None:
-    """Where the order waits that closes a position entered at `entry` with `tp_bps` of profit before fees."""
+    """Limit of the order that closes a position entered at `entry` with `tp_bps` of profit before fees."""
     return _away("sell" if entry_side == "buy" else "buy", entry, tp_bps, tick)
 
 
 class PriceUnit:
-    """The largest number that divides every price seen near the touch; it can only become smaller."""
+    """Infers an exchange's tick: the largest number that divides every price seen near the touch."""
 
     def __init__(self) -> None:
         self._unit = 0
@@ -75,11 +75,11 @@ class PriceUnit:
 
     @property
     def tick(self) -> float | None:
-        """The tick so far; None before the first book."""
+        """The inferred tick, which can only become smaller; None before the first book."""
         return float(Decimal(self._unit).scaleb(-_TICK_DECIMALS)) if self._unit else None
 
     def observe(self, book: OrderBookSnapshot) -> None:
-        """Learn from one more book."""
+        """Use the prices of one more book."""
         if book is self._seen:
             return
         self._seen = book

@@ -21,19 +21,19 @@ from bookbus.schemas.snapshot import Side
 ExitReason = Literal["take_profit", "stop_loss", "time", "end"]
 Action = Literal["enter", "exit", "skip"]
 HORIZONS = (1, 5, 30)
-"""Seconds after a fill at which the market is looked at again."""
+"""Seconds after a fill at which a mark-out is taken."""
 
 LATE = 0.5
-"""Seconds after which it is too late to say what the mid was then."""
+"""Seconds after which a mark-out that is due is written as unknown."""
 
 MidOf = Callable[[str, str], float | None]
-"""The mid of a symbol on an exchange now; None if there is no live book."""
+"""Returns the mid of a symbol on an exchange; None without a live book."""
 
 WriteMarkout = Callable[[str, str, int, float | None], None]
 
 
 class FillEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One order that is done, whatever of it was filled. What is not known is None.
+    """One order that is done, filled or not. Unknown values are None.
 
     `entry_bps` to `exit_reason` are the trade's; prices and `fee` are in the run's quote currency. `slippage_bps` is
     positive where the fill cost more than the best price at the decision. `available_volume` is what the best level
@@ -230,7 +230,7 @@ class _Due(NamedTuple):
 
 
 class Markouts:
-    """The looks that are still to come, the next first."""
+    """Mark-outs that are still to be taken."""
 
     def __init__(self) -> None:
         self._due: list[_Due] = []
@@ -238,20 +238,20 @@ class Markouts:
 
     @property
     def next_due(self) -> float:
-        """When to look next; infinity if there is nothing to look at."""
+        """When the next one is due, in seconds since 1970; infinity if none is."""
         return self._due[0].at if self._due else float("inf")
 
     def expect(
         self, trade_id: str, order_id: str, symbol: str, exchange: str, side: Side, price: float, filled_at: float
     ) -> None:
-        """Plan a look at the mid at each horizon after this fill."""
+        """Plan one mark-out at each horizon after this fill."""
         for horizon in HORIZONS:
             self._number += 1
             due = _Due(filled_at + horizon, self._number, trade_id, order_id, symbol, exchange, side, price, horizon)
             heapq.heappush(self._due, due)
 
     def look(self, now: float, mid_of: MidOf, write: WriteMarkout) -> None:
-        """Write those whose time has come: how far the mid is from the fill's price, positive in our favour."""
+        """Write those that are due: the mid against the fill's price in bps, positive where it moved in our favour."""
         while self._due and self._due[0].at <= now:
             due = heapq.heappop(self._due)
             mid = mid_of(due.symbol, due.exchange) if now - due.at <= LATE else None
@@ -262,14 +262,14 @@ class Markouts:
 
 @dataclass(slots=True)
 class Gap:
-    """Times in which a symbol's book could not be traded on."""
+    """Periods in which a symbol's book could not be traded on; seconds."""
 
     count: int = 0
     longest: float = 0.0
     since: float | None = None
 
     def observe(self, now: float, tradable: bool) -> None:
-        """How it is now."""
+        """Update with the state at `now`."""
         if tradable:
             self.since = None
             return
@@ -280,7 +280,7 @@ class Gap:
 
 @dataclass(slots=True)
 class RunCounters:
-    """Counts of one run."""
+    """Counters of one run."""
 
     decisions: int = 0
     entries: int = 0
@@ -290,19 +290,18 @@ class RunCounters:
     skipped: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
     unfilled: Counter[str] = field(default_factory=Counter)
-    """Orders that got nothing, by the fill model's reason."""
+    """Orders without a fill, by the fill model's reason."""
     blocked_exits: Counter[str] = field(default_factory=Counter)
-    """Positions that could not be sold when they should have been."""
+    """Positions that could not be sold when they should have been, by reason."""
     traded_on: Counter[str] = field(default_factory=Counter)
     """Orders by the status of the book they were decided on."""
     ages: list[float] = field(default_factory=list)
     """Seconds since the last confirmation of each book that was decided on."""
     gaps: dict[str, Gap] = field(default_factory=dict)
     advised: list[tuple[float, bool]] = field(default_factory=list)
-    """What the calibration expected of each entry, and whether it was filled."""
+    """For each entry, the fill probability of the calibration and whether it was filled whole."""
 
     def count_order(self, quote: VenueQuote) -> None:
-        """An order was decided on this book."""
         self.traded_on[quote.status] += 1
         if quote.age is not None:
             self.ages.append(quote.age)

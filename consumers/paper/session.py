@@ -1,4 +1,4 @@
-"""One run: steps through time, a decision for each symbol at each interval, the figures at the end."""
+"""One run of several symbols: connects market, traders, broker and records, and steps them through time."""
 
 import hashlib
 import logging
@@ -28,11 +28,11 @@ from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 _PACKAGE_LOGGER = logging.getLogger("bookbus")
-"""Also has what providers log about their connections."""
+"""Its records include what providers log about their connections."""
 
 
 class Calibration(NamedTuple):
-    """A table with its version: that of its format, and the beginning of its file's hash."""
+    """A table with its version: the format's version and the first digits of the file's SHA-256."""
 
     table: CalibrationTable
     version: str
@@ -88,7 +88,7 @@ class TradingSession:
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         _PACKAGE_LOGGER.addHandler(self._log)
         if self._mismatches:
-            logger.warning("the calibration does not speak for this run: %s", "; ".join(self._mismatches))
+            logger.warning("the calibration does not apply to this run: %s", "; ".join(self._mismatches))
 
     @property
     def ends(self) -> float:
@@ -134,7 +134,7 @@ class TradingSession:
         return kpi
 
     def progress(self, now: float) -> str:
-        """One line for people."""
+        """One line for the log."""
         counters = self._records.counters
         skipped = counters.skipped.total() - counters.skipped["open_trade"]
         states = " ".join(f"{symbol} {_state(quotes)}" for symbol, quotes in self._quotes.items())
@@ -181,9 +181,9 @@ class TradingSession:
 
 
 def calibration_of(settings: RunSettings) -> Calibration | None:
-    """The one that the settings name; None if they name none.
+    """The calibration that the settings name; None if they name none.
 
-    Raises CalibrationError for one that cannot be read, or that would decide about orders it knows nothing of.
+    Raises CalibrationError for one that cannot be read, or that decides about orders unlike its own.
     """
     if settings.calibration_path is None:
         return None
@@ -196,7 +196,7 @@ def calibration_of(settings: RunSettings) -> Calibration | None:
 def mismatches(
     settings: RunSettings, table: CalibrationTable, exchanges: Sequence[str], symbols: Sequence[str]
 ) -> list[str]:
-    """In what the table's orders differ from those of the run; empty if it may be believed for them."""
+    """How the orders of the table differ from those of the run; empty if its fill ratios hold for the run."""
     found = []
     if settings.fill_model not in PASSIVE_MODELS:
         found.append(f"its orders wait, those of {settings.fill_model} take")
@@ -206,14 +206,14 @@ def mismatches(
     if settings.fill_model == "queue" and table.method.latency_ms != latency_ms:
         found.append(f"its orders take {table.method.latency_ms:g} ms to arrive, these {latency_ms:g} ms")
     known = {(tape.exchange, symbol) for tape in table.tapes for symbol in tape.symbols}
-    foreign = [f"{symbol} on {name}" for name in exchanges for symbol in symbols if (name, symbol) not in known]
-    if foreign:
-        found.append(f"no tape of it holds {', '.join(foreign)}")
+    unknown = [f"{symbol} on {name}" for name in exchanges for symbol in symbols if (name, symbol) not in known]
+    if unknown:
+        found.append(f"no tape of it holds {', '.join(unknown)}")
     return found
 
 
 def session_name(began: float, settings: RunSettings) -> str:
-    """The UTC time it began, and its tag."""
+    """The UTC start time and the session tag."""
     parts = [datetime.fromtimestamp(began, UTC).strftime("%Y%m%d_%H%M%S")]
     if settings.session_tag:
         parts.append(settings.session_tag)
@@ -221,21 +221,21 @@ def session_name(began: float, settings: RunSettings) -> str:
 
 
 def recorded_session_name(began: float, settings: RunSettings, calibration: Calibration | None) -> str:
-    """Also tells by eight digits with which settings it ran: the same ones have the same name.
+    """The session name with eight digits of the settings' hash: the same settings have the same name.
 
-    A table counts by its content, wherever it lies.
+    A calibration counts by its version, not by its path.
     """
     named = replace(settings, calibration_path=calibration.version if calibration is not None else None)
     return f"{session_name(began, settings)}_{hashlib.sha256(msgspec.json.encode(named)).hexdigest()[:8]}"
 
 
 def _require_same_horizon(settings: RunSettings, table: CalibrationTable) -> None:
-    """Where the table only comments, a mismatch is told; where it decides, its answer must be to this question."""
+    """Raises CalibrationError for a table that decides about orders that wait longer or shorter than its own."""
     decides = settings.fill_model == "calibrated" or settings.fillmodel_mode == "strict"
     horizon = table.method.horizon_seconds
     if decides and settings.fill_model in PASSIVE_MODELS and settings.hold != horizon:
         raise CalibrationError(
-            f"{settings.calibration_path} tells of orders that wait {horizon:g} s, and these would wait "
+            f"{settings.calibration_path} was fitted on orders that wait {horizon:g} s, and these would wait "
             f"{settings.hold:g} s: use --max-hold {horizon:g}, or a table made with --horizon {settings.hold:g}"
         )
 
@@ -250,7 +250,7 @@ def _quote_currency(symbols: Sequence[str]) -> str:
 def _instruments(
     exchanges: Sequence[str], symbol: str, listed: Mapping[str, InstrumentRegistry]
 ) -> dict[str, Instrument]:
-    """The symbol on each exchange; nothing but its name where the exchange quotes it in another currency."""
+    """The symbol's rules on each exchange; its name alone where the exchange has no listed rules."""
     return {
         exchange: listed[exchange].resolve(symbol)
         if exchange in listed

@@ -1,4 +1,4 @@
-"""A calibration: how often passive orders were filled along a tape, as a checked file."""
+"""The calibration table: fill ratios of passive orders by zone, read from and written to a checked file."""
 
 import math
 import os
@@ -21,7 +21,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=1e308)]
 
 
 class CalibrationError(ValueError):
-    """This is no calibration that can be used, or not for that."""
+    """The calibration is invalid, or not valid for this use."""
 
 
 class ZoneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,13 +35,13 @@ class ZoneSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base: exactly these fields, of these types."""
+    """Base of the file's parts: unknown fields are an error."""
 
 
 class Zone(ZoneSpec, frozen=True, kw_only=True):
-    """Ratios are None where too few samples say anything; `reason` then says how many.
+    """Ratios are None with too few samples; `reason` then says how many there are.
 
-    Intervals hold the truth with 95 % confidence. `hold_out_*` are what the rest of the tape showed.
+    Intervals have 95 % confidence. `hold_out_*` are the figures of the part that was not fitted on.
     """
 
     buy_fill_ratio: Ratio | None
@@ -70,9 +70,9 @@ class Zone(ZoneSpec, frozen=True, kw_only=True):
 
 
 class Score(_Checked, frozen=True, kw_only=True):
-    """How well the table foretold what it was not fitted on, against one base rate for all zones. Lower is better.
+    """Scores of the table on data that it was not fitted on, against one base rate for all zones. Lower is better.
 
-    `skill` is the share of the base rate's Brier score that the zones save: 0 is none, below 0 is harm.
+    `skill` is 1 − Brier score / Brier score of the base rate: 0 is no better, below 0 is worse.
     """
 
     samples: Count
@@ -84,7 +84,7 @@ class Score(_Checked, frozen=True, kw_only=True):
 
 
 class TapeInfo(_Checked, frozen=True, kw_only=True):
-    """A recording that a table comes from. `sha256` is of its content, however compressed."""
+    """A recording that a table was fitted on. `sha256` is of the uncompressed content."""
 
     name: Text
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -95,7 +95,7 @@ class TapeInfo(_Checked, frozen=True, kw_only=True):
 
 
 class Method(_Checked, frozen=True, kw_only=True):
-    """How the orders were placed; figures of other settings are other figures."""
+    """How the orders were placed; ratios hold only for orders placed like that."""
 
     horizon_seconds: Positive
     latency_ms: Annotated[float, msgspec.Meta(ge=0)]
@@ -108,9 +108,9 @@ class Method(_Checked, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """`buy` is P(entry filled), `sell` P(exit filled at take-profit | entry filled); None where not known.
+    """`buy` is P(entry filled), `sell` P(exit filled at take-profit | entry filled); None where unknown.
 
-    Of an unusable zone one of them may be known; `reason` says why it is not usable.
+    One of them may be known in a zone that is not usable; `reason` says why it is not.
     """
 
     zone_id: str | None
@@ -127,9 +127,9 @@ class Expectation:
 
 
 class CalibrationTable(_Checked, frozen=True, kw_only=True):
-    """`total_events` counts hypothetical entries, `unmatched_events` those of them that the tape could not decide.
+    """`total_events` counts hypothetical entries, `unmatched_events` the undecided ones.
 
-    The defaults are the ratios of all zones together. Nothing here applies them: what was not measured is not known.
+    The defaults are the ratios of all zones together; they are not used for zones without a ratio.
     """
 
     version: Literal["1"] = "1"
@@ -151,12 +151,12 @@ class CalibrationTable(_Checked, frozen=True, kw_only=True):
         if wrong := zones_error(self.zones):
             raise ValueError(wrong)
         if len({zone.zone_id for zone in self.zones}) < len(self.zones):
-            raise ValueError("two zones have one name")
+            raise ValueError("two zones have the same name")
         if self.unmatched_events > self.total_events:
             raise ValueError("more unmatched events than events")
 
     def expect(self, entry_bps: float, tp_bps: float) -> "Expectation":
-        """What the table says of a decision."""
+        """The fill probabilities of a decision with this target."""
         zone = zone_of(self.zones, entry_bps, tp_bps)
         if zone is None:
             return Expectation(
@@ -165,7 +165,7 @@ class CalibrationTable(_Checked, frozen=True, kw_only=True):
         return Expectation(zone.zone_id, zone.buy_fill_ratio, zone.sell_fill_ratio, zone.usable, zone.reason)
 
     def require_other_tape(self, tapes: Iterable[TapeInfo]) -> None:
-        """Raises CalibrationError if the table comes from one of `tapes`, or from the same market at the same time."""
+        """Raises CalibrationError if the table was fitted on one of `tapes`, or on the same market at the same time."""
         for other in tapes:
             for mine in self.tapes:
                 same_market = mine.exchange == other.exchange and set(mine.symbols) & set(other.symbols)
@@ -175,11 +175,11 @@ class CalibrationTable(_Checked, frozen=True, kw_only=True):
 
 
 def load_table(path: Path) -> CalibrationTable:
-    """The table in a file. Raises CalibrationError, in one line, for whatever else it is."""
+    """The table in a file. Raises CalibrationError with a message of one line."""
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise CalibrationError(f"{path} has {size} bytes, which is no calibration")
+            raise CalibrationError(f"{path} has {size} bytes, too many for a calibration")
         return decode_table(path.read_bytes())
     except OSError as error:
         raise CalibrationError(f"cannot read {path}: {error.strerror or error}") from error
@@ -196,7 +196,7 @@ def decode_table(text: bytes) -> CalibrationTable:
 
 
 def save_table(table: CalibrationTable, path: Path) -> None:
-    """Write the table, all at once. Raises OSError."""
+    """Write the table atomically. Raises OSError."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     new.write_bytes(msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
     new.replace(path)
@@ -211,7 +211,7 @@ def parse_zones(text: str) -> tuple[ZoneSpec, ...]:
 
 
 def zones_error(zones: Sequence[ZoneSpec]) -> str:
-    """What is wrong with these as the zones of one table; empty if nothing."""
+    """Why these cannot be the zones of one table; empty if they can."""
     if not zones:
         return "there is no zone"
     for zone in zones:
@@ -229,7 +229,7 @@ _Zone = TypeVar("_Zone", bound=ZoneSpec)
 
 
 def zone_of(zones: Iterable[_Zone], entry_bps: float, tp_bps: float) -> _Zone | None:
-    """The zone that holds this decision; None if none does. Zones never overlap, so their order does not matter."""
+    """The zone that contains this target; None if none does. Zones never overlap."""
     for zone in zones:
         if zone.entry_min <= entry_bps < zone.entry_max and zone.tp_min <= tp_bps < zone.tp_max:
             return zone
@@ -241,7 +241,7 @@ def _parse(zone_id: str, text: str) -> ZoneSpec:
         entry, tp = text.split("/")
         (entry_min, entry_max), (tp_min, tp_max) = (map(float, part.split("-")) for part in (entry, tp))
     except ValueError:
-        raise ValueError(f"{text!r} is no zone; write it like 0-1/2-5") from None
+        raise ValueError(f"{text!r} is not a zone; write it like 0-1/2-5") from None
     return ZoneSpec(zone_id, entry_min, entry_max, tp_min, tp_max)
 
 
@@ -256,10 +256,10 @@ def _text(zone: ZoneSpec) -> str:
 
 def _check_ratio(ratio: float | None, interval: tuple[float, float] | None, samples: int) -> None:
     if (ratio is None) != (interval is None):
-        raise ValueError("a ratio comes with its interval, or neither is there")
+        raise ValueError("a ratio needs its interval, an interval its ratio")
     if ratio is None or interval is None:
         return
     if not samples:
         raise ValueError("a ratio of no samples")
     if not interval[0] <= ratio <= interval[1]:
-        raise ValueError(f"the interval {interval} does not hold the ratio {ratio}")
+        raise ValueError(f"the interval {interval} does not contain the ratio {ratio}")

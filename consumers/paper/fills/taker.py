@@ -1,4 +1,4 @@
-"""The fill model of marketable orders: the real levels, each quantity sold once."""
+"""Fill models of marketable orders."""
 
 import math
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 
 
 class BookWalk:
-    """Walks the displayed levels and remembers what it took, for the market does not know that it is gone.
+    """Takes the displayed levels, each quantity once: the real book does not lose what a paper order takes.
 
-    What was taken stays taken until the level refreshes: only what is added to a level since is new, a level that
-    shrinks below what was taken shrinks the memory, and a level that leaves the book takes it along.
+    The quantity taken from a level stays unavailable until the level is refreshed: quantity added later is
+    available, a level that shrinks below the taken quantity reduces it, and a level that disappears resets it.
     """
 
     name: ClassVar[str] = "book_walk"
@@ -30,7 +30,7 @@ class BookWalk:
         self._taken: dict[tuple[str, str, Side], dict[float, float]] = {}
 
     def observe(self, book: OrderBookSnapshot) -> None:
-        """Notice which levels refreshed. `fill` does it too; between fills, the more books the better."""
+        """See which levels were refreshed. `fill` does this too; call it for every book between fills."""
         if book.state != "live":
             return
         sides: tuple[Side, Side] = ("buy", "sell")
@@ -58,14 +58,14 @@ class BookWalk:
         if not takes:
             return no_fill(FillReason.CONSUMED)
         quantity = math.fsum(takes)
-        # Rounding must not move the average beyond the levels it is of.
+        # Rounding must not move the average outside the prices it is made of.
         average = min(max(cost / quantity, min(prices)), max(prices))
         return taker_fill(order, quantity if left > 0 else order.quantity, average, levels[0][0])
 
 
 def _refresh(memory: dict[float, float], levels: Levels, side: Side, depth: int) -> None:
     displayed = dict(levels)
-    # Beyond the last of a full set of levels there may be more, which nobody shows.
+    # Beyond the last level of a full book there may be levels that are not published.
     hidden_from = levels[-1][0] if len(levels) >= depth else None
     for price in list(memory):
         if price in displayed:
@@ -96,8 +96,8 @@ class SimpleFill:
 class AdvancedFill:
     """Level i holds `best quantity * multiplier * exp(-decay * i)` at `target * (1 ± spacing_bps * i / 10^4)`.
 
-    Taking a share of a level costs `alpha * share ^ exponent` on top. Virtual levels may hold more than the real
-    ones: what is filled never exceeds what the book shows within the limit, nor is it ever better than the touch.
+    Taking a share of a level adds an impact of `alpha * share ^ exponent` to its price. Virtual levels may hold more
+    than the real ones: a fill never exceeds what the book shows within the limit, and is never better than the touch.
     """
 
     name: ClassVar[str] = "advanced"

@@ -85,7 +85,7 @@ def test_broken_kpi_are_an_error(tmp_path: Path, text: bytes) -> None:
     path = write_run(tmp_path, [fill_event()])
     (tmp_path / f"kpi_{SESSION}.json").write_bytes(text)
 
-    with pytest.raises(RunFileError, match="not the KPI of a run"):
+    with pytest.raises(RunFileError, match="not a KPI file"):
         read_run(path)
 
 

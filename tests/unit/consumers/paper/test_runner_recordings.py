@@ -481,7 +481,7 @@ def test_orders_that_wait_on_a_recording_without_trades_are_warned_of(
     assert not caplog.records
     run(tmp_path / "without", replace(QUEUE, duration=duration), *seconds)
 
-    assert [record.getMessage()[:33] for record in caplog.records] == ["the recording holds no trade of t"]
+    assert [record.getMessage()[:33] for record in caplog.records] == ["the recording has no trades of th"]
 
 
 def horizon_of(seconds: float, **changes: Any) -> RunSettings:
@@ -523,7 +523,7 @@ def test_a_table_that_does_not_speak_for_a_run_is_told_once_and_on_record(
 
     warned = [record.getMessage() for record in caplog.records if "calibration" in record.getMessage()]
     assert kpi.calibration_misfits == mismatch
-    assert warned == [f"the calibration does not speak for this run: {one}" for one in mismatch]
+    assert warned == [f"the calibration does not apply to this run: {one}" for one in mismatch]
 
 
 @pytest.mark.parametrize("model", ["book_walk", "queue"])
