@@ -12,8 +12,8 @@ from bookbus.consumers.analysis.statistics import (
     ages,
     by_zone,
     measured,
+    observed_mid_prices,
     pnl_curve,
-    seen_mids,
 )
 from bookbus.consumers.paper.calibration.statistics import percentile
 from bookbus.consumers.paper.records import FillEvent
@@ -56,7 +56,7 @@ def fills_over_mid(run: RunFiles) -> bytes:
         if not markets:
             _write_instead(axes[0], "no orders on record")
         for market, axis in zip(markets, axes, strict=bool(markets)):
-            seen = [(one.time / _SECONDS_A_DAY, one.mid) for one in seen_mids(run) if one.market == market]
+            seen = [(one.time / _SECONDS_A_DAY, one.mid) for one in observed_mid_prices(run) if one.market == market]
             axis.plot([time for time, _ in seen], [mid for _, mid in seen], color=_GREY, lw=1, label="mid")
             _draw_orders(axis, [pair for pair in _timed(run) if _market(pair[1]) == market])
             axis.set_title(str(market), loc="left", fontsize=11)

@@ -67,7 +67,7 @@ class ZoneFigures:
     mean_fill_ratio: float | None
 
 
-class SeenMid(NamedTuple):
+class ObservedMid(NamedTuple):
     """A mid price and its time in seconds since 1970."""
 
     time: float
@@ -168,7 +168,7 @@ def by_zone(run: RunFiles) -> list[ZoneFigures]:
     ]
 
 
-def seen_mids(run: RunFiles) -> list[SeenMid]:
+def observed_mid_prices(run: RunFiles) -> list[ObservedMid]:
     """Mid prices in order of time. A waiting order's event names the mid of its decision, which was long before."""
     decided = {one.trade_id: one.timestamp for one in run.decisions or () if one.action == "enter"}
     found = []
@@ -176,13 +176,13 @@ def seen_mids(run: RunFiles) -> list[SeenMid]:
         market = VenueSymbol(event.exchange, event.symbol)
         if event.fill_model not in PASSIVE_MODELS:
             if event.arrival_mid is not None:
-                found.append(SeenMid(time, market, event.arrival_mid))
+                found.append(ObservedMid(time, market, event.arrival_mid))
             continue
         if event.mid_at_fill is not None and event.fill_reason == FillReason.FILLED:
-            found.append(SeenMid(time, market, event.mid_at_fill))
+            found.append(ObservedMid(time, market, event.mid_at_fill))
         at = decided.get(event.trade_id) if event.side == "buy" else None
         if at is not None and event.arrival_mid is not None:
-            found.append(SeenMid(datetime.fromisoformat(at).timestamp(), market, event.arrival_mid))
+            found.append(ObservedMid(datetime.fromisoformat(at).timestamp(), market, event.arrival_mid))
     return sorted(found, key=lambda seen: seen.time)
 
 
@@ -192,7 +192,7 @@ def pnl_curve(run: RunFiles) -> list[PnlPoint]:
     held: defaultdict[str, float] = defaultdict(float)
     mid_prices: dict[str, float] = {}
     curve = []
-    seen = deque(seen_mids(run))
+    seen = deque(observed_mid_prices(run))
     for time, event in sorted(zip(run.times, run.events, strict=True), key=lambda pair: pair[0]):
         while seen and seen[0].time <= time:
             newest = seen.popleft()

@@ -12,7 +12,7 @@ from bookbus.consumers.paper.execution import Execution, WaitingOrder
 from bookbus.consumers.paper.fills.model import Fill, Order, TapeEvent, opposite_side
 from bookbus.consumers.paper.market import VenueQuote, mid_on
 from bookbus.consumers.paper.order_rules import Rejection
-from bookbus.consumers.paper.records import ExitReason, FillEvent, RunRecords, milliseconds, utc
+from bookbus.consumers.paper.records import ExitReason, FillEvent, RunRecorder, milliseconds, utc
 from bookbus.consumers.paper.settings import RunSettings, Target
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
@@ -89,7 +89,7 @@ class PaperBroker:
         currency: str,
         exchanges: Sequence[str],
         execution: Execution,
-        records: RunRecords,
+        records: RunRecorder,
         calibration_version: str | None = None,
     ) -> None:
         self.settings = settings

@@ -119,8 +119,8 @@ class ProviderMarket:
     def health(self) -> Health:
         """The provider's, with the errors of its trades."""
         health = _health(self._provider)
-        troubles = (health.error, *(tail.trouble for tail in self._tails.values()))
-        return health._replace(error="; ".join(dict.fromkeys(filter(None, troubles))))
+        errors = (health.error, *(tail.trouble for tail in self._tails.values()))
+        return health._replace(error="; ".join(dict.fromkeys(filter(None, errors))))
 
 
 class MultiMarket:

@@ -102,7 +102,7 @@ class DecisionEvent(msgspec.Struct, frozen=True, kw_only=True):
     book_age_ms: float | None
 
 
-class RunRecords:
+class RunRecorder:
     """The files and counters of one run; each line is flushed as it is written."""
 
     def __init__(self, directory: Path, session_id: str) -> None:

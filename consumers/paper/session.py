@@ -20,7 +20,7 @@ from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.consumers.paper.fills.queue import QueueFill, TimeSource
 from bookbus.consumers.paper.kpi import Kpi, make_kpi
 from bookbus.consumers.paper.market import Market, VenueQuote, mid_on
-from bookbus.consumers.paper.records import Gap, RunRecords
+from bookbus.consumers.paper.records import Gap, RunRecorder
 from bookbus.consumers.paper.settings import PASSIVE_MODELS, EntryChooser, RunSettings
 from bookbus.consumers.paper.trader import SymbolTrader
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
@@ -71,7 +71,7 @@ class TradingSession:
         self._settings = settings
         self._market = market
         self._mismatches = () if table is None else mismatches(settings, table, market.exchanges, market.symbols)
-        self._records = RunRecords(directory, session_id)
+        self._records = RunRecorder(directory, session_id)
         self._records.counters.gaps = {symbol: Gap() for symbol in market.symbols}
         self._broker = PaperBroker(settings, currency, market.exchanges, execution, self._records, version)
         self._broker.update_daily_loss(began)

@@ -31,7 +31,7 @@ NEEDED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class MadeUpTape:
+class SyntheticTape:
     """Trades at the entry and the exit price come at random, each on its own, `entry_rate` and `exit_rate` a second.
 
     Every level is refilled behind the order at once, so that trades alone move the queue. With `calm` below 1, the
@@ -63,9 +63,9 @@ class MadeUpTape:
         for number, (at, aggressor, price) in enumerate(heapq.merge(books, sorted(entries), sorted(exits))):
             at_us = self.start_us + round(at * 1e6)
             if not aggressor:
-                yield made_up_book(at_us)
+                yield synthetic_book(at_us)
             else:
-                yield made_up_trade(number, at_us, "sell" if aggressor == "sell" else "buy", price)
+                yield synthetic_trade(number, at_us, "sell" if aggressor == "sell" else "buy", price)
 
     def _times(self, draw: random.Random, rate: float, slow: list[bool]) -> Iterator[float]:
         at = 0.0
@@ -81,7 +81,7 @@ def fill_probability(rate: float, seconds: float) -> float:
     return 1 - math.exp(-expected) * math.fsum(expected**k / math.factorial(k) for k in range(NEEDED))
 
 
-def made_up_book(at_us: int) -> OrderBookSnapshot:
+def synthetic_book(at_us: int) -> OrderBookSnapshot:
     """Ten levels a side, a tick apart, all of one size."""
     return book(
         exchange_us=at_us,
@@ -91,6 +91,6 @@ def made_up_book(at_us: int) -> OrderBookSnapshot:
     )
 
 
-def made_up_trade(number: int, at_us: int, aggressor: Side, price: float) -> Trade:
+def synthetic_trade(number: int, at_us: int, aggressor: Side, price: float) -> Trade:
     """One trade of the usual size."""
     return Trade("binance", "BTC-USDT", "BTCUSDT", number, price, TRADE, aggressor, at_us, at_us)

@@ -15,9 +15,9 @@ from bookbus.consumers.analysis.statistics import (
     VenueSymbol,
     by_zone,
     measured,
+    observed_mid_prices,
     pnl_curve,
     relative_spread,
-    seen_mids,
     summarize,
     volumes_by_market,
 )
@@ -170,7 +170,7 @@ def test_a_mid_stands_where_it_was_seen_not_where_the_waiting_order_ended(tmp_pa
         sale(30, 15, arrival_mid=98.0, mid_at_fill=98.0),
     ]
 
-    seen = seen_mids(read_run(write_run(tmp_path, events, decisions=[decision(2, None, None)])))
+    seen = observed_mid_prices(read_run(write_run(tmp_path, events, decisions=[decision(2, None, None)])))
 
     # Of the trade T15 it is not known when it was decided on.
     assert [(one.time - BEGAN, one.mid) for one in seen] == [(2, 90.0), (25, 97.0), (30, 98.0)]

@@ -8,7 +8,7 @@ import pytest
 from bookbus.consumers.paper.broker import PaperBroker, Position
 from bookbus.consumers.paper.execution import make_execution
 from bookbus.consumers.paper.market import VenueQuote
-from bookbus.consumers.paper.records import RunRecords
+from bookbus.consumers.paper.records import RunRecorder
 from bookbus.consumers.paper.settings import RunSettings, Target
 from tests.support.builders import book
 from tests.support.orders import START_US, order
@@ -19,13 +19,13 @@ QUOTE = VenueQuote("binance", 10.0, book(), 0.0, "live", "", "")
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Iterator[RunRecords]:
-    made = RunRecords(tmp_path, "S")
+def records(tmp_path: Path) -> Iterator[RunRecorder]:
+    made = RunRecorder(tmp_path, "S")
     yield made
     made.close()
 
 
-def broker_of(records: RunRecords, fill_model: str) -> PaperBroker:
+def broker_of(records: RunRecorder, fill_model: str) -> PaperBroker:
     settings = RunSettings(fill_model=fill_model, cash=150.0)
     return PaperBroker(settings, "USDT", ["binance"], make_execution(settings, None, "received"), records)
 
@@ -34,7 +34,7 @@ def opened(broker: PaperBroker) -> Position:
     return broker.open_position(NOW, "BTC-USDT", QUOTE, Target(1.0, 5.0), None)
 
 
-def test_order_that_takes_is_filled_booked_and_recorded_at_once(records: RunRecords) -> None:
+def test_order_that_takes_is_filled_booked_and_recorded_at_once(records: RunRecorder) -> None:
     broker = broker_of(records, "book_walk")
     position = opened(broker)
 
@@ -47,7 +47,7 @@ def test_order_that_takes_is_filled_booked_and_recorded_at_once(records: RunReco
     assert (records.fills, records.counters.entries) == (1, 1)
 
 
-def test_waiting_entry_reserves_its_cash_until_it_is_done(records: RunRecords) -> None:
+def test_waiting_entry_reserves_its_cash_until_it_is_done(records: RunRecorder) -> None:
     broker, entry = broker_of(records, "queue"), order("buy", 1.0, 99.0)
     assert broker.rejection(QUOTE, entry) is None
 
@@ -62,7 +62,7 @@ def test_waiting_entry_reserves_its_cash_until_it_is_done(records: RunRecords) -
     assert records.counters.unfilled == {"not_reached": 1}
 
 
-def test_cancelled_order_is_done_after_a_second_even_if_no_event_follows(records: RunRecords) -> None:
+def test_cancelled_order_is_done_after_a_second_even_if_no_event_follows(records: RunRecorder) -> None:
     broker = broker_of(records, "queue")
     sent = broker.send(NOW, opened(broker), QUOTE, order("buy", 1.0, 99.0))
 
@@ -71,7 +71,7 @@ def test_cancelled_order_is_done_after_a_second_even_if_no_event_follows(records
     assert [broker.is_done(NOW + later, sent) for later in (0.0, 0.9, 1.0)] == [False, False, True]
 
 
-def test_trade_that_bought_nothing_does_not_count_as_closed(records: RunRecords) -> None:
+def test_trade_that_bought_nothing_does_not_count_as_closed(records: RunRecorder) -> None:
     broker = broker_of(records, "queue")
     position = opened(broker)
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from bookbus.consumers.paper.fills.model import FillReason
-from bookbus.consumers.paper.records import LATE, FillEvent, Gap, Markouts, RunRecords, utc
+from bookbus.consumers.paper.records import LATE, FillEvent, Gap, Markouts, RunRecorder, utc
 
 FIELDS = [
     "timestamp",
@@ -89,12 +89,12 @@ def event(**changes: Any) -> FillEvent:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Any:
-    made = RunRecords(tmp_path, "S")
+    made = RunRecorder(tmp_path, "S")
     yield made
     made.close()
 
 
-def test_an_event_has_every_field_and_what_is_not_known_is_null(files: RunRecords) -> None:
+def test_an_event_has_every_field_and_what_is_not_known_is_null(files: RunRecorder) -> None:
     files.write_fill(event())
 
     written = msgspec.json.decode(files.fills_path.read_bytes())
@@ -103,7 +103,7 @@ def test_an_event_has_every_field_and_what_is_not_known_is_null(files: RunRecord
     assert written["timestamp"] == "1970-01-01T00:00:00.000000+00:00"
 
 
-def test_a_line_can_be_read_as_soon_as_it_is_written(files: RunRecords) -> None:
+def test_a_line_can_be_read_as_soon_as_it_is_written(files: RunRecorder) -> None:
     for number in range(1, 4):
         files.write_fill(event(order_id=str(number)))
 
@@ -111,7 +111,7 @@ def test_a_line_can_be_read_as_soon_as_it_is_written(files: RunRecords) -> None:
         assert files.fills_hash == hashlib.sha256(files.fills_path.read_bytes()).hexdigest()
 
 
-def test_figures_replace_earlier_ones_as_a_whole(files: RunRecords) -> None:
+def test_figures_replace_earlier_ones_as_a_whole(files: RunRecorder) -> None:
     files.write_kpi({"trades": 1})
     files.write_kpi({"trades": 2})
 

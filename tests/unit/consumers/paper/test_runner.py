@@ -102,7 +102,7 @@ def test_volumes_are_those_of_the_book_and_a_thin_one_fills_in_part(world: World
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("corrupt", "reason"),
     [
         (lambda world: world.provider.tell(SYMBOL, age=5.1), "stale"),
         (lambda world: world.provider.tell(SYMBOL, age=5.1, feeder_alive=False), "feeder_down"),
@@ -112,9 +112,9 @@ def test_volumes_are_those_of_the_book_and_a_thin_one_fills_in_part(world: World
     ],
 )
 def test_a_book_that_may_not_be_believed_is_not_traded_on_and_the_reason_counted(
-    world: World, spoil: Any, reason: str
+    world: World, corrupt: Any, reason: str
 ) -> None:
-    spoil(world)
+    corrupt(world)
     world.at(5.0, lambda: world.put(100.0, 101.0))
 
     kpi = world.run(replace(SETTINGS, trade_interval=2.0))
@@ -360,7 +360,7 @@ def test_legs_go_to_the_exchanges_that_are_best_after_fees_and_rate(world: World
     assert kpi.total_pnl == pytest.approx((142_000 / 1400 - 101.0) * 0.5 - kpi.fees)
 
 
-def test_a_book_that_stands_still_is_sold_into_once(world: World) -> None:
+def test_a_book_that_does_not_change_is_sold_into_once(world: World) -> None:
     settings = replace(SETTINGS, source="multi", fill_model="simple", duration=15.0, trade_interval=5.0, cash=1e6)
     world.provider.put(SYMBOL, ((100.0, 0.1),), ((101.0, 1.0),))
     world.at(8.0, lambda: world.provider.put(SYMBOL, ((100.0, 0.1),), ((101.0, 1.0),)))

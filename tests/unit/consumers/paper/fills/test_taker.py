@@ -221,7 +221,7 @@ def test_no_fill_exceeds_the_book_or_the_order_or_is_better_than_the_best_level(
 
 
 @given(market=books(), orders=st.lists(st.tuples(sides, quantities), min_size=1, max_size=8))
-def test_all_fills_together_never_exceed_a_book_that_stands_still(
+def test_all_fills_together_never_exceed_a_book_that_does_not_change(
     market: OrderBookSnapshot, orders: list[tuple[Side, float]]
 ) -> None:
     model = BookWalk()
