@@ -1,4 +1,4 @@
-"""`analyze`: what a paper run came to, and whether it may be believed."""
+"""`analyze` and `compare`: statistics of paper runs, and acceptance of one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,9 +39,9 @@ def analyze(
         Path | None, typer.Option(envvar="BOOKBUS_REPORT", help="Directory for a page with plots.")
     ] = None,
 ) -> None:
-    """What a paper run came to, and a verdict on it. Exit code 0 only if every row of the verdict holds.
+    """Statistics of a paper run, and whether it is accepted. Exit code 0 only if every row of the verdict passes.
 
-    The run's KPI, decisions and mark-outs are read from beside its fill events.
+    KPI, decisions and mark-outs are read from the directory of the fill events.
 
     \b
       python -m consumers analyze --events-file runs/fill_events_20240808_235414.jsonl
@@ -67,8 +67,8 @@ def compare(
         Path | None, typer.Option(envvar="BOOKBUS_REPORT", help="Directory for a page with plots.")
     ] = None,
 ) -> None:
-    """How the fills of several paper runs differ: the same figures beside each other, and tests against the first run.
-    It makes sense for runs of the same symbols.
+    """Compare the fills of several paper runs: figures of each run, and tests against the first one. The runs should
+    have the same symbols.
 
     \b
       python -m consumers compare runs/fill_events_A.jsonl runs/fill_events_B.jsonl
@@ -86,7 +86,7 @@ def compare(
 
 
 def _read(events_file: Path, kpi: Path | None = None) -> RunFiles:
-    """A run. Ends the program, with one line, if it cannot be read."""
+    """Ends the program with one line if the run cannot be read."""
     try:
         return read_run(events_file, kpi)
     except RunFileError as error:
@@ -94,12 +94,12 @@ def _read(events_file: Path, kpi: Path | None = None) -> RunFiles:
 
 
 def _session_of(events_file: Path) -> str:
-    """By the file's name: what stands in the file is no name to write under."""
+    """From the file name: the content is not trusted as a name of a new file."""
     return events_file.stem.removeprefix("fill_events_")
 
 
 def _write(directory: Path, name: str, make_page: Callable[[], str]) -> None:
-    """Write a page and say where. Ends the program, with one line, if that fails."""
+    """Write a page and print its path. Ends the program with one line if that fails."""
     try:
         typer.echo(f"report: {write_page(directory, name, make_page())}")
     except PlotsMissingError as error:
@@ -109,7 +109,6 @@ def _write(directory: Path, name: str, make_page: Callable[[], str]) -> None:
 
 
 def _show(title: str, content: Table) -> None:
-    """A table on standard output."""
     shown = ShownTable(title=title, title_justify="left", box=None, pad_edge=False)
     for place, head in enumerate(content.heads):
         shown.add_column(head, justify="left" if place < content.text_columns else "right", overflow="fold")

@@ -1,4 +1,4 @@
-"""`run`: paper trades on live books or a recording."""
+"""`run`: paper trading on live books or on a recording."""
 
 import logging
 import signal
@@ -83,17 +83,17 @@ def run(
     smoke: Annotated[bool, typer.Option("--smoke", envvar="BOOKBUS_SMOKE", help="Run for 300 s.")] = False,
     duration_seconds: Annotated[
         float | None,
-        typer.Option(envvar="BOOKBUS_DURATION_SECONDS", help="1200 unless given; a recording runs to its end."),
+        typer.Option(envvar="BOOKBUS_DURATION_SECONDS", help="Default 1200; a recording runs to its end."),
     ] = None,
     trade_interval: Annotated[
         float, typer.Option(envvar="BOOKBUS_TRADE_INTERVAL", help="Seconds from one decision to the next.")
     ] = 10.0,
     max_hold: Annotated[
         float | None,
-        typer.Option(envvar="BOOKBUS_MAX_HOLD", help="Seconds a position is held; one interval unless given."),
+        typer.Option(envvar="BOOKBUS_MAX_HOLD", help="Seconds a position is held; default one interval."),
     ] = None,
     order_quantity: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_ORDER_QUANTITY", help="Of an order; 0.001 unless given.")
+        float | None, typer.Option(envvar="BOOKBUS_ORDER_QUANTITY", help="Quantity of an order; default 0.001.")
     ] = None,
     order_notional: Annotated[
         float | None, typer.Option(envvar="BOOKBUS_ORDER_NOTIONAL", help="Value of an order, in place of a quantity.")
@@ -104,17 +104,20 @@ def run(
     ] = "book_walk",
     calibrated_mode: Annotated[
         Literal["sampled", "expected"],
-        typer.Option(envvar="BOOKBUS_CALIBRATED_MODE", help="Whether calibrated orders fill or not, or in part."),
+        typer.Option(
+            envvar="BOOKBUS_CALIBRATED_MODE",
+            help="Fill a calibrated order by chance, or in part.",
+        ),
     ] = "sampled",
     calibration_path: Annotated[
         Path | None, typer.Option(envvar="BOOKBUS_CALIBRATION_PATH", help="Table made by `calibrate`.")
     ] = None,
     fillmodel_mode: Annotated[
         FillModelMode,
-        typer.Option(envvar="BOOKBUS_FILLMODEL_MODE", help="Score decisions by the table, or also refuse zones."),
+        typer.Option(envvar="BOOKBUS_FILLMODEL_MODE", help="Score decisions by the table, or also reject zones."),
     ] = "none",
     min_fill_probability: Annotated[
-        float, typer.Option(envvar="BOOKBUS_MIN_FILL_PROBABILITY", help="What strict mode asks of a zone.")
+        float, typer.Option(envvar="BOOKBUS_MIN_FILL_PROBABILITY", help="Minimum fill ratio of a zone in strict mode.")
     ] = 0.3,
     entry_bps_mode: Annotated[
         EntryMode, typer.Option(envvar="BOOKBUS_ENTRY_BPS_MODE", help="How each decision's entry is chosen.")
@@ -127,38 +130,45 @@ def run(
         ),
     ] = 10.0,
     entry_bps_max: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_ENTRY_BPS_MAX", help="The minimum unless given.")
+        float | None, typer.Option(envvar="BOOKBUS_ENTRY_BPS_MAX", help="Default: the minimum.")
     ] = None,
     entry_bps_seed: Annotated[
-        int, typer.Option(envvar="BOOKBUS_ENTRY_BPS_SEED", help="Of all that is drawn in the run.")
+        int, typer.Option(envvar="BOOKBUS_ENTRY_BPS_SEED", help="Seed of everything random in the run.")
     ] = 42,
     entry_bps_zone_weights: Annotated[
-        str, typer.Option(envvar="BOOKBUS_ENTRY_BPS_ZONE_WEIGHTS", help="For zone_random: one number a zone.")
+        str, typer.Option(envvar="BOOKBUS_ENTRY_BPS_ZONE_WEIGHTS", help="For zone_random: one weight for each zone.")
     ] = "",
-    tp_bps: Annotated[float, typer.Option(envvar="BOOKBUS_TP_BPS", help="Take-profit, above the entry price.")] = 12.0,
-    sl_bps: Annotated[float, typer.Option(envvar="BOOKBUS_SL_BPS", help="Stop-loss, below the entry price.")] = 12.0,
+    tp_bps: Annotated[float, typer.Option(envvar="BOOKBUS_TP_BPS", help="Take-profit above the entry price.")] = 12.0,
+    sl_bps: Annotated[float, typer.Option(envvar="BOOKBUS_SL_BPS", help="Stop-loss below the entry price.")] = 12.0,
     fees: Annotated[str, typer.Option(envvar="BOOKBUS_FEES", help="Bps by exchange, like binance=7.5,upbit=5.")] = "",
     cash: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_CASH", help="Of each exchange; 10000, in KRW 10000000.")
+        float | None,
+        typer.Option(envvar="BOOKBUS_CASH", help="Of each exchange; default 10000, in KRW 10000000."),
     ] = None,
     inventory_notional: Annotated[
         float,
-        typer.Option(envvar="BOOKBUS_INVENTORY_NOTIONAL", min=0, help="What each exchange holds of each symbol."),
+        typer.Option(
+            envvar="BOOKBUS_INVENTORY_NOTIONAL",
+            min=0,
+            help="Value of each symbol held on each exchange.",
+        ),
     ] = 0.0,
     max_notional: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_MAX_NOTIONAL", help="A trade's limit; default as --cash.")
+        float | None,
+        typer.Option(envvar="BOOKBUS_MAX_NOTIONAL", help="Limit of a trade; default as for --cash."),
     ] = None,
     max_daily_loss: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_MAX_DAILY_LOSS", help="1000, in KRW 1000000, unless given.")
+        float | None,
+        typer.Option(envvar="BOOKBUS_MAX_DAILY_LOSS", help="Default 1000, in KRW 1000000; per UTC day."),
     ] = None,
     max_open_trades: Annotated[
-        int, typer.Option(envvar="BOOKBUS_MAX_OPEN_TRADES", min=1, help="Of all symbols together.")
+        int, typer.Option(envvar="BOOKBUS_MAX_OPEN_TRADES", min=1, help="Limit for all symbols together.")
     ] = 10,
     max_age: Annotated[
         float, typer.Option(envvar="BOOKBUS_MAX_AGE", help="Seconds without confirmation until a book is stale.")
     ] = MAX_AGE,
     depth: Annotated[
-        int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side, of a recording.")
+        int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side of a recording's books.")
     ] = 20,
     grid: Annotated[
         str, typer.Option(envvar="BOOKBUS_GRID", help="Vary options over a recording: 'tp-bps=8,12 sl-bps=6,12'.")
@@ -166,19 +176,19 @@ def run(
     session_tag: Annotated[str, typer.Option(envvar="BOOKBUS_SESSION_TAG", help="Part of the session's name.")] = "",
     output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/paper"),
     exchange: Annotated[
-        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books source redis reads.")
+        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books --l2-source redis reads.")
     ] = "binance",
-    binance_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_WS_URL", help="Another address.")] = "",
-    binance_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_REST_URL", help="Another address.")] = "",
-    upbit_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_UPBIT_WS_URL", help="Another address.")] = "",
-    upbit_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_UPBIT_REST_URL", help="Another address.")] = "",
+    binance_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_WS_URL", help="Other WebSocket URL.")] = "",
+    binance_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_REST_URL", help="Other REST URL.")] = "",
+    upbit_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_UPBIT_WS_URL", help="Other WebSocket URL.")] = "",
+    upbit_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_UPBIT_REST_URL", help="Other REST URL.")] = "",
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "info",
 ) -> None:
-    """Paper trades: one decision an interval and symbol, out again by take-profit, stop-loss or time. Every price comes
-    from the book; a book that is missing, stale or suspect is not traded on. Writes fill_events, markouts, decisions,
-    kpi and a log into --output-dir.
+    """Trade on paper: one decision for each interval and symbol, exit by take-profit, stop-loss or time. Every price
+    comes from the book; a missing, stale or suspect book is not traded on. Writes fill_events, markouts, decisions, kpi
+    and a log into --output-dir.
 
     \b
       python -m consumers run --l2-source redis --smoke
@@ -240,7 +250,7 @@ def run(
 
 
 def combinations(settings: RunSettings, text: str) -> dict[str, RunSettings]:
-    """The settings of every combination in `tp-bps=8,12 sl-bps=6,12`, by how it is written. Raises ValueError."""
+    """Settings of every combination of a grid like `tp-bps=8,12 sl-bps=6,12`, by its text. Raises ValueError."""
     found: dict[str, RunSettings] = {}
     for combination in product(*(_axis(part) for part in text.split())):
         changed = settings
@@ -274,14 +284,14 @@ def _changed(settings: RunSettings, name: str, value: str) -> RunSettings:
 
 
 def _known_source(source: str) -> str:
-    """The source as it was asked for. Raises ValueError for an unknown one."""
+    """Raises ValueError for an unknown source."""
     if source in SOURCES or (source.startswith(CAPTURE) and source != CAPTURE):
         return source
     raise ValueError(f"--l2-source {source}: use {', '.join(SOURCES)} or {CAPTURE}FILE")
 
 
 def _duration(source: str, seconds: float | None, smoke: bool) -> float | None:
-    """How long to run; a recording runs to its end unless a time is given."""
+    """Seconds to run; None runs to the end of a recording."""
     if smoke:
         return SMOKE_DURATION
     if seconds is not None:
@@ -292,7 +302,6 @@ def _duration(source: str, seconds: float | None, smoke: bool) -> float | None:
 def _entry_settings(
     mode: EntryMode, minimum: float, maximum: float | None, seed: int, weights: str, tp_bps: float
 ) -> EntrySettings:
-    """Where entries are aimed at. Raises ValueError."""
     try:
         numbers = tuple(float(weight) for weight in weights.split(",") if weight.strip())
     except ValueError:
@@ -301,7 +310,7 @@ def _entry_settings(
 
 
 def _run_on_source(settings: RunSettings, sources: SourceSettings, directory: Path) -> int:
-    """Trade on a live source. Returns the exit code; raises what opening the source and the run raise."""
+    """Trade on a live source. Returns the exit code; raises like `open_source` and `run_live`."""
     if settings.fill_model in PASSIVE_MODELS and settings.source == "multi":
         raise ValueError(f"--fill-model {settings.fill_model} waits on one exchange: use another source than multi")
     with ended_by_signal():
@@ -325,7 +334,7 @@ def _market(settings: RunSettings, provider: MarketDataProvider, sources: Source
 
 
 def _run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
-    """Trade on a recording, once for each combination of the grid. Returns the exit code; raises as `run_captures`."""
+    """Trade on a recording with every combination of the grid. Returns the exit code; raises like `run_captures`."""
     path = Path(settings.source.removeprefix(CAPTURE))
     # Without the directory: the same recording gives the same run wherever it lies.
     named = replace(settings, source=f"{CAPTURE}{path.name}")
@@ -345,7 +354,7 @@ def _run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
 
 @contextmanager
 def _asked_by_signal() -> Iterator[Stop]:
-    """The first Ctrl-C or SIGTERM asks the run to end, so that its results are written; a second one ends it."""
+    """The first SIGINT or SIGTERM asks the run to end and to write its results; a second one ends the process."""
     stop = Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -373,21 +382,21 @@ def _summary(kpi: Kpi) -> str:
 
 
 def _listed_instruments(exchanges: Sequence[str], sources: SourceSettings) -> dict[str, InstrumentRegistry]:
-    """What a feeder on this machine learned of exchanges whose own books are read: tick, step, minimum value.
+    """Tick, step and minimum value of instruments, as a feeder on this machine cached them.
 
-    None with several exchanges, whose prices are converted and stand on no tick.
+    Empty for several exchanges, because converted prices are on no tick.
     """
     if len(exchanges) > 1 or exchanges[0] not in EXCHANGES:
         return {}
     (exchange,) = exchanges
     try:
-        # What knows the exchanges is an extra that a reader of the bus need not have installed.
+        # Needs the `feeder` extra, which a reader of the bus may not have installed.
         from bookbus.consumers.direct_provider import known_instruments
     except ImportError:
         instruments = None
     else:
         instruments = known_instruments(exchange, sources.endpoints.get(exchange, Endpoint()).rest_url)
     if not instruments:
-        logger.info("%s told nobody here its ticks, steps and minimum values: orders are not held to them", exchange)
+        logger.info("ticks, steps and minimum values of %s are unknown: orders are not checked against them", exchange)
         return {}
     return {exchange: InstrumentRegistry(exchange_of(exchange), instruments, offline=True)}
