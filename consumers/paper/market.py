@@ -119,7 +119,7 @@ class ProviderMarket:
     def health(self) -> Health:
         """The provider's, with the errors of its trades."""
         health = _health(self._provider)
-        errors = (health.error, *(tail.trouble for tail in self._tails.values()))
+        errors = (health.error, *(tail.error for tail in self._tails.values()))
         return health._replace(error="; ".join(dict.fromkeys(filter(None, errors))))
 
 
@@ -265,5 +265,5 @@ def _health(provider: MarketDataProvider) -> Health:
         status.reconnect_count,
         sum(book.missed for book in books),
         sum(book.conflated for book in books),
-        status.trouble,
+        status.error,
     )

@@ -60,6 +60,6 @@ def test_trades_that_did_not_come_are_no_secret() -> None:
     market = ProviderMarket(provider, "binance", {}, with_trades=True)
 
     assert market.health().error == ""
-    provider.trouble = "3 trades are missing"
+    provider.error = "3 trades are missing"
 
     assert "3 trades are missing" in market.health().error

@@ -104,10 +104,10 @@ def test_volumes_are_those_of_the_book_and_a_thin_one_fills_in_part(world: World
 @pytest.mark.parametrize(
     ("corrupt", "reason"),
     [
-        (lambda world: world.provider.tell(SYMBOL, age=5.1), "stale"),
-        (lambda world: world.provider.tell(SYMBOL, age=5.1, feeder_alive=False), "feeder_down"),
+        (lambda world: world.provider.change(SYMBOL, age=5.1), "stale"),
+        (lambda world: world.provider.change(SYMBOL, age=5.1, feeder_alive=False), "feeder_down"),
         (lambda world: world.provider.lose(SYMBOL), "suspect"),
-        (lambda world: world.provider.tell(SYMBOL, snapshot=None), "missing"),
+        (lambda world: world.provider.change(SYMBOL, snapshot=None), "missing"),
         (lambda world: world.provider.put(SYMBOL, ((100.0, 1.0),), ()), "one_sided"),
     ],
 )

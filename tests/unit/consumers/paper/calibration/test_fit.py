@@ -50,7 +50,7 @@ def synthetic(seed: int, seconds: float = 1_000.0) -> Tape:
     return SyntheticTape(seed, seconds, ENTRY_RATE, EXIT_RATE).tape()
 
 
-def tape_of(events: Iterable[TapeEvent], name: str = "made-up") -> Tape:
+def tape_of(events: Iterable[TapeEvent], name: str = "synthetic") -> Tape:
     kept = list(events)
     return Tape(name, "0" * 64, lambda: kept)
 
@@ -130,9 +130,9 @@ def test_a_table_is_scored_on_another_tape_and_never_on_its_own(fitted: Calibrat
     assert buy.samples == 119
     assert buy.brier == pytest.approx(BUY_TRUTH * (1 - BUY_TRUTH), abs=0.03)
     assert sell.samples == pytest.approx(119 * BUY_TRUTH, abs=15)
-    with pytest.raises(CalibrationError, match="fitted on made-up-1: made-up-1 cannot validate it"):
+    with pytest.raises(CalibrationError, match="fitted on synthetic-1: synthetic-1 cannot validate it"):
         validate(fitted, [synthetic(1)])
-    with pytest.raises(CalibrationError, match="fitted on made-up-1: made-up-2 cannot validate it"):
+    with pytest.raises(CalibrationError, match="fitted on synthetic-1: synthetic-2 cannot validate it"):
         validate(fitted, [synthetic(2)])
 
 
