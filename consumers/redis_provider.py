@@ -50,8 +50,8 @@ class RedisMarketDataProvider(MarketDataProvider):
             raise ValueError(f"mode is 'push' or 'pull', not {mode!r}")
         self.blocking_reads = mode == "pull"
         self._locator = ServerLocator(url)
-        self._url = self._locator.url
-        if mode == "pull" and self._url.kind == "cluster":
+        self._address = self._locator.address
+        if mode == "pull" and self._address.kind == "cluster":
             raise ValueError("mode='pull' asks one server; a cluster is read with mode='push'")
         self._exchange = exchange_of(exchange)
         self._names = SymbolNames(exchange)
@@ -106,11 +106,9 @@ class RedisMarketDataProvider(MarketDataProvider):
         return self._names.standard(name)
 
     def near_symbols(self, name: str) -> list[str]:
-        """The listed symbols spelled most like `name`."""
         return self._names.near(name)
 
     def get_connection_status(self) -> ConnectionStatus:
-        """The state of the connection, and the status of every symbol."""
         statuses, error, reader = self._statuses(), self._error(), self._reader
         return ConnectionStatus(
             is_running=self._polling or reader is not None,
@@ -138,12 +136,12 @@ class RedisMarketDataProvider(MarketDataProvider):
         """
         standard = self.standard_symbol(symbol)
         native = self._exchange.native(*standard.split("-", 1))
-        return BusTradeTail(self._url, self._table.names, self._exchange.id, standard, native)
+        return BusTradeTail(self._address, self._table.names, self._exchange.id, standard, native)
 
     def _new_reader(self) -> BusReader | ClusterReader:
         rest = self._table, self._names, self._wanted, self._changes.publish
-        if self._url.kind == "cluster":
-            return ClusterReader(self._url, *rest)
+        if self._address.kind == "cluster":
+            return ClusterReader(self._address, *rest)
         return BusReader(self._locator, *rest)
 
     def _observe(self, symbol: str) -> Observation:
@@ -179,7 +177,6 @@ class RedisMarketDataProvider(MarketDataProvider):
 
 
 def _wanted(symbols: str | Iterable[str], names: SymbolNames) -> list[str]:
-    """The names asked for. Raises SymbolError for a name that cannot be a symbol."""
     wanted = symbols.split(",") if isinstance(symbols, str) else list(symbols)
     if not wanted:
         raise ValueError("no symbols asked for; '*' means all")

@@ -37,7 +37,6 @@ class SlotMap:
 
     @property
     def nodes(self) -> frozenset[HostPort]:
-        """Every node that has slots."""
         return frozenset(self._nodes.values())
 
     def node_of(self, key: bytes) -> HostPort | None:

@@ -109,7 +109,7 @@ class RedisServer:
 
 
 @dataclass(frozen=True, slots=True)
-class RedisUrl:
+class RedisAddress:
     """The bus: one server, several of which any may be read from, Sentinels that know the primary, or a cluster."""
 
     masked: str
@@ -137,9 +137,9 @@ class RedisUrl:
             return ()
         if self.kind == "server" and len(self.hosts) == 1:
             return (RedisServer(self.masked, *self.hosts[0], self._path, self.login),)
-        return tuple(map(self.server, self.hosts))
+        return tuple(map(self.server_at, self.hosts))
 
-    def server(self, host_port: HostPort) -> RedisServer:
+    def server_at(self, host_port: HostPort) -> RedisServer:
         """A server of this bus at another address."""
         host, port = host_port
         scheme = "redis" if self.login.tls is None else "rediss"
@@ -149,7 +149,7 @@ class RedisUrl:
         )
 
 
-def parse_redis_url(url: str) -> RedisUrl:
+def parse_redis_url(url: str) -> RedisAddress:
     """The bus that this URL names. Raises ValueError, which repeats no secret, if it is not valid."""
     scheme, separator, _ = url.partition("://")
     kind = _KINDS.get(scheme) if separator else None
@@ -173,7 +173,7 @@ def parse_redis_url(url: str) -> RedisUrl:
     host_ports = tuple(_host_port(text, _PORTS[kind]) for text in hosts.split(",")) if hosts else ()
     if not host_ports and kind != "server":
         raise ValueError(f"the Redis URL names no host; write it like {_FORMS}")
-    return RedisUrl(
+    return RedisAddress(
         masked=masked(url),
         kind=kind,
         hosts=host_ports or (("localhost", _PORTS[kind]),),

@@ -176,7 +176,6 @@ class BusBook(BookCursor):
         return view.snapshot, newest if own else view.entry
 
     def counts(self) -> Counts:
-        """The counters of this book."""
         newest = self.newest
         unread = int(newest is not None and self._view.data is not newest.data)
         conflated = max(self.received - self._reads - unread, 0)
@@ -231,7 +230,6 @@ class BusTable:
         return self.by_symbol.get(symbol) or BusBook(self.names.book(self.exchange, symbol), self.exchange, symbol)
 
     def add(self, books: Iterable[BusBook]) -> None:
-        """These books are followed."""
         new = {book.symbol: book for book in books}
         self.by_key.update((book.key, book) for book in new.values())
         with self._lock:
@@ -271,7 +269,6 @@ class NodeTable(BusTable):
         return self._whole.book(symbol)
 
     def add(self, books: Iterable[BusBook]) -> None:
-        """These books are followed at this node."""
         new = list(books)
         super().add(new)
         self._whole.add(new)

@@ -17,7 +17,7 @@ from bookbus.consumers.bus.session import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
 from bookbus.schemas.redis_cluster import VIEW_COMMANDS, ClusterView, SlotMap
-from bookbus.schemas.redis_url import HostPort, RedisUrl
+from bookbus.schemas.redis_url import HostPort, RedisAddress
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class ClusterReader:
 
     def __init__(
         self,
-        url: RedisUrl,
+        address: RedisAddress,
         table: BusTable,
         symbols: SymbolNames,
         wanted: Sequence[str] | None,
@@ -44,7 +44,7 @@ class ClusterReader:
         self.reconnect_count = 0
         self.error = "not connected"
         """Why not every node is connected; empty if all are."""
-        self._url = url
+        self._address = address
         self._table = table
         self._symbols = symbols
         self._wanted = wanted
@@ -66,11 +66,9 @@ class ClusterReader:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.alive
 
     def start(self) -> None:
-        """Start connecting."""
         self._thread.start()
 
     def wait_ready(self, timeout: float) -> None:
@@ -81,10 +79,9 @@ class ClusterReader:
         if self._start_finished.wait(timeout) and not self.error:
             return
         if not any(not node.error for node in list(self._nodes.values())):
-            raise BusConnectionError(self.error or f"{self._url.masked} has no books yet to be found")
+            raise BusConnectionError(self.error or f"{self._address.masked} has no books yet to be found")
 
     def stop(self) -> None:
-        """End all threads."""
         self._thread.stop()
 
     def _interrupt(self) -> None:
@@ -119,9 +116,9 @@ class ClusterReader:
 
     def _ask_slots(self) -> None:
         error, views = "", list[ClusterView]()
-        for node in dict.fromkeys([*self._nodes, *self._url.hosts]):
+        for server in dict.fromkeys([*self._nodes, *self._address.hosts]):
             try:
-                views.append(_ask_view(self._url, node))
+                views.append(_ask_view(self._address, server))
             except (BusConnectionError, ValueError) as reason:
                 error = str(reason)
             else:
@@ -135,11 +132,11 @@ class ClusterReader:
         """Read the list of books; without a reply the known ones stay."""
         try:
             if self._client is None:
-                self._client = control_client(self._url, _LIMIT)
+                self._client = control_client(self._address, _LIMIT)
             self._symbols.learn(self._table.listed(self._client.smembers(self._table.names.books)))
             self._listed, self._list_error = True, ""
         except CONTROL_ERRORS:
-            self._list_error = f"{self._url.masked} does not list the books"
+            self._list_error = f"{self._address.masked} does not list the books"
 
     def _symbols_wanted(self) -> Iterable[str]:
         if self._wanted is None:
@@ -151,36 +148,36 @@ class ClusterReader:
         assigned: dict[HostPort, set[str]] = defaultdict(set)
         unrouted = 0
         for symbol in self._symbols_wanted():
-            address = self._slots.node_of(self._table.names.book(self._table.exchange, symbol).encode())
-            if address is None:
+            server = self._slots.node_of(self._table.names.book(self._table.exchange, symbol).encode())
+            if server is None:
                 unrouted += 1
             else:
-                assigned[address].add(symbol)
-        for address in list(self._nodes):
-            node = self._nodes[address]
-            if node.ended or not self._assigned[address] <= assigned.get(address, set()):
-                self._stop_node(address, node)
-        for address, symbols in assigned.items():
-            self._follow(address, frozenset(symbols))
+                assigned[server].add(symbol)
+        for server in list(self._nodes):
+            node = self._nodes[server]
+            if node.ended or not self._assigned[server] <= assigned.get(server, set()):
+                self._stop_node(server, node)
+        for server, symbols in assigned.items():
+            self._follow(server, frozenset(symbols))
         self._update_error(unrouted)
 
-    def _stop_node(self, address: HostPort, node: BusReader) -> None:
+    def _stop_node(self, server: HostPort, node: BusReader) -> None:
         if node.ended:
-            if address not in self._failed:
+            if server not in self._failed:
                 logger.warning("%s; reconnecting", node.error)
-            self._failed[address] = node.error
+            self._failed[server] = node.error
         node.stop()
-        del self._nodes[address], self._assigned[address]
+        del self._nodes[server], self._assigned[server]
 
-    def _follow(self, address: HostPort, symbols: frozenset[str]) -> None:
-        if self._assigned.get(address) == symbols:
+    def _follow(self, server: HostPort, symbols: frozenset[str]) -> None:
+        if self._assigned.get(server) == symbols:
             return
-        self._assigned[address] = symbols
-        if address in self._nodes:
-            self._nodes[address].follow(sorted(symbols))
+        self._assigned[server] = symbols
+        if server in self._nodes:
+            self._nodes[server].follow(sorted(symbols))
             return
-        node = self._nodes[address] = BusReader(
-            ServerLocator(self._url, address),
+        node = self._nodes[server] = BusReader(
+            ServerLocator(self._address, server),
             NodeTable(self._table),
             self._symbols,
             sorted(symbols),
@@ -192,9 +189,9 @@ class ClusterReader:
 
     def _update_error(self, unrouted: int) -> None:
         # A node whose reader is being started again keeps the error of the last attempt.
-        errors = [self._failed.get(address, node.error) for address, node in self._nodes.items() if node.error]
+        errors = [self._failed.get(server, node.error) for server, node in self._nodes.items() if node.error]
         if unrouted:
-            errors.append(f"{unrouted} books are in slots that no node of {self._url.masked} has")
+            errors.append(f"{unrouted} books are in slots that no node of {self._address.masked} has")
         if self._wanted is None and self._list_error:
             errors.append(self._list_error)
         if self._slots_error:
@@ -202,7 +199,7 @@ class ClusterReader:
         if not errors:
             if self._failed:
                 self.reconnect_count += 1
-                logger.info("reconnected to all nodes of %s", self._url.masked)
+                logger.info("reconnected to all nodes of %s", self._address.masked)
             self._failed.clear()
         self.error = errors[0] if errors else ""
         if not errors or self._slots_error:
@@ -229,7 +226,7 @@ class ClusterReader:
             self._client.close()
 
 
-def _ask_view(url: RedisUrl, node: HostPort) -> ClusterView:
-    with closing(BusConnection(url.server(node), "bookbus-slots", _LIMIT)) as connection:
+def _ask_view(address: RedisAddress, server: HostPort) -> ClusterView:
+    with closing(BusConnection(address.server_at(server), "bookbus-slots", _LIMIT)) as connection:
         info, slots = connection.ask(VIEW_COMMANDS, _LIMIT)
-    return ClusterView.parse(info, slots, node)
+    return ClusterView.parse(info, slots, server)

@@ -53,7 +53,6 @@ class BusConnection:
             raise
 
     def fileno(self) -> int:
-        """For selectors."""
         return self._socket.fileno()
 
     def authenticated(self) -> bool:
@@ -68,7 +67,6 @@ class BusConnection:
         return True
 
     def send(self, commands: Sequence[Command]) -> None:
-        """Send all of them in one go."""
         if not commands:
             return
         data = b"".join(hiredis.pack_command(command) for command in commands)  # type: ignore[arg-type]
@@ -126,7 +124,6 @@ class BusConnection:
         return replies
 
     def close(self) -> None:
-        """Close the connection without waiting for anything."""
         self._socket.close()
 
     def _lost(self, error: OSError) -> BusConnectionError:
@@ -165,7 +162,6 @@ def connect_failed(server: RedisServer, error: OSError) -> BusConnectionError:
 
 
 def rejected(server: RedisServer, message: str) -> BusConnectionError:
-    """The server replied with this error."""
     # Some servers repeat what they do not understand.
     message = redacted(message, [server.login.password])
     code = message.partition(" ")[0]
@@ -183,7 +179,6 @@ def rejected(server: RedisServer, message: str) -> BusConnectionError:
 
 
 def not_redis(server: RedisServer, error: Exception) -> BusConnectionError:
-    """What listens there does not speak the Redis protocol."""
     return BusConnectionError(f"what answers at {server.masked} is no Redis ({error})")
 
 

@@ -20,7 +20,6 @@ class ConsumerIdentity:
 
     @property
     def id(self) -> str:
-        """Name of the reader's hash."""
         return f"{self.host}-{self.pid}-{self.number}".replace(" ", "_")
 
     @property

@@ -51,7 +51,6 @@ class FeederLife:
         self._listening.pop(listener, None)
 
     def receive(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
-        """A heartbeat arrived."""
         heard = {other: beat for other, beat in self._beats.items() if now - beat[0] <= FEEDER_LIMIT}
         heard[feeder] = (now, exchange, frozenset(symbols))
         # Replaced, not changed: other threads may be iterating over it.

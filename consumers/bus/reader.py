@@ -73,11 +73,9 @@ class BusReader:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.alive
 
     def start(self) -> None:
-        """Start connecting."""
         self._thread.start()
 
     def wait_ready(self, timeout: float) -> None:
@@ -197,7 +195,6 @@ class BusReader:
                 query.send([("DEL", self._table.names.consumer(self._identity.id))])
 
     def _connected_to(self, server: RedisServer) -> None:
-        """Every book was read."""
         if self._was_ready:
             self.reconnect_count += 1
             logger.info("reconnected to %s", server.masked)

@@ -82,7 +82,6 @@ def read_registry(url: str, names: RedisNames) -> Registry:
 
 
 def parse_clients(listed: bytes) -> tuple[Client, ...]:
-    """The connections in a reply to CLIENT LIST."""
     lines = (line for line in listed.decode(errors="replace").splitlines() if line)
     return tuple(_client(dict(field.split("=", 1) for field in line.split(" ") if "=" in field)) for line in lines)
 

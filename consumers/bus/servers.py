@@ -15,7 +15,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, tls_context
-from bookbus.schemas.redis_url import HostPort, RedisServer, RedisUrl, no_primary, parse_redis_url, redacted
+from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer, no_primary, parse_redis_url, redacted
 
 CONTROL_ERRORS = (RedisError, RedisClusterException, OSError)
 """What a control client raises when a server does not do what it is asked."""
@@ -28,51 +28,50 @@ _CLIENT_NAME = "bookbus-probe"
 class ServerLocator:
     """Finds the server to read from. Raises ValueError, which repeats no secret, for an invalid URL."""
 
-    def __init__(self, url: str | RedisUrl, node: HostPort | None = None) -> None:
+    def __init__(self, address: str | RedisAddress, node: HostPort | None = None) -> None:
         """`node` is the address of one node of the cluster that the URL names."""
-        self.url = parse_redis_url(url) if isinstance(url, str) else url
-        self._node = None if node is None else self.url.server(node)
-        if self.url.login.tls is not None:
+        self.address = parse_redis_url(address) if isinstance(address, str) else address
+        self._node = None if node is None else self.address.server_at(node)
+        if self.address.login.tls is not None:
             # Raises now rather than when the context is needed.
-            tls_context(self.url.login.tls)
+            tls_context(self.address.login.tls)
 
     @property
     def masked(self) -> str:
-        """The URL as it may be shown."""
-        return self.url.masked if self._node is None else self._node.masked
+        return self.address.masked if self._node is None else self._node.masked
 
     @property
     def may_move(self) -> bool:
         """Whether another server may take over; the slots of a node may move to other nodes."""
-        return self._node is not None or self.url.kind == "sentinel" or self.url.nearest
+        return self._node is not None or self.address.kind == "sentinel" or self.address.nearest
 
     def locate(self) -> RedisServer:
         """The server to read from now, which may be down. Raises BusConnectionError if none is known."""
         if self._node is not None:
             return self._node
-        if self.url.kind == "cluster":
+        if self.address.kind == "cluster":
             raise BusConnectionError(f"{self.masked} is many servers: name one of them, redis://host:port")
-        servers = self._ask_sentinels() if self.url.kind == "sentinel" else self.url.servers
-        return self._nearest_of(servers) if self.url.nearest else servers[0]
+        servers = self._ask_sentinels() if self.address.kind == "sentinel" else self.address.servers
+        return self._nearest_of(servers) if self.address.nearest else servers[0]
 
     def wrong_role(self, role: Any) -> str:
         """Why a server with this reply to ROLE is not, or no longer, the one to read from; empty if it is."""
         if not isinstance(role, list) or role[:1] in ([], [b"master"]):
             return ""  # A user who may not ask for the role cannot check it.
-        if not self.url.nearest:
+        if not self.address.nearest:
             return "it is no longer the primary"
         return "" if role[3:4] == [b"connected"] else "it has lost its primary"
 
     def _ask_sentinels(self) -> Sequence[RedisServer]:
         """The primary, followed by its replicas if they may be read from."""
-        sentinels = _sentinels(self.url)
+        sentinels = _sentinels(self.address)
         try:
-            found = [sentinels.discover_master(self.url.service)]
-            if self.url.nearest:
-                found += sentinels.discover_slaves(self.url.service)  # type: ignore[no-untyped-call]
-            return [self.url.server(host_port) for host_port in found]
+            found = [sentinels.discover_master(self.address.service)]
+            if self.address.nearest:
+                found += sentinels.discover_slaves(self.address.service)  # type: ignore[no-untyped-call]
+            return [self.address.server_at(host_port) for host_port in found]
         except (RedisError, OSError) as error:
-            raise BusConnectionError(f"{self.masked}: {redacted(error, self.url.secrets)}") from None
+            raise BusConnectionError(f"{self.masked}: {redacted(error, self.address.secrets)}") from None
         finally:
             for client in sentinels.sentinels:
                 client.close()
@@ -102,20 +101,20 @@ class ServerLocator:
             return min(times)
 
 
-def control_client(url: RedisUrl, timeout: float, *, decode_responses: bool = False) -> Any:
+def control_client(address: RedisAddress, timeout: float, *, decode_responses: bool = False) -> Any:
     """A client that does not retry: of the primary that Sentinels know, or of the first of several servers.
 
     A client of a cluster asks for its nodes here: raises one of CONTROL_ERRORS if none answers.
     """
     decode = {"decode_responses": decode_responses}
-    if url.kind == "server":
-        return redis.Redis(**url.servers[0].client_arguments(timeout) | decode, retry=Retry(NoBackoff(), 0))
-    options = url.login.client_arguments(timeout) | decode
-    if url.kind == "sentinel":
-        sentinels = _sentinels(url, **options, retry=Retry(NoBackoff(), 0))
-        return sentinels.master_for(url.service)  # type: ignore[no-untyped-call]
+    if address.kind == "server":
+        return redis.Redis(**address.servers[0].client_arguments(timeout) | decode, retry=Retry(NoBackoff(), 0))
+    options = address.login.client_arguments(timeout) | decode
+    if address.kind == "sentinel":
+        sentinels = _sentinels(address, **options, retry=Retry(NoBackoff(), 0))
+        return sentinels.master_for(address.service)  # type: ignore[no-untyped-call]
     del options["db"]
-    nodes = [ClusterNode(host, port) for host, port in url.hosts]  # type: ignore[no-untyped-call]
+    nodes = [ClusterNode(host, port) for host, port in address.hosts]  # type: ignore[no-untyped-call]
     # The retries are needed to find the other nodes after one is gone.
     return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options, retry=Retry(NoBackoff(), 2))
 
@@ -124,7 +123,6 @@ class _Sentinels(Sentinel):
     """Says in one line that no primary is known."""
 
     def discover_master(self, service_name: str) -> Any:
-        """The primary of a service. Raises MasterNotFoundError."""
         try:
             return super().discover_master(service_name)  # type: ignore[no-untyped-call]
         except MasterNotFoundError:
@@ -141,11 +139,11 @@ class _Sentinels(Sentinel):
         return "\n".join(errors)
 
 
-def _sentinels(url: RedisUrl, **connection: Any) -> _Sentinels:
+def _sentinels(address: RedisAddress, **connection: Any) -> _Sentinels:
     """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
     return _Sentinels(  # type: ignore[no-untyped-call]
         # In random order: a Sentinel that is cut off from the others is not asked first every time.
-        random.sample(url.hosts, len(url.hosts)),
-        sentinel_kwargs={**url.sentinel_login.client_arguments(_DISCOVERY_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
+        random.sample(address.hosts, len(address.hosts)),
+        sentinel_kwargs={**address.sentinel_login.client_arguments(_DISCOVERY_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
         **connection,
     )

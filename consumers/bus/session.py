@@ -89,7 +89,6 @@ class BusStream:
         self._ping([], now)
 
     def subscribe(self, books: Iterable[BusBook], now: float) -> None:
-        """Subscribe to the channels of these books."""
         self._subscribe("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", [book.key for book in books], now)
 
     def catch_up(self, book: BusBook) -> None:
@@ -127,7 +126,6 @@ class BusStream:
         return min(sent, next(iter(self._unsubscribed.values()), now))
 
     def outgoing(self, now: float) -> list[Command]:
-        """The commands to send."""
         if self._catching_up:
             self._ping(self._catching_up, now)
             self._catching_up = []
@@ -291,7 +289,6 @@ class BusSession:
             self._ask(("SMEMBERS", table.names.books), self._on_listed, now)
 
     def outgoing(self) -> list[Command]:
-        """The commands to send."""
         commands, self._commands = self._commands, []
         return commands
 
@@ -322,7 +319,6 @@ class BusSession:
                 self._check_book(book, now)
 
     def follow(self, symbols: Iterable[str], now: float) -> None:
-        """Follow these symbols too."""
         books = [self._table.book(symbol) for symbol in dict.fromkeys(symbols)]
         new = [book for book in books if book not in self._followed]
         for book in new:

@@ -45,5 +45,4 @@ class SymbolNames:
         return symbol
 
     def near(self, name: str) -> list[str]:
-        """The listed symbols spelled most like `name`."""
         return get_close_matches(name.strip().upper(), sorted(self.listed), n=3)

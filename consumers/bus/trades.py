@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from bookbus.consumers.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import RedisUrl, redacted
+from bookbus.schemas.redis_url import RedisAddress, redacted
 from bookbus.schemas.trade import Trade, TradeError, trade_of
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class BusTradeTail:
     and `error` says why; trades that the stream still holds come when the server is back.
     """
 
-    def __init__(self, url: RedisUrl, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
+    def __init__(self, address: RedisAddress, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
         self.error = ""
         self.skipped = 0
         """Entries that were no trade."""
@@ -48,7 +48,7 @@ class BusTradeTail:
         self._of = (exchange, symbol, native)
         # Any: redis-py types its replies as a union over protocol versions.
         self._client: Any = None
-        self._url = url
+        self._address = address
         self._last = ""
 
     @property
@@ -62,8 +62,8 @@ class BusTradeTail:
             trades = self._take()
         except CONTROL_ERRORS as error:
             if not self.error:
-                logger.warning("no trades of %s: %s", self._stream, redacted(error, self._url.secrets))
-            self.error = redacted(error, self._url.secrets)
+                logger.warning("no trades of %s: %s", self._stream, redacted(error, self._address.secrets))
+            self.error = redacted(error, self._address.secrets)
             return []
         if self.error:
             logger.info("trades of %s are read again", self._stream)
@@ -71,13 +71,12 @@ class BusTradeTail:
         return trades
 
     def close(self) -> None:
-        """Close the connection."""
         if self._client is not None:
             self._client.close()
 
     def _take(self) -> list[Trade]:
         if self._client is None:
-            self._client = control_client(self._url, _LIMIT, decode_responses=True)
+            self._client = control_client(self._address, _LIMIT, decode_responses=True)
         if not self._last:
             newest = self._client.xrevrange(self._stream, count=1)
             self._last = newest[0][0] if newest else "0-0"

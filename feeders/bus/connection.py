@@ -28,14 +28,12 @@ class RedisConnectionError(ConnectionError):
 
 
 def pack_command(*arguments: str | bytes | int) -> bytes:
-    """One command in RESP2."""
     parts = [b"*%d\r\n" % len(arguments)]
     parts.extend(pack_argument(argument) for argument in arguments)
     return b"".join(parts)
 
 
 def pack_argument(argument: str | bytes | int) -> bytes:
-    """One argument of a command in RESP2."""
     data = argument if isinstance(argument, bytes) else str(argument).encode()
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
@@ -97,7 +95,6 @@ class RespConnection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self, cause: str) -> None:
-        """Close at once."""
         self._set_cause(cause)
         if self._transport is not None:
             self._transport.abort()
@@ -113,11 +110,9 @@ class RespConnection(asyncio.Protocol):
         return RedisConnectionError(f"{self._masked}: {self._cause}")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
         self._last_progress = self._loop.time()
         replies = self._replies
         self._reader.feed(data)
@@ -135,16 +130,13 @@ class RespConnection(asyncio.Protocol):
                     return
 
     def pause_writing(self) -> None:
-        """Called by the event loop: the write buffer is full."""
         self.writable = False
 
     def resume_writing(self) -> None:
-        """Called by the event loop."""
         self.writable = True
         self.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
         self._set_cause("closed the connection" if exc is None else _reason(exc))
         self._waiting.clear()
         if self._deadline is not None:

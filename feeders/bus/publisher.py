@@ -14,7 +14,7 @@ from bookbus.feeders.bus.outbox import Outbox, PublisherCounters, TradeStream
 from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, Submission, load_command
 from bookbus.feeders.bus.servers import RedisLink, router_of
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import HostPort, RedisServer, RedisUrl
+from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer
 from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class ServerWriter:
     def __init__(
         self,
         server: HostPort,
-        address: RedisUrl | RedisServer,
+        address: RedisAddress | RedisServer,
         *,
         outbox: Outbox,
         counters: PublisherCounters,

@@ -19,7 +19,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection, tls_context
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.schemas.redis_cluster import VIEW_COMMANDS, ClusterView, SlotMap
-from bookbus.schemas.redis_url import HostPort, RedisServer, RedisUrl, no_primary, parse_redis_url, redacted
+from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer, no_primary, parse_redis_url, redacted
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _UNHEALTHY_REFRESH_INTERVAL = 0.2
 """Seconds between two requests for the slots, while every node is healthy and while one is not."""
 
 
-def parse_primary_url(url: str) -> RedisUrl:
+def parse_primary_url(url: str) -> RedisAddress:
     """The servers to write to. Raises ValueError, which repeats no secret, if feeders cannot write to what it names."""
     address = parse_redis_url(url)
     if address.kind == "server" and address.nearest:
@@ -52,7 +52,7 @@ class RedisLink:
 
     def __init__(
         self,
-        address: RedisUrl | RedisServer,
+        address: RedisAddress | RedisServer,
         on_open: Callable[[RespConnection], None],
         on_lost: Callable[[], None],
         *,
@@ -108,13 +108,13 @@ class PrimaryRouter:
 
     sharded = False
 
-    def __init__(self, url: RedisUrl) -> None:
-        self._url = url
-        self._server = url.hosts[0]
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
+        self._server = address.hosts[0]
         self.servers = frozenset({self._server})
 
-    def address(self, server: HostPort) -> RedisUrl:
-        return self._url
+    def address(self, server: HostPort) -> RedisAddress:
+        return self._address
 
     def server_of(self, name: str) -> HostPort:
         return self._server
@@ -132,8 +132,8 @@ class ClusterRouter:
     sharded = True
     """Whether books are published on shard channels."""
 
-    def __init__(self, url: RedisUrl) -> None:
-        self._url = url
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
         self._slots = SlotMap()
         self._refresh_now = asyncio.Event()
         self._failing = False
@@ -145,7 +145,7 @@ class ClusterRouter:
 
     def address(self, server: HostPort) -> RedisServer:
         """How to connect to it."""
-        return self._url.server(server)
+        return self._address.server_at(server)
 
     def server_of(self, name: str) -> HostPort | None:
         """The server to write a Redis name to; None while that is not known."""
@@ -171,14 +171,14 @@ class ClusterRouter:
 
     async def _refresh(self, on_change: Callable[[], None]) -> None:
         try:
-            slots = await ask_slots(self._url, self._slots.nodes)
+            slots = await ask_slots(self._address, self._slots.nodes)
         except RedisConnectionError as error:
             if not self._failing:
                 logger.warning("%s; retrying until one does", error)
             self._failing = True
             return
         if self._failing:
-            logger.warning("%s answers again", self._url.masked)
+            logger.warning("%s answers again", self._address.masked)
             self._failing = False
         self._slots = slots
         on_change()
@@ -193,13 +193,13 @@ def router_of(url: str) -> Router:
     return ClusterRouter(address) if address.kind == "cluster" else PrimaryRouter(address)
 
 
-async def ask_slots(url: RedisUrl, known: Iterable[HostPort]) -> SlotMap:
+async def ask_slots(address: RedisAddress, known: Iterable[HostPort]) -> SlotMap:
     """The slots by the node with the best view of the cluster. Raises RedisConnectionError if no node answers."""
-    answers = await asyncio.gather(*(_ask_view(url, node) for node in {*url.hosts, *known}))
+    answers = await asyncio.gather(*(_ask_view(address, node) for node in {*address.hosts, *known}))
     views = [answer for answer in answers if isinstance(answer, ClusterView)]
     if not views:
         errors = sorted(str(answer) for answer in answers)
-        raise RedisConnectionError(f"no node of {url.masked} tells who has which slot ({errors[0]})")
+        raise RedisConnectionError(f"no node of {address.masked} lists the slots ({errors[0]})")
     return max(views, key=lambda view: view.rank).slots
 
 
@@ -227,7 +227,6 @@ class _Sentinels(Sentinel):
     """Says in one line that no primary is known."""
 
     async def discover_master(self, service_name: str) -> HostPort:
-        """The primary of a service. Raises MasterNotFoundError."""
         try:
             host, port = await super().discover_master(service_name)
         except MasterNotFoundError:
@@ -245,17 +244,17 @@ class _Sentinels(Sentinel):
         return "\n".join(errors)
 
 
-def _sentinels(url: RedisUrl, **connection: Any) -> _Sentinels:
+def _sentinels(address: RedisAddress, **connection: Any) -> _Sentinels:
     """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
     return _Sentinels(  # type: ignore[no-untyped-call]
         # In random order: a Sentinel that is cut off from the others is not asked first every time.
-        random.sample(url.hosts, len(url.hosts)),
-        sentinel_kwargs={**url.sentinel_login.client_arguments(_DISCOVERY_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
+        random.sample(address.hosts, len(address.hosts)),
+        sentinel_kwargs={**address.sentinel_login.client_arguments(_DISCOVERY_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
         **connection,
     )
 
 
-async def _locate(address: RedisUrl | RedisServer) -> RedisServer:
+async def _locate(address: RedisAddress | RedisServer) -> RedisServer:
     """The server to write to now. Raises RedisConnectionError if no Sentinel knows a primary."""
     if isinstance(address, RedisServer):
         return address
@@ -263,16 +262,16 @@ async def _locate(address: RedisUrl | RedisServer) -> RedisServer:
         return address.servers[0]
     try:
         async with _sentinels(address) as sentinels:
-            return address.server(await sentinels.discover_master(address.service))
+            return address.server_at(await sentinels.discover_master(address.service))
     except (RedisError, OSError) as error:
         raise RedisConnectionError(f"{address.masked}: {redacted(error, address.secrets)}") from None
 
 
-async def _ask_view(url: RedisUrl, node: HostPort) -> ClusterView | str:
+async def _ask_view(address: RedisAddress, node: HostPort) -> ClusterView | str:
     """The cluster as a node sees it; else why it does not say."""
     try:
         connection = await open_connection(
-            url.server(node), connect_timeout=_DISCOVERY_TIMEOUT, reply_timeout=_DISCOVERY_TIMEOUT
+            address.server_at(node), connect_timeout=_DISCOVERY_TIMEOUT, reply_timeout=_DISCOVERY_TIMEOUT
         )
     except RedisConnectionError as error:
         return str(error)

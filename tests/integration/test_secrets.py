@@ -106,7 +106,9 @@ async def test_no_log_file_or_command_line_shows_a_password_through_outages(
         kept.write_text(guarded.passwords["feeder"] + "\n")
         monkeypatch.setenv("BOOKBUS_REDIS_PASSWORD_FILE", str(kept))
         async with BinanceSimulator(symbols=["BTCUSDT"], seed=1, rate=10.0) as exchange:
-            with feeder_process(guarded.apart("feeder"), exchange.ws_url, exchange.rest_url, ["BTC"]) as feeder:
+            with feeder_process(
+                guarded.url_without_password("feeder"), exchange.ws_url, exchange.rest_url, ["BTC"]
+            ) as feeder:
                 await await_for(lambda: "1 of 1 books live" in feeder.log, LIMIT, "a live book")
                 monkeypatch.delenv("BOOKBUS_REDIS_PASSWORD_FILE")
                 monkeypatch.setenv("BOOKBUS_REDIS_URL", guarded.url("runner"))

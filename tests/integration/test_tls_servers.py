@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Bus:
-    """Running servers, and where feeders and readers are told to find them."""
+    """Running servers, and their addresses for feeders and readers."""
 
     servers: list[TlsServer]
     own: Path
@@ -128,7 +128,7 @@ async def test_a_feeder_at_work_refuses_them_in_one_line(bus: Bus, caplog: pytes
     assert not publisher.connected
 
 
-def test_a_server_notes_who_tries_without_tls(tmp_path: Path) -> None:
+def test_a_server_logs_clients_without_tls(tmp_path: Path) -> None:
     assert SERVER is not None
     server = TlsServer(make_certificates(tmp_path / "own", "IP:127.0.0.1"), Path(SERVER))
     with server, socket.create_connection(("127.0.0.1", server.port)) as plain:

@@ -190,18 +190,23 @@ class RequestWeight:
         if self._refused > self._rules.requests_until_ban:
             self._bans += 1
             return self._ban(now)
-        return Verdict(429, ceil(self._window_end - now))
+        return Verdict(429, _whole_seconds(self._window_end - now))
 
     def _ban(self, now: float) -> Verdict:
         """Asking while banned makes it longer."""
         self._banned_until = max(self._banned_until, now + self._rules.ban * self._bans)
-        return Verdict(418, ceil(self._banned_until - now))
+        return Verdict(418, _whole_seconds(self._banned_until - now))
 
     def _roll(self) -> None:
         now = self._clock()
         if now >= self._window_end:
             self._window_end = now + self._rules.weight_window
             self._used = self._refused = 0
+
+
+def _whole_seconds(seconds: float) -> int:
+    """Rounded up, but not for the rounding error of a sum: (214.21 + 120) - 214.21 is slightly above 120."""
+    return ceil(round(seconds, 6))
 
 
 _RESTRICTED = (
@@ -272,7 +277,7 @@ class BinanceRest(VenueRest):
     def _faulty_status(self, fault: Fault) -> HttpResponse:
         status = int(fault.number(503))
         if status in (418, 429):
-            return self._refused(status, max(1, round(self._faults.remaining(fault) or 1)))
+            return self._refused(status, max(1, _whole_seconds(self._faults.remaining(fault) or 1)))
         if status == 451:
             return json_response({"code": 0, "msg": _RESTRICTED}, status)
         if status == 403:

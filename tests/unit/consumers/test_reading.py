@@ -1,9 +1,9 @@
-"""How far a book may be believed."""
+"""The status of a book."""
 
 import pytest
 
 from bookbus.consumers.bus.liveness import FeederLife, ServerClock
-from bookbus.consumers.reading import BookNotLiveError, Observation, Reading, judge
+from bookbus.consumers.reading import BookNotLiveError, ConnectionStatus, Observation, Reading, judge
 from bookbus.schemas.snapshot import BookStatus, StoredState
 from tests.support.builders import book
 
@@ -34,7 +34,7 @@ def test_status_follows_from_state_age_and_feeder(
     assert status(state, age, feeder_alive) is expected
 
 
-def test_a_book_never_seen_is_missing_and_says_what_stands_in_the_way() -> None:
+def test_a_book_never_received_is_missing_with_the_error_as_reason() -> None:
     assert judge(Observation(error="not started"), 5.0) == (BookStatus.MISSING, "not started")
 
 
@@ -104,3 +104,12 @@ def test_nobody_is_declared_dead_before_a_heartbeat_could_have_been_heard() -> N
 
     assert life.alive("A", "binance", "BTC-USDT", 103.0) is None
     assert life.alive("A", "binance", "BTC-USDT", 103.1) is False
+
+
+def test_the_earlier_name_of_a_connections_error_still_works() -> None:
+    status = ConnectionStatus(
+        is_running=True, connected=False, thread_alive=True, reconnect_count=0, error="refused", symbols={}
+    )
+
+    assert status.trouble == status.error == "refused"
+    assert Observation(error="refused").trouble == "refused"

@@ -1,4 +1,4 @@
-"""A feeder's sign of life, as a message and as the fields of a hash."""
+"""A feeder's heartbeat, as a message and as the fields of a hash."""
 
 import json
 
@@ -73,7 +73,7 @@ def test_fields_of_the_hash_are_read_back_whichever_are_there() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("pid", b"x"), ("lines", b'[{"line":"one"}]'), ("feeder", b"\xff")])
 def test_a_field_of_the_hash_that_is_something_else_is_refused(name: str, value: bytes) -> None:
-    with pytest.raises(HeartbeatError, match="a feeder's heartbeat cannot be read"):
+    with pytest.raises(HeartbeatError, match="cannot decode a feeder's heartbeat"):
         parse_heartbeat_fields([name], [value])
 
 

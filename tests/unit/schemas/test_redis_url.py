@@ -97,7 +97,7 @@ def test_sentinels_know_a_service_whose_servers_share_login_and_database() -> No
     assert (url.kind, url.servers) == ("sentinel", ())
     assert url.hosts == (("one", 26379), ("two", 5000), ("::1", 26379))
     assert (url.service, url.nearest, url.sentinel_login) == ("main", True, Login(0, None, "s", TlsOptions()))
-    server = url.server(("fd00::1", 7000))
+    server = url.server_at(("fd00::1", 7000))
     assert (server.masked, server.host, server.port) == ("rediss://u:***@[fd00::1]:7000/2", "fd00::1", 7000)
     assert server.login == Login(2, "u", "p", TlsOptions())
 
@@ -110,8 +110,8 @@ def test_a_cluster_is_known_by_some_of_its_nodes() -> None:
     url = parse_redis_url("redis+cluster://:secret@one:7000,two:7001")
 
     assert (url.kind, url.hosts) == ("cluster", (("one", 7000), ("two", 7001)))
-    assert url.server(("three", 7002)).masked == "redis://:***@three:7002/0"
-    assert url.server(("three", 7002)).login == Login(0, None, "secret")
+    assert url.server_at(("three", 7002)).masked == "redis://:***@three:7002/0"
+    assert url.server_at(("three", 7002)).login == Login(0, None, "secret")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_no_password_shows_in_what_is_printed_of_it() -> None:
     url = parse_redis_url("redis+sentinel://u:hush@one/main?sentinel_password=hush")
 
     assert "hush" not in repr(url)
-    assert "hush" not in repr(url.server(("two", 6379)))
+    assert "hush" not in repr(url.server_at(("two", 6379)))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from bookbus.feeders.bus.outbox import TRADES_CAPACITY
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, Publisher
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import HostPort, RedisUrl, parse_redis_url
+from bookbus.schemas.redis_url import HostPort, RedisAddress, parse_redis_url
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import decode
@@ -552,7 +552,7 @@ class TwoNodes:
         self.moved: set[str] = set()
         self.replies: list[str] = []
 
-    def address(self, server: HostPort) -> RedisUrl:
+    def address(self, server: HostPort) -> RedisAddress:
         return parse_redis_url((self.here if server == HERE else self.there).url)
 
     def server_of(self, name: str) -> HostPort:

@@ -144,6 +144,15 @@ def test_weight_is_used_up_then_refused_then_banned_then_free_again() -> None:
     assert (weight.used, weight.highest) == (1, 303)
 
 
+def test_time_left_of_a_ban_is_not_rounded_up_for_a_rounding_error() -> None:
+    clock = Clock()
+    clock.now = 214.21
+    weight = RequestWeight(BinanceRules(weight=1, requests_until_ban=0, ban=120.0), clock)
+
+    assert clock.now + 120.0 - clock.now > 120.0
+    assert weight.charge(2) == Verdict(418, 120)
+
+
 def test_a_new_minute_brings_new_weight() -> None:
     clock = Clock()
     weight = RequestWeight(BinanceRules(weight=100), clock)
