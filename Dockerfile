@@ -1,12 +1,16 @@
 # One image for feeders and readers; docker-compose.yml says which command runs.
 
-FROM python:3.13-slim AS build
+# To pin the content too, build with this name followed by @sha256: and the digest:
+#   docker compose build --build-arg PYTHON_IMAGE=...
+ARG PYTHON_IMAGE=python:3.13.16-slim-trixie
+
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /source
 COPY . .
 RUN python -m venv /opt/bookbus \
     && /opt/bookbus/bin/pip install --no-cache-dir -c constraints.txt '.[feeder,monitor]'
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/bookbus /opt/bookbus
 ENV PATH=/opt/bookbus/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -16,7 +16,13 @@ from redis.exceptions import AuthenticationError as AuthenticationError
 from redis.exceptions import ReadOnlyError as ReadOnlyError
 from redis.exceptions import RedisClusterException, RedisError
 
-from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection, tls_context
+from bookbus.feeders.bus.connection import (
+    RedisConnectionError,
+    RespConnection,
+    open_connection,
+    pack_command,
+    tls_context,
+)
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.schemas.redis_cluster import VIEW_COMMANDS, ClusterView, SlotMap
 from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer, no_primary, parse_redis_url, redacted
@@ -28,6 +34,7 @@ CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a control client raises when a server does not do what it is asked."""
 
 _DISCOVERY_TIMEOUT = 0.5
+_NO_EVICT = pack_command("CLIENT", "NO-EVICT", "ON")
 # The server is ours and near: reconnect soon.
 _POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
 _MANY_FAILURES = 10
@@ -92,6 +99,8 @@ class RedisLink:
             connection = await open_connection(await _locate(self._address), reply_timeout=self._reply_timeout)
         except RedisConnectionError as error:
             return error
+        # A server with `maxmemory-clients` closes large clients; a user or server without this command refuses it.
+        connection.send(_NO_EVICT, 1, lambda _: None)
         try:
             self._on_open(connection)
             return await connection.wait_closed()

@@ -12,7 +12,7 @@ import typer
 from bookbus.feeders.commands.options import PREFIX_DEFAULT, Prefix, fail
 from bookbus.schemas.redis_names import RedisNames
 
-ROLES = ("feeder", "runner", "viewer")
+ROLES = ("feeder", "runner", "viewer", "operator")
 
 _EVERY_ROLE = "+ping +select +time"
 
@@ -20,10 +20,16 @@ _EVERY_ROLE = "+ping +select +time"
 _DISCOVERY = "+role +cluster|info +cluster|slots +command +asking"
 _READ = "+hget +hmget +hgetall +smembers +xrange +xrevrange +xread"
 _SUBSCRIBE = "+subscribe +unsubscribe +ssubscribe +sunsubscribe"
-_PUBLISH = "+evalsha +script|load +hset +hget +hmget +expire +persist +publish +spublish +sadd +xadd +del +scan"
+_PUBLISH = (
+    "+evalsha +script|load +hset +hget +hmget +expire +persist +publish +spublish +sadd +xadd +del +scan "
+    "+client|no-evict +info"
+)
 
 # Only on the hash of the reader itself.
 _REGISTER = "+hset +expire +del"
+
+# To find and end what blocks the server: a script that does not return, a client that uses too much.
+_OPERATE = "+info +client|list +client|kill +script|kill +slowlog|get"
 
 
 def acl(
@@ -32,7 +38,8 @@ def acl(
 ) -> None:
     """Create users with new random passwords for the server.
 
-    The feeder writes books, the runner reads and subscribes, the viewer only reads. For Redis 7 or later, or Valkey.
+    The feeder writes books, the runner reads and subscribes, the viewer only reads, the operator ends scripts and
+    clients but sees no book. For Redis 7 or later, or Valkey.
 
     \b
       python -m feeders acl
@@ -71,6 +78,7 @@ def acl_file(names: RedisNames, passwords: Mapping[str, str]) -> str:
             f"(%W~{names.consumer('*')} {_REGISTER})"
         ),
         "viewer": f"%R~{everything} {_EVERY_ROLE} {_DISCOVERY} {_READ} +scan +client|setname +client|list",
+        "operator": f"{_EVERY_ROLE} {_DISCOVERY} {_OPERATE}",
     }
     users = [
         f"user {role} on #{sha256(passwords[role].encode()).hexdigest()} resetchannels -@all {rights[role]}"

@@ -118,6 +118,25 @@ def test_composed_service_has_no_rights_it_does_not_need(name: str) -> None:
     assert "privileged" not in service
 
 
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_log_of_a_composed_service_has_a_limit(name: str) -> None:
+    assert COMPOSE["services"][name]["logging"] == {
+        "driver": "json-file",
+        "options": {"max-size": "10m", "max-file": "3"},
+    }
+
+
+def test_images_are_named_by_exact_tags_that_a_digest_can_replace() -> None:
+    exact = re.compile(r"(?:[\w-]+/)*[\w-]+:\d+\.\d+\.\d+(?:-[\w-]+)?")
+    dockerfile = (ROOT / "Dockerfile").read_text()
+
+    python = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
+    server = re.findall(r"^\$\{VALKEY_IMAGE:-(\S+)\}$", COMPOSE["services"]["redis"]["image"])
+
+    assert [bool(exact.fullmatch(name)) for name in python + server] == [True, True]
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${PYTHON_IMAGE}"}
+
+
 def test_composed_services_are_reached_from_this_machine_alone() -> None:
     ports = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
 
