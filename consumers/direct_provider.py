@@ -14,9 +14,9 @@ from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation
+from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import GaveUpError
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
-from bookbus.feeders.exchanges.adapter import Wiring
 from bookbus.feeders.markets import cached_instruments, default_cache_directory
 from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from bookbus.feeders.stall_detector import StallDetector
@@ -107,59 +107,40 @@ class AdapterLine:
 _TICK = 0.25
 
 
-class StandstillClock(Protocol):
-    """Notices that this process stood still."""
+class BookSource(Protocol):
+    """What a session runs: the exchange's own connections, or one brought from outside."""
 
-    def beat(self) -> None:
-        """Called often."""
-
-
-class ConnectionKeeper(Protocol):
-    """Keeps one connection open."""
+    stall: StallDetector
 
     @property
-    def reconnects(self) -> int:
-        """How often it was lost, or could not be opened, and was tried again."""
-
-
-class Feed(Protocol):
-    """What a session runs."""
+    def connections(self) -> Sequence[ReconnectingConnection[Any]]:
+        """All of them."""
 
     @property
-    def stall(self) -> StandstillClock:
-        """Has to beat while the feed runs."""
-
-    @property
-    def keepers(self) -> Sequence[ConnectionKeeper]:
-        """One for each connection."""
-
-    @property
-    def trouble(self) -> str:
-        """What stands between the exchange and its books; empty if nothing does."""
+    def error(self) -> str:
+        """Why books cannot come now; empty if they can."""
 
     async def run(self) -> None:
-        """Until cancelled. Raises the session's `gave_up` when it is of no use to go on."""
+        """Until cancelled. Raises GaveUpError when the attempts to connect are used up."""
 
     def last_sign_of_life(self, native: str) -> float:
-        """Monotonic time at which the symbol's connection last showed that it lives; 0.0 if that is unknown."""
+        """Monotonic time of the last frame or pong of the symbol's connection; 0.0 if that is unknown."""
 
 
-class FeedSession:
-    """Runs a feed from `start()`, called once, until `stop()` or until it ends by itself."""
+class BookSession:
+    """Runs a source in a thread from `start()`, called once, until `stop()` or until it ends by itself."""
 
     def __init__(
         self,
         name: str,
-        feed: Feed,
-        gave_up: type[Exception],
-        on_tick: Callable[[Feed], None],
+        source: BookSource,
+        on_tick: Callable[[BookSource], None],
         on_end: Callable[[str], None],
     ) -> None:
-        """`on_tick` is called a few times a second; `on_end` gets the reason why the feed ended by itself."""
-        self.settled = threading.Event()
+        """`on_tick` is called a few times a second; `on_end` gets the reason why the source ended by itself."""
+        self.started = threading.Event()
         """Every book is there, or will not come."""
-        self._feed = feed
-        self._gave_up = gave_up
+        self._source = source
         self._on_tick = on_tick
         self._on_end = on_end
         self._stopping = False
@@ -168,7 +149,7 @@ class FeedSession:
 
     @property
     def alive(self) -> bool:
-        """Whether the feed still runs."""
+        """Whether the source still runs."""
         return not self._ended and self._thread.alive
 
     @property
@@ -179,12 +160,12 @@ class FeedSession:
     @property
     def reconnect_count(self) -> int:
         """How often a connection was lost, or could not be opened, and was tried again."""
-        return sum(keeper.reconnects for keeper in self._feed.keepers)
+        return sum(connection.reconnects for connection in self._source.connections)
 
     @property
-    def trouble(self) -> str:
-        """Why it ended, or what is wrong now; empty while all is well."""
-        return self._ended or self._feed.trouble
+    def error(self) -> str:
+        """Why it ended, or why books cannot come now; empty otherwise."""
+        return self._ended or self._source.error
 
     def start(self) -> None:
         """Start the thread."""
@@ -194,28 +175,28 @@ class FeedSession:
         """End the thread."""
         self._stopping = True
         self._thread.stop()
-        self.settled.set()
+        self.started.set()
 
     async def _run(self) -> None:
         reason = "it ended by a bug, see the log"
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tick())
-                await self._feed.run()
-        except* self._gave_up as errors:
+                await self._source.run()
+        except* GaveUpError as errors:
             reason = str(_first(errors))
         finally:
             if not self._stopping:
                 self._on_end(reason)
-                # Last, so that nobody starts anew before the end has been told.
+                # Last: once this is set, the provider may be started again.
                 self._ended = reason
-            self.settled.set()
+            self.started.set()
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
-            self._feed.stall.beat()
-            self._on_tick(self._feed)
+            self._source.stall.beat()
+            self._on_tick(self._source)
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
@@ -261,20 +242,25 @@ class DirectProvider(MarketDataProvider):
         self._books = {symbol: LocalBook() for symbol in self._natives}
         policy = ReconnectPolicy(reconnect_delay, reconnect_backoff, max_attempts=max_reconnect_attempts)
         self._settings = ConnectionSettings(heartbeat_interval, timeout, policy)
-        self._make_feed: Callable[[], Feed]
+        self._make_source: Callable[[], BookSource]
         if ws_adapter is None:
             venue = venue_of(self.exchange_id)
-            wiring = Wiring(ws_url=ws_url, rest_url=rest_url, options=options or FeedOptions(venue.modes[0]))
-            natives = tuple(self._natives.values())
-            self._make_feed = lambda: ExchangeFeed(
-                venue, natives, self._on_snapshot, wiring, self._settings, on_standstill=self._lose_all
+            self._make_source = lambda: ExchangeFeed(
+                venue,
+                tuple(self._natives.values()),
+                self._receive,
+                options=options or FeedOptions(venue.modes[0]),
+                settings=self._settings,
+                ws_url=ws_url,
+                rest_url=rest_url,
+                on_stall=self._lose_all,
             )
         else:
             # Whatever callback it was made with: only this one brings its books here.
             ws_adapter.callback = self._on_snapshot
-            self._make_feed = lambda: self._feed_of(ws_adapter)
+            self._make_source = lambda: self._source_of(ws_adapter)
         self._lock = threading.Lock()
-        self._session: FeedSession | None = None
+        self._session: BookSession | None = None
         self._stopped = False
         self._awaited: set[str] = set()
         self._live_books = 0
@@ -299,13 +285,13 @@ class DirectProvider(MarketDataProvider):
                 if session is not None:
                     session.stop()  # it ended by itself; its thread may still be about to
                 self._stopped, self._awaited = False, set(self._books)
-                session = self._session = FeedSession(
-                    f"bookbus-{self.exchange_id}", self._make_feed(), GaveUpError, self._confirm, self._end
+                session = self._session = BookSession(
+                    f"bookbus-{self.exchange_id}", self._make_source(), self._confirm, self._end
                 )
                 self._changes.close()
                 self._changes.open()
                 session.start()
-        session.settled.wait(self._settings.timeout)
+        session.started.wait(self._settings.timeout)
 
     def stop(self) -> None:
         """End the connection and the thread, also in the middle of connecting; the books stay and grow old."""
@@ -342,35 +328,39 @@ class DirectProvider(MarketDataProvider):
         session = self._session
         if session is None:
             return "stopped" if self._stopped else "not started"
-        return session.trouble
+        return session.error
 
-    def _feed_of(self, adapter: WebSocketAdapter) -> Feed:
+    def _source_of(self, adapter: WebSocketAdapter) -> BookSource:
         # What it will bring, and when, is not known: nothing to wait for once it is subscribed.
         line = AdapterLine(
-            adapter, list(self._natives.values()), lambda: self._live_books, self._settle, self._lose_all
+            adapter, list(self._natives.values()), lambda: self._live_books, self._set_started, self._lose_all
         )
-        return _AdapterFeed(line, self._settings.policy, self._lose_all)
+        return _AdapterSource(line, self._settings.policy, self._lose_all)
+
+    def _receive(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
+        if topic == "book":
+            self._on_snapshot(snapshot)
 
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
         """What an adapter calls with every new book, and with the last one when its truth is lost."""
         book = self._books.get(snapshot.symbol)
         if book is None or self._stopped:
-            return  # what our own stopping does to the connection is no news of the book
+            return  # after `stop()` the connection ends, which says nothing of the book
         self._live_books += snapshot.state == "live"
         book.take(snapshot, boottime())
         self._changes.publish(snapshot.symbol)
         if self._awaited:
             self._awaited.discard(snapshot.symbol)
             if not self._awaited:
-                self._settle()
+                self._set_started()
 
-    def _settle(self) -> None:
+    def _set_started(self) -> None:
         session = self._session
         if session is not None:
-            session.settled.set()
+            session.started.set()
 
     def _lose_all(self) -> None:
-        """Nobody can say any more that these are the exchange's books."""
+        """Mark every book as suspect: whether it still is the exchange's is not known."""
         if self._stopped:
             return
         now = boottime()
@@ -378,16 +368,16 @@ class DirectProvider(MarketDataProvider):
             if book.lose(now):
                 self._changes.publish(symbol)
 
-    def _confirm(self, feed: Feed) -> None:
-        """An unchanged book is right for as long as its connection shows that it lives."""
+    def _confirm(self, source: BookSource) -> None:
+        """An unchanged book is confirmed by each frame or pong of its connection."""
         # Sockets are timed by a clock that stands still while the machine sleeps, ages by one that goes on.
         offset = boottime() - time.monotonic()
         for symbol, native in self._natives.items():
-            if at := feed.last_sign_of_life(native):
+            if at := source.last_sign_of_life(native):
                 self._books[symbol].confirm(at + offset)
 
     def _end(self, reason: str) -> None:
-        """The feed ended by itself."""
+        """The source ended by itself."""
         logger.error("%s is down: %s", self.exchange_id, reason)
         self._lose_all()
         self._changes.close()
@@ -416,23 +406,23 @@ def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instru
     return cached_instruments(venue, rest_url or venue.rest_url, default_cache_directory())
 
 
-class _AdapterFeed:
+class _AdapterSource:
     """The connection of an adapter that the caller brought, kept open like any other."""
 
-    def __init__(self, line: AdapterLine, policy: ReconnectPolicy, on_standstill: Callable[[], None]) -> None:
-        self.stall = StallDetector(lambda _: on_standstill())
-        self.keepers = (ReconnectingConnection(line, policy),)
+    def __init__(self, line: AdapterLine, policy: ReconnectPolicy, on_stall: Callable[[], None]) -> None:
+        self.stall = StallDetector(lambda _: on_stall())
+        self.connections = (ReconnectingConnection(line, policy),)
 
     @property
-    def trouble(self) -> str:
+    def error(self) -> str:
         """Why there is no connection; empty while there is one."""
-        (keeper,) = self.keepers
-        return "" if keeper.line.is_connected else keeper.failure or "connecting"
+        (connection,) = self.connections
+        return "" if connection.line.is_connected else connection.failure or "connecting"
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError."""
-        await self.keepers[0].run()
+        await self.connections[0].run()
 
     def last_sign_of_life(self, native: str) -> float:
         """Monotonic time of the last frame or pong, 0.0 if that is unknown."""
-        return self.keepers[0].line.last_sign_of_life
+        return self.connections[0].line.last_sign_of_life

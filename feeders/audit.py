@@ -12,7 +12,7 @@ from bookbus.feeders.books.history import BookHistory, Quantities, RecordedBook
 from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot
 from bookbus.feeders.errors import RestBlockedError, RestError, WebSocketProtocolError
 from bookbus.feeders.exchange_feed import ExchangeFeed
-from bookbus.feeders.venue import BestPrices, FeedOptions, VenueAudit
+from bookbus.feeders.venue import BestPrices, FeedOptions, VenueAudit, VenueSnapshots
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
@@ -196,9 +196,10 @@ class AuditPace:
 class Auditor:
     """Compares one book at a time; a book that differs is lost, and comes back by a snapshot."""
 
-    def __init__(self, feed: ExchangeFeed, access: VenueAudit, pace: AuditPace) -> None:
+    def __init__(self, feed: ExchangeFeed, snapshots: VenueSnapshots, access: VenueAudit, pace: AuditPace) -> None:
         self.ledger = AuditLedger()
         self._feed = feed
+        self._snapshots = snapshots
         self._access = access
         self._pace = pace
         self._turns = AuditTurns()
@@ -244,13 +245,13 @@ class Auditor:
     async def _audit(self, native: str) -> SymbolAudit | None:
         """Compare one book; None if there is none to trust."""
         feed, levels = self._feed.feed_of(native), self._access.levels
-        record = feed.protocol.record(native)
+        record = feed.books.start_history(native)
         if record is None:
             return None
         try:
             need = SnapshotNeeded(native, levels, urgent=False)
-            _, body = await self._feed.venue.fetch_snapshot(self._feed.rest, need)
-            theirs = self._access.read_book(body)
+            _, body = await self._snapshots.fetch(self._feed.rest, need)
+            theirs = self._snapshots.decode(body)
             await self._reach(record, theirs.last_id)
             ours = record.at(theirs.last_id)
         finally:
@@ -301,7 +302,7 @@ class Auditor:
 
 def auditor_of(feed: ExchangeFeed, options: FeedOptions, interval: float) -> Auditor | None:
     """None where no book is built from changes, or where `interval` is 0."""
-    access = feed.venue.audit
-    if access is None or options.mode != "diff" or "book" not in options.topics or not interval:
+    snapshots, access = feed.venue.snapshots, feed.venue.audit
+    if snapshots is None or access is None or options.mode != "diff" or "book" not in options.topics or not interval:
         return None
-    return Auditor(feed, access, AuditPace(interval=interval))
+    return Auditor(feed, snapshots, access, AuditPace(interval=interval))

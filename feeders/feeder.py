@@ -15,7 +15,7 @@ from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
 from bookbus.feeders.bus.outbox import Submission
 from bookbus.feeders.bus.publisher import publisher_of
 from bookbus.feeders.exchange_feed import ExchangeFeed, line_reports
-from bookbus.feeders.exchanges.adapter import OnFrame, Wiring
+from bookbus.feeders.exchanges.adapter import OnFrame
 from bookbus.feeders.settings import FeederSettings, unique_feeder_id
 from bookbus.feeders.snapshot_fetcher import OnAnswer
 from bookbus.feeders.venue import Venue
@@ -24,7 +24,6 @@ from bookbus.schemas.instruments import Instrument, InstrumentRegistry
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked
 from bookbus.schemas.snapshot import OrderBookSnapshot
-from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
 
@@ -62,23 +61,19 @@ class Feeder:
             on_connected=self._resubmit,
             before_write=lambda: self.feed.stall.beat(),
         )
-        wiring = Wiring(
-            ws_url=settings.ws_url,
-            rest_url=settings.rest_url,
-            options=settings.options,
-            registry=registry,
-            on_quote=lambda quote: self._publish(quote, "quote"),
-            on_trade=self._publish_trade,
-            on_frame=on_frame,
-        )
         self.feed = ExchangeFeed(
             venue,
             tuple(self._instruments),
-            lambda book: self._publish(book, "book"),
-            wiring,
-            settings.connection,
-            on_answer,
-            on_standstill=self.publisher.discard,
+            self._publish,
+            self.publisher.submit_trade,
+            options=settings.options,
+            settings=settings.connection,
+            registry=registry,
+            ws_url=settings.ws_url,
+            rest_url=settings.rest_url,
+            on_frame=on_frame,
+            on_answer=on_answer,
+            on_stall=self.publisher.discard,
         )
         self._auditor = auditor_of(self.feed, settings.options, settings.audit_interval)
         self._endpoint = masked(settings.ws_url or venue.ws_url)
@@ -124,9 +119,6 @@ class Feeder:
             self._auditor.see(snapshot)
         self._submitted[topic, snapshot.native] = time.monotonic()
         self.publisher.submit(Submission("new" if snapshot.state == "live" else "state", topic, snapshot))
-
-    def _publish_trade(self, trade: Trade) -> None:
-        self.publisher.submit_trade(trade)
 
     async def _keep(self) -> None:
         """Confirm what is quiet and alive; tell again what is lost."""
@@ -178,8 +170,8 @@ class Feeder:
             time_us=_now_us(),
             counters=counters_of(self.feed.counters(), self.publisher.counters)
             | {
-                "reconnects": sum(keeper.reconnects for keeper in self.feed.keepers),
-                "handovers": sum(keeper.handovers for keeper in self.feed.keepers),
+                "reconnects": sum(connection.reconnects for connection in self.feed.connections),
+                "handovers": sum(connection.handovers for connection in self.feed.connections),
                 "connected": self.feed.connected,
                 "rest_weight": self.feed.rest.budget.spent,
             },

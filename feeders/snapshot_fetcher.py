@@ -11,7 +11,7 @@ from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import RestBlockedError, RestError, RestRefusedError, WebSocketProtocolError
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.rest_client import RestClient
-from bookbus.feeders.venue import Venue
+from bookbus.feeders.venue import VenueSnapshots
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,11 @@ class _Ask:
 class SnapshotFetcher:
     """Fetches what feeds ask for, a few requests at a time; the receive path never waits for it."""
 
-    def __init__(self, venue: Venue, rest: RestClient, on_answer: OnAnswer | None = None, parallel: int = 4) -> None:
-        self._venue = venue
+    def __init__(
+        self, snapshots: VenueSnapshots | None, rest: RestClient, on_answer: OnAnswer | None = None, parallel: int = 4
+    ) -> None:
+        """`snapshots` is None for an exchange whose books never need one."""
+        self._snapshots = snapshots
         self._rest = rest
         self._on_answer = on_answer
         self._parallel = parallel
@@ -104,10 +107,12 @@ class SnapshotFetcher:
         return min(later, default=None)
 
     async def _answer(self, ask: _Ask) -> None:
-        need, losses = ask.need, ask.feed.losses
+        need, losses, snapshots = ask.need, ask.feed.losses, self._snapshots
+        if snapshots is None:
+            raise AssertionError(f"{need.native}: this exchange has no snapshots by request")
         ask.feed.snapshot_requested(need.native)
         try:
-            url, body = await self._venue.fetch_snapshot(self._rest, need)
+            url, body = await snapshots.fetch(self._rest, need)
             if self._on_answer is not None:
                 self._on_answer(url, body)
             self._end(ask)

@@ -51,6 +51,10 @@ class DepthUpdate(DepthSnapshot, Protocol):
     def exchange_us(self) -> int | None:
         """The exchange's time of the update, microseconds since 1970."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all levels of the stream's depth, best first, and not changes."""
+
 
 class BookSide:
     """One side of a book: two lists that go together, sorted keys and their levels.

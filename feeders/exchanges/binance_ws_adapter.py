@@ -6,12 +6,10 @@ from typing import Any
 import msgspec
 
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
-from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.errors import MetadataError, RestError
-from bookbus.feeders.exchanges.adapter import FeedAdapter
-from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer
+from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol
+from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
 from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -72,15 +70,25 @@ _decode_days = msgspec.json.Decoder(list[_Day], strict=False).decode
 _decode_tickers = msgspec.json.Decoder(list[_Ticker], strict=False).decode
 
 
+class BinanceSnapshots:
+    """Depth requests."""
+
+    decode = staticmethod(decode_answer)
+    request_of = staticmethod(request_of)
+
+    async def fetch(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+        """Address and answer of a depth request."""
+        weight = next(weight for levels, weight in _DEPTH_WEIGHTS if need.limit <= levels)
+        parameters: dict[str, str | int] = {"symbol": need.native, "limit": need.limit}
+        patience = _URGENT_PATIENCE if need.urgent else None
+        body = await rest.get(_DEPTH_PATH, parameters, weight, urgent=need.urgent, patience=patience)
+        return rest.url(_DEPTH_PATH, parameters), body
+
+
 class BinanceAudit:
     """Depth answers of weight 5, and the list of all best prices, of weight 4."""
 
     levels = 100
-
-    def read_book(self, body: bytes) -> DepthSnapshot:
-        """The book in a depth answer."""
-        book: DepthSnapshot = decode_answer(body)
-        return book
 
     async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
         """`bookTicker` of every symbol."""
@@ -101,11 +109,13 @@ class Binance:
     lifetime = LIFETIME
     modes: Sequence[FeedMode] = ("diff", "partial")
     topics: Sequence[Topic] = ("book", "quote", "trades")
+    keepalive: str | None = None
+    snapshots: VenueSnapshots | None = BinanceSnapshots()
     audit: VenueAudit | None = BinanceAudit()
 
-    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
-        """The pure core for these symbols, None for whatever a recording holds."""
-        return BinanceProtocol(natives, options)
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
+        """The messages of these symbols, None for any symbol."""
+        return BinanceProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         """The symbols of each connection that the exchange's limit on streams asks for."""
@@ -119,14 +129,6 @@ class Binance:
     def rest(self, rest_url: str, timeout: float) -> RestClient:
         """Requests within the exchange's weight limit."""
         return RestClient(rest_url, WeightBudget(WEIGHT_PER_MINUTE), timeout, "X-MBX-USED-WEIGHT-1M")
-
-    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
-        """Address and answer of a depth request."""
-        weight = next(weight for levels, weight in _DEPTH_WEIGHTS if need.limit <= levels)
-        parameters: dict[str, str | int] = {"symbol": need.native, "limit": need.limit}
-        patience = _URGENT_PATIENCE if need.urgent else None
-        body = await rest.get(_DEPTH_PATH, parameters, weight, urgent=need.urgent, patience=patience)
-        return rest.url(_DEPTH_PATH, parameters), body
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """What the exchange says of its instruments."""
@@ -169,12 +171,3 @@ def _value(filters: dict[str, _Filter], kind: str, name: str) -> float | None:
 
 
 VENUE = Binance()
-
-
-class BinanceWebSocketAdapter(FeedAdapter):
-    """One combined-stream connection."""
-
-    venue = VENUE
-
-
-ADAPTER = BinanceWebSocketAdapter

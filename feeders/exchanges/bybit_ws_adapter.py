@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.books.events import SnapshotNeeded, Topic
-from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
-from bookbus.feeders.exchanges.adapter import FeedAdapter
+from bookbus.feeders.books.events import Topic
+from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol
+from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
 from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -78,15 +77,17 @@ class Bybit:
     lifetime = None
     modes: Sequence[FeedMode] = ("diff",)
     topics: Sequence[Topic] = TOPICS
+    keepalive: str | None = '{"op":"ping"}'
+    snapshots: VenueSnapshots | None = None
     audit: VenueAudit | None = None
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection."""
         return f"{ws_url.rstrip('/')}/v5/public/spot"
 
-    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
-        """The pure core for these symbols, None for whatever a recording holds."""
-        return BybitProtocol(natives, options)
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
+        """The messages of these symbols, None for any symbol."""
+        return BybitProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         """The symbols of each connection that the exchange's limit on topics asks for."""
@@ -97,10 +98,6 @@ class Bybit:
     def rest(self, rest_url: str, timeout: float) -> RestClient:
         """Requests within the exchange's limit."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE), timeout)
-
-    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
-        """Never needed: snapshots come in band."""
-        raise RestRefusedError(f"{need.native}: snapshots come in band, there is none to ask for")
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """What the exchange says of its instruments."""
@@ -136,13 +133,3 @@ class Bybit:
 
 
 VENUE = Bybit()
-
-
-class BybitWebSocketAdapter(FeedAdapter):
-    """One connection. The exchange wants to hear a ping of its own kind."""
-
-    venue = VENUE
-    keepalive_text = '{"op":"ping"}'
-
-
-ADAPTER = BybitWebSocketAdapter

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.books.events import SnapshotNeeded, Topic
+from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
-from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol
+from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
 from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.instruments import EXCHANGES, Instrument
 
@@ -68,11 +67,13 @@ class Upbit:
     lifetime = None
     modes: Sequence[FeedMode] = ("partial",)
     topics: Sequence[Topic] = TOPICS
+    keepalive: str | None = None
+    snapshots: VenueSnapshots | None = None
     audit: VenueAudit | None = None
 
-    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
-        """The pure core for these symbols, None for whatever a recording holds."""
-        return UpbitProtocol(natives, options)
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
+        """The messages of these symbols, None for any symbol."""
+        return UpbitProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         """The whole exchange fits on one socket."""
@@ -85,10 +86,6 @@ class Upbit:
     def rest(self, rest_url: str, timeout: float) -> RestClient:
         """Requests within the exchange's limit for each second."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE, burst=1.0), timeout)
-
-    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
-        """Never needed: every frame is a whole book."""
-        raise RestRefusedError(f"{need.native}: every frame is a whole book, there is no snapshot to ask for")
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """The list of markets, with the ticks of those whose tick could be had."""
@@ -136,12 +133,3 @@ def _instrument(native: str, tick: float | None) -> Instrument:
 
 
 VENUE = Upbit()
-
-
-class UpbitWebSocketAdapter(FeedAdapter):
-    """One connection. No subscription is acknowledged: that its first books come is what `check` waits for."""
-
-    venue = VENUE
-
-
-ADAPTER = UpbitWebSocketAdapter

@@ -124,7 +124,7 @@ def live_sync(*lines: int, update_id: int = 10) -> RangeSync:
 
 
 def recording(sync: RangeSync) -> BookHistory:
-    recorded = sync.record()
+    recorded = sync.start_history()
     assert recorded is not None
     return recorded
 
@@ -133,7 +133,7 @@ def test_a_book_that_is_not_there_cannot_be_recorded() -> None:
     sync = RangeSync("BTCUSDT", 2, {0}, 100, 100)
     sync.start()
 
-    assert sync.record() is None
+    assert sync.start_history() is None
 
 
 def test_what_a_recorded_book_takes_is_in_its_record() -> None:
