@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bookbus.feeders.replay import Replay, ReplayError
+from bookbus.feeders.errors import ReplayError
+from bookbus.feeders.replay import Replay
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.capture import CaptureError
 from bookbus.schemas.snapshot import OrderBookSnapshot

@@ -1,4 +1,4 @@
-"""Holds a feeder's books against the exchange's own answers, slowly, for as long as it runs."""
+"""Compares a feeder's books with the exchange's own answers, one book at a time, for as long as it runs."""
 
 import asyncio
 import logging
@@ -16,167 +16,23 @@ from bookbus.feeders.venue import BestPrices, FeedOptions, VenueAudit, VenueSnap
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
-UNMATCHED = SymbolAudit(unmatched=1)
-"""Our book never stood at the answer's id: nothing can be said."""
-
-
-def compare(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> SymbolAudit:
-    """What differs at the prices that both know. `limit` is the levels a side that were asked for."""
-    bids = _compare_side(ours.bids, ours.bid_edge, theirs.bids, limit, sign=1)
-    asks = _compare_side(ours.asks, ours.ask_edge, theirs.asks, limit, sign=-1)
-    levels, ghosts, missing, wrong = (sum(pair) for pair in zip(bids, asks, strict=True))
-    equal = ghosts == missing == wrong == 0
-    return SymbolAudit(
-        matched=int(equal), mismatched=int(not equal), levels=levels, ghosts=ghosts, missing=missing, wrong=wrong
-    )
-
-
-def _compare_side(
-    ours: Quantities, edge: float, theirs: Sequence[DepthChange], limit: int, *, sign: int
-) -> tuple[int, int, int, int]:
-    """Levels looked at, and those of them that are ours alone, theirs alone, and of another quantity."""
-    end = sign * edge
-    if len(theirs) >= limit:  # an answer that is not full has all there is
-        end = max(end, sign * theirs[-1][0])
-    known, true = _up_to(end, ours.items(), sign), _up_to(end, theirs, sign)
-    common = known.keys() & true.keys()
-    wrong = sum(known[price] != true[price] for price in common)
-    ghosts, missing = len(known) - len(common), len(true) - len(common)
-    return len(common) + ghosts + missing, ghosts, missing, wrong
-
-
-def _up_to(end: float, levels: Iterable[DepthChange], sign: int) -> Quantities:
-    return {price: quantity for price, quantity in levels if sign * price >= end}
-
-
-WORST = 20
-"""Symbols told one by one in a heartbeat at most, since there is one a second."""
-
-_NOTHING = SymbolAudit()
-
-
-class AuditLedger:
-    """Sums by symbol and over all."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, SymbolAudit] = {}
-        self._total = _NOTHING
-        self._prices = 0
-
-    def add(self, native: str, found: SymbolAudit) -> None:
-        """Something was found of this symbol."""
-        self._found[native] = self._found.get(native, _NOTHING) + found
-        self._total += found
-
-    def add_prices(self, count: int) -> None:
-        """The best prices of so many symbols were looked at."""
-        self._prices += count
-
-    def report(self, symbols: Mapping[str, str]) -> AuditReport:
-        """For a heartbeat. `symbols` has the standard symbol of each native one."""
-        bad = {native: found for native, found in self._found.items() if found.mismatched}
-        worst = sorted(bad, key=lambda native: _badness(bad[native]), reverse=True)[:WORST]
-        return AuditReport(
-            symbols=sum(bool(found.matched or found.mismatched) for found in self._found.values()),
-            prices=self._prices,
-            total=self._total,
-            worst={symbols[native]: bad[native] for native in worst if native in symbols},
-        )
-
-
-def _badness(found: SymbolAudit) -> tuple[int, int]:
-    return found.mismatched, found.ghosts + found.missing + found.wrong
-
-
-class AuditTurns:
-    """Everybody in rounds, and every other turn for those that are wanted sooner."""
-
-    def __init__(self) -> None:
-        self._round: deque[str] = deque()
-        self._soon: dict[str, None] = {}
-        self._soon_next = False
-
-    def want_soon(self, native: str) -> None:
-        """There is a reason to look at this symbol, which is asked for once however many there are."""
-        self._soon[native] = None
-
-    def next(self, natives: Sequence[str]) -> str | None:
-        """Whose turn it is among these; None if there are none."""
-        if not natives:
-            return None
-        present = set(natives)
-        self._soon = {native: None for native in self._soon if native in present}
-        self._soon_next = not self._soon_next
-        if self._soon_next and self._soon:
-            native = next(iter(self._soon))
-            del self._soon[native]
-            return native
-        while True:
-            self._round = self._round or deque(natives)
-            native = self._round.popleft()
-            if native in present:
-                self._soon.pop(native, None)
-                return native
-
-
-class PriceWatch:
-    """From shortly before the request to shortly after the answer; costs nothing at other times.
-
-    A price that lived for less than the exchange waits between two updates never reaches a book. So a miss proves
-    nothing by itself.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[set[float | None], set[float | None]]] = {}
-        self._wanted: Mapping[str, BestPrices] = {}
-
-    @property
-    def is_on(self) -> bool:
-        """Whether `see` wants to be called."""
-        return bool(self._seen)
-
-    def start(self, books: Iterable[OrderBookSnapshot]) -> None:
-        """The request leaves now, with the books like this."""
-        self._wanted = {}
-        self._seen = {book.native: ({_best(book.bids)}, {_best(book.asks)}) for book in books if book.state == "live"}
-
-    def see(self, book: OrderBookSnapshot) -> None:
-        """A book changed; one that is lost is not looked at any further."""
-        if book.state != "live":
-            self._seen.pop(book.native, None)
-        elif seen := self._seen.get(book.native):
-            seen[0].add(_best(book.bids))
-            seen[1].add(_best(book.asks))
-            self._let_go_if_right(book.native)
-
-    def answer(self, best: Mapping[str, BestPrices]) -> int:
-        """What the exchange said. From here on only those that differ are looked at. Returns how many it spoke of."""
-        self._seen = {native: seen for native, seen in self._seen.items() if native in best}
-        self._wanted = best
-        count = len(self._seen)
-        for native in list(self._seen):
-            self._let_go_if_right(native)
-        return count
-
-    def end(self) -> list[str]:
-        """Time is up: the symbols whose best prices never stood in our book."""
-        missed = list(self._seen)
-        self._seen = {}
-        return missed
-
-    def _let_go_if_right(self, native: str) -> None:
-        wanted, seen = self._wanted.get(native), self._seen[native]
-        if wanted is not None and wanted.bid in seen[0] and wanted.ask in seen[1]:
-            del self._seen[native]
-
-
-def _best(levels: Levels) -> float | None:
-    return levels[0][0] if levels else None
-
-
 logger = logging.getLogger(__name__)
 
-_LOOK = 0.05
+WORST = 20
+"""Symbols named one by one in a heartbeat at most, since there is one a second."""
+
+_POLL_INTERVAL = 0.05
+_NOTHING = SymbolAudit()
+_UNMATCHED = SymbolAudit(unmatched=1)
+"""Our book never stood at the answer's id: the two cannot be compared."""
+
+
+def auditor_of(feed: ExchangeFeed, options: FeedOptions, interval: float) -> "Auditor | None":
+    """None where no book is built from changes, or where `interval` is 0."""
+    snapshots, access = feed.venue.snapshots, feed.venue.audit
+    if snapshots is None or access is None or options.mode != "diff" or "book" not in options.topics or not interval:
+        return None
+    return Auditor(feed, snapshots, access, AuditPace(interval=interval))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +60,11 @@ class Auditor:
         self._pace = pace
         self._turns = AuditTurns()
         self._watch = PriceWatch()
-        self._doubted: set[str] = set()
+        self._one_sided: set[str] = set()
+        """Symbols whose last answer had no level on one side."""
 
     async def run(self) -> None:
-        """Until cancelled, or until the exchange says that it will never answer."""
+        """Until cancelled, or until the exchange refuses every request."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._audit_next, self._pace.interval))
             tasks.create_task(self._repeat(self._check_prices, self._pace.prices_interval))
@@ -221,13 +78,13 @@ class Auditor:
         failing = False
         while True:
             await asyncio.sleep(interval)
-            # Wait for room here, where nothing is recorded and watched yet.
+            # Wait for request weight here, before a history is kept or prices are watched.
             await self._feed.rest.budget.spend(0, urgent=False)
             try:
                 await work()
                 failing = False
             except RestBlockedError:
-                return  # told by whoever needs the answers more
+                return  # the snapshot fetcher logs it
             except (RestError, WebSocketProtocolError) as error:
                 if not failing:
                     logger.warning("cannot compare books with the exchange's answers: %s", error)
@@ -245,19 +102,19 @@ class Auditor:
     async def _audit(self, native: str) -> SymbolAudit | None:
         """Compare one book; None if there is none to trust."""
         feed, levels = self._feed.feed_of(native), self._access.levels
-        record = feed.books.start_history(native)
-        if record is None:
+        history = feed.books.start_history(native)
+        if history is None:
             return None
         try:
             need = SnapshotNeeded(native, levels, urgent=False)
             _, body = await self._snapshots.fetch(self._feed.rest, need)
             theirs = self._snapshots.decode(body)
-            await self._reach(record, theirs.last_id)
-            ours = record.at(theirs.last_id)
+            await self._reach(history, theirs.last_id)
+            ours = history.at(theirs.last_id)
         finally:
-            record.end()
-        if ours is None or self._doubts(native, theirs):
-            return UNMATCHED
+            history.end()
+        if ours is None or self._lacks_a_side(native, theirs):
+            return _UNMATCHED
         found = compare(ours, theirs, levels)
         if found.mismatched:
             reason = (
@@ -268,13 +125,13 @@ class Auditor:
             feed.invalidate(native, reason, time.time_ns() // 1000)
         return found
 
-    def _doubts(self, native: str, answer: DepthSnapshot) -> bool:
-        """An answer without a side is an answer that lacks something, unless the next one lacks it too."""
-        doubted = native in self._doubted
-        self._doubted.discard(native)
-        if (answer.bids and answer.asks) or doubted:
+    def _lacks_a_side(self, native: str, answer: DepthSnapshot) -> bool:
+        """An answer without a side is taken for an incomplete one, unless the last one had none either."""
+        again = native in self._one_sided
+        self._one_sided.discard(native)
+        if (answer.bids and answer.asks) or again:
             return False
-        self._doubted.add(native)
+        self._one_sided.add(native)
         return True
 
     async def _check_prices(self) -> None:
@@ -292,17 +149,157 @@ class Auditor:
         books = (self._feed.feed_of(native).latest.get(("book", native)) for native in self._feed.natives)
         return [book for book in books if book is not None]
 
-    async def _reach(self, record: BookHistory, update_id: int) -> None:
-        """Wait until our book has taken all updates up to this one, no longer than makes sense."""
+    async def _reach(self, history: BookHistory, update_id: int) -> None:
+        """Wait until our book has taken all updates up to this one, `reach` seconds at most."""
         limit = time.monotonic() + self._pace.reach
-        # The record is pure code, which wakes nobody up.
-        while record.last_id < update_id and not record.is_over and time.monotonic() < limit:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)
+        # The history is pure code and notifies nobody.
+        while history.last_id < update_id and not history.is_over and time.monotonic() < limit:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_INTERVAL)
 
 
-def auditor_of(feed: ExchangeFeed, options: FeedOptions, interval: float) -> Auditor | None:
-    """None where no book is built from changes, or where `interval` is 0."""
-    snapshots, access = feed.venue.snapshots, feed.venue.audit
-    if snapshots is None or access is None or options.mode != "diff" or "book" not in options.topics or not interval:
-        return None
-    return Auditor(feed, snapshots, access, AuditPace(interval=interval))
+class AuditLedger:
+    """Sums by symbol and over all."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, SymbolAudit] = {}
+        self._total = _NOTHING
+        self._prices = 0
+
+    def add(self, native: str, found: SymbolAudit) -> None:
+        """Count what was found of this symbol."""
+        self._found[native] = self._found.get(native, _NOTHING) + found
+        self._total += found
+
+    def add_prices(self, count: int) -> None:
+        """Count symbols whose best prices were looked at."""
+        self._prices += count
+
+    def report(self, symbols: Mapping[str, str]) -> AuditReport:
+        """For a heartbeat. `symbols` has the standard symbol of each native one."""
+        bad = {native: found for native, found in self._found.items() if found.mismatched}
+        worst = sorted(bad, key=lambda native: _badness(bad[native]), reverse=True)[:WORST]
+        return AuditReport(
+            symbols=sum(bool(found.matched or found.mismatched) for found in self._found.values()),
+            prices=self._prices,
+            total=self._total,
+            worst={symbols[native]: bad[native] for native in worst if native in symbols},
+        )
+
+
+class AuditTurns:
+    """Every symbol in rounds, and every other turn for those that are wanted sooner."""
+
+    def __init__(self) -> None:
+        self._round: deque[str] = deque()
+        self._soon: dict[str, None] = {}
+        self._soon_next = False
+
+    def want_soon(self, native: str) -> None:
+        """Give this symbol an early turn, one however often it is wanted."""
+        self._soon[native] = None
+
+    def next(self, natives: Sequence[str]) -> str | None:
+        """Whose turn it is among these; None if there are none."""
+        if not natives:
+            return None
+        present = set(natives)
+        self._soon = {native: None for native in self._soon if native in present}
+        self._soon_next = not self._soon_next
+        if self._soon_next and self._soon:
+            native = next(iter(self._soon))
+            del self._soon[native]
+            return native
+        while True:
+            self._round = self._round or deque(natives)
+            native = self._round.popleft()
+            if native in present:
+                self._soon.pop(native, None)
+                return native
+
+
+class PriceWatch:
+    """Keeps every best price of each book from the request for the exchange's to shortly after the answer.
+
+    A price that lived for less than the exchange waits between two updates never reaches a book. So a miss proves
+    nothing by itself.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[set[float | None], set[float | None]]] = {}
+        self._wanted: Mapping[str, BestPrices] = {}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether `see` has to be called."""
+        return bool(self._seen)
+
+    def start(self, books: Iterable[OrderBookSnapshot]) -> None:
+        """The request leaves now, with the books like this."""
+        self._wanted = {}
+        self._seen = {book.native: ({_best(book.bids)}, {_best(book.asks)}) for book in books if book.state == "live"}
+
+    def see(self, book: OrderBookSnapshot) -> None:
+        """A book changed; one that is lost is not watched any further."""
+        if book.state != "live":
+            self._seen.pop(book.native, None)
+        elif seen := self._seen.get(book.native):
+            seen[0].add(_best(book.bids))
+            seen[1].add(_best(book.asks))
+            self._drop_if_seen(book.native)
+
+    def answer(self, best: Mapping[str, BestPrices]) -> int:
+        """Watch only the books that differ from this answer from now on. Returns how many it names."""
+        self._seen = {native: seen for native, seen in self._seen.items() if native in best}
+        self._wanted = best
+        count = len(self._seen)
+        for native in list(self._seen):
+            self._drop_if_seen(native)
+        return count
+
+    def end(self) -> list[str]:
+        """Time is up: the symbols whose best prices never stood in our book."""
+        missed = list(self._seen)
+        self._seen = {}
+        return missed
+
+    def _drop_if_seen(self, native: str) -> None:
+        wanted, seen = self._wanted.get(native), self._seen[native]
+        if wanted is not None and wanted.bid in seen[0] and wanted.ask in seen[1]:
+            del self._seen[native]
+
+
+def compare(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> SymbolAudit:
+    """What differs at the prices that both know. `limit` is the levels a side that were asked for."""
+    bids = _compare_side(ours.bids, ours.bid_edge, theirs.bids, limit, sign=1)
+    asks = _compare_side(ours.asks, ours.ask_edge, theirs.asks, limit, sign=-1)
+    levels, ghosts, missing, wrong = (sum(pair) for pair in zip(bids, asks, strict=True))
+    equal = ghosts == missing == wrong == 0
+    return SymbolAudit(
+        matched=int(equal), mismatched=int(not equal), levels=levels, ghosts=ghosts, missing=missing, wrong=wrong
+    )
+
+
+def _compare_side(
+    ours: Quantities, edge: float, theirs: Sequence[DepthChange], limit: int, *, sign: int
+) -> tuple[int, int, int, int]:
+    """Levels compared, and those of them that are ours alone, theirs alone, and of another quantity."""
+    end = sign * edge
+    if len(theirs) >= limit:  # an answer that is not full has all there is
+        end = max(end, sign * theirs[-1][0])
+    known, true = _up_to(end, ours.items(), sign), _up_to(end, theirs, sign)
+    common = known.keys() & true.keys()
+    wrong = sum(known[price] != true[price] for price in common)
+    ghosts, missing = len(known) - len(common), len(true) - len(common)
+    return len(common) + ghosts + missing, ghosts, missing, wrong
+
+
+def _up_to(end: float, levels: Iterable[DepthChange], sign: int) -> Quantities:
+    return {price: quantity for price, quantity in levels if sign * price >= end}
+
+
+def _badness(found: SymbolAudit) -> tuple[int, int]:
+    return found.mismatched, found.ghosts + found.missing + found.wrong
+
+
+def _best(levels: Levels) -> float | None:
+    return levels[0][0] if levels else None

@@ -15,6 +15,7 @@ from bookbus.feeders.bus.heartbeat import refuse_mixed_prefix
 from bookbus.feeders.bus.outbox import Submission
 from bookbus.feeders.bus.publisher import publisher_of
 from bookbus.feeders.bus.servers import control_client
+from bookbus.feeders.errors import ReplayError
 from bookbus.feeders.feed import Feed, FeedCounters
 from bookbus.feeders.recording import CaptureFile
 from bookbus.feeders.settings import unique_feeder_id
@@ -27,10 +28,6 @@ from bookbus.schemas.trade import Trade
 
 _LINE = 0
 _DRAIN_TIMEOUT = 10.0
-
-
-class ReplayError(Exception):
-    """This recording cannot be replayed."""
 
 
 class ReplayedFrame(NamedTuple):

@@ -1,4 +1,4 @@
-"""What shared code may expect of any exchange."""
+"""The interface of an exchange."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ class Request:
 
 
 class BestPrices(NamedTuple):
-    """What an exchange names as the best prices of a symbol; None for an empty side."""
+    """The best prices of a symbol; None for an empty side."""
 
     bid: float | None
     ask: float | None
@@ -117,7 +117,7 @@ class VenueAudit(Protocol):
 
 
 class Venue(Protocol):
-    """Everything else shared code needs to know of an exchange; `VENUE` in its `<venue>_ws_adapter` module."""
+    """An exchange; `VENUE` in its `<venue>_ws_adapter` module."""
 
     @property
     def exchange(self) -> Exchange:

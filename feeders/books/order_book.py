@@ -10,7 +10,7 @@ DepthChange = tuple[float, float]
 """`(price, quantity)` as exchanges send it: the quantity replaces the level's, zero removes the level."""
 
 MAX_LEVELS = 5_000
-"""Levels kept a side. Diff streams tell of ever more levels far away, which nobody ever removes."""
+"""Levels kept a side. Diff streams bring ever more levels far away, which are never removed."""
 
 _PRUNE_SLACK = 250
 """Levels above the maximum at which pruning happens, so that it does not happen at each update."""

@@ -127,7 +127,7 @@ class RangeSync:
     def receive_snapshot(self, snapshot: DepthSnapshot, limit: int) -> Sequence[Event]:
         """Bridge from the snapshot to now by the buffered updates; `limit` is the levels asked for."""
         if self._buffer is None:
-            return NOTHING  # an answer to a question that a lost connection made obsolete
+            return NOTHING  # the answer to a request from before the connection was lost
         live, arrivals = self._id is not None, [*self._buffer, *self._ahead]
         following, beyond = _split(arrivals, snapshot.last_id)
         reached = following[-1][0].last_id if following else snapshot.last_id
@@ -167,7 +167,7 @@ class RangeSync:
         return self._history
 
     def invalidate(self, reason: str) -> Sequence[Event]:
-        """Somebody knows that the book is not the exchange's."""
+        """A comparison showed that the book is not the exchange's."""
         return NOTHING if self._id is None else self._lose(reason, self._ahead)
 
     def _apply(self, update: DepthUpdate, line: int) -> Sequence[Event]:
@@ -225,15 +225,15 @@ class RangeSync:
         return [SnapshotNeeded(self._native, limit, urgent)]
 
     def _lose(self, reason: str, kept: Sequence[Arrival]) -> Sequence[Event]:
-        """Start over with the updates in `kept`, which the next snapshot must meet."""
+        """Start over with the updates in `kept`, which have to follow the next snapshot."""
         lost = [BookLost(self._native, reason)] if self._id is not None else []
         self._end_history()
         self._id, self._asked, self._buffer, self._ahead = None, True, deque(kept, maxlen=_MAX_BUFFERED), []
         return [*lost, SnapshotNeeded(self._native, self._first_limit, True)]
 
     def _check_window(self) -> Sequence[Event]:
-        """Near the edge of what the last snapshot covered, a small new one is wanted before the published levels
-        reach beyond it, where there may be levels nobody told us of.
+        """Near the edge of what the last snapshot covered, ask for a small new one before the published levels reach
+        beyond it, where levels may be missing.
         """
         bids, asks = self._book.bids, self._book.asks
         if not (bids.nears_edge or asks.nears_edge):
