@@ -1,4 +1,4 @@
-"""Order books straight from an exchange or a recording of it, by the feeder's own protocol code."""
+"""Order books straight from an exchange, without Redis, by the feeder's own code."""
 
 import asyncio
 import logging
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from bookbus.consumers.background_loop import LoopThread, boottime
 from bookbus.consumers.change_feed import OnSnapshot
@@ -24,11 +24,15 @@ from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
+logger = logging.getLogger(__name__)
+
+_TICK = 0.25
 _PAUSE = 0.1
+"""Seconds between two calls of a `receive_loop` that returns."""
 
 
 class WebSocketAdapter(Protocol):
-    """What a connection brought from outside has to offer; its `callback` is set by whom it is brought to."""
+    """A connection that a caller brings; the provider sets its `callback`."""
 
     callback: OnSnapshot
 
@@ -42,69 +46,201 @@ class WebSocketAdapter(Protocol):
         """Receive until the connection is lost, which raises; a loop that returns is called again."""
 
 
-class AdapterLine:
-    """Adds what such an adapter need not have."""
+class DirectProvider(MarketDataProvider):
+    """The books of one exchange; subclasses set `exchange_id`."""
+
+    exchange_id: ClassVar[str]
 
     def __init__(
         self,
-        adapter: WebSocketAdapter,
-        natives: Sequence[str],
-        books_received: Callable[[], int],
-        on_subscribed: Callable[[], None],
-        on_lost: Callable[[], None],
+        symbols: str | Iterable[str],
+        ws_adapter: WebSocketAdapter | None = None,
+        heartbeat_interval: float = 30.0,
+        timeout: float = 10.0,
+        max_reconnect_attempts: int = 5,
+        reconnect_backoff: float = 2.0,
+        *,
+        reconnect_delay: float = 1.0,
+        ws_url: str | None = None,
+        rest_url: str | None = None,
+        options: FeedOptions | None = None,
+        max_age: float = MAX_AGE,
     ) -> None:
-        self.replace_wanted = asyncio.Event()
-        """Never set: nobody knows how to make another adapter like this one."""
-        self.ready = asyncio.Event()
-        self.is_connected = False
-        self._adapter = adapter
-        self._natives = natives
-        self._books_received = books_received
-        self._books_before = 0
-        self._on_subscribed = on_subscribed
-        self._on_lost = on_lost
+        """A lost connection is opened again after `reconnect_delay` seconds, after each failure in a row
+        `reconnect_backoff` times as long, at most 30; after `max_reconnect_attempts` failures the provider is down.
+        `ws_adapter` replaces the exchange's own connection. Raises SymbolError for what can be no symbol.
+        """
+        super().__init__(max_age)
+        self._instrument = lru_cache(10_000)(InstrumentRegistry(exchange_of(self.exchange_id), offline=True).resolve)
+        names = symbols.split(",") if isinstance(symbols, str) else symbols
+        self._natives = {instrument.symbol: instrument.native for instrument in map(self._instrument, names)}
+        if not self._natives:
+            raise ValueError("no symbols asked for")
+        self._books = {symbol: LocalBook() for symbol in self._natives}
+        policy = ReconnectPolicy(reconnect_delay, reconnect_backoff, max_attempts=max_reconnect_attempts)
+        self._settings = ConnectionSettings(heartbeat_interval, timeout, policy)
+        self._make_source: Callable[[], BookSource]
+        if ws_adapter is None:
+            venue = venue_of(self.exchange_id)
+            self._make_source = lambda: ExchangeFeed(
+                venue,
+                tuple(self._natives.values()),
+                self._receive,
+                options=options or FeedOptions(venue.modes[0]),
+                settings=self._settings,
+                ws_url=ws_url,
+                rest_url=rest_url,
+                on_stall=self._lose_all,
+            )
+        else:
+            # Whatever callback it was made with: only this one brings its books here.
+            ws_adapter.callback = self._on_snapshot
+            self._make_source = lambda: self._source_of(ws_adapter)
+        self._lock = threading.Lock()
+        self._session: BookSession | None = None
+        self._stopped = False
+        self._awaited: set[str] = set()
+        self._live_books = 0
 
     @property
-    def has_valid_data(self) -> bool:
-        """Whether a book came by the current connection."""
-        return self._books_received() > self._books_before
+    def symbols(self) -> Sequence[str]:
+        """Standard names of the symbols asked for."""
+        return list(self._books)
 
-    @property
-    def last_sign_of_life(self) -> float:
-        """Monotonic time of the last frame or pong; 0.0 from an adapter that does not tell, or is not connected."""
-        return float(getattr(self._adapter, "last_sign_of_life", 0.0)) if self.is_connected else 0.0
+    def standard_symbol(self, name: str) -> str:
+        """The standard name, by spelling."""
+        return self._instrument(name).symbol
 
-    async def connect(self) -> None:
-        """Open the connection."""
-        self._books_before = self._books_received()
-        await self._adapter.connect()
-        self.is_connected = True
+    def start(self) -> None:
+        """Begin to receive; returns once every book is there, at the latest after `timeout` seconds.
 
-    async def subscribe(self) -> None:
-        """Ask for every symbol."""
-        await self._adapter.subscribe(self._natives)
-        self.ready.set()
-        self._on_subscribed()
+        A provider that is down starts again.
+        """
+        with self._lock:
+            session = self._session
+            if session is None or not session.alive:
+                if session is not None:
+                    session.stop()  # it ended by itself; its thread may still be about to
+                self._stopped, self._awaited = False, set(self._books)
+                session = self._session = BookSession(
+                    f"bookbus-{self.exchange_id}", self._make_source(), self._confirm, self._end
+                )
+                self._changes.close()
+                self._changes.open()
+                session.start()
+        session.started.wait(self._settings.timeout)
 
-    async def receive_loop(self) -> None:
-        """Until the adapter says that the connection is lost."""
-        try:
-            while True:
-                await self._adapter.receive_loop()
-                await asyncio.sleep(_PAUSE)
-        finally:
-            self.is_connected = False
-            self._on_lost()
+    def stop(self) -> None:
+        """End the connection and the thread, also in the middle of connecting; the books stay and grow old."""
+        with self._lock:
+            session, self._session, self._stopped = self._session, None, True
+        if session is not None:
+            session.stop()
+        self._changes.close()
 
-    async def close(self) -> None:
-        """The adapter closes what it opened when its loop ends."""
+    def get_connection_status(self) -> ConnectionStatus:
+        """How the provider is connected, and the status of every symbol. Down: not running, with the reason."""
+        session, trouble = self._session, self._trouble()
+        alive = session is not None and session.alive
+        return ConnectionStatus(
+            is_running=alive,
+            connected=alive and not trouble,
+            thread_alive=session is not None and session.thread_alive,
+            reconnect_count=session.reconnect_count if session is not None else 0,
+            trouble=trouble,
+            symbols=self._statuses(),
+        )
 
-    def successor(self) -> "AdapterLine":
-        """Itself: `replace_wanted` is never set."""
-        return self
+    def _observe(self, symbol: str) -> Observation:
+        book, session, trouble = self._books.get(symbol), self._session, self._trouble()
+        if book is None:
+            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
+        return book.observe(boottime(), session.alive if session is not None else None, trouble)
+
+    def _counts(self, symbol: str) -> Counts:
+        book = self._books.get(symbol)
+        return Counts() if book is None else book.counts()
+
+    def _trouble(self) -> str:
+        session = self._session
+        if session is None:
+            return "stopped" if self._stopped else "not started"
+        return session.error
+
+    def _source_of(self, adapter: WebSocketAdapter) -> "BookSource":
+        # Which books it brings, and when, is not known: `start` waits for the subscription only.
+        line = _AdapterLine(
+            adapter, list(self._natives.values()), lambda: self._live_books, self._set_started, self._lose_all
+        )
+        return _AdapterSource(line, self._settings.policy, self._lose_all)
+
+    def _receive(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
+        if topic == "book":
+            self._on_snapshot(snapshot)
+
+    def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
+        """What an adapter calls with every new book, and with the last one when its truth is lost."""
+        book = self._books.get(snapshot.symbol)
+        if book is None or self._stopped:
+            return  # after `stop()` the connection ends, which says nothing of the book
+        self._live_books += snapshot.state == "live"
+        book.take(snapshot, boottime())
+        self._changes.publish(snapshot.symbol)
+        if self._awaited:
+            self._awaited.discard(snapshot.symbol)
+            if not self._awaited:
+                self._set_started()
+
+    def _set_started(self) -> None:
+        session = self._session
+        if session is not None:
+            session.started.set()
+
+    def _lose_all(self) -> None:
+        """Mark every book as suspect: whether it still is the exchange's is not known."""
+        if self._stopped:
+            return
+        now = boottime()
+        for symbol, book in self._books.items():
+            if book.lose(now):
+                self._changes.publish(symbol)
+
+    def _confirm(self, source: "BookSource") -> None:
+        """An unchanged book is confirmed by each frame or pong of its connection."""
+        # Sockets are timed by a clock that stops while the machine is suspended, ages by one that does not.
+        offset = boottime() - time.monotonic()
+        for symbol, native in self._natives.items():
+            if at := source.last_sign_of_life(native):
+                self._books[symbol].confirm(at + offset)
+
+    def _end(self, reason: str) -> None:
+        """The source ended by itself."""
+        logger.error("%s is down: %s", self.exchange_id, reason)
+        self._lose_all()
+        self._changes.close()
 
 
-_TICK = 0.25
+class BinanceL2WebSocketProvider(DirectProvider):
+    """Binance spot, exact books by snapshot and updates."""
+
+    exchange_id = "binance"
+
+
+class UpbitL2WebSocketProvider(DirectProvider):
+    """Upbit Korea."""
+
+    exchange_id = "upbit"
+
+
+DIRECT_PROVIDERS: Mapping[str, type[DirectProvider]] = MappingProxyType(
+    {provider.exchange_id: provider for provider in (BinanceL2WebSocketProvider, UpbitL2WebSocketProvider)}
+)
+
+
+def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instrument]:
+    """The exchange's list if a feeder on this machine got it within the last day; else none."""
+    venue = venue_of(exchange)
+    return cached_instruments(venue, rest_url or venue.rest_url, default_cache_directory())
 
 
 class BookSource(Protocol):
@@ -199,217 +335,10 @@ class BookSession:
             self._on_tick(self._source)
 
 
-def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-logger = logging.getLogger(__name__)
-
-
-class DirectProvider(MarketDataProvider):
-    """The books of one exchange without a bus. Subclasses say which."""
-
-    exchange_id: ClassVar[str]
-
-    def __init__(
-        self,
-        symbols: str | Iterable[str],
-        ws_adapter: WebSocketAdapter | None = None,
-        heartbeat_interval: float = 30.0,
-        timeout: float = 10.0,
-        max_reconnect_attempts: int = 5,
-        reconnect_backoff: float = 2.0,
-        *,
-        reconnect_delay: float = 1.0,
-        ws_url: str | None = None,
-        rest_url: str | None = None,
-        options: FeedOptions | None = None,
-        max_age: float = MAX_AGE,
-    ) -> None:
-        """A lost connection is opened again after `reconnect_delay` seconds, after each failure in a row
-        `reconnect_backoff` times as long, at most 30; after `max_reconnect_attempts` failures the provider is down.
-        `ws_adapter` replaces the exchange's own connection. Raises SymbolError for what can be no symbol.
-        """
-        super().__init__(max_age)
-        self._instrument = lru_cache(10_000)(InstrumentRegistry(exchange_of(self.exchange_id), offline=True).resolve)
-        names = symbols.split(",") if isinstance(symbols, str) else symbols
-        self._natives = {instrument.symbol: instrument.native for instrument in map(self._instrument, names)}
-        if not self._natives:
-            raise ValueError("no symbols asked for")
-        self._books = {symbol: LocalBook() for symbol in self._natives}
-        policy = ReconnectPolicy(reconnect_delay, reconnect_backoff, max_attempts=max_reconnect_attempts)
-        self._settings = ConnectionSettings(heartbeat_interval, timeout, policy)
-        self._make_source: Callable[[], BookSource]
-        if ws_adapter is None:
-            venue = venue_of(self.exchange_id)
-            self._make_source = lambda: ExchangeFeed(
-                venue,
-                tuple(self._natives.values()),
-                self._receive,
-                options=options or FeedOptions(venue.modes[0]),
-                settings=self._settings,
-                ws_url=ws_url,
-                rest_url=rest_url,
-                on_stall=self._lose_all,
-            )
-        else:
-            # Whatever callback it was made with: only this one brings its books here.
-            ws_adapter.callback = self._on_snapshot
-            self._make_source = lambda: self._source_of(ws_adapter)
-        self._lock = threading.Lock()
-        self._session: BookSession | None = None
-        self._stopped = False
-        self._awaited: set[str] = set()
-        self._live_books = 0
-
-    @property
-    def symbols(self) -> Sequence[str]:
-        """Standard names of the symbols asked for."""
-        return list(self._books)
-
-    def standard_symbol(self, name: str) -> str:
-        """The standard name, by spelling."""
-        return self._instrument(name).symbol
-
-    def start(self) -> None:
-        """Begin to receive; returns once every book is there, at the latest after `timeout` seconds.
-
-        A provider that is down begins anew.
-        """
-        with self._lock:
-            session = self._session
-            if session is None or not session.alive:
-                if session is not None:
-                    session.stop()  # it ended by itself; its thread may still be about to
-                self._stopped, self._awaited = False, set(self._books)
-                session = self._session = BookSession(
-                    f"bookbus-{self.exchange_id}", self._make_source(), self._confirm, self._end
-                )
-                self._changes.close()
-                self._changes.open()
-                session.start()
-        session.started.wait(self._settings.timeout)
-
-    def stop(self) -> None:
-        """End the connection and the thread, also in the middle of connecting; the books stay and grow old."""
-        with self._lock:
-            session, self._session, self._stopped = self._session, None, True
-        if session is not None:
-            session.stop()
-        self._changes.close()
-
-    def get_connection_status(self) -> ConnectionStatus:
-        """How the provider is connected, and the status of every symbol. Down: not running, with the reason."""
-        session, trouble = self._session, self._trouble()
-        alive = session is not None and session.alive
-        return ConnectionStatus(
-            is_running=alive,
-            connected=alive and not trouble,
-            thread_alive=session is not None and session.thread_alive,
-            reconnect_count=session.reconnect_count if session is not None else 0,
-            trouble=trouble,
-            symbols=self._statuses(),
-        )
-
-    def _observe(self, symbol: str) -> Observation:
-        book, session, trouble = self._books.get(symbol), self._session, self._trouble()
-        if book is None:
-            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
-        return book.observe(boottime(), session.alive if session is not None else None, trouble)
-
-    def _counts(self, symbol: str) -> Counts:
-        book = self._books.get(symbol)
-        return Counts() if book is None else book.counts()
-
-    def _trouble(self) -> str:
-        session = self._session
-        if session is None:
-            return "stopped" if self._stopped else "not started"
-        return session.error
-
-    def _source_of(self, adapter: WebSocketAdapter) -> BookSource:
-        # What it will bring, and when, is not known: nothing to wait for once it is subscribed.
-        line = AdapterLine(
-            adapter, list(self._natives.values()), lambda: self._live_books, self._set_started, self._lose_all
-        )
-        return _AdapterSource(line, self._settings.policy, self._lose_all)
-
-    def _receive(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
-        if topic == "book":
-            self._on_snapshot(snapshot)
-
-    def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
-        """What an adapter calls with every new book, and with the last one when its truth is lost."""
-        book = self._books.get(snapshot.symbol)
-        if book is None or self._stopped:
-            return  # after `stop()` the connection ends, which says nothing of the book
-        self._live_books += snapshot.state == "live"
-        book.take(snapshot, boottime())
-        self._changes.publish(snapshot.symbol)
-        if self._awaited:
-            self._awaited.discard(snapshot.symbol)
-            if not self._awaited:
-                self._set_started()
-
-    def _set_started(self) -> None:
-        session = self._session
-        if session is not None:
-            session.started.set()
-
-    def _lose_all(self) -> None:
-        """Mark every book as suspect: whether it still is the exchange's is not known."""
-        if self._stopped:
-            return
-        now = boottime()
-        for symbol, book in self._books.items():
-            if book.lose(now):
-                self._changes.publish(symbol)
-
-    def _confirm(self, source: BookSource) -> None:
-        """An unchanged book is confirmed by each frame or pong of its connection."""
-        # Sockets are timed by a clock that stands still while the machine sleeps, ages by one that goes on.
-        offset = boottime() - time.monotonic()
-        for symbol, native in self._natives.items():
-            if at := source.last_sign_of_life(native):
-                self._books[symbol].confirm(at + offset)
-
-    def _end(self, reason: str) -> None:
-        """The source ended by itself."""
-        logger.error("%s is down: %s", self.exchange_id, reason)
-        self._lose_all()
-        self._changes.close()
-
-
-class BinanceL2WebSocketProvider(DirectProvider):
-    """Binance spot, exact books by snapshot and updates."""
-
-    exchange_id = "binance"
-
-
-class UpbitL2WebSocketProvider(DirectProvider):
-    """Upbit Korea."""
-
-    exchange_id = "upbit"
-
-
-DIRECT_PROVIDERS: Mapping[str, type[DirectProvider]] = MappingProxyType(
-    {provider.exchange_id: provider for provider in (BinanceL2WebSocketProvider, UpbitL2WebSocketProvider)}
-)
-
-
-def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instrument]:
-    """What the exchange said of its instruments to a feeder on this machine within the last day; else none."""
-    venue = venue_of(exchange)
-    return cached_instruments(venue, rest_url or venue.rest_url, default_cache_directory())
-
-
 class _AdapterSource:
     """The connection of an adapter that the caller brought, kept open like any other."""
 
-    def __init__(self, line: AdapterLine, policy: ReconnectPolicy, on_stall: Callable[[], None]) -> None:
+    def __init__(self, line: "_AdapterLine", policy: ReconnectPolicy, on_stall: Callable[[], None]) -> None:
         self.stall = StallDetector(lambda _: on_stall())
         self.connections = (ReconnectingConnection(line, policy),)
 
@@ -426,3 +355,72 @@ class _AdapterSource:
     def last_sign_of_life(self, native: str) -> float:
         """Monotonic time of the last frame or pong, 0.0 if that is unknown."""
         return self.connections[0].line.last_sign_of_life
+
+
+class _AdapterLine:
+    """Makes such an adapter a line that can be opened again."""
+
+    def __init__(
+        self,
+        adapter: WebSocketAdapter,
+        natives: Sequence[str],
+        books_received: Callable[[], int],
+        on_subscribed: Callable[[], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.replace_wanted = asyncio.Event()
+        """Never set: there is no way to make another adapter like this one."""
+        self.ready = asyncio.Event()
+        self.is_connected = False
+        self._adapter = adapter
+        self._natives = natives
+        self._books_received = books_received
+        self._books_before = 0
+        self._on_subscribed = on_subscribed
+        self._on_lost = on_lost
+
+    @property
+    def has_valid_data(self) -> bool:
+        """Whether a book came by the current connection."""
+        return self._books_received() > self._books_before
+
+    @property
+    def last_sign_of_life(self) -> float:
+        """Monotonic time of the last frame or pong; 0.0 while not connected, or if the adapter does not have it."""
+        return float(getattr(self._adapter, "last_sign_of_life", 0.0)) if self.is_connected else 0.0
+
+    async def connect(self) -> None:
+        """Open the connection."""
+        self._books_before = self._books_received()
+        await self._adapter.connect()
+        self.is_connected = True
+
+    async def subscribe(self) -> None:
+        """Ask for every symbol."""
+        await self._adapter.subscribe(self._natives)
+        self.ready.set()
+        self._on_subscribed()
+
+    async def receive_loop(self) -> None:
+        """Until the adapter says that the connection is lost."""
+        try:
+            while True:
+                await self._adapter.receive_loop()
+                await asyncio.sleep(_PAUSE)
+        finally:
+            self.is_connected = False
+            self._on_lost()
+
+    async def close(self) -> None:
+        """The adapter closes what it opened when its loop ends."""
+
+    def successor(self) -> Self:
+        """The same one: `replace_wanted` is never set."""
+        return self
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
