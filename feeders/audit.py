@@ -152,7 +152,7 @@ class Auditor:
     async def _reach(self, history: BookHistory, update_id: int) -> None:
         """Wait until our book has taken all updates up to this one, `reach` seconds at most."""
         limit = time.monotonic() + self._pace.reach
-        # The history is pure code and notifies nobody.
+        # The history is pure code without notifications.
         while history.last_id < update_id and not history.is_over and time.monotonic() < limit:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_INTERVAL)
 

@@ -163,9 +163,9 @@ class ExchangeFeed:
         return self._group_of[native].feed.is_current(topic, native)
 
     def states(self) -> dict[str, FeedState]:
-        """State of every book by native symbol: `syncing` until it was complete once."""
+        """State of every book by native symbol: `syncing` until it was complete once; empty without the book topic."""
         states = {native: state for group in self.groups for native, state in group.feed.states().items()}
-        return {native: states[native] for native in self._group_of}
+        return {native: states[native] for native in self._group_of if native in states}
 
     def last_sign_of_life(self, native: str) -> float:
         """Monotonic time at which a connection of the symbol last delivered a frame or a pong."""
@@ -265,13 +265,13 @@ class LineGroup:
         stalled, self._looked_at = now - self._looked_at > _STALLED, now
         both = list(zip(arbiter.results, self._silence, strict=True))
         # Only what a line brings first is something that the others lack.
-        news = any(result.first != silence.first for result, silence in both)
+        is_news = any(result.first != silence.first for result, silence in both)
         for slot, (result, silence) in enumerate(both):
             moved = result.updates != silence.updates
             silence.updates, silence.first = result.updates, result.first
             if moved or stalled:
                 silence.behind_since = None
-            elif silence.behind_since is None and news:
+            elif silence.behind_since is None and is_news:
                 silence.behind_since = now
             self._judge(slot, silence, moved=moved, now=now)
 
@@ -290,25 +290,25 @@ class LineGroup:
             silence.replaced_at = now
             connection.line.replace_wanted.set()
 
-    def _lost(self, gone: FeedAdapter) -> None:
-        """A line failed. The books live on only if another brought every update while it still did."""
-        others = [line for line in self._lines() if line is not gone and line.is_connected and line.ready.is_set()]
+    def _lost(self, failed: FeedAdapter) -> None:
+        """A line failed. The books stay live only if another line brought every update while this one still did."""
+        others = [line for line in self._lines() if line is not failed and line.is_connected and line.ready.is_set()]
         reason = "opened after the other line had gone silent: updates between may be missing"
-        proven = any(line.ready_at <= gone.last_sign_of_life for line in others)
-        if proven and (lacking := self._seen_only_by(gone, min(line.ready_at for line in others))):
+        proven = any(line.ready_at <= failed.last_sign_of_life for line in others)
+        if proven and (lacking := self._seen_only_by(failed, min(line.ready_at for line in others))):
             proven, reason = False, f"never brought {', '.join(lacking[:5])} as the other line did"
         for line in others:
             line.ask_again_soon()
             if not proven:
                 line.abandon(reason)
 
-    def _seen_only_by(self, gone: FeedAdapter, since: float) -> list[str]:
-        """Symbols that only this line has brought since that (monotonic) time, but for what may be on its way."""
+    def _seen_only_by(self, failed: FeedAdapter, since: float) -> list[str]:
+        """Symbols that only this line has brought since `since` (monotonic), except in the last `SKEW` seconds."""
         arbiter = self.feed.books.arbiter
         assert arbiter is not None  # noqa: S101 - with a single line no other one is left
         now_us, now = time.time_ns() // 1000, time.monotonic()
         since_us = now_us - round((now - since - SKEW) * 1e6)
-        return arbiter.seen_only_by(gone.slot, since_us, now_us - round(SKEW * 1e6))
+        return arbiter.seen_only_by(failed.slot, since_us, now_us - round(SKEW * 1e6))
 
     def _lines(self) -> list[FeedAdapter]:
         """Every connection, with those about to take over."""

@@ -133,7 +133,7 @@ class Feed:
         return self.books.subscribe(again, self.dropped)
 
     def invalidate(self, native: str, reason: str, received_us: int) -> None:
-        """A comparison showed that the book is not the exchange's: lose it and ask for it anew."""
+        """A comparison showed that the book is not the exchange's: lose it and request a snapshot."""
         self._handle(self.books.invalidate(native, reason), received_us)
 
     def line_up(self, line: int) -> None:
@@ -141,7 +141,7 @@ class Feed:
         self.books.line_up(line)
 
     def line_down(self, line: int, reason: str, received_us: int) -> None:
-        """This connection is gone."""
+        """This connection ended."""
         events = self.books.line_down(line, reason)
         if not self.books.lines:
             self.losses += 1

@@ -185,7 +185,7 @@ async def _until(task: "asyncio.Task[None]", event: asyncio.Event, limit: float 
 
 async def _stop(task: "asyncio.Task[None]") -> None:
     task.cancel()
-    # Awaiting the task itself would not tell our own cancellation from the task's.
+    # Awaiting the task itself would not distinguish our own cancellation from the task's.
     await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, WebSocketError):
         raise error

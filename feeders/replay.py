@@ -128,7 +128,7 @@ class NoSnapshots:
     """What the recording does not answer stays unanswered."""
 
     def ask(self, need: SnapshotNeeded, feed: Feed) -> None:
-        """No request leaves a replay; when the recording's own left is not known, so it may have been now."""
+        """Nothing is requested; the recorded request may have left now, so updates are kept from here on."""
         feed.snapshot_requested(need.native)
 
     def is_pending(self, native: str) -> bool:
@@ -136,7 +136,7 @@ class NoSnapshots:
         return True
 
     def answers_soon(self, native: str) -> bool:
-        """Nobody knows."""
+        """Unknown."""
         return False
 
 

@@ -8,7 +8,7 @@ LIMIT = 5.0
 
 
 def boot_clock() -> float:
-    """Seconds on a clock that goes on while the machine is suspended."""
+    """Seconds on a clock that keeps running while the machine is suspended."""
     return time.clock_gettime(_CLOCK)
 
 

@@ -77,7 +77,7 @@ class VenueProtocol(Protocol):
         """Name of the stream of each wanted topic of a symbol."""
 
     def subscribe(self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()) -> list[Request]:
-        """The control messages for these symbols; `again` are those of them that were asked for before in vain."""
+        """The control messages for these symbols, or for those in `again`, which got no book by the last ones."""
 
     def decode(self, frame: bytes) -> Sequence[Message]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""

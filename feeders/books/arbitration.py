@@ -16,7 +16,7 @@ _CLASSES = _STEPS * 28
 
 
 class LineIds:
-    """Tells an exchange that restarted its update ids from updates that come late or twice.
+    """Distinguishes an exchange that restarted its update ids from updates that come late or twice.
 
     What a slow line brings is old for the book but rises on its own line. Ids that stay below what the same line
     brought before belong to a new sequence.
@@ -47,7 +47,7 @@ class LineIds:
         return True
 
     def forget(self, line: int) -> None:
-        """The line is gone; another connection may take its number."""
+        """The line ended; another connection may get its number."""
         self._newest.pop(line, None)
         self._fallen = 0
 

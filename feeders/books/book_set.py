@@ -80,7 +80,7 @@ class BookSet:
         self.lines.add(line)
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """The connection is gone."""
+        """This connection ended."""
         self.lines.discard(line)
         return [event for sync in self._syncs.values() for event in sync.line_down(line, reason)]
 
@@ -124,7 +124,7 @@ class BookSet:
         if key not in self._syncs and not self._protocol.natives and "book" in self._protocol.streams(native):
             self._syncs[key] = self._protocol.synchronizer(native, "book", None, self.lines)
         if isinstance(sync := self._syncs.get(key), RangeSync):
-            # Somebody asked, perhaps before the first update came: a quiet symbol sends none for minutes.
+            # The snapshot was requested, perhaps before the first update: a quiet symbol sends none for minutes.
             sync.start()
         return self._bridge(native, limit, body, self.decode_snapshot(body))
 

@@ -52,7 +52,7 @@ class BookSync(Protocol):
         """Changes of the book, or a whole book where the venue sends those."""
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """The connection is gone; `lines` no longer holds it."""
+        """The connection ended; `lines` no longer holds it."""
 
 
 class RangeSync:
@@ -387,7 +387,7 @@ class CounterSync:
             return NOTHING
         self._id = None
         self._past.clear()
-        # Each line that asks anew gets another first snapshot.
+        # Each line gets another first snapshot with its new subscription.
         self._started.clear()
         return [BookLost(self._native, reason), ResubscribeNeeded(self._native)]
 

@@ -37,7 +37,7 @@ class FeedAdapter(BaseWebSocketClient):
         on_frame: OnFrame | None = None,
         on_lost: "Callable[[FeedAdapter], None] | None" = None,
     ) -> None:
-        """`slot` is the number of the line; `on_lost` is called when the connection failed, after the feed was told."""
+        """`slot` is the number of the line; `on_lost` is called when the connection failed, after `feed.line_down`."""
         super().__init__(url, heartbeat_interval, timeout)
         self.venue = venue
         self.feed = feed
@@ -90,7 +90,7 @@ class FeedAdapter(BaseWebSocketClient):
             self._become_ready()  # the first trade may come much later
 
     async def receive_loop(self) -> None:
-        """Drain until the connection is lost, then tell the feed."""
+        """Drain until the connection is lost, then call `feed.line_down`."""
         reason, on_lost = CLOSED_BY_US, None
         try:
             await super().receive_loop()

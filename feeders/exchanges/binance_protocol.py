@@ -17,7 +17,7 @@ from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.snapshot import Levels, PositiveNumber, Side, UpdateId
 
 MAX_SUBSCRIBE_BYTES = 4_000
-"""A SUBSCRIBE of about 4,096 bytes or more is ignored by the exchange without a word."""
+"""The exchange ignores a SUBSCRIBE of about 4,096 bytes or more and sends no reply."""
 
 MAX_STREAMS_PER_REQUEST = 150
 
@@ -43,24 +43,24 @@ Data = TypeVar("Data")
 _price = itemgetter(0)
 
 
-class Complaint(msgspec.Struct):
+class _Error(msgspec.Struct):
     code: int | None = None
     msg: str = ""
 
 
-class Envelope(msgspec.Struct):
+class _Envelope(msgspec.Struct):
     """What any message may say beside its data: a stream, a control reply (with `id`), or a bare notice (with `e`)."""
 
     stream: str = ""
     id: int | str | None = None
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: Complaint | None = None
+    error: _Error | None = None
     code: int | None = None
     msg: str = ""
     e: str = ""
 
 
-class Framed(msgspec.Struct, Generic[Data]):
+class _Framed(msgspec.Struct, Generic[Data]):
     """A combined-stream frame."""
 
     data: Data
@@ -194,7 +194,7 @@ class BinanceProtocol:
             raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
         stream = self._streams.get(_stream_name(frame))
         if stream is None:
-            envelope: Envelope = _decode_envelope(frame)
+            envelope: _Envelope = _decode_envelope(frame)
             if envelope.stream in ("", "!serverShutdown"):
                 return (_control(envelope),)
             stream = self._stream(envelope.stream)
@@ -221,7 +221,7 @@ class BinanceProtocol:
         return next(depth for depth in PARTIAL_DEPTHS if depth >= self._options.depth)
 
     def _stream(self, name: str) -> _Stream | None:
-        """None for a stream that nobody asked for, except in a recording."""
+        """None for a stream that was not subscribed, except in a recording."""
         symbol, _, kind = name.partition("@")
         topic, decode = _KINDS.get(kind.partition("@")[0], (None, None))
         native = self._by_name.get(symbol)
@@ -258,13 +258,13 @@ def _request(request_id: int, streams: Mapping[str, str]) -> Request:
     return Request(request_id, msgspec.json.encode(message).decode(), natives)
 
 
-def _control(envelope: Envelope) -> Message:
+def _control(envelope: _Envelope) -> Message:
     if envelope.stream == "!serverShutdown" or envelope.e == "serverShutdown":
         return ClosingSoon("the exchange announced a shutdown of this connection")
-    complaint = envelope.error or (Complaint(envelope.code, envelope.msg) if envelope.code is not None else None)
+    error = envelope.error or (_Error(envelope.code, envelope.msg) if envelope.code is not None else None)
     request_id = envelope.id if isinstance(envelope.id, int) else None
-    if complaint is not None:
-        return Refused(request_id, f"{complaint.msg} (code {complaint.code})")
+    if error is not None:
+        return Refused(request_id, f"{error.msg} (code {error.code})")
     if envelope.result is msgspec.UNSET or request_id is None:
         raise WebSocketProtocolError("neither a subscribed stream nor a control reply")
     return Acknowledged(request_id)
@@ -294,7 +294,7 @@ def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
 
 
 def _data_decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
-    decode = msgspec.json.Decoder(Framed[kind], strict=False).decode
+    decode = msgspec.json.Decoder(_Framed[kind], strict=False).decode
 
     def checked(frame: bytes) -> Any:
         try:
@@ -305,7 +305,7 @@ def _data_decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
     return checked
 
 
-_decode_envelope = _decoder(Envelope, "message")
+_decode_envelope = _decoder(_Envelope, "message")
 _decode_answer = _decoder(Whole, "depth answer")
 _decode_partial = _data_decoder(Whole, "partial depth frame")
 

@@ -81,15 +81,15 @@ class _ShortTrade(msgspec.Struct, tag_field="ty", tag="trade"):
     trade_time_ms: UpdateId = msgspec.field(name="ttms")
 
 
-class _Complaint(msgspec.Struct):
+class _Error(msgspec.Struct):
     name: str | int = ""
     message: str = ""
 
 
 class _Other(msgspec.Struct):
-    """An error, the word that the connection is up, a list of subscriptions, or data nobody asked for."""
+    """An error, a status, a list of subscriptions, or data of a type that is not subscribed."""
 
-    error: _Complaint | None = None
+    error: _Error | None = None
     status: str = ""
     method: str = ""
     short_method: str = msgspec.field(name="mthd", default="")

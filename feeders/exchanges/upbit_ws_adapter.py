@@ -45,7 +45,7 @@ class _Day(msgspec.Struct):
 
 
 class _Metadata(msgspec.Struct):
-    """What two kinds of answers said, as it is cached. A market without a tick is one nobody told us of."""
+    """The content of two kinds of answers, as it is cached. The tick of a market may be unknown."""
 
     markets: list[_Market]
     ticks: list[_Tick]

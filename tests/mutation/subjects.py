@@ -37,6 +37,15 @@ SUBJECTS = {
         ("feeders/books/test_synchronizer", "feeders/books/test_synchronizer_replace", "feeders/books/test_history"),
         ("feeders/books/test_synchronizer_model",),
     ),
+    "arbitration": _module(
+        "books.arbitration",
+        (
+            "feeders/books/test_arbitration",
+            "feeders/books/test_synchronizer",
+            "feeders/books/test_synchronizer_replace",
+        ),
+        ("feeders/books/test_synchronizer_model", "feeders/test_exchange_feed"),
+    ),
     "order_book": _module(
         "books.order_book",
         ("feeders/books/test_order_book", "feeders/books/test_synchronizer"),

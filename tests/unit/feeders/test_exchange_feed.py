@@ -8,12 +8,12 @@ import pytest
 
 from bookbus.feeders.books.arbitration import LineArbiter
 from bookbus.feeders.books.book_set import BookSet
-from bookbus.feeders.exchange_feed import LineGroup, OnLost, line_reports
+from bookbus.feeders.exchange_feed import ExchangeFeed, LineGroup, OnLost, line_reports
 from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.stall_detector import StallDetector
-from bookbus.feeders.venue import FeedOptions
+from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.heartbeat import LineReport
 from tests.support.fake_venue import Collected, FakeVenue
 
@@ -229,6 +229,16 @@ def test_books_are_alive_only_by_a_line_that_brings_every_update() -> None:
     world.lines[1].ready.clear()
 
     assert world.group.last_sign_of_life == 50.0
+
+
+@pytest.mark.parametrize("exchange", ["binance", "bybit", "upbit"])
+def test_trades_alone_have_no_state_of_a_book(exchange: str) -> None:
+    venue = venue_of(exchange)
+    options = FeedOptions(venue.modes[0], topics=frozenset({"trades"}))
+
+    feed = ExchangeFeed(venue, ["KRW-BTC" if exchange == "upbit" else "BTCUSDT"], lambda *_: None, options=options)
+
+    assert feed.states() == {}
 
 
 def test_reports_say_what_each_line_did() -> None:
