@@ -169,10 +169,14 @@ class DirectProvider(MarketDataProvider):
 
     def _source_of(self, adapter: WebSocketAdapter) -> "BookSource":
         # Which books it brings, and when, is not known: `start` waits for the subscription only.
-        line = _AdapterLine(
-            adapter, list(self._natives.values()), lambda: self._live_books, self._set_started, self._lose_all
+        return _AdapterSource(
+            adapter,
+            list(self._natives.values()),
+            lambda: self._live_books,
+            self._set_started,
+            self._lose_all,
+            self._settings.policy,
         )
-        return _AdapterSource(line, self._settings.policy, self._lose_all)
 
     def _receive(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
         if topic == "book":
@@ -336,29 +340,7 @@ class BookSession:
 
 
 class _AdapterSource:
-    """The connection of an adapter that the caller brought, kept open like any other."""
-
-    def __init__(self, line: "_AdapterLine", policy: ReconnectPolicy, on_stall: Callable[[], None]) -> None:
-        self.stall = StallDetector(lambda _: on_stall())
-        self.connections = (ReconnectingConnection(line, policy),)
-
-    @property
-    def error(self) -> str:
-        """Why there is no connection; empty while there is one."""
-        (connection,) = self.connections
-        return "" if connection.line.is_connected else connection.failure or "connecting"
-
-    async def run(self) -> None:
-        """Until cancelled. Raises GaveUpError."""
-        await self.connections[0].run()
-
-    def last_sign_of_life(self, native: str) -> float:
-        """Monotonic time of the last frame or pong, 0.0 if that is unknown."""
-        return self.connections[0].line.last_sign_of_life
-
-
-class _AdapterLine:
-    """Makes such an adapter a line that can be opened again."""
+    """The connection of an adapter that the caller brought: the only line of a source, opened again like any other."""
 
     def __init__(
         self,
@@ -367,7 +349,10 @@ class _AdapterLine:
         books_received: Callable[[], int],
         on_subscribed: Callable[[], None],
         on_lost: Callable[[], None],
+        policy: ReconnectPolicy,
     ) -> None:
+        self.stall = StallDetector(lambda _: on_lost())
+        self.connections = (ReconnectingConnection(self, policy),)
         self.replace_wanted = asyncio.Event()
         """Never set: there is no way to make another adapter like this one."""
         self.ready = asyncio.Event()
@@ -385,9 +370,17 @@ class _AdapterLine:
         return self._books_received() > self._books_before
 
     @property
-    def last_sign_of_life(self) -> float:
+    def error(self) -> str:
+        """Why there is no connection; empty while there is one."""
+        return "" if self.is_connected else self.connections[0].failure or "connecting"
+
+    def last_sign_of_life(self, native: str) -> float:
         """Monotonic time of the last frame or pong; 0.0 while not connected, or if the adapter does not have it."""
         return float(getattr(self._adapter, "last_sign_of_life", 0.0)) if self.is_connected else 0.0
+
+    async def run(self) -> None:
+        """Until cancelled. Raises GaveUpError."""
+        await self.connections[0].run()
 
     async def connect(self) -> None:
         """Open the connection."""

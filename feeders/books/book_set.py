@@ -12,6 +12,9 @@ from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import DepthMessage, Message, Request, VenueProtocol, VenueSnapshots
 from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
 
+MAX_FRAME_BYTES = 1 << 20
+"""Many times what the busiest symbol sends in one message."""
+
 _MAX_UNANSWERED = 500
 """Requests remembered until they are acknowledged: many times what connections ask at once. Lost ones never are."""
 
@@ -86,6 +89,8 @@ class BookSet:
 
     def receive(self, frame: bytes, line: int = 0, received_us: int = 0) -> Sequence[Event]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
+        if len(frame) > MAX_FRAME_BYTES:
+            raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
         messages = self._protocol.decode(frame)
         if len(messages) == 1:
             return self._take(messages[0], frame, line, received_us)

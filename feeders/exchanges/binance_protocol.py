@@ -13,16 +13,13 @@ from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.books.synchronizer import BookSync, RangeSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import DepthMessage, FeedOptions, Message, Request, require_symbol
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.snapshot import Levels, PositiveNumber, Side, UpdateId
 
 MAX_SUBSCRIBE_BYTES = 4_000
 """The exchange ignores a SUBSCRIBE of about 4,096 bytes or more and sends no reply."""
 
 MAX_STREAMS_PER_REQUEST = 150
-
-MAX_FRAME_BYTES = 1 << 20
-"""Many times what the busiest symbol sends in one message."""
 
 PARTIAL_DEPTHS = (5, 10, 20)
 FIRST_LIMIT = 100
@@ -190,8 +187,6 @@ class BinanceProtocol:
 
     def decode(self, frame: bytes) -> Sequence[Message]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
-        if len(frame) > MAX_FRAME_BYTES:
-            raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
         stream = self._streams.get(_stream_name(frame))
         if stream is None:
             envelope: _Envelope = _decode_envelope(frame)
@@ -202,7 +197,7 @@ class BinanceProtocol:
                 return ()
             if name := _stream_name(frame):
                 self._streams[name] = stream
-        data = stream.decode(frame)
+        data = stream.decode(frame).data
         if stream.topic == "trades":
             return (_trade(stream.native, data),)
         return (DepthMessage(stream.native, stream.topic, stream.name, data),)
@@ -281,38 +276,14 @@ def _stream_name(frame: bytes) -> bytes:
     return frame[start : frame.find(b'"', start)] if frame.startswith(_STREAM_START) else b""
 
 
-def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
-    decode = msgspec.json.Decoder(kind, strict=False).decode
-
-    def checked(text: bytes) -> Any:
-        try:
-            return decode(text)
-        except DECODE_ERRORS as error:
-            raise WebSocketProtocolError(f"not a {name}: {error}") from error
-
-    return checked
-
-
-def _data_decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
-    decode = msgspec.json.Decoder(_Framed[kind], strict=False).decode
-
-    def checked(frame: bytes) -> Any:
-        try:
-            return decode(frame).data
-        except DECODE_ERRORS as error:
-            raise WebSocketProtocolError(f"not a {name}: {error}") from error
-
-    return checked
-
-
-_decode_envelope = _decoder(_Envelope, "message")
-_decode_answer = _decoder(Whole, "depth answer")
-_decode_partial = _data_decoder(Whole, "partial depth frame")
+_decode_envelope = json_decoder(_Envelope, "a message", WebSocketProtocolError)
+_decode_answer = json_decoder(Whole, "a depth answer", WebSocketProtocolError)
+_decode_partial = json_decoder(_Framed[Whole], "a partial depth frame", WebSocketProtocolError)
 
 _KINDS: Mapping[str, tuple[Topic, Callable[[bytes], Any]]] = {
-    "depth": ("book", _data_decoder(Diff, "diff depth frame")),
+    "depth": ("book", json_decoder(_Framed[Diff], "a diff depth frame", WebSocketProtocolError)),
     **{f"depth{depth}": ("book", _decode_partial) for depth in PARTIAL_DEPTHS},
-    "bookTicker": ("quote", _data_decoder(Ticker, "book ticker frame")),
-    "trade": ("trades", _data_decoder(_Trade, "trade frame")),
+    "bookTicker": ("quote", json_decoder(_Framed[Ticker], "a book ticker frame", WebSocketProtocolError)),
+    "trade": ("trades", json_decoder(_Framed[_Trade], "a trade frame", WebSocketProtocolError)),
 }
 """Topic and decoder by the kind of a stream."""

@@ -10,7 +10,7 @@ from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]
@@ -65,9 +65,9 @@ class _Ticker(msgspec.Struct):
     ask: float = msgspec.field(name="askPrice")
 
 
-_decode_info = msgspec.json.Decoder(_ExchangeInfo, strict=False).decode
-_decode_days = msgspec.json.Decoder(list[_Day], strict=False).decode
-_decode_tickers = msgspec.json.Decoder(list[_Ticker], strict=False).decode
+_decode_info = json_decoder(_ExchangeInfo, "an exchangeInfo answer", MetadataError)
+_decode_days = json_decoder(list[_Day], "a list of 24-hour figures", RestError)
+_decode_tickers = json_decoder(list[_Ticker], "a list of best prices", RestError)
 
 
 class BinanceSnapshots:
@@ -93,10 +93,7 @@ class BinanceAudit:
     async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
         """`bookTicker` of every symbol."""
         body = await rest.get("/api/v3/ticker/bookTicker", {}, 4, urgent=False)
-        try:
-            tickers = _decode_tickers(body)
-        except DECODE_ERRORS as error:
-            raise RestError(f"not a list of best prices: {error}") from error
+        tickers: list[_Ticker] = _decode_tickers(body)
         return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
 
 
@@ -137,18 +134,11 @@ class Binance:
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         """`quoteVolume` of the last 24 hours of every symbol."""
         body = await rest.get("/api/v3/ticker/24hr", {"type": "MINI"}, 80)
-        try:
-            return {day.symbol: day.turnover for day in _decode_days(body)}
-        except DECODE_ERRORS as error:
-            raise RestError(f"not a list of 24-hour figures: {error}") from error
+        return {day.symbol: day.turnover for day in _decode_days(body)}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in an `exchangeInfo` answer. Raises MetadataError if it is none."""
-        try:
-            info: _ExchangeInfo = _decode_info(metadata)
-        except DECODE_ERRORS as error:
-            raise MetadataError(f"not an exchangeInfo answer: {error}") from error
-        return [_instrument(symbol) for symbol in info.symbols]
+        return [_instrument(symbol) for symbol in _decode_info(metadata).symbols]
 
 
 def _instrument(symbol: _Symbol) -> Instrument:

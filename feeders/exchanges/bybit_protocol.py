@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -11,7 +11,7 @@ from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.books.synchronizer import BookSync, CounterSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import DepthMessage, FeedOptions, Message, Request, require_symbol
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
 
 DEPTHS = (50, 200, 1000)
@@ -19,8 +19,6 @@ TOPICS: tuple[Topic, ...] = ("book", "trades")
 MAX_ARGUMENTS = 10
 """Topics a request may name on spot."""
 
-
-MAX_FRAME_BYTES = 1 << 20
 _OUR_REQUEST = re.compile(r"[0-9]{1,18}")
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
@@ -125,9 +123,7 @@ class BybitProtocol:
 
     def decode(self, frame: bytes) -> Sequence[Message]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
-        if len(frame) > MAX_FRAME_BYTES:
-            raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
-        envelope = _decode(_envelope, frame)
+        envelope: _Envelope = _decode_envelope(frame)
         if not envelope.topic:
             return _control(envelope)
         channel, _, native = envelope.topic.rpartition(".")
@@ -136,9 +132,9 @@ class BybitProtocol:
         elif native not in self._wanted:
             return ()
         if channel == "publicTrade" and "trades" in self._options.topics:
-            return [_trade(native, trade) for trade in _decode(_trade_message, frame).data]
+            return [_trade(native, trade) for trade in _decode_trades(frame).data]
         if channel.startswith("orderbook.") and "book" in self._options.topics:
-            return (DepthMessage(native, "book", envelope.topic, _decode(_book_message, frame)),)
+            return (DepthMessage(native, "book", envelope.topic, _decode_book(frame)),)
         return ()
 
     def synchronizer(self, native: str, topic: Topic, stream: str | None, lines: set[int]) -> BookSync:
@@ -168,16 +164,6 @@ def _trade(native: str, trade: _Trade) -> TradeHappened:
     return TradeHappened(native, trade.trade_id, trade.price, trade.quantity, aggressor, exchange_us)
 
 
-MessageT = TypeVar("MessageT")
-
-
-def _decode(decoder: "msgspec.json.Decoder[MessageT]", frame: bytes) -> MessageT:
-    try:
-        return decoder.decode(frame)
-    except DECODE_ERRORS as error:
-        raise WebSocketProtocolError(f"not a message of this exchange: {error}") from error
-
-
-_envelope = msgspec.json.Decoder(_Envelope)
-_book_message = msgspec.json.Decoder(_BookMessage, strict=False)
-_trade_message = msgspec.json.Decoder(_TradeMessage, strict=False)
+_decode_envelope = json_decoder(_Envelope, "a message", WebSocketProtocolError)
+_decode_book = json_decoder(_BookMessage, "a book message", WebSocketProtocolError)
+_decode_trades = json_decoder(_TradeMessage, "a trade message", WebSocketProtocolError)

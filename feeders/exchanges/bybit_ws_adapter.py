@@ -9,7 +9,7 @@ from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["bybit"]
@@ -64,8 +64,8 @@ class _DaysAnswer(msgspec.Struct):
     result: _Days
 
 
-_decode_markets = msgspec.json.Decoder(_MarketsAnswer, strict=False).decode
-_decode_days = msgspec.json.Decoder(_DaysAnswer, strict=False).decode
+_decode_markets = json_decoder(_MarketsAnswer, "an instruments-info answer", MetadataError)
+_decode_days = json_decoder(_DaysAnswer, "a list of 24-hour figures", RestError)
 
 
 class Bybit:
@@ -106,17 +106,11 @@ class Bybit:
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         """`turnover24h` of every symbol."""
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
-        try:
-            return {day.symbol: day.turnover for day in _decode_days(body).result.list}
-        except DECODE_ERRORS as error:
-            raise RestError(f"not a list of 24-hour figures: {error}") from error
+        return {day.symbol: day.turnover for day in _decode_days(body).result.list}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in an `instruments-info` answer. Raises MetadataError if it is none."""
-        try:
-            markets = _decode_markets(metadata).result.list
-        except DECODE_ERRORS as error:
-            raise MetadataError(f"not an instruments-info answer: {error}") from error
+        markets: list[_Market] = _decode_markets(metadata).result.list
         return [
             Instrument(
                 EXCHANGE.id,

@@ -21,9 +21,6 @@ UNIT_COUNTS = (1, 5, 15, 30)
 
 TOPICS: Sequence[Topic] = ("book", "trades")
 
-MAX_FRAME_BYTES = 1 << 20
-"""Hundreds of times what one message has."""
-
 # A price and a size of zero fill up a side that has fewer orders than the other.
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
 
@@ -171,8 +168,6 @@ class UpbitProtocol:
 
     def decode(self, frame: bytes) -> Sequence[Message]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
-        if len(frame) > MAX_FRAME_BYTES:
-            raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
         try:
             parts = _decode_short(frame) if b'"ty"' in frame else _decode(frame)
         except DECODE_ERRORS as error:

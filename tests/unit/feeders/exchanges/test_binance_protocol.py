@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bookbus.feeders.books.book_set import BookSet
+from bookbus.feeders.books.book_set import MAX_FRAME_BYTES, BookSet
 from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
@@ -26,7 +26,7 @@ from bookbus.feeders.books.events import (
 )
 from bookbus.feeders.books.synchronizer import RangeSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.exchanges.binance_protocol import MAX_FRAME_BYTES, MAX_SUBSCRIBE_BYTES
+from bookbus.feeders.exchanges.binance_protocol import MAX_SUBSCRIBE_BYTES
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE
 from bookbus.feeders.venue import FeedMode, FeedOptions
 from tests.support.depth import ASKS, BIDS, combined_frame, depth_answer, diff_frame, partial_frame
