@@ -5,6 +5,7 @@ SYMBOLS ?= BTC,ETH
 NAMES ?= DNS:redis,DNS:localhost,IP:127.0.0.1
 MINUTES ?= 60
 SEED ?= 1
+PYTEST ?=
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && { echo $$python; break; }; done)
 
@@ -13,10 +14,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test bench check
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-chaos test-packages check-all bench check docs structure
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## simulated exchange, feeder, server and two readers for half a minute, checked against the truth
 	@$(RUN) -m feeders demo
@@ -47,8 +48,16 @@ acl: $(READY) ## users and fresh passwords for a server that others reach, in se
 certificates: ## an authority and a server certificate in secrets/tls/: NAMES=DNS:redis,DNS:localhost,IP:127.0.0.1
 	@deploy/make_certificates.sh secrets/tls $(NAMES)
 
-test: check ## everything that proves it: the checks, then unit, contract, integration and chaos tests
-	@$(RUN) -m pytest -n 6
+test: check ## the checks, then unit, contract, integration and short chaos tests
+	@$(RUN) -m pytest -n 6 --ignore=tests/packages $(PYTEST)
+
+test-chaos: $(READY) ## every fault of every scenario on real processes
+	@BOOKBUS_CHAOS_SECONDS=0 $(RUN) -m pytest -n 3 $(PYTEST) tests/chaos/test_scenarios.py
+
+test-packages: $(READY) ## wheel, sdist and image contents, tried in empty environments
+	@$(RUN) -m pytest $(PYTEST) tests/packages
+
+check-all: test test-chaos test-packages ## everything that proves it, as continuous integration runs it
 
 bench: $(READY) ## measure the hot paths, each beside the plain way in the same run
 	@for file in tests/bench/bench_*.py; do \
@@ -60,6 +69,12 @@ check: $(READY) ## lint with security rules, format, types, compose files, known
 	@$(RUN) -m mypy
 	@$(RUN) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.tls.yml
 	@$(RUN) -m tests.support.dependency_audit
+
+structure: $(READY) ## figures of the product's structure: modules, lines, imports, repetitions
+	@$(RUN) -m tests.support.structure
+
+docs: $(READY) ## write docs/reference/commands.md from the command lines
+	@$(RUN) -m tests.support.reference
 
 # An unfinished environment has no stamp, so the next make goes on where this one stopped.
 $(READY): pyproject.toml constraints.txt

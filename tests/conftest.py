@@ -1,13 +1,14 @@
 """Fixtures for every test: a real server, private to this run."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 import redis
 from hypothesis import settings
 
 from bookbus.feeders.redis_server import LocalServer, private_server
+from tests.support.captures import NOT_AT_HAND
 
 pytest.register_assert_rewrite("tests.support.publish_script_rules")
 
@@ -46,3 +47,28 @@ def own_redis_server() -> Iterator[LocalServer]:
     """A real server for one test, to be killed, paused, restarted or configured."""
     with private_server() as server:
         yield server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Continuous integration has all that tests need, so a skipped test there hides a missing installation."""
+    parser.addoption("--fail-on-skip", action="store_true", help="fail if any test but a long form is skipped")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`long(asked, reason)` marks a test that runs only if it is asked for."""
+    mark = item.get_closest_marker("long")
+    if mark is not None and not mark.args[0]:
+        pytest.skip(mark.args[1])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With `--fail-on-skip`, a skipped test fails unless it is marked `long` or needs recordings that are not here."""
+    report = yield
+    if report.skipped and item.config.getoption("--fail-on-skip") and item.get_closest_marker("long") is None:
+        _, _, reason = report.longrepr if isinstance(report.longrepr, tuple) else ("", 0, "")
+        if not reason.removeprefix("Skipped: ").startswith(NOT_AT_HAND):
+            report.outcome = "failed"
+    return report

@@ -14,7 +14,7 @@ from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import Cluster, ask, cluster
 from tests.support.watched_bus import SYMBOLS, watched_bus
 
-LONG = pytest.mark.skipif(not os.environ.get("BOOKBUS_FLEET_LONG"), reason="BOOKBUS_FLEET_LONG=1 asks for it")
+LONG = pytest.mark.long(os.environ.get("BOOKBUS_FLEET_LONG"), "BOOKBUS_FLEET_LONG=1 asks for it")
 
 BTC = RedisNames().book("binance", "BTC-USDT")
 

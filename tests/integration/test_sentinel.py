@@ -11,7 +11,7 @@ from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from tests.support.server_fleet import watched
 from tests.support.watched_bus import RECOVERY_LIMIT, SYMBOLS, watched_bus
 
-LONG = pytest.mark.skipif(not os.environ.get("BOOKBUS_FLEET_LONG"), reason="BOOKBUS_FLEET_LONG=1 asks for it")
+LONG = pytest.mark.long(os.environ.get("BOOKBUS_FLEET_LONG"), "BOOKBUS_FLEET_LONG=1 asks for it")
 
 
 async def test_feeder_and_readers_follow_the_new_primary() -> None:

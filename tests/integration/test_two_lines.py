@@ -172,7 +172,7 @@ async def _a_while(statuses: Counter[BookStatus]) -> None:
     await await_for(lambda: statuses.total() > before + 600, 30, "looks at the books")
 
 
-long = pytest.mark.skipif(TURNS <= CI_TURNS, reason="for long runs")
+long = pytest.mark.long(TURNS > CI_TURNS, "BOOKBUS_PAIR_TURNS asks for it")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,17 @@ import pytest
 _REPOSITORY = Path(__file__).parents[2]
 
 
+NOT_AT_HAND = "no captures"
+"""What the reason of a skip begins with where no machine could install what is missing."""
+
+
 def capture_directory() -> Path:
     """The directory of `BOOKBUS_CAPTURES`, else `shared/captures` beside the repository. Skips the test if absent."""
-    directory = Path(os.environ.get("BOOKBUS_CAPTURES") or _REPOSITORY.parent / "shared" / "captures")
+    if named := os.environ.get("BOOKBUS_CAPTURES"):
+        return Path(named)
+    directory = _REPOSITORY.parent / "shared" / "captures"
     if not directory.is_dir():
-        pytest.skip(f"no captures in {directory}; BOOKBUS_CAPTURES names another directory")
+        pytest.skip(f"{NOT_AT_HAND} in {directory}; BOOKBUS_CAPTURES names another directory")
     return directory
 
 

@@ -1,4 +1,4 @@
-"""Imports point one way, and pure modules stay pure."""
+"""Imports point one way, and pure modules stay pure; `tests/support/import_rules.py` has the table."""
 
 import ast
 import re
@@ -8,172 +8,160 @@ from pathlib import Path
 import pytest
 
 from bookbus.schemas.instruments import EXCHANGES
+from tests.support.import_rules import RULES, Import, Product, Rule, imports_of, matches
 
-ROOT = Path(__file__).parents[2]
-OURS = ("schemas", "feeders", "consumers")
-
-IMPURE = {
-    *("asyncio", "concurrent", "threading", "multiprocessing", "subprocess", "signal"),
-    *("socket", "ssl", "select", "selectors", "http", "urllib.request"),
-    *("time", "logging"),
-    *("redis", "hiredis", "websockets", "uvloop"),
-}
+PRODUCT = Product.read(Path(__file__).parents[2])
+MAY_NAME_AN_EXCHANGE = (
+    *(f"bookbus.feeders.exchanges.{exchange}_*" for exchange in EXCHANGES),
+    # A command line has defaults and examples.
+    *("bookbus.feeders.simulator", "bookbus.feeders.commands", "bookbus.feeders.__main__"),
+)
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(["bookbus", *(parts[:-1] if parts[-1] == "__init__" else parts)])
+def importing(sources: dict[str, str]) -> Product:
+    return Product({}, {module: imports_of(source, module) for module, source in sources.items()})
 
 
-MODULES = {module_name(path): path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))}
-
-
-def for_types_alone(tree: ast.AST) -> set[ast.AST]:
-    """Everything under `if TYPE_CHECKING:`, which no run imports."""
-    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    return {node for guard in guards for statement in guard.body for node in ast.walk(statement)}
-
-
-def imported(source: str, importer: str, *, at_run_time: bool = False) -> set[str]:
-    """Every dotted name that `source` imports, wherever in it, and the names it takes from it."""
-    found: set[str] = set()
+def exchanges_named(source: str) -> Iterator[tuple[int, str]]:
+    """Every string with the id of an exchange in it, but for docstrings."""
+    ids = re.compile(rf"\b({'|'.join(EXCHANGES)})\b", re.IGNORECASE)
     tree = ast.parse(source)
-    left_out = for_types_alone(tree) if at_run_time else set()
-    for node in ast.walk(tree):
-        if node in left_out:
-            continue
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            package = importer.split(".")[: -node.level] if node.level else []
-            origin = ".".join([*package, *filter(None, [node.module])])
-            found.add(origin)
-            found.update(f"{origin}.{alias.name}" for alias in node.names)
-    return found
+    alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in alone)
+    yield from ((text.lineno, text.value) for text in texts if isinstance(text.value, str) and ids.search(text.value))
 
 
-def touches(names: set[str], forbidden: set[str]) -> list[str]:
-    """Those of `names` that are one of `forbidden` or inside it."""
-    return sorted(name for name in names if any(name == one or name.startswith(f"{one}.") for one in forbidden))
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.says)
+def test_no_import_breaks_the_rule(rule: Rule) -> None:
+    broken = [one for one in PRODUCT.violations(rule) if not matches(one.module, rule.not_yet)]
+
+    assert [str(one) for one in broken] == []
 
 
-IMPORTS = {name: imported(path.read_text(), name) for name, path in MODULES.items()}
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.says)
+def test_planted_import_breaks_the_rule(rule: Rule) -> None:
+    module, source = rule.planted
+    there_already = set(PRODUCT.violations(rule))
 
-IMPORTS_AT_RUN_TIME = {name: imported(path.read_text(), name, at_run_time=True) for name, path in MODULES.items()}
+    planted = set(PRODUCT.with_module(module, source).violations(rule)) - there_already
 
-
-def is_pure(name: str) -> bool:
-    last = name.rpartition(".")[2]
-    return name.startswith(("bookbus.schemas", "bookbus.feeders.books")) or last.endswith("_protocol")
-
-
-def reached_from(name: str) -> Iterator[str]:
-    """The module and every module of ours that it imports when it runs, directly or not."""
-    seen: set[str] = set()
-    waiting = [name]
-    while waiting:
-        module = waiting.pop()
-        if module in MODULES and module not in seen:
-            seen.add(module)
-            waiting.extend(IMPORTS_AT_RUN_TIME[module])
-            yield module
+    assert (module, module) in {(one.module, one.importer) for one in planted}
 
 
-def texts(source: str) -> Iterator[tuple[int, str]]:
-    """Every string in `source` that is not a docstring or a bare remark."""
-    tree = ast.parse(source)
-    remarks = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in remarks:
-            yield node.lineno, node.value
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.reach], ids=lambda rule: rule.says)
+def test_planted_import_in_a_module_on_the_way_breaks_the_rule(rule: Rule) -> None:
+    module, source = rule.planted
+    on_the_way = PRODUCT.with_module(module, "from bookbus.feeders.errors import FeederError")
+
+    planted = set(on_the_way.with_module("bookbus.feeders.errors", source).violations(rule))
+
+    assert (module, "bookbus.feeders.errors") in {(one.module, one.importer) for one in planted}
 
 
-def may_name_an_exchange(name: str) -> bool:
-    package, _, last = name.rpartition(".")
-    of_one_venue = package == "bookbus.feeders.exchanges" and last.partition("_")[0] in EXCHANGES
-    # A command line has defaults and examples, the demo shows one exchange, and the smoke run all that are simulated.
-    return of_one_venue or name.startswith(
-        (
-            "bookbus.feeders.simulator",
-            "bookbus.feeders.commands",
-            "bookbus.feeders.commands.demo",
-            "bookbus.feeders.commands.smoke",
-            "bookbus.feeders.__main__",
-        )
+def test_every_exception_from_a_rule_is_needed() -> None:
+    needless = [
+        (rule.says, pattern)
+        for rule in RULES
+        for pattern in rule.not_yet
+        if not any(matches(one.module, (pattern,)) for one in PRODUCT.violations(rule))
+    ]
+
+    assert needless == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.says)
+def test_rule_speaks_of_modules_that_exist(rule: Rule) -> None:
+    ours = [pattern for pattern in (*rule.who, *rule.allowed, *rule.besides) if pattern.startswith("bookbus")]
+
+    assert [pattern for pattern in ours if not any(matches(module, (pattern,)) for module in PRODUCT.files)] == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert PRODUCT.circles() == []
+
+
+def test_planted_circle_is_found() -> None:
+    circle = importing(
+        {
+            "bookbus.feeders.feed": "from bookbus.feeders.books import order_book",
+            "bookbus.feeders.books.order_book": "import bookbus.feeders.errors",
+            "bookbus.feeders.errors": "def later():\n    from bookbus.feeders.feed import Feed",
+            "bookbus.feeders.feeder": "from bookbus.feeders.feed import Feed",
+        }
     )
 
-
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("bookbus.schemas")])
-def test_schemas_import_nothing_of_ours(name: str) -> None:
-    assert touches(IMPORTS[name], {"bookbus.feeders", "bookbus.consumers", "tests"}) == []
+    assert circle.circles() == [["bookbus.feeders.books.order_book", "bookbus.feeders.errors", "bookbus.feeders.feed"]]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("bookbus.feeders")])
-def test_feeders_import_no_consumer(name: str) -> None:
-    assert touches(IMPORTS[name], {"bookbus.consumers", "tests"}) == []
-
-
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("bookbus.consumers")])
-def test_consumers_import_feeders_only_in_the_direct_provider(name: str) -> None:
-    allowed = name in {"bookbus.consumers.direct_provider", "bookbus.consumers.captures"}
-
-    assert touches(IMPORTS[name], {"tests"} if allowed else {"tests", "bookbus.feeders"}) == []
-    assert (
-        touches(
-            IMPORTS[name],
-            {"bookbus.feeders.redis_server"},
-        )
-        == []
+def test_import_for_types_alone_makes_no_circle() -> None:
+    product = importing(
+        {
+            "bookbus.feeders.feed": "from bookbus.feeders.errors import FeederError",
+            "bookbus.feeders.errors": "if TYPE_CHECKING:\n    from bookbus.feeders.feed import Feed",
+        }
     )
 
-
-@pytest.mark.parametrize("name", [name for name in MODULES if is_pure(name)])
-def test_pure_module_reaches_no_clock_thread_log_or_network(name: str) -> None:
-    impure = {module: touches(IMPORTS_AT_RUN_TIME[module], IMPURE) for module in reached_from(name)}
-
-    assert {module: found for module, found in impure.items() if found} == {}
+    assert product.circles() == []
 
 
-def test_websockets_is_imported_by_the_client_and_the_simulator_alone() -> None:
-    importers = {name for name, names in IMPORTS.items() if touches(names, {"websockets"})}
+@pytest.mark.parametrize(
+    "module",
+    [name for name in PRODUCT.files if matches(name, ("bookbus.feeders",)) and not matches(name, MAY_NAME_AN_EXCHANGE)],
+)
+def test_shared_code_names_no_exchange(module: str) -> None:
+    assert list(exchanges_named(PRODUCT.files[module].read_text())) == []
 
-    assert {name for name in importers if not name.startswith("bookbus.feeders.simulator")} <= {
-        "bookbus.feeders.websocket_client"
+
+def test_planted_name_of_an_exchange_is_found() -> None:
+    source = '"""As Binance does."""\nif exchange == "binance":\n    log("Bybit is slow")\n'
+
+    assert list(exchanges_named(source)) == [(2, "binance"), (3, "Bybit is slow")]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import bookbus.feeders.sync", "bookbus.feeders.sync"),
+        ("def later():\n    from bookbus.feeders import sync", "bookbus.feeders.sync"),
+        ("from . import sync", "bookbus.feeders.sync"),
+        ("from ..schemas import wire", "bookbus.schemas.wire"),
+        ("from ..schemas.wire import encode", "bookbus.schemas.wire.encode"),
+        ("if False:\n    import asyncio as quiet", "asyncio"),
+    ],
+)
+def test_import_is_found_wherever_it_stands(source: str, name: str) -> None:
+    assert [one.name for one in imports_of(source, "bookbus.feeders.events")] == [name]
+
+
+def test_package_counts_its_own_relative_imports_from_itself() -> None:
+    assert imports_of("from . import feed", "bookbus.feeders", is_package=True) == [Import("bookbus.feeders.feed", 1)]
+
+
+def test_import_for_types_alone_is_told_apart() -> None:
+    source = "if TYPE_CHECKING:\n    import asyncio\nimport time"
+
+    assert set(imports_of(source, "bookbus.feeders.events")) == {
+        Import("asyncio", 2, at_run_time=False),
+        Import("time", 3),
     }
 
 
+def test_use_of_a_module_imported_as_a_whole_is_found() -> None:
+    source = "import threading as t\nt.Thread(target=print)"
+
+    assert imports_of(source, "bookbus.feeders.events") == [
+        Import("threading", 1),
+        Import("threading.Thread", 2, used_of="threading"),
+    ]
+
+
 @pytest.mark.parametrize(
-    "name", [name for name in MODULES if name.startswith("bookbus.feeders") and not may_name_an_exchange(name)]
+    "name", ["asyncio", "asyncio.queues", "urllib.request.urlopen", "bookbus.feeders.commands.run"]
 )
-def test_shared_code_names_no_exchange(name: str) -> None:
-    ids = re.compile(rf"\b({'|'.join(EXCHANGES)})\b", re.IGNORECASE)
-
-    assert [(line, text) for line, text in texts(MODULES[name].read_text()) if ids.search(text)] == []
+def test_pattern_matches_a_name_and_all_that_is_inside_it(name: str) -> None:
+    assert matches(name, ("asyncio", "urllib.request", "bookbus.*.commands"))
 
 
-@pytest.mark.parametrize(
-    ("source", "names"),
-    [
-        ("import bookbus.feeders.sync", {"bookbus.feeders.sync"}),
-        (
-            "def later():\n    from bookbus.feeders import sync",
-            {"bookbus.feeders", "bookbus.feeders.sync"},
-        ),
-        ("from . import sync", {"bookbus.feeders", "bookbus.feeders.sync"}),
-        ("from ..schemas import wire", {"bookbus.schemas", "bookbus.schemas.wire"}),
-        ("if False:\n    import asyncio as quiet", {"asyncio"}),
-    ],
-)
-def test_imports_are_found_wherever_they_stand(source: str, names: set[str]) -> None:
-    assert imported(source, "bookbus.feeders.events") == names
-
-
-def test_imports_for_types_alone_are_told_apart() -> None:
-    source = "if TYPE_CHECKING:\n    import asyncio\nimport time"
-
-    assert imported(source, "bookbus.feeders.events") == {"asyncio", "time"}
-    assert imported(source, "bookbus.feeders.events", at_run_time=True) == {"time"}
-
-
-def test_a_name_is_forbidden_with_all_that_is_inside_it() -> None:
-    assert touches({"time", "timeit", "asyncio.queues", "urllib.parse"}, IMPURE) == ["asyncio.queues", "time"]
+@pytest.mark.parametrize("name", ["asyncio_more", "urllib", "urllib.parse", "bookbus.feeders.books", "bookbus"])
+def test_pattern_matches_nothing_else(name: str) -> None:
+    assert not matches(name, ("asyncio", "urllib.request", "bookbus.*.commands"))

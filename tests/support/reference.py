@@ -1,0 +1,136 @@
+"""Writes docs/reference/commands.md from the command lines themselves: `make docs`."""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from bookbus.consumers.__main__ import app as consumers_app
+from bookbus.feeders.__main__ import app as feeders_app
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
+APPS = {"feeders": feeders_app, "consumers": consumers_app}
+
+_SHARED_BY = 4
+"""An option that so many commands have in the same form is described once, at the top."""
+
+_INTRODUCTION = """\
+# Commands and settings
+
+Generated from the code by `make docs`; do not edit.
+
+`python -m feeders COMMAND` is installed as `bookbus-feeder`, `python -m consumers COMMAND` as `bookbus`. Each command
+prints this text with `--help`. In brackets stand an option's environment variable and its default; the option wins over
+the variable. An error is one line on standard error and an exit code other than 0; Ctrl-C gives 130. Logs go to
+standard error.
+"""
+
+_OTHER_VARIABLES = """\
+## Variables without an option
+
+- `BOOKBUS_REDIS_PASSWORD`: Password for a `--redis` address that names a user without one.
+- `BOOKBUS_REDIS_PASSWORD_FILE`: Path of a file with that password.
+- `BOOKBUS_LISTINGS_INTERVAL`: Seconds between two requests of `feeders run` for the exchange's list of markets: 600.
+- `XDG_CACHE_HOME`: Parent of the cache directory `bookbus` for lists of markets: `~/.cache`.
+"""
+
+
+class Row(NamedTuple):
+    """One argument or option as the page shows it."""
+
+    name: str
+    variable: str
+    meaning: str
+    default: str
+
+
+@cache
+def commands() -> dict[str, Any]:
+    """Every command by package and name: `feeders run`."""
+    return {
+        f"{package} {name}": command
+        for package, app in APPS.items()
+        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    }
+
+
+def page() -> str:
+    """The whole page."""
+    shared = _shared_options()
+    parts = [_INTRODUCTION, "## Shared options\n", _listed(sorted(shared))]
+    for package in APPS:
+        parts.append(f"## {package}\n")
+        for name, command in commands().items():
+            if name.startswith(f"{package} "):
+                parts.extend(_section(name.split()[1], command, shared))
+    return "\n".join([*parts, _OTHER_VARIABLES])
+
+
+def rows_of(command: Any) -> Iterator[Row]:
+    """The arguments and options of a command, but for `--help`."""
+    for parameter in command.params:
+        if getattr(parameter, "hidden", False) or "--help" in parameter.opts:
+            continue
+        names = " ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+        if parameter.param_type_name == "argument":
+            names = f"`{parameter.name.upper()}`"
+        yield Row(names, parameter.envvar or "", parameter.help or "", _default(parameter))
+
+
+def _section(name: str, command: Any, shared: set[Row]) -> Iterator[str]:
+    yield f"### {name}\n"
+    for text in (command.help, command.epilog):
+        yield from _help(text or "")
+    rows = list(rows_of(command))
+    if own := [row for row in rows if _described(row) not in shared]:
+        yield _listed(own)
+    if common := [row for row in rows if _described(row) in shared]:
+        listed = ", ".join(f"{row.name} ({row.default})" if row.default else row.name for row in common)
+        yield f"Shared: {listed}.\n"
+
+
+def _help(text: str) -> Iterator[str]:
+    """Paragraphs as they are; what follows a line of `\\b` is an example."""
+    for paragraph in text.replace("\r", "").split("\n\n"):
+        if paragraph.lstrip().startswith("\b"):
+            lines = [line.removeprefix("  ").rstrip() for line in paragraph.lstrip().removeprefix("\b").splitlines()]
+            yield "\n".join(["```", *[line for line in lines if line], "```", ""])
+        elif paragraph.strip():
+            yield paragraph.strip() + "\n"
+
+
+def _shared_options() -> set[Row]:
+    counted = Counter(_described(row) for command in commands().values() for row in rows_of(command))
+    return {row for row, count in counted.items() if count >= _SHARED_BY}
+
+
+def _described(row: Row) -> Row:
+    return row._replace(default="")
+
+
+def _listed(rows: list[Row]) -> str:
+    lines = []
+    for row in rows:
+        variable = f"`{row.variable}`" if row.variable else ""
+        default = f"default {row.default}" if row.default.startswith("`") else row.default
+        known = ", ".join(filter(None, [variable, default]))
+        lines.append(f"- {row.name}{f' ({known})' if known else ''}: {row.meaning}")
+    return "\n".join([*lines, ""])
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    value = parameter.default
+    if value is None or value is False or value == "" or callable(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
