@@ -140,28 +140,28 @@ class DirectProvider(MarketDataProvider):
 
     def get_connection_status(self) -> ConnectionStatus:
         """How the provider is connected, and the status of every symbol. Down: not running, with the reason."""
-        session, trouble = self._session, self._trouble()
+        session, error = self._session, self._error()
         alive = session is not None and session.alive
         return ConnectionStatus(
             is_running=alive,
-            connected=alive and not trouble,
+            connected=alive and not error,
             thread_alive=session is not None and session.thread_alive,
             reconnect_count=session.reconnect_count if session is not None else 0,
-            trouble=trouble,
+            trouble=error,
             symbols=self._statuses(),
         )
 
     def _observe(self, symbol: str) -> Observation:
-        book, session, trouble = self._books.get(symbol), self._session, self._trouble()
+        book, session, error = self._books.get(symbol), self._session, self._error()
         if book is None:
             return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
-        return book.observe(boottime(), session.alive if session is not None else None, trouble)
+        return book.observe(boottime(), session.alive if session is not None else None, error)
 
     def _counts(self, symbol: str) -> Counts:
         book = self._books.get(symbol)
         return Counts() if book is None else book.counts()
 
-    def _trouble(self) -> str:
+    def _error(self) -> str:
         session = self._session
         if session is None:
             return "stopped" if self._stopped else "not started"

@@ -155,7 +155,7 @@ def test_a_connection_that_is_dead_without_a_word_makes_books_suspect(monkeypatc
         assert provider.get_connection_status().trouble == "no frame and no pong for 0.5 s"
 
 
-def test_a_process_that_stood_still_believes_no_book_until_it_has_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_stalled_trusts_no_book_until_it_is_synchronised_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with simulate(BINANCE, seed=16) as exchange, connect(BINANCE, exchange, reconnect_delay=0.05) as provider:
         seen = Seen(provider, BINANCE)
         wait_for(lambda: seen.count() >= 5, 20, "books of each symbol")

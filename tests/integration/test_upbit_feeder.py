@@ -54,7 +54,7 @@ def connections(upbit: UpbitSimulator) -> list[dict[str, int]]:
 
 
 def played(upbit: UpbitSimulator, kind: str) -> int:
-    """How often a fault struck."""
+    """How often a fault matched."""
     counts: Any = upbit.status()["faults_played"]
     return int(counts.get(kind, 0))
 

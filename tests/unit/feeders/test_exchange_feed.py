@@ -76,7 +76,7 @@ def test_all_lines_share_the_books() -> None:
     assert {id(line.feed) for line in world.lines} == {id(world.group.feed)}
 
 
-def test_a_single_line_races_with_nobody() -> None:
+def test_a_single_line_is_compared_with_none() -> None:
     world = World(1)
 
     assert BookSet(BinanceProtocol(["BTCUSDT"], FeedOptions())).arbiter is None
@@ -142,7 +142,7 @@ def test_a_single_update_that_one_line_lacks_is_told_after_the_same_time() -> No
     assert world.group.silent == [False, True]
 
 
-def test_a_process_that_stood_still_draws_no_conclusion() -> None:
+def test_a_process_that_stalled_draws_no_conclusion() -> None:
     world = World()
     world.pass_time(1, 0)
     world.now += 60
@@ -213,7 +213,7 @@ def test_a_line_that_remains_asks_at_once_for_books_that_went_with_the_other() -
     assert world.sent == ["subscribe"]
 
 
-def test_after_a_standstill_no_connection_goes_on_not_the_one_about_to_take_over_either() -> None:
+def test_after_a_stall_no_connection_goes_on_not_the_one_about_to_take_over_either() -> None:
     world = World()
     world.group.connections[0]._next = world.lines[0].successor()
 

@@ -369,7 +369,7 @@ async def test_an_answer_from_before_a_lost_connection_is_asked_for_again(clock:
         assert ("BTCUSDT", 100, b"old") not in world.told.book_set.taken
 
 
-async def test_an_answer_from_before_a_standstill_is_asked_for_again(clock: Clock) -> None:
+async def test_an_answer_from_before_a_stall_is_asked_for_again(clock: Clock) -> None:
     """The connections of that time are ended, but their end is told a little later."""
     async with running() as world:
         world.ask("BTCUSDT")

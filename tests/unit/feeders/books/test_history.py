@@ -197,7 +197,7 @@ def test_a_new_record_ends_the_one_before() -> None:
     assert (first.is_over, second.is_over) == (True, False)
 
 
-def test_a_distrusted_book_is_lost_and_comes_back_by_a_snapshot() -> None:
+def test_an_invalidated_book_is_lost_and_comes_back_by_a_snapshot() -> None:
     sync = live_sync()
 
     assert sync.invalidate("wrong") == [BookLost("BTCUSDT", "wrong"), SnapshotNeeded("BTCUSDT", 100, urgent=True)]

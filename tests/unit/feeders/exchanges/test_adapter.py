@@ -215,7 +215,7 @@ async def test_every_message_is_handed_to_the_recording() -> None:
     assert world.frames == [("ws://127.0.0.1:1", b"frame")]
 
 
-async def test_after_a_standstill_every_book_is_discarded_and_no_message_taken(
+async def test_after_a_stall_every_book_is_discarded_and_no_message_taken(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
