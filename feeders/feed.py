@@ -24,7 +24,7 @@ from bookbus.feeders.books.events import (
     TradeHappened,
 )
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.venue import FeedOptions, Request
+from bookbus.feeders.venue import ControlMessage, FeedOptions
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -128,7 +128,7 @@ class Feed:
             return
         self._handle(events, received_us)
 
-    def subscribe(self, again: Sequence[str] = ()) -> Sequence[Request]:
+    def subscribe(self, again: Sequence[str] = ()) -> Sequence[ControlMessage]:
         """The control messages for all symbols, or for those of them that are asked for `again`."""
         return self.books.subscribe(again, self.dropped)
 

@@ -32,8 +32,8 @@ class FeedOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One control message; `request_id` is what its acknowledgement will carry, None where none ever comes."""
+class ControlMessage:
+    """`request_id` is what its acknowledgement will carry, None where none ever comes."""
 
     request_id: int | None
     text: str
@@ -76,7 +76,9 @@ class VenueProtocol(Protocol):
     def streams(self, native: str) -> Mapping[Topic, str]:
         """Name of the stream of each wanted topic of a symbol."""
 
-    def subscribe(self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()) -> list[Request]:
+    def subscribe(
+        self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()
+    ) -> list[ControlMessage]:
         """The control messages for these symbols, or for those in `again`, which got no book by the last ones."""
 
     def decode(self, frame: bytes) -> Sequence[Message]:

@@ -9,7 +9,7 @@ from bookbus.feeders.books.history import BookHistory
 from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.books.synchronizer import NOTHING, BookSync, RangeSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.venue import DepthMessage, Message, Request, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import ControlMessage, DepthMessage, Message, VenueProtocol, VenueSnapshots
 from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
 
 MAX_FRAME_BYTES = 1 << 20
@@ -64,7 +64,7 @@ class BookSet:
         """Whether the book or quote may be older than what its lines brought."""
         return self._syncs[topic, native].is_behind
 
-    def subscribe(self, again: Sequence[str] = (), dropped: Collection[str] = ()) -> list[Request]:
+    def subscribe(self, again: Sequence[str] = (), dropped: Collection[str] = ()) -> list[ControlMessage]:
         """The control messages for all symbols but the dropped ones, or for those that are asked for `again`."""
         wanted = [native for native in self._protocol.natives if native not in dropped]
         requests = self._protocol.subscribe(wanted, self._request_ids, again=again)

@@ -12,7 +12,7 @@ from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, Top
 from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.books.synchronizer import BookSync, RangeSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.venue import DepthMessage, FeedOptions, Message, Request, require_symbol
+from bookbus.feeders.venue import ControlMessage, DepthMessage, FeedOptions, Message, require_symbol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.snapshot import Levels, PositiveNumber, Side, UpdateId
 
@@ -171,7 +171,9 @@ class BinanceProtocol:
         prefix = native.lower()
         return {topic: f"{prefix}@{name}" for topic, name in names.items() if topic in self._options.topics}
 
-    def subscribe(self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()) -> list[Request]:
+    def subscribe(
+        self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()
+    ) -> list[ControlMessage]:
         """The control messages that ask for every stream, each small enough for the exchange to read."""
         chunks: list[dict[str, str]] = []
         size = MAX_SUBSCRIBE_BYTES
@@ -183,7 +185,7 @@ class BinanceProtocol:
                     size = _ENVELOPE_BYTES
                 chunks[-1][stream] = native
                 size += added
-        return [_request(next(ids), chunk) for chunk in chunks]
+        return [_control_message(next(ids), chunk) for chunk in chunks]
 
     def decode(self, frame: bytes) -> Sequence[Message]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
@@ -247,10 +249,10 @@ def request_of(url: str) -> tuple[str, int] | None:
     return require_symbol("binance", query["symbol"][0]), limit
 
 
-def _request(request_id: int, streams: Mapping[str, str]) -> Request:
+def _control_message(request_id: int, streams: Mapping[str, str]) -> ControlMessage:
     message = {"method": "SUBSCRIBE", "params": list(streams), "id": request_id}
     natives = tuple(dict.fromkeys(streams.values()))
-    return Request(request_id, msgspec.json.encode(message).decode(), natives)
+    return ControlMessage(request_id, msgspec.json.encode(message).decode(), natives)
 
 
 def _control(envelope: _Envelope) -> Message:

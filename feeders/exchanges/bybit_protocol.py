@@ -10,7 +10,7 @@ from bookbus.feeders.books.events import Acknowledged, Refused, Topic, TradeHapp
 from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.books.synchronizer import BookSync, CounterSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.venue import DepthMessage, FeedOptions, Message, Request, require_symbol
+from bookbus.feeders.venue import ControlMessage, DepthMessage, FeedOptions, Message, require_symbol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
 
@@ -111,12 +111,14 @@ class BybitProtocol:
         }
         return {topic: name for topic, name in names.items() if topic in self._options.topics}
 
-    def subscribe(self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()) -> list[Request]:
+    def subscribe(
+        self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()
+    ) -> list[ControlMessage]:
         """Ask for everything; for some symbols again, since only a new subscription brings a snapshot."""
         topics = [topic for native in again or natives for topic in self.streams(native).values()]
         operations = ("unsubscribe", "subscribe") if again else ("subscribe",)
         return [
-            _request(next(ids), operation, topics[start : start + MAX_ARGUMENTS])
+            _control_message(next(ids), operation, topics[start : start + MAX_ARGUMENTS])
             for start in range(0, len(topics), MAX_ARGUMENTS)
             for operation in operations
         ]
@@ -142,9 +144,9 @@ class BybitProtocol:
         return CounterSync(native, self._options.depth, lines)
 
 
-def _request(request_id: int, operation: str, topics: Sequence[str]) -> Request:
+def _control_message(request_id: int, operation: str, topics: Sequence[str]) -> ControlMessage:
     message = {"req_id": str(request_id), "op": operation, "args": topics}
-    return Request(request_id, msgspec.json.encode(message).decode())
+    return ControlMessage(request_id, msgspec.json.encode(message).decode())
 
 
 def _control(envelope: _Envelope) -> Sequence[Message]:

@@ -12,7 +12,7 @@ from bookbus.feeders.books.events import Refused, Topic, TradeHappened
 from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.books.synchronizer import BookSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.venue import DepthMessage, FeedOptions, Message, Request, require_symbol
+from bookbus.feeders.venue import ControlMessage, DepthMessage, FeedOptions, Message, require_symbol
 from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
 
@@ -152,7 +152,9 @@ class UpbitProtocol:
         """A stream has no name of its own here: it is the symbol's."""
         return {topic: native for topic in TOPICS if topic in self._options.topics}
 
-    def subscribe(self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()) -> list[Request]:
+    def subscribe(
+        self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()
+    ) -> list[ControlMessage]:
         """One message that asks for all `natives`, whichever are asked for again: it replaces the message before."""
         if not natives:
             return []
@@ -164,7 +166,7 @@ class UpbitProtocol:
         if "trades" in topics:
             request.append({"type": "trade", "codes": natives, "is_only_realtime": True})
         request.append({"format": "SIMPLE"})
-        return [Request(None, msgspec.json.encode(request).decode())]
+        return [ControlMessage(None, msgspec.json.encode(request).decode())]
 
     def decode(self, frame: bytes) -> Sequence[Message]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""

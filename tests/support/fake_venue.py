@@ -13,7 +13,7 @@ from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, Request, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import ControlMessage, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
 from bookbus.schemas.instruments import EXCHANGES, Instrument, guess_instrument
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from bookbus.schemas.trade import Trade
@@ -39,7 +39,7 @@ class FakeBookSet(BookSet):
         self.says: deque[Sequence[Event] | WebSocketProtocolError] = deque()
         self.answers: deque[Sequence[Event] | WebSocketProtocolError] = deque()
         self.on_loss: Sequence[Event] = ()
-        self.requests: list[Request] = [Request(1, "subscribe")]
+        self.requests: list[ControlMessage] = [ControlMessage(1, "subscribe")]
         self.asked: list[Sequence[str] | None] = []
         self.frames: list[tuple[bytes, int]] = []
         self.expected: list[str] = []
@@ -60,7 +60,7 @@ class FakeBookSet(BookSet):
     def is_behind(self, native: str, topic: Topic = "book") -> bool:
         return native in self.behind
 
-    def subscribe(self, again: Sequence[str] = (), dropped: Collection[str] = ()) -> list[Request]:
+    def subscribe(self, again: Sequence[str] = (), dropped: Collection[str] = ()) -> list[ControlMessage]:
         everything = [native for native in self.known if native not in dropped] if dropped else None
         self.asked.append(again or everything)
         return self.requests

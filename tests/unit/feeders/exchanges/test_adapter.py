@@ -12,7 +12,7 @@ from bookbus.feeders.errors import WebSocketTimeoutError
 from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.stall_detector import StallDetector
-from bookbus.feeders.venue import FeedOptions, Request
+from bookbus.feeders.venue import ControlMessage, FeedOptions
 from bookbus.schemas.instruments import guess_instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.fake_venue import FakeBookSet, FakeSnapshots, FakeVenue, updated
@@ -64,7 +64,7 @@ class World:
 
 async def test_it_is_ready_once_every_subscription_is_acknowledged() -> None:
     world = World()
-    world.book_set.requests = [Request(1, "first"), Request(2, "second")]
+    world.book_set.requests = [ControlMessage(1, "first"), ControlMessage(2, "second")]
     await world.adapter.subscribe()
     assert world.sent == ["first", "second"]
 
@@ -79,7 +79,7 @@ async def test_it_is_ready_once_every_subscription_is_acknowledged() -> None:
 
 async def test_it_is_ready_with_its_first_message_where_no_acknowledgement_ever_comes() -> None:
     world = World()
-    world.book_set.requests = [Request(None, "all")]
+    world.book_set.requests = [ControlMessage(None, "all")]
     await world.adapter.subscribe()
     assert not world.adapter.ready.is_set()
 
@@ -93,7 +93,7 @@ async def test_it_is_ready_with_its_first_message_where_no_acknowledgement_ever_
 
 async def test_without_books_and_acknowledgements_it_is_ready_at_once() -> None:
     world = World(topics={"trades"})
-    world.book_set.requests = [Request(None, "all")]
+    world.book_set.requests = [ControlMessage(None, "all")]
 
     await world.adapter.subscribe()
 
