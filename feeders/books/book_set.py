@@ -30,6 +30,7 @@ class BookSet:
         self.arbiter = LineArbiter(lines) if lines > 1 else None
         """Compares the connections, where there are several at a time."""
         self._protocol = protocol
+        self._decode = protocol.decode
         self._snapshots = snapshots
         self._slots = lines
         self._connections = count()
@@ -91,11 +92,16 @@ class BookSet:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         if len(frame) > MAX_FRAME_BYTES:
             raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
-        messages = self._protocol.decode(frame)
-        if len(messages) == 1:
-            return self._take(messages[0], frame, line, received_us)
-        events = [event for message in messages for event in self._take(message, frame, line, received_us)]
-        return events or NOTHING
+        messages = self._decode(frame)
+        if len(messages) != 1:
+            return [event for message in messages for event in self._take(message, frame, line, received_us)] or NOTHING
+        message = messages[0]
+        if self.arbiter is None and isinstance(message, DepthMessage):
+            # Nearly every message: without another call.
+            sync = self._by_stream.get(message.stream)
+            if sync is not None:
+                return sync.receive_update(message.update, line)
+        return self._take(message, frame, line, received_us)
 
     def snapshot_requested(self, native: str) -> None:
         """The request for a snapshot leaves now: updates from here on may have to follow its answer."""

@@ -73,10 +73,6 @@ class Diff(msgspec.Struct):
 
     is_whole: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        if self.first_id > self.last_id:
-            raise ValueError(f"first id {self.first_id} above last id {self.last_id}")
-
     @property
     def exchange_us(self) -> int:
         return self.event_time_ms * 1000
@@ -202,6 +198,8 @@ class BinanceProtocol:
         data = stream.decode(frame).data
         if stream.topic == "trades":
             return (_trade(stream.native, data),)
+        if not data.is_whole and data.first_id > data.last_id:
+            raise WebSocketProtocolError(f"{stream.name}: first id {data.first_id} above last id {data.last_id}")
         return (DepthMessage(stream.native, stream.topic, stream.name, data),)
 
     def synchronizer(self, native: str, topic: Topic, stream: str | None, lines: set[int]) -> BookSync:
