@@ -53,7 +53,7 @@ class LocalBook:
         """What is known now; the arguments are those of Observation."""
         entry = self._entry
         if entry is None:
-            return Observation(feeder_alive=feeder_alive, trouble=error)
+            return Observation(feeder_alive=feeder_alive, error=error)
         self._unread = False
         return Observation(
             entry.snapshot,

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
 from bookbus.feeders.bus.heartbeat import refuse_mixed_prefix
-from bookbus.feeders.bus.outbox import Submission
-from bookbus.feeders.bus.publisher import publisher_of
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.bus.servers import control_client
 from bookbus.feeders.errors import ReplayError
 from bookbus.feeders.feed import Feed, FeedCounters
@@ -185,7 +185,7 @@ class ReplayFeeder:
         self._symbols = symbols
         self._clock = ReplayClock(speed)
         self._control = control_client(redis_url)
-        self.publisher = publisher_of(redis_url, names, unique_feeder_id("replay", None))
+        self.publisher = Publisher(redis_url, names, unique_feeder_id("replay", None))
         self._written: set[str] = set()
 
     async def run(self) -> ReplayResult:
