@@ -29,6 +29,8 @@ class BookSet:
     def __init__(self, protocol: VenueProtocol, snapshots: VenueSnapshots | None = None, lines: int = 1) -> None:
         self.arbiter = LineArbiter(lines) if lines > 1 else None
         """Compares the connections, where there are several at a time."""
+        self.lines: set[int] = set()
+        """Connections that bring every update; the synchronisers read it."""
         self._protocol = protocol
         self._decode = protocol.decode
         self._snapshots = snapshots
@@ -37,8 +39,6 @@ class BookSet:
         self._request_ids = count(1)
         self._requested: dict[int, tuple[str, ...]] = {}
         """Symbols of the requests that were not acknowledged yet."""
-        self.lines: set[int] = set()
-        """Connections that bring every update."""
         self._syncs: dict[tuple[Topic, str], BookSync] = {}
         self._sources: dict[tuple[Topic, str], str] = {}
         """The stream that carries each book: of several with the same book, the first to come."""
@@ -108,15 +108,11 @@ class BookSet:
         if isinstance(sync := self._syncs.get(("book", native)), RangeSync):
             sync.snapshot_requested()
 
-    def decode_snapshot(self, body: bytes) -> DepthSnapshot:
-        """The book in the answer to a snapshot request. Raises WebSocketProtocolError if there is none."""
-        if self._snapshots is None:
-            raise WebSocketProtocolError("this exchange has no snapshots by request")
-        return self._snapshots.decode(body)
-
     def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
         """What the answer to a snapshot request says. Raises WebSocketProtocolError if it makes no sense."""
-        snapshot = self.decode_snapshot(body)
+        if self._snapshots is None:
+            raise WebSocketProtocolError("this exchange has no snapshots by request")
+        snapshot = self._snapshots.decode(body)
         if snapshot.bids and snapshot.asks:
             self._one_sided.discard(native)
         elif native not in self._one_sided:
@@ -127,8 +123,8 @@ class BookSet:
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
         """What an HTTP answer of a recording says. Raises WebSocketProtocolError if it makes no sense."""
-        request = self._snapshots.request_of(url) if self._snapshots is not None else None
-        if request is None:
+        snapshots = self._snapshots
+        if snapshots is None or (request := snapshots.request_of(url)) is None:
             return NOTHING
         native, limit = request
         key: tuple[Topic, str] = "book", native
@@ -137,7 +133,7 @@ class BookSet:
         if isinstance(sync := self._syncs.get(key), RangeSync):
             # The snapshot was requested, perhaps before the first update: a quiet symbol sends none for minutes.
             sync.start()
-        return self._bridge(native, limit, body, self.decode_snapshot(body))
+        return self._bridge(native, limit, body, snapshots.decode(body))
 
     def start_history(self, native: str) -> BookHistory | None:
         """Keep what a book built from changes goes through from now on; None while there is none to trust."""
