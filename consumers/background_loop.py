@@ -1,7 +1,11 @@
 """Threads of the consumers; nothing else starts one."""
 
 import asyncio
+import errno
 import logging
+import os
+import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -20,6 +24,39 @@ def boottime() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
+
+
+def resolve_host(host: str, port: int, limit: float) -> list[tuple[socket.AddressFamily, Any]]:
+    """Addresses of a host as (family, address for `connect`). Raises OSError, after at most `limit` seconds.
+
+    The system's resolver can block for tens of seconds and cannot be interrupted, so a daemon thread calls it.
+    """
+    with suppress(socket.gaierror, UnicodeError):
+        return _families(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            answer.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            answer.put(error)
+
+    try:
+        threading.Thread(target=look_up, name="bookbus-resolver", daemon=True).start()
+        found = answer.get(timeout=limit)
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
+    except queue.Empty:
+        raise OSError(errno.ETIMEDOUT, f"host name {host} not resolved within {limit:g} s") from None
+    if isinstance(found, OSError):
+        raise found
+    if isinstance(found, UnicodeError):
+        raise OSError(errno.EINVAL, f"{host} is no host name")
+    return _families(found)
+
+
+def _families(found: list[Any]) -> list[tuple[socket.AddressFamily, Any]]:
+    return [(family, address) for family, _, _, _, address in found]
 
 
 class BackgroundThread:

@@ -222,7 +222,8 @@ async def _turnover(source: MetadataSource, selection: SymbolSelection) -> dict[
 
 
 def _cache_file(venue: Venue, rest_url: str, cache_directory: Path) -> Path:
-    host = urlsplit(rest_url).netloc.replace(":", "_")
+    # Without user and password.
+    host = urlsplit(rest_url).netloc.rpartition("@")[2].replace(":", "_")
     return cache_directory / f"{venue.exchange.id}-{host}.json"
 
 

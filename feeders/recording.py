@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from bookbus.schemas.capture import CaptureError, CaptureFrame, FrameKind, decode_frame, encode_frame
+from bookbus.schemas.redis_url import masked
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +27,21 @@ class Recorder:
         self.not_text = 0
         self._exchange = exchange
         self._clock = clock
+        self._shown_url: dict[str, str] = {}
         self._unwritten: list[bytes] = []
         raw = path.open("xb")
         self._file = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="wb")) if path.suffix == ".gz" else raw
         self._raw = raw
 
     def on_frame(self, url: str, message: bytes) -> None:
-        """Record one WebSocket message."""
-        self._record("ws", url, message)
+        """Record one WebSocket message; the password and the query of `url` are not recorded."""
+        shown = self._shown_url.get(url)
+        if shown is None:
+            shown = self._shown_url[url] = masked(url)
+        self._record("ws", shown, message)
 
     def on_answer(self, url: str, body: bytes) -> None:
-        """Record one HTTP answer."""
+        """Record one HTTP answer; `url` is one of `RestClient.url`, which holds no password."""
         self._record("http", url, body)
 
     async def run(self) -> None:

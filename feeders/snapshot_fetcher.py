@@ -50,6 +50,8 @@ class SnapshotFetcher:
         """By symbol and urgency: how often in a row, and when the last one was due."""
         self._failing: set[str] = set()
         self._refused: set[str] = set()
+        self._reported: set[str] = set()
+        """Symbols whose failure was logged since their last success."""
         self._wake = asyncio.Event()
         self.blocked = ""
         """Why the exchange refuses every request; empty while it does not."""
@@ -126,6 +128,9 @@ class SnapshotFetcher:
                 self.ask(need, request.feed)  # the answer may be older than the connection that now needs it
                 return
             request.feed.apply_snapshot(need.native, need.limit, body, time.time_ns() // 1000)
+            if need.native in self._reported:
+                self._reported.discard(need.native)
+                logger.info("snapshot of %s was received", need.native)
         except RestBlockedError as error:
             if not self.blocked:
                 logger.error("%s", error)
@@ -140,8 +145,11 @@ class SnapshotFetcher:
             self._waiting.setdefault(need.native, _Queued(need, request.feed, time.monotonic() + _REFUSED_DELAY))
         except (RestError, WebSocketProtocolError) as error:
             self.failures += 1
+            if need.native not in self._reported:
+                # Once until it succeeds: hundreds of symbols may fail every few seconds for hours.
+                self._reported.add(need.native)
+                logger.warning("snapshot of %s failed, trying again: %s", need.native, error)
             self._failing.add(need.native)
-            logger.warning("snapshot of %s failed, trying again: %s", need.native, error)
             self._end(request)
             self.ask(need, request.feed)
         finally:

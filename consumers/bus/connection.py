@@ -10,6 +10,7 @@ from typing import Any
 
 import hiredis
 
+from bookbus.consumers.background_loop import resolve_host
 from bookbus.schemas.redis_url import Login, RedisServer, TlsOptions, redacted
 
 Command = tuple[bytes | str | int, ...]
@@ -199,13 +200,24 @@ def _connect(server: RedisServer, limit: float) -> socket.socket:
 
 def _open(server: RedisServer, limit: float) -> socket.socket:
     if server.path is None:
-        connection = socket.create_connection((server.host, server.port), limit)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
-    connection = socket.socket(socket.AF_UNIX)
+        errors: list[OSError] = []
+        for family, address in resolve_host(server.host, server.port, limit):
+            try:
+                connection = _open_socket(family, address, limit)
+            except OSError as error:
+                errors.append(error)
+            else:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return connection
+        raise errors[0] if errors else OSError("host name without an address")
+    return _open_socket(socket.AF_UNIX, server.path, limit)
+
+
+def _open_socket(family: socket.AddressFamily, address: Any, limit: float) -> socket.socket:
+    connection = socket.socket(family)
     connection.settimeout(limit)
     try:
-        connection.connect(server.path)
+        connection.connect(address)
     except OSError:
         connection.close()
         raise

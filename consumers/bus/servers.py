@@ -13,7 +13,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from bookbus.consumers.background_loop import boottime
+from bookbus.consumers.background_loop import boottime, resolve_host
 from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, tls_context
 from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer, no_primary, parse_redis_url, redacted
 
@@ -64,7 +64,10 @@ class ServerLocator:
 
     def _ask_sentinels(self) -> Sequence[RedisServer]:
         """The primary, followed by its replicas if they may be read from."""
-        sentinels = _sentinels(self.address)
+        try:
+            sentinels = _sentinels(self.address)
+        except OSError as error:
+            raise BusConnectionError(f"{self.masked}: {error.strerror or error}") from None
         try:
             found = [sentinels.discover_master(self.address.service)]
             if self.address.nearest:
@@ -104,9 +107,11 @@ class ServerLocator:
 def control_client(address: RedisAddress, timeout: float, *, decode_responses: bool = False) -> Any:
     """A client that does not retry: of the primary that Sentinels know, or of the first of several servers.
 
-    A client of a cluster asks for its nodes here: raises one of CONTROL_ERRORS if none answers.
+    Raises one of CONTROL_ERRORS if no host name can be resolved; for a cluster, also if no node answers.
     """
     decode = {"decode_responses": decode_responses}
+    # redis-py would resolve the name without a limit.
+    hosts = _resolved(address, timeout)
     if address.kind == "server":
         return redis.Redis(**address.servers[0].client_arguments(timeout) | decode, retry=Retry(NoBackoff(), 0))
     options = address.login.client_arguments(timeout) | decode
@@ -114,7 +119,7 @@ def control_client(address: RedisAddress, timeout: float, *, decode_responses: b
         sentinels = _sentinels(address, **options, retry=Retry(NoBackoff(), 0))
         return sentinels.master_for(address.service)  # type: ignore[no-untyped-call]
     del options["db"]
-    nodes = [ClusterNode(host, port) for host, port in address.hosts]  # type: ignore[no-untyped-call]
+    nodes = [ClusterNode(host, port) for host, port in hosts]  # type: ignore[no-untyped-call]
     # The retries are needed to find the other nodes after one is gone.
     return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options, retry=Retry(NoBackoff(), 2))
 
@@ -139,11 +144,31 @@ class _Sentinels(Sentinel):
         return "\n".join(errors)
 
 
+def _resolved(address: RedisAddress, limit: float) -> list[HostPort]:
+    """The hosts whose names can be resolved now. Raises OSError if there is none."""
+    if address.servers and address.servers[0].path is not None:
+        return list(address.hosts)
+    errors, hosts = [], []
+    for host, port in address.hosts:
+        try:
+            resolve_host(host, port, limit)
+            hosts.append((host, port))
+        except OSError as error:
+            errors.append(error)
+    if errors and not hosts:
+        raise errors[0]
+    return hosts
+
+
 def _sentinels(address: RedisAddress, **connection: Any) -> _Sentinels:
-    """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
+    """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves.
+
+    Raises OSError if no name of a Sentinel can be resolved.
+    """
+    hosts = _resolved(address, _DISCOVERY_TIMEOUT)
     return _Sentinels(  # type: ignore[no-untyped-call]
         # In random order: a Sentinel that is cut off from the others is not asked first every time.
-        random.sample(address.hosts, len(address.hosts)),
+        random.sample(hosts, len(hosts)),
         sentinel_kwargs={**address.sentinel_login.client_arguments(_DISCOVERY_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
         **connection,
     )

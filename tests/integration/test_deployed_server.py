@@ -4,6 +4,7 @@ import socket
 import threading
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -127,9 +128,9 @@ def was_killed(operator: "redis.Redis") -> bool:
 
 def greedy_viewer(url: str) -> socket.socket:
     """A connection with 2,000 requests whose answers, 200 MB, nobody reads."""
-    parts = redis.connection.parse_url(url)
-    viewer = socket.create_connection((parts["host"], parts["port"]), 10)
-    viewer.sendall(f"AUTH {parts['username']} {parts['password']}\r\n".encode())
+    parts = urlsplit(url)
+    viewer = socket.create_connection((parts.hostname, parts.port), 10)
+    viewer.sendall(f"AUTH {parts.username} {parts.password}\r\n".encode())
     viewer.sendall(b"HGETALL md:book:binance:BTC-USDT\r\n" * 2000)
     return viewer
 

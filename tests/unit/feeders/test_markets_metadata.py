@@ -89,3 +89,13 @@ async def test_a_cache_that_cannot_be_written_costs_a_warning_and_nothing_else(
 
     assert registry.resolve("ODD-COIN").native == "ODDCOIN"
     assert "cannot cache the instruments" in caplog.text
+
+
+@pytest.mark.parametrize("login", ["user:s3cret@", "s3cret@", ":s3cret@", "user:s3cret%40x@"])
+async def test_no_password_is_in_the_name_of_the_cache(tmp_path: Path, login: str) -> None:
+    of = source(venue(), tmp_path, f"https://{login}proxy.example:8443/binance")
+
+    await of.registry()
+
+    assert of.cache_file == tmp_path / "binance-proxy.example_8443.json"
+    assert of.cache_file.read_bytes() == b"metadata"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bookbus.feeders.recording import CaptureFile, Recorder
+from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.schemas.capture import CaptureFrame
 
 
@@ -69,3 +70,27 @@ def test_closing_twice_is_harmless(tmp_path: Path) -> None:
     recorder.close()
 
     assert list(CaptureFile(tmp_path / "frames.jsonl.gz")) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "wss://user:s3cret@stream.example:9443/stream",
+        "wss://s3cret@stream.example/ws",
+        "wss://stream.example/ws?token=s3cret",
+        "wss://user:s3cret/@stream.example/ws",
+    ],
+)
+def test_no_secret_of_an_address_is_recorded(tmp_path: Path, url: str) -> None:
+    path = tmp_path / "frames.jsonl"
+    recorder = Recorder(path, "binance")
+    rest = RestClient(url.replace("wss", "https"), WeightBudget(1000))
+
+    recorder.on_frame(url, b"{}")
+    recorder.on_frame(url, b"{}")
+    recorder.on_answer(rest.url("/depth", {"symbol": "BTCUSDT"}), b"{}")
+    recorder.close()
+
+    assert "s3cret" not in path.read_text()
+    assert [frame.raw for frame in CaptureFile(path)] == ["{}", "{}", "{}"]
+    assert all(frame.url for frame in CaptureFile(path))

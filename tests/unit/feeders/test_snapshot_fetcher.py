@@ -430,3 +430,27 @@ async def test_it_ends_when_cancelled_just_as_something_is_asked_for(turns: int)
 
     await asyncio.wait([task], timeout=5)
     assert task.cancelled()
+
+
+@pytest.mark.parametrize("error", [RestError("HTTP 503"), WebSocketProtocolError("no levels")])
+async def test_a_symbol_that_keeps_failing_is_logged_once_and_again_when_it_succeeds(
+    clock: Clock, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with running() as world:
+        world.ask("BTCUSDT")
+        for _ in range(5):
+            await world.asked("BTCUSDT")
+            world.venue.fail("BTCUSDT", error)
+            await world.settle()
+            clock.now += 10.0
+            await world.wake()
+        assert world.fetcher.failures == 5
+        await world.asked("BTCUSDT")
+        world.venue.answer("BTCUSDT", b"levels")
+        await world.settle()
+
+    assert caplog.messages == [
+        f"snapshot of BTCUSDT failed, trying again: {error}",
+        "snapshot of BTCUSDT was received",
+    ]
