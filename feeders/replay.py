@@ -220,6 +220,7 @@ class ReplayFeeder:
         """Publish, waiting for room instead of conflating."""
         if isinstance(event, Trade):
             await self._clear(self._names.trades(event.exchange, event.symbol))
+            await self._clear(self._names.recent_trades(event.exchange, event.symbol))
             await self.publisher.submit_trade_lossless(event)
         else:
             await self._clear(self._names.of(topic, event.exchange, event.symbol))

@@ -35,6 +35,10 @@ class RedisNames:
         """Stream of trades."""
         return f"{self.prefix}:trades:{exchange}:{symbol}"
 
+    def recent_trades(self, exchange: str, symbol: str) -> str:
+        """Hash by which copies of a trade are recognised; in the cluster slot of its stream."""
+        return f"{self.prefix}:recent:{{{self.trades(exchange, symbol)}}}"
+
     def of(self, topic: str, exchange: str, symbol: str) -> str:
         """Hash and channel of a topic, `book` or `quote`."""
         return f"{self.prefix}:{topic}:{exchange}:{symbol}"

@@ -1,10 +1,14 @@
 """One trade, and the fields of its stream entry."""
 
+import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from bookbus.schemas.snapshot import Microseconds, PositiveNumber, Side
+
+_SEQ = re.compile(r"(\d{1,19})-(\d{1,19})", re.ASCII)
 
 
 class TradeError(ValueError):
@@ -25,8 +29,9 @@ class Trade(msgspec.Struct, frozen=True):
     received_us: Microseconds
 
     def fields(self) -> dict[str, str]:
-        """The fields of the stream entry, as text."""
+        """The fields of the stream entry that the feeder gives, as text."""
         return {
+            "id": str(self.trade_id),
             "price": repr(self.price),
             "quantity": repr(self.quantity),
             "aggressor": self.aggressor,
@@ -35,9 +40,26 @@ class Trade(msgspec.Struct, frozen=True):
         }
 
 
+class TradeSeq(NamedTuple):
+    """Number of a trade on the bus: +1 for each trade of one stream; `epoch` changes when the server lost its data."""
+
+    epoch: int
+    number: int
+
+
+def seq_of(fields: Mapping[str, str]) -> TradeSeq | None:
+    """The number in the fields of a stream entry; None if it has none, as from feeders of earlier versions."""
+    match = _SEQ.fullmatch(fields.get("seq", ""))
+    return TradeSeq(int(match[1]), int(match[2])) if match else None
+
+
 def trade_of(exchange: str, symbol: str, native: str, entry_id: str, fields: Mapping[str, str]) -> Trade:
-    """The trade in the stream entry with id `<trade id>-0`. Raises TradeError if it is not valid."""
-    known = {"exchange": exchange, "symbol": symbol, "native": native, "trade_id": entry_id.partition("-")[0]}
+    """The trade in a stream entry. Raises TradeError if it is not valid.
+
+    Feeders of earlier versions wrote no field `id`, but entries with the id `<trade id>-0`.
+    """
+    trade_id = fields.get("id") or entry_id.partition("-")[0]
+    known = {"exchange": exchange, "symbol": symbol, "native": native, "trade_id": trade_id}
     try:
         return msgspec.convert({**fields, **known}, Trade, strict=False)
     except msgspec.ValidationError as error:

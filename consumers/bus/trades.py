@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from bookbus.consumers.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import RedisAddress, redacted
-from bookbus.schemas.trade import Trade, TradeError, trade_of
+from bookbus.schemas.trade import Trade, TradeError, TradeSeq, seq_of, trade_of
 
 logger = logging.getLogger(__name__)
 
@@ -15,14 +15,18 @@ _BATCH = 1000
 
 
 class TradeTail(Protocol):
-    """The trades of one symbol since it was made, each once, in the exchange's order."""
+    """The trades of one symbol since it was made, each once, in the order of the stream."""
 
     def take(self) -> list[Trade]:
         """The trades since the last call; never raises because of data."""
 
     @property
     def error(self) -> str:
-        """Why trades may be missing; empty if none are known to be."""
+        """Why trades may be missing from the last `take()`; empty if none are known to be."""
+
+    @property
+    def missed(self) -> int:
+        """Trades that left the stream before they were read."""
 
 
 @runtime_checkable
@@ -37,13 +41,18 @@ class BusTradeTail:
     """The trades added to one stream since this was made, read on each call.
 
     Opens its connection at the first call, and again when it was lost. While the server is down it returns no trades,
-    and `error` says why; trades that the stream still holds come when the server is back.
+    and `error` says why; trades that the stream still holds come when the server is back. The stream holds the newest
+    10,000: those that left it unread are counted in `missed`.
     """
 
     def __init__(self, address: RedisAddress, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
         self.error = ""
         self.skipped = 0
         """Entries that were no trade."""
+        self.missed = 0
+        """Trades that left the stream before they were read."""
+        self._seq: TradeSeq | None = None
+        self._failing = False
         self._stream = names.trades(exchange, symbol)
         self._of = (exchange, symbol, native)
         # Any: redis-py types its replies as a union over protocol versions.
@@ -58,16 +67,22 @@ class BusTradeTail:
 
     def take(self) -> list[Trade]:
         """The trades since the last call; the first call finds where the stream ends and returns none."""
+        missed_before = self.missed
         try:
             trades = self._take()
         except CONTROL_ERRORS as error:
-            if not self.error:
-                logger.warning("no trades of %s: %s", self._stream, redacted(error, self._address.secrets))
             self.error = redacted(error, self._address.secrets)
+            if not self._failing:
+                logger.warning("no trades of %s: %s", self._stream, self.error)
+            self._failing = True
             return []
-        if self.error:
+        if self._failing:
             logger.info("trades of %s are read again", self._stream)
-            self.error = ""
+            self._failing = False
+        missed = self.missed - missed_before
+        self.error = f"{missed} trades left {self._stream} before they were read" if missed else ""
+        if missed:
+            logger.warning("%s: read more often", self.error)
         return trades
 
     def close(self) -> None:
@@ -79,13 +94,15 @@ class BusTradeTail:
             self._client = control_client(self._address, _LIMIT, decode_responses=True)
         if not self._last:
             newest = self._client.xrevrange(self._stream, count=1)
-            self._last = newest[0][0] if newest else "0-0"
+            self._last, fields = newest[0] if newest else ("0-0", {})
+            self._seq = seq_of(fields) if newest else TradeSeq(0, 0)
             return []
         trades: list[Trade] = []
         while True:
             entries = [entry for _, found in self._client.xread({self._stream: self._last}, _BATCH) for entry in found]
             for entry_id, fields in entries:
                 self._last = entry_id
+                self._count_missed(seq_of(fields))
                 try:
                     trades.append(trade_of(*self._of, entry_id, fields))
                 except TradeError as error:
@@ -93,3 +110,12 @@ class BusTradeTail:
                     logger.debug("skipped: %s", error)
             if len(entries) < _BATCH:
                 return trades
+
+    def _count_missed(self, seq: TradeSeq | None) -> None:
+        """Count the trades between the last one and this one."""
+        last, self._seq = self._seq, seq
+        if seq is None or last is None:
+            return
+        # With another epoch the server lost its data: what the last one had after ours is not known.
+        before = last.number if seq.epoch == last.epoch else 0
+        self.missed += max(seq.number - before - 1, 0)

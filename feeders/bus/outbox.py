@@ -9,8 +9,8 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.bus.connection import ReplyError, pack_argument, pack_command
-from bookbus.feeders.bus.publish_script import BookKey, Submission, script_sha
+from bookbus.feeders.bus.connection import ReplyError
+from bookbus.feeders.bus.publish_script import REFUSED, BookKey, Submission, TradeStreamKey, script_sha
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort
 from bookbus.schemas.trade import Trade
@@ -19,10 +19,6 @@ MAX_BATCH = 256
 """Books, and trades, in one write."""
 
 TRADES_CAPACITY = 10_000
-STREAM_LENGTH = 10_000
-
-_SAME_ID = "equal or smaller"
-
 Key = TypeVar("Key")
 
 ServerOf = Callable[[str], HostPort | None]
@@ -296,14 +292,13 @@ class Conflator(Generic[Key]):
 class TradeStream:
     """The unsent trades of one symbol."""
 
-    __slots__ = ("name", "prefix", "server", "unsent")
+    __slots__ = ("name", "pack", "server", "unsent")
 
-    def __init__(self, name: str, server: HostPort | None) -> None:
-        self.name = name
+    def __init__(self, key: TradeStreamKey, server: HostPort | None) -> None:
+        self.name = key.name
+        self.pack = key.pack
         self.server = server
         self.unsent: deque[Trade] = deque()
-        # The id and five fields with their values follow.
-        self.prefix = pack_command("XADD", name, "MAXLEN", "~", STREAM_LENGTH).replace(b"*5\r\n", b"*16\r\n", 1)
 
 
 class TradeQueue:
@@ -334,8 +329,8 @@ class TradeQueue:
     def stream_of(self, trade: Trade) -> TradeStream:
         stream = self._streams.get((trade.exchange, trade.symbol))
         if stream is None:
-            name = self._names.trades(trade.exchange, trade.symbol)
-            stream = self._streams[trade.exchange, trade.symbol] = TradeStream(name, self._server_of(name))
+            key = TradeStreamKey(self._names, trade.exchange, trade.symbol)
+            stream = self._streams[trade.exchange, trade.symbol] = TradeStream(key, self._server_of(key.name))
         return stream
 
     def put(self, trade: Trade) -> None:
@@ -362,7 +357,7 @@ class TradeQueue:
         return taken
 
     def requeue(self, trades: Sequence[Trade]) -> None:
-        """Return what was taken and not answered. If the server has it already, it says so by the ids."""
+        """Return what was taken and not added. The server recognises what it has already."""
         room = self._capacity - self._length
         kept = trades[len(trades) - min(room, len(trades)) :]
         self._counters.trades_dropped += len(trades) - len(kept)
@@ -373,23 +368,20 @@ class TradeQueue:
         self._length += len(kept)
 
     def pack(self, trade: Trade) -> bytes:
-        """The command for the server, which refuses an id that is not greater than its last."""
-        parts = [self.stream_of(trade).prefix, pack_argument(f"{trade.trade_id}-0")]
-        for field, value in trade.fields().items():
-            parts += (pack_argument(field), pack_argument(value))
-        return b"".join(parts)
+        """The command for the server."""
+        return self.stream_of(trade).pack(trade)
 
     def apply_replies(self, trades: Sequence[Trade], replies: Sequence[object]) -> Iterator[tuple[str, ReplyError]]:
         """Count what became of `trades`. Yields each error with the name of the stream; that trade is dropped."""
         for trade, reply in zip(trades, replies, strict=True):
-            if not isinstance(reply, ReplyError):
-                self._counters.trades += 1
-            elif _SAME_ID in str(reply):
+            if isinstance(reply, ReplyError):
+                self._counters.trades_dropped += 1
+                yield self.stream_of(trade).name, reply
+            elif reply == REFUSED:
                 # Another feeder was first, or it was sent again after a lost connection.
                 self._counters.trade_duplicates += 1
             else:
-                self._counters.trades_dropped += 1
-                yield self.stream_of(trade).name, reply
+                self._counters.trades += 1
 
     def _drop_oldest(self) -> None:
         stream = min(self._waiting, key=lambda stream: stream.unsent[0].received_us)

@@ -1,4 +1,4 @@
-"""The publish script, and the bytes of the commands that call it."""
+"""The scripts that write books and trades, and the bytes of the commands that call them."""
 
 import hashlib
 from functools import cache
@@ -9,8 +9,10 @@ import msgspec
 
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.connection import pack_argument, pack_command
+from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort
 from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import encode_body
 
 SubmissionKind = Literal["new", "again", "state"]
@@ -87,6 +89,44 @@ class BookKey:
                 *(b"\r\n$%d\r\n" % len(body), body, b"\r\n"),
             )
         )
+
+
+class TradeStreamKey:
+    """One symbol's stream of trades on Redis: packs the trades of a feeder for it."""
+
+    __slots__ = ("_prefix", "name")
+
+    def __init__(self, names: RedisNames, exchange: str, symbol: str) -> None:
+        self.name = names.trades(exchange, symbol)
+        # The arguments that are the same for every trade; the mark and six fields follow.
+        keys = (self.name, names.recent_trades(exchange, symbol))
+        self._prefix = b"*12\r\n" + b"".join(
+            pack_argument(argument) for argument in ("EVALSHA", _trade_script_sha(), 2, *keys)
+        )
+
+    def pack(self, trade: Trade) -> bytes:
+        """The command for the server."""
+        fields = trade.fields()
+        # What every feeder of this trade has equal. Only an id that comes again with other values is another trade.
+        text = " ".join(value for name, value in fields.items() if name != "received_us")
+        mark = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return self._prefix + pack_argument(mark) + b"".join(map(pack_argument, fields.values()))
+
+
+@cache
+def trade_script_text() -> bytes:
+    """The script that adds a trade to its stream."""
+    return Path(__file__).with_name("trade.lua").read_bytes()
+
+
+@cache
+def _trade_script_sha() -> str:
+    return hashlib.sha1(trade_script_text(), usedforsecurity=False).hexdigest()
+
+
+def load_trade_command() -> bytes:
+    """The SCRIPT LOAD command of the script for trades."""
+    return pack_command("SCRIPT", "LOAD", trade_script_text())
 
 
 def load_command(*, sharded: bool = False) -> bytes:

@@ -11,7 +11,15 @@ from functools import partial
 
 from bookbus.feeders.bus.connection import REPLY_TIMEOUT, Reply, ReplyError, RespConnection
 from bookbus.feeders.bus.outbox import Outbox, PublisherCounters, TradeStream
-from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, BookKey, Submission, load_command
+from bookbus.feeders.bus.publish_script import (
+    ACCEPTED,
+    CONFIRMED,
+    REFUSED,
+    BookKey,
+    Submission,
+    load_command,
+    load_trade_command,
+)
 from bookbus.feeders.bus.servers import RedisLink, router_of
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer
@@ -136,7 +144,8 @@ class Publisher:
 class _Batch:
     """What one write held, in its order."""
 
-    loads: bool
+    loads: int
+    """How many scripts it loads first."""
     books: list[tuple[BookKey, Submission]]
     trades: list[Trade]
 
@@ -170,7 +179,7 @@ class ServerWriter:
         self._on_moved = on_moved
         self._retry_interval = retry_interval
         self._clock_us = clock_us
-        self._load = load_command(sharded=on_moved is not None)
+        self._loads = load_command(sharded=on_moved is not None), load_trade_command()
         self._link = RedisLink(address, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep)
         self._connection: RespConnection | None = None
         self._in_flight: deque[_Batch] = deque()
@@ -212,13 +221,13 @@ class ServerWriter:
 
     def write(self, books: list[tuple[BookKey, Submission]], trades: list[Trade]) -> None:
         """Send this in one write, and the script first if the server may not have it. Only while there is room."""
-        batch = _Batch(self.must_load, books, trades)
+        loads = self._loads if self.must_load else ()
+        batch = _Batch(len(loads), books, trades)
         self.must_load = False
         clock_us = self._clock_us
         parts = [key.pack(submission, clock_us()) for key, submission in books]
         parts += map(self._outbox.trades.pack, trades)
-        if batch.loads:
-            parts.insert(0, self._load)
+        parts[:0] = loads
         data = b"".join(parts)
         self._in_flight.append(batch)
         self._counters.batches += 1
@@ -270,17 +279,25 @@ class ServerWriter:
         if self._is_wrong_server(replies):
             return
         batch = self._in_flight.popleft()
-        if batch.loads:
-            load_reply, *replies = replies
-            if isinstance(load_reply, ReplyError):
-                self._count_error("the publish script", load_reply)
+        load_replies, replies = replies[: batch.loads], replies[batch.loads :]
+        for reply in load_replies:
+            if isinstance(reply, ReplyError):
+                self._count_error("the publish script", reply)
         self._apply_book_replies(batch, replies[: len(batch.books)])
         if batch.trades:
-            self._apply_trade_replies(batch.trades, replies[len(batch.books) :])
+            self._apply_trade_replies(batch, replies[len(batch.books) :])
         self._outbox.flush()
 
     def _is_wrong_server(self, replies: list[Reply]) -> bool:
-        """Whether it may not be written to now: close the connection then, with the batch unanswered."""
+        """Whether it may not be written to now: close the connection then, with the batch unanswered.
+
+        So too when it has lost the script for trades: the next connection sends them again in their order.
+        """
+        batch = self._in_flight[0]
+        if batch.trades and not batch.loads and any(map(_lacks_script, replies[len(batch.books) :])):
+            if self._connection is not None:
+                self._connection.abort("it has lost the script for trades")
+            return True
         for error in [reply for reply in replies if isinstance(reply, ReplyError)]:
             if error_kind(error) in RECONNECT_KINDS:
                 self._counters.errors += 1
@@ -307,7 +324,7 @@ class ServerWriter:
             self._errors.healthy()
 
     def _apply_error(self, batch: _Batch, key: BookKey, submission: Submission, error: ReplyError) -> None:
-        lacks_script = error_kind(error) == "NOSCRIPT"
+        lacks_script = _lacks_script(error)
         if lacks_script:
             self.must_load = True
         if not self._is_here(key):
@@ -324,11 +341,12 @@ class ServerWriter:
             self._failing[key] = submission
             self._retry_later()
 
-    def _apply_trade_replies(self, trades: list[Trade], replies: list[Reply]) -> None:
-        if self._on_moved is not None and any(isinstance(reply, ReplyError) for reply in replies):
+    def _apply_trade_replies(self, batch: _Batch, replies: list[Reply]) -> None:
+        trades, queue = batch.trades, self._outbox.trades
+        if any(isinstance(reply, ReplyError) for reply in replies):
             answered = [pair for pair in zip(trades, replies, strict=True) if not self._keeps_moved(*pair)]
             trades, replies = [trade for trade, _ in answered], [reply for _, reply in answered]
-        for name, error in self._outbox.trades.apply_replies(trades, replies):
+        for name, error in queue.apply_replies(trades, replies):
             self._count_error(name, error)
 
     def _keeps_moved(self, trade: Trade, reply: Reply) -> bool:
@@ -401,6 +419,10 @@ def error_kind(error: ReplyError) -> str:
     if kind == "ERR" and (inside := _INSIDE_SCRIPT.search(text)):
         return inside[1]
     return kind if kind.isupper() else "ERR"
+
+
+def _lacks_script(reply: Reply) -> bool:
+    return isinstance(reply, ReplyError) and error_kind(reply) == "NOSCRIPT"
 
 
 def explain(error: ReplyError) -> str:

@@ -280,3 +280,25 @@ async def test_tls_is_used_and_the_certificate_checked(tmp_path: Path, caplog: p
         async with in_background(stranger.run()):
             await await_for(lambda: caplog.records)
         assert "certificate verify failed" in caplog.text
+
+
+async def test_what_is_remembered_of_trades_is_bounded_and_holds_the_length_of_the_stream() -> None:
+    def trade(number: int) -> Trade:
+        return Trade("binance", "BTC-USDT", "BTCUSDT", number, 1.0, 1.0, "buy", 1, 1)
+
+    with private_server() as server, redis.Redis.from_url(server.url) as client:
+        async with feeding(server.url) as feed:
+            for number in range(25_000):
+                await feed.publisher.submit_trade_lossless(trade(number))
+            for number in range(24_999, 15_999, -1):
+                await feed.publisher.submit_trade_lossless(trade(number))
+            assert await feed.publisher.drain(30)
+        remembered: Any = client.hgetall(NAMES.recent_trades("binance", "BTC-USDT"))
+        kept = client.xlen(NAMES.trades("binance", "BTC-USDT"))
+
+    marks = [value for name, value in remembered.items() if len(name) == 1]
+    assert feed.publisher.counters.trades == 25_000
+    assert feed.publisher.counters.trade_duplicates == 9_000
+    assert len(marks) == 256
+    assert max(map(len, marks)) == 512
+    assert 10_000 <= kept < 10_200

@@ -28,6 +28,7 @@ METADATA = {"LICENSE", "PKG-INFO", "README.md", "bookbus.egg-info", "pyproject.t
 NEEDED = {
     "bookbus/py.typed",
     "bookbus/feeders/bus/publish.lua",
+    "bookbus/feeders/bus/trade.lua",
     "bookbus/consumers/paper/examples/binance_20240808_btc_eth.json",
 }
 NEEDS_FEEDER_EXTRA = {"BinanceL2WebSocketProvider", "UpbitL2WebSocketProvider"}
@@ -303,6 +304,7 @@ def test_reader_of_the_image_prints_a_book(image: Environment, tmp_path: Path, r
         ("pyproject.toml", True),
         ("bookbus/__init__.py", True),
         ("feeders/bus/publish.lua", True),
+        ("feeders/bus/trade.lua", True),
         ("feeders/__pycache__/feed.pyc", False),
         ("tests/conftest.py", False),
         ("secrets/feeder.env", False),

@@ -243,8 +243,10 @@ def test_every_name_and_field_on_redis_is_documented() -> None:
     assert column("docs/reference/redis.md", "field") == re.findall(
         r"'([a-z_]+)', ", re.sub(r"string.*?\)", "", written)
     )
+    (adds,) = re.findall(r"XADD(.*?)\)\n", text_of("feeders/bus/trade.lua"), re.DOTALL)
     (trade,) = re.findall(r"A trade has the fields `([^`]+)`", text_of("docs/reference/redis.md"))
     assert trade.split() == list(Trade("binance", "BTC-USDT", "BTCUSDT", 1, 1.0, 1.0, "buy", 1, 1).fields())
+    assert re.findall(r"'([a-z_]+)', ", adds) == [*trade.split(), "seq"]
 
 
 def test_documented_format_has_the_keys_of_the_wire_in_their_order() -> None:

@@ -3,11 +3,13 @@
 from typing import Any
 
 import fakeredis
+import hiredis
 import pytest
 
 from bookbus.consumers.bus import trades as bus_trades
 from bookbus.consumers.bus.trades import BusTradeTail, TradeSource
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
+from bookbus.feeders.bus.publish_script import TradeStreamKey, trade_script_text
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import parse_redis_url
 from bookbus.schemas.trade import Trade
@@ -38,8 +40,13 @@ def tail(server: fakeredis.FakeServer) -> BusTradeTail:
 
 
 def add(writer: Any, *trades: Trade) -> None:
+    """Add them as a feeder does; only the newest 10,000 or a few more stay."""
+    key = TradeStreamKey(NAMES, "binance", "BTC-USDT")
     for one in trades:
-        writer.xadd(STREAM, one.fields(), id=f"{one.trade_id}-0")
+        reader = hiredis.Reader()
+        reader.feed(key.pack(one))
+        _, _, _, *arguments = reader.gets()
+        writer.eval(trade_script_text(), 2, *arguments)
 
 
 def test_only_trades_after_the_first_look_come_and_each_comes_once(writer: Any, tail: BusTradeTail) -> None:
@@ -73,7 +80,7 @@ def test_more_trades_than_one_answer_holds_all_come(
 
 def test_what_is_no_trade_is_skipped_and_counted(writer: Any, tail: BusTradeTail) -> None:
     tail.take()
-    writer.xadd(STREAM, {"price": "nonsense"}, id="1-0")
+    writer.xadd(STREAM, {"price": "nonsense"})
     add(writer, trade(2))
 
     assert tail.take() == [trade(2)]
@@ -103,3 +110,65 @@ def test_the_redis_provider_is_a_source_of_trades_and_takes_any_spelling_of_a_sy
 
     assert isinstance(provider, TradeSource)
     assert (tail._stream, tail._of) == ("md:trades:upbit:BTC-KRW", ("upbit", "BTC-KRW", "KRW-BTC"))
+
+
+@pytest.mark.parametrize(("slept", "kept"), [(10, 3), (500, 100), (2, 1)])
+def test_trades_that_left_the_stream_unread_are_counted_and_reported(
+    writer: Any, tail: BusTradeTail, caplog: pytest.LogCaptureFixture, slept: int, kept: int
+) -> None:
+    add(writer, trade(1))
+    tail.take()
+    add(writer, *(trade(number) for number in range(2, slept + 2)))
+    writer.xtrim(STREAM, maxlen=kept, approximate=False)
+
+    trades = tail.take()
+
+    assert [one.trade_id for one in trades] == list(range(slept + 2 - kept, slept + 2))
+    assert tail.missed == slept - kept
+    assert tail.error == f"{slept - kept} trades left {STREAM} before they were read"
+    assert caplog.messages == [f"{tail.error}: read more often"]
+
+    add(writer, trade(9_000))
+    assert tail.take() == [trade(9_000)]
+    assert (tail.missed, tail.error) == (slept - kept, "")
+
+
+def test_trades_that_left_a_stream_that_was_empty_at_first_are_counted(writer: Any, tail: BusTradeTail) -> None:
+    tail.take()
+    add(writer, *(trade(number) for number in range(1, 8)))
+    writer.xtrim(STREAM, maxlen=2, approximate=False)
+
+    assert tail.take() == [trade(6), trade(7)]
+    assert tail.missed == 5
+
+
+def test_ids_that_fall_are_no_hole(writer: Any, tail: BusTradeTail) -> None:
+    add(writer, trade(50))
+    tail.take()
+
+    add(writer, trade(9), trade(7), trade(2_000_000), trade(8))
+
+    assert [one.trade_id for one in tail.take()] == [9, 7, 2_000_000, 8]
+    assert (tail.missed, tail.error) == (0, "")
+
+
+def test_after_a_loss_of_data_only_the_trades_of_the_new_stream_can_be_missed(writer: Any, tail: BusTradeTail) -> None:
+    add(writer, *(trade(number) for number in range(1, 6)))
+    tail.take()
+    writer.flushall()
+    add(writer, *(trade(number) for number in range(6, 10)))
+    writer.xtrim(STREAM, maxlen=1, approximate=False)
+
+    assert tail.take() == [trade(9)]
+    assert tail.missed == 3
+
+
+def test_trades_of_feeders_of_an_earlier_version_are_read_and_hide_holes(writer: Any, tail: BusTradeTail) -> None:
+    tail.take()
+    for one in (trade(3), trade(9)):
+        fields = {name: value for name, value in one.fields().items() if name != "id"}
+        writer.xadd(STREAM, fields, id=f"{one.trade_id}-0")
+    add(writer, trade(10))
+
+    assert tail.take() == [trade(3), trade(9), trade(10)]
+    assert tail.missed == 0

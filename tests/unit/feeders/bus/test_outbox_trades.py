@@ -1,8 +1,13 @@
 """Trades that wait: all of them, in order, up to a limit."""
 
+import hashlib
+
 import hiredis
+from redis.crc import key_slot
 
 from bookbus.feeders.bus.outbox import PublisherCounters, TradeQueue
+from bookbus.feeders.bus.publish_script import trade_script_text
+from bookbus.schemas.redis_cluster import slot_of
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade
 
@@ -91,7 +96,7 @@ def test_nothing_is_requeued_into_a_full_queue() -> None:
     assert counters.trades_dropped == 1
 
 
-def test_a_trade_is_one_entry_with_its_own_id() -> None:
+def test_a_trade_is_one_call_of_the_script_with_its_mark_and_fields() -> None:
     queue, _ = queue_of()
     reader = hiredis.Reader()
     (trade,) = trades(7)
@@ -99,18 +104,31 @@ def test_a_trade_is_one_entry_with_its_own_id() -> None:
     reader.feed(queue.pack(trade))
 
     assert reader.gets() == [
-        *(b"XADD", b"md:trades:binance:BTC-USDT", b"MAXLEN", b"~", b"10000", b"7-0"),
-        *(b"price", b"100.5", b"quantity", b"0.25", b"aggressor", b"sell"),
-        *(b"exchange_us", b"1", b"received_us", b"2"),
+        *(b"EVALSHA", hashlib.sha1(trade_script_text(), usedforsecurity=False).hexdigest().encode(), b"2"),
+        *(b"md:trades:binance:BTC-USDT", b"md:recent:{md:trades:binance:BTC-USDT}"),
+        *(
+            hashlib.blake2b(b"7 100.5 0.25 sell 1", digest_size=8).digest(),
+            b"7",
+            b"100.5",
+            b"0.25",
+            b"sell",
+            b"1",
+            b"2",
+        ),
     ]
+
+
+def test_a_stream_and_what_is_remembered_of_it_are_in_one_slot_of_a_cluster() -> None:
+    stream, recent = RedisNames().trades("binance", "BTC-USDT"), RedisNames().recent_trades("binance", "BTC-USDT")
+
+    assert key_slot(recent.encode()) == slot_of(stream.encode())
 
 
 def test_replies_are_counted_by_what_became_of_the_trade() -> None:
     queue, counters = queue_of()
-    known = hiredis.ReplyError("ERR The ID specified in XADD is equal or smaller than the target stream top item")
     full = hiredis.ReplyError("OOM full")
 
-    errors = list(queue.apply_replies(trades(1, 2, 3), [b"1-0", known, full]))
+    errors = list(queue.apply_replies(trades(1, 2, 3), [1, 0, full]))
 
     assert errors == [("md:trades:binance:BTC-USDT", full)]
     assert (counters.trades, counters.trade_duplicates, counters.trades_dropped) == (1, 1, 1)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -17,7 +18,7 @@ from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, Publisher
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort, RedisAddress, parse_redis_url
 from bookbus.schemas.snapshot import OrderBookSnapshot
-from bookbus.schemas.trade import Trade
+from bookbus.schemas.trade import Trade, seq_of
 from bookbus.schemas.wire import decode
 from tests.support.builders import book
 from tests.support.resp_server import Command, RespServer, in_background, resp_server
@@ -67,6 +68,17 @@ def stored(server: RespServer, name: str = BTC) -> OrderBookSnapshot:
 def sent(server: RespServer, name: str = BTC) -> list[tuple[str, int]]:
     """Kind and update id of each submission of one book that came, in order."""
     return [(call[4].decode(), int(call[6])) for call in server.calls(b"EVALSHA") if call[3] == name.encode()]
+
+
+def trade_calls(server: RespServer) -> list[Command]:
+    """The calls of the script for trades that came."""
+    return [call for call in server.calls(b"EVALSHA") if call[2] == b"2"]
+
+
+def stored_trades(server: RespServer, symbol: str = "BTC-USDT") -> list[int]:
+    """The ids of the trades in a stream."""
+    entries: Any = server.redis.xrange(NAMES.trades("binance", symbol))
+    return [int(fields[b"id"]) for _, fields in entries]
 
 
 async def accepted(publisher: Publisher, count: int) -> None:
@@ -224,7 +236,7 @@ async def test_what_a_lost_connection_left_unanswered_is_sent_again(server: Resp
         publisher.submit(new(1, "ETH-USDT"))
         publisher.submit_trade(trade(1))
         publisher.submit_trade(trade(2))
-        await await_for(lambda: server.calls(b"XADD"))
+        await await_for(lambda: trade_calls(server))
         server.redis.flushall()
 
         server.drop()
@@ -232,8 +244,7 @@ async def test_what_a_lost_connection_left_unanswered_is_sent_again(server: Resp
 
         assert await publisher.drain(5)
     assert stored(server, NAMES.book("binance", "ETH-USDT")).update_id == 1
-    entries: Any = server.redis.xrange(NAMES.trades("binance", "BTC-USDT"))
-    assert [entry_id for entry_id, _ in entries] == [b"1-0", b"2-0"]
+    assert stored_trades(server) == [1, 2]
 
 
 async def test_a_confirmation_is_not_sent_over_the_next_connection(server: RespServer) -> None:
@@ -260,7 +271,7 @@ async def test_a_server_without_the_script_gets_it(server: RespServer) -> None:
         publisher.submit(new(7, "ETH-USDT"))
 
         assert await publisher.drain(5)
-    assert len(server.calls(b"SCRIPT")) == 2
+    assert len(server.calls(b"SCRIPT")) == 4  # the scripts for books and for trades, twice
     assert publisher.counters.accepted == 2
     assert publisher.counters.errors == 0
 
@@ -279,7 +290,7 @@ async def test_a_server_that_will_not_load_the_script_is_not_hammered(server: Re
         assert not await publisher.drain(0.05)
 
     assert len(sent(server)) <= 2
-    assert publisher.error_kinds["NOPERM"] == len(server.calls(b"SCRIPT")) <= 3
+    assert publisher.error_kinds["NOPERM"] == len(server.calls(b"SCRIPT")) <= 6
 
 
 @pytest.mark.parametrize("kind", ["OOM", "MISCONF", "NOPERM", "BUSY"])
@@ -456,20 +467,91 @@ async def test_lossless_submissions_all_arrive_in_order(server: RespServer) -> N
 async def test_trades_are_never_merged_and_a_twins_are_no_errors(
     server: RespServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stream = NAMES.trades("binance", "BTC-USDT")
-    server.redis.xadd(stream, {"price": "1"}, id="2-0")
+    async with running(server) as twin:
+        for trade_id in (2, 1):
+            twin.submit_trade(msgspec.structs.replace(trade(trade_id), received_us=1_999))
+        assert await twin.drain(5)
     async with running(server) as publisher:
         for trade_id in range(1, 6):
             publisher.submit_trade(trade(trade_id))
 
         assert await publisher.drain(5)
 
-    entries: Any = server.redis.xrange(stream)
-    assert [entry_id for entry_id, _ in entries] == [b"2-0", b"3-0", b"4-0", b"5-0"]
-    assert {key.decode(): value.decode() for key, value in entries[-1][1].items()} == trade(5).fields()
+    entries: Any = server.redis.xrange(NAMES.trades("binance", "BTC-USDT"))
+    assert stored_trades(server) == [2, 1, 3, 4, 5]
+    fields = {key.decode(): value.decode() for key, value in entries[-1][1].items()}
+    seq = seq_of(fields)
+    assert seq is not None
+    assert fields == trade(5).fields() | {"seq": f"{seq.epoch}-5"}
     assert (publisher.counters.trades, publisher.counters.trade_duplicates) == (3, 2)
     assert publisher.counters.errors == 0
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [0, 2, 1, 3, 5, 4],
+        [9, 8, 7, 6, 5],
+        [2**63 - 1, 1, 2**53 + 1, 2**53],
+        [7, 500, 8, 400, 9],
+        list(range(1000, 0, -7)),
+    ],
+    ids=["swapped", "falling", "huge", "jumping", "many"],
+)
+async def test_no_trade_is_lost_or_doubled_whatever_its_id_is(server: RespServer, ids: list[int]) -> None:
+    async with running(server) as first, running(server) as second:
+        for trade_id, twins_id in zip(ids, reversed(ids), strict=True):
+            first.submit_trade(trade(trade_id))
+            second.submit_trade(msgspec.structs.replace(trade(twins_id), received_us=3_000))
+            await asyncio.sleep(0)
+        assert await first.drain(5)
+        assert await second.drain(5)
+
+    assert sorted(stored_trades(server)) == sorted(ids)
+    counters = (first.counters, second.counters)
+    assert sum(each.trades for each in counters) == sum(each.trade_duplicates for each in counters) == len(ids)
+
+
+async def test_an_id_that_comes_again_with_another_trade_is_another_trade(server: RespServer) -> None:
+    again = [
+        msgspec.structs.replace(trade(7), **change)
+        for change in ({}, {"price": 101.0}, {"quantity": 0.5}, {"aggressor": "sell"}, {"exchange_us": 1_001})
+    ]
+    async with running(server) as publisher:
+        for one in [*again, *again]:
+            publisher.submit_trade(one)
+        assert await publisher.drain(5)
+
+    assert stored_trades(server) == [7] * 5
+    assert publisher.counters.trade_duplicates == 5
+
+
+async def test_trades_go_on_over_the_stream_of_an_earlier_version(server: RespServer) -> None:
+    fields: Any = trade(2**62).fields()
+    server.redis.xadd(NAMES.trades("binance", "BTC-USDT"), fields, id=f"{2**62}-0")
+    async with running(server) as publisher:
+        publisher.submit_trade(trade(5))
+        publisher.submit_trade(trade(4))
+        assert await publisher.drain(5)
+
+    assert stored_trades(server) == [2**62, 5, 4]
+
+
+async def test_trades_of_a_server_that_forgot_the_scripts_are_sent_again_in_order(server: RespServer) -> None:
+    async with running(server) as publisher:
+        publisher.submit_trade(trade(1))
+        assert await publisher.drain(5)
+        server.redis.script_flush()
+        for number in range(2, 7):
+            publisher.submit_trade(msgspec.structs.replace(trade(number), received_us=2_000 + number))
+            await asyncio.sleep(0)
+
+        assert await publisher.drain(5)
+
+    assert stored_trades(server) == [1, 2, 3, 4, 5, 6]
+    assert publisher.counters.errors == 0
+    assert publisher.counters.trades_dropped == 0
 
 
 async def test_trades_that_the_server_refuses_are_dropped_and_counted(server: RespServer) -> None:
@@ -492,7 +574,7 @@ async def test_lossless_trades_wait_for_room(server: RespServer) -> None:
         await publisher.submit_trade_lossless(trade(TRADES_CAPACITY + 1))
 
         assert publisher.counters.trades_dropped == 0
-        server.answer = lambda _: b"0-0"
+        server.answer = lambda _: 1
         assert await publisher.drain(10)
     assert publisher.counters.trades == TRADES_CAPACITY + 1
 
@@ -689,8 +771,7 @@ async def test_what_moved_is_not_sent_to_the_old_node_any_more(nodes: TwoNodes) 
         nodes.move()
 
         await await_for(lambda: sent(nodes.there) == [("new", MAX_IN_FLIGHT + 1)])
-        await await_for(lambda: len(nodes.there.calls(b"XADD")) == MAX_IN_FLIGHT + 2)
-        assert nodes.there.calls(b"XADD")[-1][5] == b"%d-0" % (MAX_IN_FLIGHT + 2)
+        await await_for(lambda: stored_trades(nodes.there) == list(range(1, MAX_IN_FLIGHT + 3)))
 
         nodes.here.answering.set()
         assert await publisher.drain(5)
@@ -703,7 +784,7 @@ async def test_trades_of_a_moved_stream_are_sent_to_its_new_node_in_order(
     stream = NAMES.trades("binance", "BTC-USDT")
 
     def answer(command: Command) -> Any:
-        if command[0] == b"XADD" and command[1] == stream.encode():
+        if command[0] == b"EVALSHA" and command[3] == stream.encode():
             return redis.ResponseError("MOVED 42 there:7000")
         return nodes.here.answer_by_fakeredis(command)
 
@@ -720,8 +801,7 @@ async def test_trades_of_a_moved_stream_are_sent_to_its_new_node_in_order(
         publisher.submit_trade(trade(3))
 
         assert await publisher.drain(5)
-    entries: Any = nodes.there.redis.xrange(stream)
-    assert [entry_id for entry_id, _ in entries] == [b"1-0", b"2-0", b"3-0"]
+    assert stored_trades(nodes.there) == [1, 2, 3]
     assert (publisher.counters.trades, publisher.counters.trades_dropped) == (5, 0)
     assert publisher.counters.errors == 0
     assert caplog.records == []
@@ -765,7 +845,7 @@ async def test_what_an_old_node_does_with_a_moved_book_does_not_matter(nodes: Tw
         nodes.here.answer = lambda _: redis.ResponseError(end)
         publisher.submit(new(7))
         publisher.submit_trade(trade(1))
-        await await_for(lambda: nodes.here.calls(b"XADD"))
+        await await_for(lambda: trade_calls(nodes.here))
 
         nodes.moved = {BTC, NAMES.trades("binance", "BTC-USDT")}
         nodes.move()
