@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -53,6 +53,8 @@ class Feeder:
         self._instruments = {instrument.native: instrument for instrument in instruments}
         self._submitted: dict[tuple[Topic, str], float] = {}
         self._stopping = False
+        self.failed: dict[str, str] = {}
+        """Duties that ended, with the cause; books are published without them."""
         names = RedisNames(settings.prefix)
         self.publisher = Publisher(
             settings.redis_url,
@@ -86,7 +88,7 @@ class Feeder:
                 publishing = tasks.create_task(self.publisher.run())
                 parts = [self.feed.run(), self._repeat_quiet_books(), self._heartbeat.run()]
                 if self._auditor is not None:
-                    parts.append(self._auditor.run())
+                    parts.append(self.contain("audit", self._auditor.run()))
                 work = [tasks.create_task(part) for part in parts]
                 try:
                     await asyncio.gather(*work)
@@ -101,6 +103,17 @@ class Feeder:
                     publishing.cancel()
         finally:
             await self._heartbeat.end()
+
+    async def contain(self, name: str, duty: Awaitable[None]) -> None:
+        """Run a duty whose end must not end the books; if it fails, log it and add it to `failed`."""
+        try:
+            await duty
+        except (OSError, MemoryError) as error:
+            self.failed[name] = str(error) or type(error).__name__
+            logger.error("%s ended, books go on: %s", name, self.failed[name])
+        except Exception as error:
+            self.failed[name] = f"{type(error).__name__}: {error}"
+            logger.exception("%s ended by a bug, books go on", name)
 
     def add(self, instruments: Sequence[Instrument]) -> None:
         """Publish these too."""
@@ -177,6 +190,7 @@ class Feeder:
             },
             lines=line_reports(self.feed.groups),
             audit=self._audit_report(),
+            failed=dict(self.failed),
         )
 
     def _audit_report(self) -> AuditReport | None:

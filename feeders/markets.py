@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CACHE_AGE = 24 * 3600.0
 
+_ROOT = 0
+
 _MOST_DIGITS = 10
 """No exchange lists more markets, and `int` refuses thousands of digits."""
 
@@ -205,7 +207,9 @@ def cached_instruments(venue: Venue, rest_url: str, cache_directory: Path) -> li
     """The exchange's list if a feeder on this machine got it within the last day; else none."""
     file = _cache_file(venue, rest_url, cache_directory)
     try:
-        if time.time() - file.stat().st_mtime > MAX_CACHE_AGE:
+        stat = file.stat()
+        # Another user could have left one in a shared directory.
+        if stat.st_uid not in (os.getuid(), _ROOT) or time.time() - stat.st_mtime > MAX_CACHE_AGE:
             return []
         return venue.instruments(file.read_bytes())
     except (OSError, MetadataError):
@@ -213,8 +217,16 @@ def cached_instruments(venue: Venue, rest_url: str, cache_directory: Path) -> li
 
 
 def default_cache_directory() -> Path:
-    """The user's cache directory, where nothing is kept that cannot be fetched again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bookbus"
+    """The user's cache directory, where nothing is kept that cannot be fetched again.
+
+    For a user without a home it is one in the directory for temporary files.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "bookbus"
+    try:
+        return Path.home() / ".cache" / "bookbus"
+    except RuntimeError:
+        return Path(os.environ.get("TMPDIR") or "/tmp") / f"bookbus-{os.getuid()}"  # noqa: S108
 
 
 async def _turnover(source: MetadataSource, selection: SymbolSelection) -> dict[str, float]:

@@ -2,10 +2,13 @@
 
 import asyncio
 import gzip
+import itertools
 import logging
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -18,13 +21,18 @@ _WRITE_INTERVAL = 0.5
 
 
 class Recorder:
-    """Writes frames as they came, in order; `.gz` in the name compresses. Frames that are no text are only counted."""
+    """Writes frames as they came, in order; `.gz` in the name compresses. Frames that are no text are only counted.
+
+    When the file cannot be written any more, as on a full disk, the recording ends and `error` says why.
+    """
 
     def __init__(self, path: Path, exchange: str, clock: Callable[[], float] = time.time) -> None:
         """Raises OSError if the file exists or cannot be made."""
         self.path = path
         self.frames = 0
         self.not_text = 0
+        self.error = ""
+        """Why the recording ended early; empty if it did not."""
         self._exchange = exchange
         self._clock = clock
         self._shown_url: dict[str, str] = {}
@@ -45,9 +53,9 @@ class Recorder:
         self._record("http", url, body)
 
     async def run(self) -> None:
-        """Write what has come, twice a second, until cancelled; then the rest."""
+        """Write what has come, twice a second, until cancelled; then the rest. Returns if that fails."""
         try:
-            while True:
+            while not self.error:
                 await asyncio.sleep(_WRITE_INTERVAL)
                 self._write()
         finally:
@@ -55,12 +63,18 @@ class Recorder:
 
     def close(self) -> None:
         """Write the rest and end the file."""
-        if not self._raw.closed:
-            self._write()
+        if self._raw.closed:
+            return
+        self._write()
+        try:
             self._file.close()
             self._raw.close()
+        except OSError as error:
+            self._fail(error)
 
     def _record(self, kind: FrameKind, url: str, data: bytes) -> None:
+        if self.error:
+            return
         try:
             raw = data.decode()
         except UnicodeDecodeError:
@@ -71,8 +85,30 @@ class Recorder:
 
     def _write(self) -> None:
         lines, self._unwritten = self._unwritten, []
-        self._file.writelines(lines)
-        self._file.flush()
+        if self.error:
+            return
+        try:
+            self._file.writelines(lines)
+            self._file.flush()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """End the recording; what is written stays readable."""
+        if not self.error:
+            self.error = (error.strerror or str(error)).lower()
+            logger.error("the recording in %s ended: %s", self.path, self.error)
+        self._unwritten.clear()
+        for file in (self._file, self._raw):
+            with suppress(OSError):
+                file.close()
+
+
+def unused_path(path: Path) -> Path:
+    """The path itself; if that exists, the first that does not with a number: `btc.jsonl.gz`, `btc-2.jsonl.gz`, …"""
+    name, dot, suffixes = path.name.partition(".")
+    others = (path.with_name(f"{name}-{number}{dot}{suffixes}") for number in itertools.count(2))
+    return next(each for each in itertools.chain((path,), others) if not os.path.lexists(each))
 
 
 class CaptureFile:

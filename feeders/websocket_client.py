@@ -141,6 +141,9 @@ class BaseWebSocketClient(ABC):
             raise WebSocketConnectionError(self._abandoned or f"connection closed: {error}") from error
         except OSError as error:
             raise WebSocketConnectionError(f"connection lost: {error}") from error
+        except MemoryError as error:
+            # What the message would have changed is not known: start again with less in memory.
+            raise WebSocketConnectionError("out of memory for a message") from error
         finally:
             for task in tasks:
                 task.cancel()

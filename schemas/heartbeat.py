@@ -96,6 +96,8 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Empty if each symbol has one line."""
     audit: AuditReport | None = None
     """None if books are not audited."""
+    failed: dict[str, str] = {}
+    """Duties beside the books that ended, like `recording`, with the cause."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

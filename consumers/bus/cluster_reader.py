@@ -56,7 +56,7 @@ class ClusterReader:
         self._assigned: dict[HostPort, frozenset[str]] = {}
         self._failed: dict[HostPort, str] = {}
         """Nodes whose connection ended or could not be made, and why."""
-        self._slots_error = self._list_error = ""
+        self._slots_error = self._list_error = self._open_error = ""
         self._listed = False
         self._may_write_heartbeat = True
         self._start_finished = threading.Event()
@@ -146,6 +146,7 @@ class ClusterReader:
     def _assign_books(self) -> None:
         """Follow each book at the node that has its slot, after it is no longer followed at another."""
         assigned: dict[HostPort, set[str]] = defaultdict(set)
+        self._open_error = ""
         unrouted = 0
         for symbol in self._symbols_wanted():
             server = self._slots.node_of(self._table.names.book(self._table.exchange, symbol).encode())
@@ -172,20 +173,26 @@ class ClusterReader:
     def _follow(self, server: HostPort, symbols: frozenset[str]) -> None:
         if self._assigned.get(server) == symbols:
             return
-        self._assigned[server] = symbols
         if server in self._nodes:
+            self._assigned[server] = symbols
             self._nodes[server].follow(sorted(symbols))
             return
-        node = self._nodes[server] = BusReader(
-            ServerLocator(self._address, server),
-            NodeTable(self._table),
-            self._symbols,
-            sorted(symbols),
-            self._on_change,
-            part_of=self._identity,
-            on_end=self._wake.set,
-        )
-        node.start()
+        try:
+            node = BusReader(
+                ServerLocator(self._address, server),
+                NodeTable(self._table),
+                self._symbols,
+                sorted(symbols),
+                self._on_change,
+                part_of=self._identity,
+                on_end=self._wake.set,
+            )
+            node.start()
+        except (OSError, RuntimeError) as error:
+            # No file descriptor or no thread left: perhaps there is some at the next check.
+            self._open_error = f"cannot read {self._address.masked}: {error}"
+        else:
+            self._assigned[server], self._nodes[server] = symbols, node
 
     def _update_error(self, unrouted: int) -> None:
         # A node whose reader is being started again keeps the error of the last attempt.
@@ -194,8 +201,7 @@ class ClusterReader:
             errors.append(f"{unrouted} books are in slots that no node of {self._address.masked} has")
         if self._wanted is None and self._list_error:
             errors.append(self._list_error)
-        if self._slots_error:
-            errors.insert(0, self._slots_error)
+        errors[:0] = filter(None, (self._slots_error, self._open_error))
         if not errors:
             if self._failed:
                 self.reconnect_count += 1

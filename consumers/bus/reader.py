@@ -31,6 +31,9 @@ _STALL = 0.25
 _LONG_STALL = 5.0
 
 
+_PauseSelector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
 class BusReader:
     """Follows the bus from `start()` to `stop()`, each called once; reconnects without limit."""
 
@@ -126,6 +129,9 @@ class BusReader:
                 self._follow(self._locator.locate())
             except BusConnectionError as error:
                 failure = str(error)
+            except (OSError, MemoryError) as error:
+                # No file descriptor or no memory left: perhaps there is some later.
+                failure = f"cannot read {self._locator.masked}: {_resource(error)}"
             else:
                 return
             if not self.error and self._was_ready and not self._sharded:
@@ -141,7 +147,8 @@ class BusReader:
             delay = min(delay * 2, _LONGEST_DELAY)
 
     def _pause(self, seconds: float) -> None:
-        with selectors.DefaultSelector() as selector:
+        # Unlike others it needs no file descriptor, of which there may be none.
+        with _PauseSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.select(seconds)
 
@@ -212,6 +219,10 @@ class BusReader:
             self._identity, self._table, session.stream.lag, session.stream.delay(), self.reconnect_count
         )
         session.write_heartbeat(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
+
+
+def _resource(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def _report_stall(session: BusSession, since: float, now: float) -> None:

@@ -49,7 +49,7 @@ def health(
         raise typer.Exit(UNHEALTHY)
 
 
-_FIELDS = ("states", "counters", "lines")
+_FIELDS = ("states", "counters", "lines", "failed")
 
 
 class _Feeder(msgspec.Struct):
@@ -59,6 +59,7 @@ class _Feeder(msgspec.Struct):
     states: dict[str, str] = {}
     counters: dict[str, float] = {}
     lines: list[LineReport] = []
+    failed: dict[str, str] = {}
 
     @property
     def healthy(self) -> bool:
@@ -71,6 +72,7 @@ class _Feeder(msgspec.Struct):
         if self.states:
             yield self._books()
         yield from map(_row, self.lines)
+        yield from (f"  {duty} ended: {reason}" for duty, reason in self.failed.items())
 
     def _books(self) -> str:
         live = sum(state == "live" for state in self.states.values())

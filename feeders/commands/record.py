@@ -65,7 +65,9 @@ def record(
         if recorder.frames:
             typer.echo(f"{recorder.frames} frames in {out}", err=True)
         else:
-            out.unlink()  # so that the next run can use the name
+            out.unlink(missing_ok=True)  # so that the next run can use the name
+    if recorder.error:
+        fail(f"the recording ended early: {recorder.error}")
     if not recorder.frames:
         fail(f"no frame was received; {out} was removed")
 

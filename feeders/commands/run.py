@@ -31,7 +31,7 @@ from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchange_feed import ConnectionSettings
 from bookbus.feeders.feeder import Feeder
 from bookbus.feeders.markets import Markets, MetadataSource
-from bookbus.feeders.recording import Recorder
+from bookbus.feeders.recording import Recorder, unused_path
 from bookbus.feeders.settings import FeederSettings
 from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
@@ -93,7 +93,11 @@ def run(
         ),
     ] = 2.0,
     record: Annotated[
-        Path | None, typer.Option(envvar="BOOKBUS_RECORD", help="Also write all received frames to this new file.")
+        Path | None,
+        typer.Option(
+            envvar="BOOKBUS_RECORD",
+            help="Also write all received frames to this file; a name that exists gets a number.",
+        ),
     ] = None,
     log_level: LogLevel = "info",
 ) -> None:
@@ -182,17 +186,20 @@ async def _run(settings: FeederSettings, venue: Venue, listings_interval: float)
         venue.protocol((), settings.options)
         endpoint = masked(settings.ws_url or venue.ws_url)
         await refuse_mixed_prefix(settings.redis_url, names, settings.exchange, endpoint)
-        recorder = Recorder(settings.record_to, settings.exchange) if settings.record_to else None
     except (PrefixTakenError, ValueError, OSError) as error:
         fail(str(error))
+    recorder, record_error = _open_recording(settings.record_to, settings.exchange)
     on_frame, on_answer = (recorder.on_frame, recorder.on_answer) if recorder else (None, None)
     async with open_markets(settings, venue) as markets, asyncio.TaskGroup() as tasks:
         feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer)
-        helpers = [tasks.create_task(_report(feeder))]
+        duties = {"report": _report(feeder)}
         if settings.selection.follows_listings:
-            helpers.append(tasks.create_task(_follow_listings(feeder, markets, listings_interval)))
+            duties["listings"] = _follow_listings(feeder, markets, listings_interval)
         if recorder is not None:
-            helpers.append(tasks.create_task(recorder.run()))
+            duties["recording"] = _record(feeder, recorder)
+        elif record_error:
+            feeder.failed["recording"] = record_error
+        helpers = [tasks.create_task(feeder.contain(name, duty)) for name, duty in duties.items()]
         # Books have no reference cycles, and the modules loaded by now stay: collecting rarely avoids pauses.
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
@@ -201,6 +208,26 @@ async def _run(settings: FeederSettings, venue: Venue, listings_interval: float)
         finally:
             for helper in helpers:
                 helper.cancel()
+
+
+def _open_recording(path: Path | None, exchange: str) -> tuple[Recorder | None, str]:
+    """The recorder, if one is wanted and possible, else why not: a feeder goes on without it."""
+    if path is None:
+        return None, ""
+    unused = unused_path(path)
+    if unused != path:
+        logger.warning("%s exists: recording to %s", path, unused)
+    try:
+        return Recorder(unused, exchange), ""
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        logger.error("cannot record to %s: %s", unused, reason)
+        return None, reason
+
+
+async def _record(feeder: Feeder, recorder: Recorder) -> None:
+    await recorder.run()
+    feeder.failed["recording"] = recorder.error
 
 
 async def _follow_listings(feeder: Feeder, markets: Markets, interval: float) -> None:

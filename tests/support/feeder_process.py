@@ -13,14 +13,15 @@ from typing import IO
 class FeederProcess:
     """`python -m feeders run` with these arguments; its log is kept for failure messages."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, cache: str | None = None) -> None:
+        """`cache` is the directory for caches instead of a fresh one."""
         self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._cache = tempfile.TemporaryDirectory()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "feeders", "run", *arguments],
             stdout=self._log,
             stderr=self._log,
-            env=os.environ | {"XDG_CACHE_HOME": self._cache.name},
+            env=os.environ | {"XDG_CACHE_HOME": cache or self._cache.name},
         )
 
     @property

@@ -7,7 +7,7 @@ import pytest
 
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE as BINANCE
-from bookbus.feeders.markets import MAX_CACHE_AGE, MetadataSource
+from bookbus.feeders.markets import MAX_CACHE_AGE, MetadataSource, default_cache_directory
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.schemas.instruments import Instrument, SymbolError
 from tests.support.fake_venue import FakeVenue
@@ -99,3 +99,26 @@ async def test_no_password_is_in_the_name_of_the_cache(tmp_path: Path, login: st
 
     assert of.cache_file == tmp_path / "binance-proxy.example_8443.json"
     assert of.cache_file.read_bytes() == b"metadata"
+
+
+def test_a_user_without_a_home_has_a_cache_in_the_directory_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    assert default_cache_directory() == tmp_path / f"bookbus-{os.getuid()}"
+
+
+async def test_the_cache_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await source(venue(), tmp_path).registry()
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    monkeypatch.setattr("bookbus.feeders.markets._ROOT", 4712)
+
+    registry = await source(venue(RestError("HTTP 503")), tmp_path).registry()
+
+    assert registry.resolve("BTCUSDT").symbol == "BTC-USDT"

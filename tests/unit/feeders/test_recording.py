@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bookbus.feeders.recording import CaptureFile, Recorder
+from bookbus.feeders.recording import CaptureFile, Recorder, unused_path
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.schemas.capture import CaptureFrame
 
@@ -94,3 +94,44 @@ def test_no_secret_of_an_address_is_recorded(tmp_path: Path, url: str) -> None:
     assert "s3cret" not in path.read_text()
     assert [frame.raw for frame in CaptureFile(path)] == ["{}", "{}", "{}"]
     assert all(frame.url for frame in CaptureFile(path))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+async def test_a_file_that_cannot_be_written_ends_the_recording_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    # A device on which there is never room.
+    monkeypatch.setattr(Path, "open", lambda *_: open("/dev/full", "wb"))  # noqa: SIM115
+    path = tmp_path / f"frames.{suffix}"
+    recorder = Recorder(path, "binance")
+    recorder.on_frame("wss://x", b"{}" * 100_000)
+
+    await asyncio.wait_for(recorder.run(), 5)
+    recorder.on_frame("wss://x", b"{}")
+    recorder.close()
+
+    assert recorder.error == "no space left on device"
+    assert recorder.frames == 1
+    assert caplog.messages == [f"the recording in {path} ended: no space left on device"]
+
+
+@pytest.mark.parametrize(
+    ("existing", "unused"),
+    [
+        ([], "btc.jsonl.gz"),
+        (["btc.jsonl.gz"], "btc-2.jsonl.gz"),
+        (["btc.jsonl.gz", "btc-2.jsonl.gz", "btc-4.jsonl.gz"], "btc-3.jsonl.gz"),
+        (["btc-2.jsonl.gz"], "btc.jsonl.gz"),
+    ],
+)
+def test_a_name_that_exists_gets_the_first_free_number(tmp_path: Path, existing: list[str], unused: str) -> None:
+    for name in existing:
+        (tmp_path / name).touch()
+
+    assert unused_path(tmp_path / "btc.jsonl.gz") == tmp_path / unused
+
+
+def test_a_name_without_an_ending_gets_a_number_too(tmp_path: Path) -> None:
+    (tmp_path / "capture").symlink_to(tmp_path / "gone")
+
+    assert unused_path(tmp_path / "capture") == tmp_path / "capture-2"
