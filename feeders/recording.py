@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from bookbus.schemas.capture import CaptureError, CaptureFrame, FrameKind, decode_frame, encode_frame
+from bookbus.schemas.capture import CaptureError, CaptureFrame, FrameKind, bounded_lines, decode_frame, encode_frame
 from bookbus.schemas.redis_url import masked
 
 logger = logging.getLogger(__name__)
@@ -149,6 +149,6 @@ class CaptureFile:
 def _until_damage(lines: IO[bytes]) -> Iterator[bytes]:
     """Every line; one without its newline last if the compression breaks off."""
     try:
-        yield from lines
+        yield from bounded_lines(lines)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         yield b""

@@ -14,6 +14,14 @@ from bookbus.schemas.redis_url import masked, redacted, secrets_of
 logger = logging.getLogger(__name__)
 
 _COUNT = re.compile(r"[0-9]{1,9}")
+_DIGITS = re.compile(r"[0-9]{1,300}")
+_LARGEST_BODY = 64 * 2**20
+"""Bytes of an answer once decompressed; the largest list of markets has a quarter of that."""
+
+_LONGEST_WAIT = 3600.0
+_LONGEST_BAN = 3 * 86400.0
+"""Seconds without a request that an exchange can ask for, with HTTP 429 and with 418 (Binance: up to three days)."""
+
 _BODY_IN_ERROR = 200
 """Characters of an answer shown in an error."""
 
@@ -114,7 +122,7 @@ class RestClient:
         try:
             timeout = self._timeout if patience is None else aiohttp.ClientTimeout(total=patience)
             async with self._session.get(self.base_url + path, params=dict(parameters), timeout=timeout) as answer:
-                body = await answer.read()
+                body = await _read(answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             reason = redacted(error, secrets_of(self.base_url)) or type(error).__name__
             raise RestError(f"{url}: {reason}") from error
@@ -127,7 +135,8 @@ class RestClient:
     def _refuse(self, url: str, status: int, retry_after: str | None, body: bytes) -> None:
         text = body[:_BODY_IN_ERROR].decode(errors="replace")
         if status in (418, 429):
-            seconds = float(retry_after) if retry_after and _COUNT.fullmatch(retry_after) else 60.0
+            seconds = float(retry_after) if retry_after and _DIGITS.fullmatch(retry_after) else 60.0
+            seconds = min(seconds, _LONGEST_BAN if status == 418 else _LONGEST_WAIT)
             self.budget.close_for(seconds)
             raise RestError(f"{url}: limit exceeded (HTTP {status}), no request for {seconds:g} s: {text}")
         if status == 451:
@@ -141,3 +150,14 @@ class RestClient:
         if 400 <= status < 500:
             raise RestRefusedError(f"{url}: refused (HTTP {status}): {text}")
         raise RestError(f"{url}: HTTP {status}: {text}")
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    """The body, decompressed. Raises aiohttp.ClientError for one without end."""
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > _LARGEST_BODY:
+            answer.close()
+            raise aiohttp.ClientPayloadError(f"an answer of more than {_LARGEST_BODY} bytes")
+    return bytes(body)

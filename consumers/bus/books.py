@@ -141,7 +141,7 @@ class BusBook(BookCursor):
     """One book: the bytes of its newest messages, decoded on reading."""
 
     __slots__ = (
-        *("arrived", "arriving", "exchange", "key", "skipped", "corrupted", "symbol", "error"),
+        *("arrived", "arriving", "exchange", "key", "skipped", "corrupted", "symbol", "error", "too_large"),
         *("_lock", "_reads", "_undecodable", "_view"),
     )
 
@@ -154,6 +154,8 @@ class BusBook(BookCursor):
         """The last message of this book in the current batch; `arrived` counts them."""
         self.arrived = 0
         self.skipped = 0
+        self.too_large = False
+        """Whether the hash was larger than any book when it was last read."""
         self.error = ""
         """Why the hash holds no book; empty if it does."""
         self.corrupted = False

@@ -24,7 +24,7 @@ ReplyError = hiredis.ReplyError
 CONNECT_LIMIT = 2.0
 _SEND_LIMIT = 5.0
 _CHUNK = 65536
-_LARGEST_REPLY = 16 * 2**20
+LARGEST_REPLY = 16 * 2**20
 _NOTHING_YET = (BlockingIOError, ssl.SSLWantReadError)
 _UNKNOWN_CA = (18, 19, 20, 21)
 """OpenSSL's codes for a certificate whose signer it does not know."""
@@ -32,6 +32,10 @@ _UNKNOWN_CA = (18, 19, 20, 21)
 
 class BusConnectionError(ConnectionError):
     """The bus cannot be reached or read; the message says what to do."""
+
+
+class ReplyTooLargeError(BusConnectionError):
+    """The reply to the oldest command without one, or a message, is larger than any book."""
 
 
 class BusConnection:
@@ -88,8 +92,8 @@ class BusConnection:
             raise self._lost(error) from error
         if not chunk:
             raise BusConnectionError(f"{self.server.masked} closed the connection")
-        if self._reader.len() > _LARGEST_REPLY:
-            raise BusConnectionError(f"{self.server.masked} sends a reply of more than {_LARGEST_REPLY} bytes")
+        if self._reader.len() > LARGEST_REPLY:
+            raise ReplyTooLargeError(f"{self.server.masked} sends a reply of more than {LARGEST_REPLY} bytes")
         self._reader.feed(chunk)
         # TLS decrypts a record at a time; a selector does not see what it has left.
         return len(chunk) == _CHUNK or (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0)

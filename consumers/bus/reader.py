@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, suppress
 
 from bookbus.consumers.background_loop import BackgroundThread, boottime
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, rejected
+from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, ReplyTooLargeError, rejected
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.session import TICK, BusSession, OnChange, SessionLostError
@@ -125,8 +125,11 @@ class BusReader:
     def _reconnect_until_stopped(self) -> None:
         delay = _FIRST_DELAY
         while not self._stopping:
+            again = False
             try:
                 self._follow(self._locator.locate())
+            except ReplyTooLargeError as error:
+                failure, again = str(error), True
             except BusConnectionError as error:
                 failure = str(error)
             except (OSError, MemoryError) as error:
@@ -141,7 +144,7 @@ class BusReader:
                 logger.warning("%s; reconnecting", failure)
             self.error = failure
             self._table.feeders.stop_listening(self._table)
-            if not self._was_ready or self._sharded:
+            if (not self._was_ready or self._sharded) and not again:
                 return
             self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, _LONGEST_DELAY)
@@ -176,7 +179,7 @@ class BusReader:
             )
             receive: dict[object, Callable[[float], bool]] = {
                 stream: lambda now: _receive_stream(stream, session, now),
-                query: lambda now: query.read(session.receive, now),
+                query: lambda now: _receive_query(query, session, now),
             }
             due = now + TICK
             unfinished: list[object] = []
@@ -229,6 +232,15 @@ def _report_stall(session: BusSession, since: float, now: float) -> None:
     session.stream.stalled(since, now)
     if now - since > _LONG_STALL:
         logger.warning("this process did not run for %.0f s", now - since)
+
+
+def _receive_query(connection: BusConnection, session: BusSession, now: float) -> bool:
+    try:
+        return connection.read(session.receive, now)
+    except ReplyTooLargeError as error:
+        if session.reply_too_large():
+            raise
+        raise BusConnectionError(str(error)) from error
 
 
 def _receive_stream(connection: BusConnection, session: BusSession, now: float) -> bool:

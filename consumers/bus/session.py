@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
-from bookbus.consumers.bus.connection import Command, Gets, ReplyError
+from bookbus.consumers.bus.connection import LARGEST_REPLY, Command, Gets, ReplyError
 from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas import wire
@@ -318,6 +318,17 @@ class BusSession:
             if book.steady:
                 self._check_book(book, now)
 
+    def reply_too_large(self) -> bool:
+        """The reply to the oldest question ended this session. Returns whether another session can do without it.
+
+        That asks for the size of a hash before it reads it again.
+        """
+        handler = self._questions[0][0] if self._questions else None
+        if isinstance(handler, partial) and isinstance(book := next(iter(handler.args), None), BusBook):
+            book.too_large = True
+            return True
+        return False
+
     def follow(self, symbols: Iterable[str], now: float) -> None:
         books = [self._table.book(symbol) for symbol in dict.fromkeys(symbols)]
         new = [book for book in books if book not in self._followed]
@@ -349,7 +360,22 @@ class BusSession:
     def _read_hash(self, book: BusBook, now: float) -> None:
         if book.steady:
             book.await_hash()
+        if book.too_large:
+            sizes: list[Any] = []
+            for field in HASH_FIELDS:
+                self._ask(("HSTRLEN", book.key, field), partial(self._on_size, book, sizes), now)
+            return
         self._ask(("HMGET", book.key, *HASH_FIELDS), partial(self._on_hash, book), now)
+
+    def _on_size(self, book: BusBook, sizes: list[Any], reply: Any, asked: float, now: float) -> None:
+        sizes.append(reply)
+        if len(sizes) < len(HASH_FIELDS):
+            return
+        if all(isinstance(size, int) for size in sizes) and sum(sizes) < LARGEST_REPLY:
+            book.too_large = False
+            self._read_hash(book, now)
+        else:
+            self._on_hash(book, ValueError("it is too large"), asked, now)
 
     def _on_hash(self, book: BusBook, reply: Any, _asked: float, now: float) -> None:
         changed = book.hash_read(entry_of(book, reply, self._table.clock, now))

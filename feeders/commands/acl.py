@@ -18,7 +18,7 @@ _EVERY_ROLE = "+ping +select +time"
 
 # Roles and slots; redis-py asks a cluster for the key positions of each command.
 _DISCOVERY = "+role +cluster|info +cluster|slots +command +asking"
-_READ = "+hget +hmget +hgetall +smembers +xrange +xrevrange +xread"
+_READ = "+hget +hmget +hgetall +hstrlen +smembers +xrange +xrevrange +xread"
 _SUBSCRIBE = "+subscribe +unsubscribe +ssubscribe +sunsubscribe"
 _PUBLISH = (
     "+evalsha +script|load +hset +hget +hmget +expire +persist +publish +spublish +sadd +xadd +del +scan "

@@ -39,6 +39,7 @@ READING = [
     f"HGET {BOOK} seq",
     f"HMGET {BOOK} seq book",
     f"HGETALL {BOOK}",
+    f"HSTRLEN {BOOK} book",
     "SMEMBERS md:books",
     "XRANGE md:trades:x - +",
     "XREVRANGE md:trades:x + -",

@@ -592,3 +592,24 @@ def test_the_child_of_a_fork_asks_over_a_connection_of_its_own(
         assert update_id(provider) == 100
         after = {entry["id"] for entry in client.client_list() if entry["name"] == "bookbus-poller"}
         assert len(after - before) == 1
+
+
+@pytest.mark.parametrize("field", ["book", "confirmed_us"])
+def test_a_hash_that_is_too_large_is_one_book_without_status_and_no_others(
+    own_redis_server: LocalServer, own_client: redis.Redis, field: str
+) -> None:
+    eth = NAMES.book("binance", "ETH-USDT")
+    writer = BusWriter(own_client)
+    writer.update("BTC-USDT")
+    writer.update("ETH-USDT")
+    own_client.hset(eth, field, b"9" * 20_000_000)
+
+    with RedisMarketDataProvider(own_redis_server.url, "binance", ["BTC", "ETH"]) as provider:
+        wait_for(lambda: provider.read("BTC").status is BookStatus.LIVE, 10, "a live book")
+        assert provider.read("ETH").snapshot is None
+        assert "too large" in provider.status("ETH").reason
+        assert provider.get_connection_status().error == ""
+
+        own_client.delete(eth)
+        writer.update("ETH-USDT")
+        wait_for(lambda: provider.read("ETH").status is BookStatus.LIVE, 10, "the other book")

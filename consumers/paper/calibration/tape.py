@@ -12,7 +12,7 @@ from bookbus.consumers.captures import read_capture
 from bookbus.consumers.paper.calibration.table import CalibrationError, TapeInfo
 from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.consumers.paper.order_rules import PriceUnit
-from bookbus.schemas.capture import CaptureError, decode_frame
+from bookbus.schemas.capture import CaptureError, bounded_lines, decode_frame
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from bookbus.schemas.trade import Trade
 
@@ -245,6 +245,6 @@ def _lines(path: Path) -> Iterator[bytes]:
         with path.open("rb") as raw:
             compressed = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if compressed else path.open("rb") as content:
-            yield from content
+            yield from bounded_lines(content)
     except (OSError, EOFError) as error:
         raise CalibrationError(f"cannot read {path}: {error}") from error

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import gzip
 from pathlib import Path
 
 import pytest
 
 from bookbus.feeders.recording import CaptureFile, Recorder, unused_path
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.schemas.capture import CaptureFrame
+from bookbus.schemas.capture import CaptureFrame, encode_frame
 
 
 @pytest.mark.parametrize("name", ["frames.jsonl", "frames.jsonl.gz"])
@@ -135,3 +136,19 @@ def test_a_name_without_an_ending_gets_a_number_too(tmp_path: Path) -> None:
     (tmp_path / "capture").symlink_to(tmp_path / "gone")
 
     assert unused_path(tmp_path / "capture") == tmp_path / "capture-2"
+
+
+@pytest.mark.parametrize("name", ["frames.jsonl", "frames.jsonl.gz"])
+@pytest.mark.parametrize("length", [4_999, 5_000, 5_001, 200_000, 1_000_000])
+def test_a_line_without_end_is_one_bad_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, length: int
+) -> None:
+    monkeypatch.setattr("bookbus.schemas.capture.LONGEST_LINE", 5_000)
+    path = tmp_path / name
+    good = encode_frame(CaptureFrame(1.0, "binance", "ws", "wss://x", "{}"))
+    content = good + b'"' * length + b"\n" + good
+    path.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    capture = CaptureFile(path)
+
+    assert [frame.raw for frame in capture] == ["{}", "{}"]
+    assert (capture.bad_lines, capture.cut_off) == (1, False)

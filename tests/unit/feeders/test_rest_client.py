@@ -1,6 +1,7 @@
 """Requests within an exchange's limits, and what each of its refusals means."""
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -300,3 +301,67 @@ async def test_the_exchanges_own_count_of_used_weight_is_obeyed() -> None:
 async def test_a_count_that_is_no_number_is_ignored() -> None:
     async with served(HttpResponse(200, b"{}", {"X-Used": "many"})) as world:
         assert await world.get() == b"{}"
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_an_answer_without_end_is_refused(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    monkeypatch.setattr("bookbus.feeders.rest_client._LARGEST_BODY", 1_000_000)
+    sent, ended = 0, asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        compressor = zlib.compressobj(wbits=31)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-encoding: %s\r\n\r\n" % encoding.encode())
+        try:
+            while sent < 500:
+                block = b"x" * 100_000
+                writer.write(compressor.compress(block) if encoding == "gzip" else block)
+                await writer.drain()
+                sent += 1
+                await asyncio.sleep(0)
+        except ConnectionError:
+            pass
+        finally:
+            writer.transport.abort()
+            ended.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = RestClient(f"http://127.0.0.1:{port}", budget(FakeTime()), 20.0)
+    try:
+        with pytest.raises(RestError, match="an answer of more than 1000000 bytes"):
+            await client.get("/depth", {}, 1)
+    finally:
+        await client.close()
+        await asyncio.wait_for(ended.wait(), 20)
+        server.close()
+        await server.wait_closed()
+
+
+async def test_an_answer_of_the_largest_size_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bookbus.feeders.rest_client._LARGEST_BODY", 1_000_000)
+    async with served(HttpResponse(200, b"x" * 1_000_000)) as world:
+        assert len(await world.get()) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "seconds"),
+    [
+        (429, "999999999", 3600.0),
+        (429, "9" * 200, 3600.0),
+        (429, "3601", 3600.0),
+        (429, "30", 30.0),
+        (418, "999999999", 259_200.0),
+        (418, "7200", 7200.0),
+        (429, "-5", 60.0),
+        (429, "1e9", 60.0),
+        (418, "soon", 60.0),
+    ],
+)
+async def test_a_wait_that_an_exchange_asks_for_has_a_limit(status: int, retry_after: str, seconds: float) -> None:
+    async with served(HttpResponse(status, b"", headers={"Retry-After": retry_after})) as world:
+        with pytest.raises(RestError, match="limit exceeded"):
+            await world.get()
+
+        assert await world.seconds_closed() == pytest.approx(seconds, rel=1e-3)
