@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bookbus.consumers.commands.options import LogLevel, ended_by_signal, fail, start_logging
+from bookbus.command_line import LogLevel, ended_by_signal, fail, split_names, start_logging
 from bookbus.consumers.paper.calibration import fit
 from bookbus.consumers.paper.calibration.table import (
     CalibrationError,
@@ -64,7 +64,7 @@ def calibrate(
     start_logging(log_level)
     if (out is None) == (validate_path is None):
         fail("give either --out to write a table or --validate to score one")
-    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    names = split_names(symbols)
     try:
         settings = fit.CalibrationSettings(
             parse_zones(zones), horizon, latency_ms / 1e3, order_notional, depth, fit_share, minimum_samples, seed

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from bookbus.feeders.commands.options import fail, run_until_signal
+from bookbus.command_line import fail
+from bookbus.feeders.commands.options import run_until_signal
 from bookbus.feeders.redis_server import LocalRedisError, private_server
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import Levels

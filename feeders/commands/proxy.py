@@ -7,7 +7,8 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 import typer
 
-from bookbus.feeders.commands.options import LogLevel, fail, run_until_signal, start_logging
+from bookbus.command_line import LogLevel, fail, start_logging
+from bookbus.feeders.commands.options import run_until_signal
 from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, HttpServer, json_response
 from bookbus.feeders.simulator.proxy import Network, Proxy
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, get_args
 import msgspec
 import typer
 
-from bookbus.feeders.commands.options import LogLevel, fail, run_until_signal, split_symbols, start_logging
+from bookbus.command_line import LogLevel, fail, split_names, start_logging
+from bookbus.feeders.commands.options import run_until_signal
 from bookbus.feeders.simulator.binance.settings import ErrorShape
 from bookbus.feeders.simulator.core.faults import ANY_FRAME_FAULTS, KINDS, Fault
 from bookbus.feeders.simulator.core.feed import SnapshotMode
@@ -119,7 +120,7 @@ def _symbols(text: str | None) -> int | tuple[str, ...] | None:
         return None
     if text.isdigit():
         return int(text)
-    return split_symbols(text) or fail("no symbol given: use --symbols BTC,ETH")
+    return split_names(text) or fail("no symbol given: use --symbols BTC,ETH")
 
 
 def _fault(text: str) -> Fault:

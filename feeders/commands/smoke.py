@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bookbus.feeders.commands.options import fail
+from bookbus.command_line import fail
 from bookbus.feeders.redis_server import LocalRedisError, private_server
 from bookbus.feeders.simulator.process import SimulatorError, SimulatorProcess
 

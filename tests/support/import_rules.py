@@ -102,6 +102,20 @@ RULES = (
         planted=("bookbus.consumers.direct_provider", "from bookbus.feeders.redis_server import private_server"),
     ),
     Rule(
+        "commands alone import the common command line",
+        who=("bookbus",),
+        what=("bookbus.command_line",),
+        allowed=_COMMANDS,
+        planted=("bookbus.feeders.markets", "from bookbus.command_line import fail"),
+    ),
+    Rule(
+        "the common command line imports schemas alone",
+        who=("bookbus.command_line",),
+        what=("bookbus",),
+        besides=("bookbus.schemas", "bookbus.__version__"),
+        planted=("bookbus.command_line", "from bookbus.feeders.markets import Markets"),
+    ),
+    Rule(
         "nobody imports a command",
         who=("bookbus",),
         what=("bookbus.*.commands",),
@@ -195,14 +209,14 @@ RULES = (
         "command lines in commands alone",
         who=("bookbus",),
         what=("typer", "rich", "sys.argv"),
-        allowed=_COMMANDS,
+        allowed=("bookbus.command_line", *_COMMANDS),
         planted=("bookbus.consumers.analysis.report", "from rich.table import Table"),
     ),
     Rule(
         "the environment is read in commands alone, but for the user's cache directory",
         who=("bookbus",),
         what=("os.environ", "os.getenv"),
-        allowed=(*_COMMANDS, "bookbus.feeders.markets"),
+        allowed=("bookbus.command_line", *_COMMANDS, "bookbus.feeders.markets"),
         planted=("bookbus.feeders.feed", "import os\nurl = os.environ['BOOKBUS_REDIS_URL']"),
     ),
 )
