@@ -10,8 +10,9 @@ from rich.table import Table
 from bookbus.command_line import PREFIX_DEFAULT, LogLevel, Prefix, add_kept_password, fail, split_names, start_logging
 from bookbus.feeders.commands.options import Depth, require_redis, run_until_signal
 from bookbus.feeders.commands.run import feed_options
+from bookbus.feeders.errors import ReplayError
 from bookbus.feeders.redis_server import LocalRedisError, private_server
-from bookbus.feeders.replay import ReplayError, ReplayFeeder, ReplayResult
+from bookbus.feeders.replay import ReplayFeeder, ReplayResult
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import RedisNames
 
