@@ -12,9 +12,9 @@ import msgspec
 from msgspec.structs import replace
 
 from bookbus.consumers.multi.venue_book import (
+    ExchangeSource,
     FxReading,
     FxSource,
-    Venue,
     VenueBook,
     VenueReading,
     other_asset_reason,
@@ -98,7 +98,12 @@ class ConsolidatedAsset:
     """
 
     def __init__(
-        self, instrument: Instrument, venues: Sequence[Venue], fx: FxSource | None, max_age: float, max_skew: float
+        self,
+        instrument: Instrument,
+        venues: Sequence[ExchangeSource],
+        fx: FxSource | None,
+        max_age: float,
+        max_skew: float,
     ) -> None:
         self.instrument = instrument
         self._venues = venues

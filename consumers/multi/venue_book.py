@@ -86,7 +86,7 @@ class FxSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Venue:
+class ExchangeSource:
     """One exchange: the provider of its books, their quote currency and the taker fee."""
 
     exchange: str
@@ -171,7 +171,7 @@ def other_asset_reason(one: VenueBook, other: VenueBook) -> str:
     distance = inf if mid is None or other_mid is None else abs(mid - other_mid) / min(mid, other_mid)
     if distance <= MAX_MID_DISTANCE:
         return ""
-    return f"mids of {one.exchange} and {other.exchange} are {distance:.1%} apart: different asset?"
+    return f"mid prices of {one.exchange} and {other.exchange} are {distance:.1%} apart: different asset?"
 
 
 def _levels(snapshot: OrderBookSnapshot, fx: FxReading | None) -> tuple[Levels, Levels]:

@@ -97,7 +97,7 @@ _decode = msgspec.json.Decoder(ReadBook).decode
 
 
 @dataclass
-class Reader:
+class ReaderProcess:
     """One reading process and the books it printed."""
 
     name: str
@@ -149,7 +149,7 @@ class Demo:
         self._redis_url = redis_url
         self._exchange = SimulatorProcess(symbols=list(symbols), seed=seed)
         self.symbols = tuple(symbols)
-        self.readers = (Reader("first"), Reader("second"))
+        self.readers = (ReaderProcess("first"), ReaderProcess("second"))
         self.verdict = Verdict()
 
     async def run(self, seconds: float, on_tick: Callable[[float], None]) -> None:
@@ -239,13 +239,13 @@ class Demo:
             self.verdict.wrong.append(f"{book.symbol} at update {book.update_id}")
 
 
-def _pop_uncompared(reader: Reader, native: str) -> list[ReadBook]:
+def _pop_uncompared(reader: ReaderProcess, native: str) -> list[ReadBook]:
     books = [book for book in reader.uncompared if book.native == native]
     reader.uncompared = [book for book in reader.uncompared if book.native != native]
     return books
 
 
-async def _read(process: asyncio.subprocess.Process, reader: Reader) -> None:
+async def _read(process: asyncio.subprocess.Process, reader: ReaderProcess) -> None:
     lines = process.stdout
     if lines is None:
         return
@@ -269,7 +269,7 @@ def _table(running: Demo, left: float) -> Table:
     return table
 
 
-def _figures(reader: Reader, symbol: str) -> list[str]:
+def _figures(reader: ReaderProcess, symbol: str) -> list[str]:
     book = reader.newest[symbol]
     bid, ask = (side[0][0] if side else None for side in (book.bids, book.asks))
     spread = "-" if bid is None or ask is None else f"{(ask - bid) / (ask + bid) * 2e4:.2f}"
@@ -278,7 +278,7 @@ def _figures(reader: Reader, symbol: str) -> list[str]:
     return [*numbers, spread, age, f"{reader.rate(symbol):.1f}", str(book.seq), str(book.missed)]
 
 
-def _agreement(first: Reader, second: Reader, symbol: str) -> str:
+def _agreement(first: ReaderProcess, second: ReaderProcess, symbol: str) -> str:
     other = second.newest.get(symbol)
     if other is None:
         return "no book yet"

@@ -11,7 +11,7 @@ from bookbus.feeders.simulator.binance import messages
 from bookbus.feeders.simulator.binance.settings import BinanceRules, BinanceSettings
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
 from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, RestError, json_response
+from bookbus.feeders.simulator.core.http_server import ApiError, HttpRequest, HttpResponse, RestApi, json_response
 from bookbus.feeders.simulator.core.limits import Bans
 from bookbus.feeders.simulator.core.market import DECIMALS, Quote, SimulatedInstrument, decimal_text
 
@@ -145,7 +145,7 @@ def _filters(instrument: SimulatedInstrument) -> list[dict[str, object]]:
     ]
 
 
-class Verdict(NamedTuple):
+class WeightVerdict(NamedTuple):
     """Status of a request for its weight: 200, 429 or 418; `retry_after` in whole seconds."""
 
     status: int
@@ -175,19 +175,19 @@ class RequestWeight:
             self._used = self._bans.refusals = 0
         return self._used
 
-    def charge(self, weight: int) -> Verdict:
+    def charge(self, weight: int) -> WeightVerdict:
         """Count a request."""
         used, now = self.used + weight, self._clock()
         if seconds := self._bans.check(now):
-            return Verdict(418, _whole_seconds(seconds))
+            return WeightVerdict(418, _whole_seconds(seconds))
         self._used = used
         self.total += weight
         self.highest = max(self.highest, used)
         if used <= self._rules.weight:
-            return Verdict(200, 0)
+            return WeightVerdict(200, 0)
         if seconds := self._bans.refuse(now):
-            return Verdict(418, _whole_seconds(seconds))
-        return Verdict(429, _whole_seconds(self._window_end - now))
+            return WeightVerdict(418, _whole_seconds(seconds))
+        return WeightVerdict(429, _whole_seconds(self._window_end - now))
 
 
 def _whole_seconds(seconds: float) -> int:
@@ -246,7 +246,7 @@ class BinanceRest(RestApi[MarketFeed]):
             return self._refused(verdict.status, verdict.retry_after)
         try:
             body = route(request)
-        except RestError as error:
+        except ApiError as error:
             return json_response({"code": error.code, "msg": error.message}, error.status, self._headers())
         encoded = body.encode() if isinstance(body, str) else msgspec.json.encode(body)
         return HttpResponse(200, encoded, self._headers())
@@ -275,9 +275,9 @@ class BinanceRest(RestApi[MarketFeed]):
         feed = self._feed(request)
         wanted = request.query.get("symbolStatus", "TRADING")
         if wanted not in ("TRADING", "HALT", "BREAK"):
-            raise RestError(400, -1122, "Invalid symbolStatus.")
+            raise ApiError(400, -1122, "Invalid symbolStatus.")
         if wanted != "TRADING":
-            raise RestError(400, -1220, "The symbol's status does not match the requested symbolStatus.")
+            raise ApiError(400, -1220, "The symbol's status does not match the requested symbolStatus.")
         symbol = feed.instrument.native
         if self._faults.match("stale_snapshot", symbol=symbol):
             book = feed.stale_snapshot(_limit(request))
@@ -294,11 +294,11 @@ class BinanceRest(RestApi[MarketFeed]):
             try:
                 names = msgspec.json.decode(query["symbols"], type=list[str])
             except msgspec.MsgspecError:
-                raise RestError(400, -1100, "Illegal characters found in parameter 'symbols'.") from None
+                raise ApiError(400, -1100, "Illegal characters found in parameter 'symbols'.") from None
         else:
             names = [query["symbol"]] if "symbol" in query else list(self._markets)
         if any(name not in self._markets for name in names):
-            raise RestError(400, -1121, "Invalid symbol.")
+            raise ApiError(400, -1121, "Invalid symbol.")
         everything = "symbol" not in query and "symbols" not in query
         instruments = [self._markets[name].instrument for name in names]
         return exchange_info(instruments, self._settings.rules, _now_ms(), with_delisted=everything)
@@ -310,7 +310,7 @@ class BinanceRest(RestApi[MarketFeed]):
 
     def _day(self, request: HttpRequest) -> object:
         if request.query.get("type") != "MINI":  # the long form is not simulated
-            raise RestError(400, -1130, "Data sent for parameter 'type' is not valid.")
+            raise ApiError(400, -1130, "Data sent for parameter 'type' is not valid.")
         feeds = list(self._markets.values())
         days = [day_statistics(feed.instrument, feed.quote(), rank, _now_ms()) for rank, feed in enumerate(feeds)]
         return days[feeds.index(self._feed(request))] if "symbol" in request.query else days
@@ -318,19 +318,19 @@ class BinanceRest(RestApi[MarketFeed]):
     def _feed(self, request: HttpRequest) -> MarketFeed:
         symbol = request.query.get("symbol")
         if not symbol:
-            raise RestError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+            raise ApiError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
         feed = self._markets.get(symbol)
         if feed is None:
-            raise RestError(400, -1121, "Invalid symbol.")
+            raise ApiError(400, -1121, "Invalid symbol.")
         return feed
 
 
 def _limit(request: HttpRequest) -> int:
     text = request.query.get("limit", str(_DEFAULT_LIMIT))
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise RestError(400, -1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
+        raise ApiError(400, -1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
     if int(text) == 0:
-        raise RestError(400, -1130, "Data sent for parameter 'limit' is not valid.")
+        raise ApiError(400, -1130, "Data sent for parameter 'limit' is not valid.")
     return min(int(text), _MAXIMUM_LIMIT)
 
 

@@ -131,7 +131,7 @@ _HANG = 60.0
 """Seconds without an answer, unless the fault says how many."""
 
 
-class RestError(Exception):
+class ApiError(Exception):
     """A request that is answered with an error of the exchange."""
 
     def __init__(self, status: int, code: str | int, message: str) -> None:

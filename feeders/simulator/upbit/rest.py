@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, RestError
+from bookbus.feeders.simulator.core.http_server import ApiError, HttpRequest, HttpResponse, RestApi
 from bookbus.feeders.simulator.core.limits import Bans, RateLimit
 from bookbus.feeders.simulator.core.market import SimulatedInstrument
 from bookbus.feeders.simulator.upbit.market import DEPTH, UpbitMarket
@@ -36,7 +36,7 @@ class _Group:
         return {"Remaining-Req": f"group={self._name}; min=600; sec={self._limit.left}"}
 
     def charge(self) -> None:
-        """Count a request. Raises RestError when it is one too many or the address is banned."""
+        """Count a request. Raises ApiError when it is one too many or the address is banned."""
         now = time.monotonic()
         seconds = self._bans.check(now)
         if not seconds:
@@ -45,12 +45,12 @@ class _Group:
                 return
             seconds = self._bans.refuse(now)
         if seconds:
-            raise RestError(418, "temporarily_blocked", f"{round(seconds)}초 동안 요청이 차단되었습니다.")
+            raise ApiError(418, "temporarily_blocked", f"{round(seconds)}초 동안 요청이 차단되었습니다.")
         raise _too_many()
 
 
-def _too_many() -> RestError:
-    return RestError(429, "too_many_requests", "요청 수 제한을 초과했습니다.")
+def _too_many() -> ApiError:
+    return ApiError(429, "too_many_requests", "요청 수 제한을 초과했습니다.")
 
 
 class UpbitRest(RestApi[UpbitMarket]):
@@ -78,7 +78,7 @@ class UpbitRest(RestApi[UpbitMarket]):
                 raise _too_many()
             group.charge()
             return HttpResponse(200, route(request).encode(), group.headers)
-        except RestError as error:
+        except ApiError as error:
             return _error(error.status, error.code, error.message, group.headers)
 
     def _faulty_status(self, fault: Fault) -> HttpResponse:
@@ -91,7 +91,7 @@ class UpbitRest(RestApi[UpbitMarket]):
         try:
             level, count = float(request.query.get("level", "0")), int(request.query.get("count", str(DEPTH)))
         except ValueError:
-            raise RestError(400, 400, "Type mismatch error. Check the parameters type!") from None
+            raise ApiError(400, 400, "Type mismatch error. Check the parameters type!") from None
         factors = [grouping_factor(market.instrument, level) for market in markets]
         if None in factors:
             return "[]"
@@ -122,14 +122,14 @@ class UpbitRest(RestApi[UpbitMarket]):
         return f"[{','.join(map(_day, markets))}]"
 
     def _named(self, request: HttpRequest) -> list[UpbitMarket]:
-        """The markets that a request names, in any case. Raises RestError if one of them is unknown."""
+        """The markets that a request names, in any case. Raises ApiError if one of them is unknown."""
         names = request.query.get("markets", "")
         if not names:
-            raise RestError(400, 400, "Missing request parameter. Check the required parameter!")
+            raise ApiError(400, 400, "Missing request parameter. Check the required parameter!")
         markets = [self._markets.get(name.upper()) for name in names.split(",")]
         known = [market for market in markets if market is not None]
         if len(known) < len(markets):
-            raise RestError(404, 404, "Code not found")
+            raise ApiError(404, 404, "Code not found")
         return known
 
 

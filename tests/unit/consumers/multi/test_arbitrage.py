@@ -73,7 +73,7 @@ def test_books_that_do_not_cross_show_how_far_they_are_apart() -> None:
         ),
         (
             venue_book("upbit", ((198_800.0, 1.0),), ((198_802.0, 1.0),)),
-            "mids of upbit and binance are 100.0% apart: different asset?",
+            "mid prices of upbit and binance are 100.0% apart: different asset?",
         ),
     ],
 )

@@ -108,8 +108,8 @@ def test_of_two_that_disagree_both_stay_out() -> None:
     book = merged(BINANCE, other)
 
     assert book.out == {
-        "binance": "mids of binance and upbit are 10.3% apart: different asset?",
-        "upbit": "mids of upbit and binance are 10.3% apart: different asset?",
+        "binance": "mid prices of binance and upbit are 10.3% apart: different asset?",
+        "upbit": "mid prices of upbit and binance are 10.3% apart: different asset?",
     }
     assert (book.bids, book.asks, book.best_bid(), book.best_ask()) == ((), (), None, None)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bookbus.feeders.simulator.binance.messages import ControlSession, is_stream
-from bookbus.feeders.simulator.binance.rest import RequestWeight, Verdict
+from bookbus.feeders.simulator.binance.rest import RequestWeight, WeightVerdict
 from bookbus.feeders.simulator.binance.settings import BinanceRules, BinanceSettings, ErrorShape
 
 
@@ -130,16 +130,16 @@ def test_weight_is_used_up_then_refused_then_banned_then_free_again() -> None:
     clock = Clock()
     weight = RequestWeight(BinanceRules(weight=300, requests_until_ban=2), clock)
 
-    assert weight.charge(250) == Verdict(200, 0)
-    assert weight.charge(50) == Verdict(200, 0)
+    assert weight.charge(250) == WeightVerdict(200, 0)
+    assert weight.charge(50) == WeightVerdict(200, 0)
     clock.now += 20.5
-    assert weight.charge(1) == Verdict(429, 40)
-    assert weight.charge(1) == Verdict(429, 40)
-    assert weight.charge(1) == Verdict(418, 120)
+    assert weight.charge(1) == WeightVerdict(429, 40)
+    assert weight.charge(1) == WeightVerdict(429, 40)
+    assert weight.charge(1) == WeightVerdict(418, 120)
     clock.now += 60
-    assert weight.charge(1) == Verdict(418, 120)  # asking again prolongs it
+    assert weight.charge(1) == WeightVerdict(418, 120)  # asking again prolongs it
     clock.now += 121
-    assert weight.charge(1) == Verdict(200, 0)
+    assert weight.charge(1) == WeightVerdict(200, 0)
     assert (weight.used, weight.highest) == (1, 303)
 
 
@@ -149,7 +149,7 @@ def test_time_left_of_a_ban_is_not_rounded_up_for_a_rounding_error() -> None:
     weight = RequestWeight(BinanceRules(weight=1, requests_until_ban=0, ban=120.0), clock)
 
     assert clock.now + 120.0 - clock.now > 120.0
-    assert weight.charge(2) == Verdict(418, 120)
+    assert weight.charge(2) == WeightVerdict(418, 120)
 
 
 def test_a_new_minute_brings_new_weight() -> None:
@@ -160,7 +160,7 @@ def test_a_new_minute_brings_new_weight() -> None:
     clock.now += 60
 
     assert weight.used == 0
-    assert weight.charge(90) == Verdict(200, 0)
+    assert weight.charge(90) == WeightVerdict(200, 0)
 
 
 def test_rules_run_on_a_faster_clock() -> None:
