@@ -76,7 +76,6 @@ class LocalServer:
 
     @property
     def url(self) -> str:
-        """Address for clients."""
         return f"redis://{HOST}:{self.port}/0"
 
     @property
@@ -203,13 +202,6 @@ class LocalServer:
             process.wait()
 
 
-@contextmanager
-def private_server(*, options: Sequence[str] = ()) -> Iterator[LocalServer]:
-    """A server on a free port, without persistence, for the duration of the block."""
-    with LocalServer(options=options) as server:
-        yield server
-
-
 def start_shared(port: int, cache: Path) -> bool:
     """Start a server in the background, with its log under `cache`. False if a server already answers on `port`."""
     with _locked_directory(port, cache) as directory:
@@ -264,7 +256,6 @@ def find_server() -> Path:
 
 
 def free_port() -> int:
-    """A TCP port that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bookbus.command_line import fail
 from bookbus.feeders.commands.options import run_until_signal
-from bookbus.feeders.redis_server import LocalRedisError, private_server
+from bookbus.feeders.redis_server import LocalRedisError, LocalServer
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import Levels
 
@@ -65,7 +65,7 @@ def demo(
         finished.append(running)
 
     try:
-        with private_server() as server:
+        with LocalServer() as server:
             run_until_signal(work(server.url))
     except LocalRedisError as error:
         fail(str(error))

@@ -11,7 +11,7 @@ from bookbus.command_line import PREFIX_DEFAULT, LogLevel, Prefix, add_kept_pass
 from bookbus.feeders.commands.options import Depth, require_redis, run_until_signal
 from bookbus.feeders.commands.run import feed_options
 from bookbus.feeders.errors import ReplayError
-from bookbus.feeders.redis_server import LocalRedisError, private_server
+from bookbus.feeders.redis_server import LocalRedisError, LocalServer
 from bookbus.feeders.replay import ReplayFeeder, ReplayResult
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import RedisNames
@@ -66,7 +66,7 @@ def replay(
         run_until_signal(work(redis))
     else:
         try:
-            with private_server() as server:
+            with LocalServer() as server:
                 run_until_signal(work(server.url))
         except LocalRedisError as error:
             fail(str(error))

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from bookbus.command_line import fail
-from bookbus.feeders.redis_server import LocalRedisError, private_server
+from bookbus.feeders.redis_server import LocalRedisError, LocalServer
 from bookbus.feeders.simulator.process import SimulatorError, SimulatorProcess
 
 Source = Literal["redis", "binance", "upbit", "multi"]
@@ -81,7 +81,7 @@ class Smoke:
             if self.source == "multi":
                 arguments += ["--inventory-notional", "1000"]
             if self.source == "redis":
-                url = stack.enter_context(private_server()).url
+                url = stack.enter_context(LocalServer()).url
                 stack.enter_context(self._feeder(url, environment))
                 arguments += ["--redis", url, "--exchange", self.exchange]
             code = _consumers("run", *arguments, "--output-dir", str(self.directory), environment=environment)

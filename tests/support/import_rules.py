@@ -97,7 +97,7 @@ RULES = (
         "consumers start no server and no simulator, and publish nothing",
         who=("bookbus.consumers",),
         what=("bookbus.feeders.redis_server", "bookbus.feeders.simulator", "bookbus.feeders.bus"),
-        planted=("bookbus.consumers.direct_provider", "from bookbus.feeders.redis_server import private_server"),
+        planted=("bookbus.consumers.direct_provider", "from bookbus.feeders.redis_server import LocalServer"),
     ),
     Rule(
         "commands alone import the common command line",
