@@ -104,11 +104,9 @@ class DirectProvider(MarketDataProvider):
 
     @property
     def symbols(self) -> Sequence[str]:
-        """Standard names of the symbols asked for."""
         return list(self._books)
 
     def standard_symbol(self, name: str) -> str:
-        """The standard name, by spelling."""
         return self._instrument(name).symbol
 
     def start(self) -> None:
@@ -218,7 +216,6 @@ class DirectProvider(MarketDataProvider):
                 self._books[symbol].confirm(at + offset)
 
     def _end(self, reason: str) -> None:
-        """The source ended by itself."""
         logger.error("%s is down: %s", self.exchange_id, reason)
         self._lose_all()
         self._changes.close()
@@ -294,7 +291,6 @@ class BookSession:
 
     @property
     def thread_alive(self) -> bool:
-        """Whether its thread still exists."""
         return self._thread.alive
 
     @property
@@ -308,11 +304,9 @@ class BookSession:
         return self._ended or self._source.error
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
         self._stopping = True
         self._thread.stop()
         self.started.set()
@@ -371,7 +365,6 @@ class _AdapterSource:
 
     @property
     def error(self) -> str:
-        """Why there is no connection; empty while there is one."""
         return "" if self.is_connected else self.connections[0].failure or "connecting"
 
     def last_sign_of_life(self, native: str) -> float:
@@ -379,17 +372,14 @@ class _AdapterSource:
         return float(getattr(self._adapter, "last_sign_of_life", 0.0)) if self.is_connected else 0.0
 
     async def run(self) -> None:
-        """Until cancelled. Raises GaveUpError."""
         await self.connections[0].run()
 
     async def connect(self) -> None:
-        """Open the connection."""
         self._books_before = self._books_received()
         await self._adapter.connect()
         self.is_connected = True
 
     async def subscribe(self) -> None:
-        """Ask for every symbol."""
         await self._adapter.subscribe(self._natives)
         self.ready.set()
         self._on_subscribed()

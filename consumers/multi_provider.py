@@ -128,7 +128,6 @@ class MultiExchangeProvider(MarketDataProvider):
         super().on_snapshot(callback)
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
-        """The current consolidated books, then each newer one."""
         self._listen()
         return super().updates(*symbols)
 

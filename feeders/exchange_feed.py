@@ -92,7 +92,6 @@ class ExchangeFeed:
         self.add(natives)
 
     async def run(self) -> None:
-        """Until cancelled. Raises GaveUpError if the reconnect policy has a limit and it is reached."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -109,7 +108,6 @@ class ExchangeFeed:
 
     @property
     def connections(self) -> Sequence[ReconnectingConnection[FeedAdapter]]:
-        """Every connection of every group."""
         return [connection for group in self.groups for connection in group.connections]
 
     def add(self, natives: Sequence[str]) -> None:
@@ -137,12 +135,10 @@ class ExchangeFeed:
 
     @property
     def connected(self) -> int:
-        """Connections that are open."""
         return sum(group.connected for group in self.groups)
 
     @property
     def error(self) -> str:
-        """Why books cannot come now; empty while each of them has an open connection and snapshots are answered."""
         lost = [group.connections[0].failure for group in self.groups if not group.connected]
         return (lost[0] or "connecting") if lost else self.snapshots.blocked
 
@@ -168,7 +164,6 @@ class ExchangeFeed:
         return {native: states[native] for native in self._group_of if native in states}
 
     def last_sign_of_life(self, native: str) -> float:
-        """Monotonic time at which a connection of the symbol last delivered a frame or a pong."""
         return self._group_of[native].last_sign_of_life
 
     def counters(self) -> FeedCounters:
@@ -231,7 +226,6 @@ class LineGroup:
 
     @property
     def connected(self) -> int:
-        """Connections that are open."""
         return sum(connection.line.is_connected for connection in self.connections)
 
     @property

@@ -141,7 +141,6 @@ class Feed:
         self.books.line_up(line)
 
     def line_down(self, line: int, reason: str, received_us: int) -> None:
-        """This connection ended."""
         events = self.books.line_down(line, reason)
         if not self.books.lines:
             self.losses += 1
@@ -161,7 +160,6 @@ class Feed:
         return replace(book, update_id=update_id)
 
     def is_current(self, topic: Topic, native: str) -> bool:
-        """Whether no update is known that the newest book lacks."""
         held = self._held.get(native) if topic == "book" else None
         known = self.books.update_id(native, topic) is not None
         return known and held is None and not self.books.is_behind(native, topic)

@@ -32,11 +32,9 @@ class Recorder:
         self._raw = raw
 
     def on_frame(self, url: str, message: bytes) -> None:
-        """Record one WebSocket message."""
         self._record("ws", url, message)
 
     def on_answer(self, url: str, body: bytes) -> None:
-        """Record one HTTP answer."""
         self._record("http", url, body)
 
     async def run(self) -> None:

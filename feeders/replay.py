@@ -92,7 +92,6 @@ class Replay:
             raise ReplayError(f"{self._path} holds no frame{reason}")
 
     def result(self) -> ReplayResult:
-        """How it ended."""
         feed, capture = self._feed, self._capture
         if feed is None:
             raise ReplayError(f"{self._path} was not replayed")
@@ -136,7 +135,6 @@ class NoSnapshots:
         return True
 
     def answers_soon(self, native: str) -> bool:
-        """Unknown."""
         return False
 
 

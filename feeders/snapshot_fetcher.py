@@ -74,11 +74,9 @@ class SnapshotFetcher:
         self._wake.set()
 
     def is_pending(self, native: str) -> bool:
-        """Whether an answer for this symbol is still to come."""
         return native in self._waiting or native in self._running
 
     def answers_soon(self, native: str) -> bool:
-        """Whether an answer for this symbol is on its way and nothing went wrong with it so far."""
         return self.is_pending(native) and native not in self._failing
 
     async def run(self) -> None:

@@ -49,7 +49,6 @@ def judge(run: RunFiles) -> list[Row]:
 
 
 def passed(rows: list[Row]) -> bool:
-    """Whether every verdict is `passed`."""
     return all(row.outcome == "passed" for row in rows)
 
 

@@ -297,7 +297,6 @@ def _legend_below(axis: "Axes") -> None:
 
 
 def _write_instead(axis: "Axes", text: str) -> None:
-    """Text in place of a plot."""
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, color=_GREY)
 
 
@@ -309,6 +308,5 @@ def _log_axis(axis: "Axes") -> None:
 
 
 def _time_axis(axis: "Axes") -> None:
-    """A time axis for days since 1970."""
     axis.xaxis_date()
     axis.set_xlabel("UTC", loc="left")

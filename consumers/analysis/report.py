@@ -112,7 +112,6 @@ def write_page(directory: Path, name: str, text: str) -> Path:
 
 
 def verdict_table(rows: Sequence[Row]) -> Table:
-    """Criteria and their verdicts."""
     return Table(("row", "asked", "found", ""), [(row.name, row.asked, row.measured, row.outcome) for row in rows], 4)
 
 

@@ -146,7 +146,6 @@ def table_of(found: Sequence[Opportunity], quote: str) -> RenderableType:
 
 
 def json_line(one: Opportunity, now: float) -> str:
-    """One opportunity as a JSON object."""
     fields = {"time": round(now, 3), **msgspec.structs.asdict(one), "actionable": one.actionable, "assumes": ASSUMPTION}
     return msgspec.json.encode(fields).decode()
 

@@ -55,7 +55,6 @@ class ConsolidatedBook(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def parts(self) -> list[VenueBook]:
-        """The included books."""
         return [venue for venue in self.venues if venue.exchange not in self.out]
 
     def best_bid(self) -> VenueLevel | None:
@@ -117,7 +116,6 @@ class ConsolidatedAsset:
         self._excluded: set[str] = set()
 
     def consolidated(self) -> ConsolidatedBook:
-        """The current books."""
         with self._lock:
             return self._read().book
 

@@ -28,7 +28,6 @@ class Conversion(msgspec.Struct, frozen=True):
         return self._converted(levels, self.bid)
 
     def asks(self, levels: Levels) -> Levels:
-        """Ask levels in the target currency."""
         return self._converted(levels, self.ask)
 
     def _converted(self, levels: Levels, rate: float) -> Levels:

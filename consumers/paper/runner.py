@@ -130,7 +130,6 @@ class CaptureRun:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Standard symbols."""
         return self._market.symbols
 
     def receive(self, frame: TapeFrame) -> bool:

@@ -84,12 +84,10 @@ class BookSet:
         self.lines.add(line)
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """This connection ended."""
         self.lines.discard(line)
         return [event for sync in self._syncs.values() for event in sync.line_down(line, reason)]
 
     def receive(self, frame: bytes, line: int = 0, received_us: int = 0) -> Sequence[Event]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         if len(frame) > MAX_FRAME_BYTES:
             raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
         messages = self._decode(frame)

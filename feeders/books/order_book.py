@@ -96,7 +96,6 @@ class BookSide:
         return self._sign * self._edge
 
     def levels(self) -> Levels:
-        """Every level, best first."""
         return tuple(self._levels[::-1])
 
     def replace(self, levels: Sequence[DepthChange], limit: int) -> None:

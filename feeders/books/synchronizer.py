@@ -91,12 +91,10 @@ class RangeSync:
 
     @property
     def update_id(self) -> int | None:
-        """The id the book is at; None while there is none to trust."""
         return self._id
 
     @property
     def is_behind(self) -> bool:
-        """Whether the book may be older than what came: the next update may still come by another line, or ids fell."""
         return bool(self._ahead) or self._ids.falling
 
     def start(self) -> Sequence[Event]:
@@ -266,7 +264,6 @@ class ReplaceSync:
 
     @property
     def update_id(self) -> int | None:
-        """The id of the newest book; None while there is none to trust."""
         return self._id
 
     @property
@@ -322,7 +319,6 @@ class CounterSync:
 
     @property
     def update_id(self) -> int | None:
-        """The id the book is at; None while there is none to trust."""
         return self._id
 
     @property

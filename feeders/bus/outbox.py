@@ -126,7 +126,6 @@ class Outbox:
         self.submit(submission)
 
     def submit_trade(self, trade: Trade) -> None:
-        """Add one trade to its stream."""
         self.trades.put(trade)
         self.schedule_flush()
 

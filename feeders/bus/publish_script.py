@@ -69,7 +69,6 @@ class BookKey:
         }
 
     def pack(self, submission: Submission, published_us: int) -> bytes:
-        """The command for the server."""
         book = submission.book
         body = encode_body(book, self._feeder_id, published_us)
         bids, asks = book.bids, book.asks
@@ -90,5 +89,4 @@ class BookKey:
 
 
 def load_command(*, sharded: bool = False) -> bytes:
-    """The SCRIPT LOAD command."""
     return pack_command("SCRIPT", "LOAD", script_text(sharded=sharded))

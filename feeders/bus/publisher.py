@@ -89,7 +89,6 @@ class Publisher:
 
     @property
     def connected(self) -> bool:
-        """Whether every server is connected."""
         return bool(self._writers) and all(writer.connected for writer in self._writers.values())
 
     @property
@@ -184,7 +183,6 @@ class ServerWriter:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open."""
         return self._connection is not None
 
     @property
@@ -203,7 +201,6 @@ class ServerWriter:
         return not (self._in_flight or self._failing or self._moved_trades)
 
     async def run(self) -> None:
-        """Stay connected, until cancelled; then close once everything written is sent."""
         try:
             await self._link.run()
         finally:

@@ -144,7 +144,6 @@ class ClusterRouter:
         return self._slots.nodes
 
     def address(self, server: HostPort) -> RedisServer:
-        """How to connect to it."""
         return self._address.server_at(server)
 
     def server_of(self, name: str) -> HostPort | None:

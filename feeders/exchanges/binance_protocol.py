@@ -161,7 +161,6 @@ class BinanceProtocol:
         self._streams: dict[bytes, _Stream] = {}
 
     def streams(self, native: str) -> Mapping[Topic, str]:
-        """Name of the stream of each wanted topic of a symbol."""
         book = "depth" if self._options.mode == "diff" else f"depth{self._partial_depth()}"
         names: dict[Topic, str] = {"book": f"{book}@100ms", "quote": "bookTicker", "trades": "trade"}
         prefix = native.lower()
@@ -184,7 +183,6 @@ class BinanceProtocol:
         return [_control_message(next(ids), chunk) for chunk in chunks]
 
     def decode(self, frame: bytes) -> Sequence[Message]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         stream = self._streams.get(_stream_name(frame))
         if stream is None:
             envelope: _Envelope = _decode_envelope(frame)

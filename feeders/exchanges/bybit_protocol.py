@@ -104,7 +104,6 @@ class BybitProtocol:
         self._wanted = None if natives is None else frozenset(self.natives)
 
     def streams(self, native: str) -> Mapping[Topic, str]:
-        """The name of each wanted topic of a symbol."""
         names: dict[Topic, str] = {
             "book": f"orderbook.{self._stream_depth}.{native}",
             "trades": f"publicTrade.{native}",
@@ -124,7 +123,6 @@ class BybitProtocol:
         ]
 
     def decode(self, frame: bytes) -> Sequence[Message]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         envelope: _Envelope = _decode_envelope(frame)
         if not envelope.topic:
             return _control(envelope)

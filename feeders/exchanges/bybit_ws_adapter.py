@@ -82,34 +82,27 @@ class Bybit:
     audit: VenueAudit | None = None
 
     def stream_url(self, ws_url: str) -> str:
-        """The address of a connection."""
         return f"{ws_url.rstrip('/')}/v5/public/spot"
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
-        """The messages of these symbols, None for any symbol."""
         return BybitProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
-        """The symbols of each connection that the exchange's limit on topics asks for."""
         longest = max((len(native) for native in natives), default=1) + len('"orderbook.1000.",')
         size = max(1, ARGUMENT_CHARACTERS // (longest * len(options.topics)))
         return [natives[start : start + size] for start in range(0, len(natives), size)]
 
     def rest(self, rest_url: str, timeout: float) -> RestClient:
-        """Requests within the exchange's limit."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE), timeout)
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        """What the exchange says of its instruments."""
         return await rest.get("/v5/market/instruments-info", {"category": "spot"}, 1)
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
-        """`turnover24h` of every symbol."""
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
         return {day.symbol: day.turnover for day in _decode_days(body).result.list}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
-        """The instruments in an `instruments-info` answer. Raises MetadataError if it is none."""
         markets: list[_Market] = _decode_markets(metadata).result.list
         return [
             Instrument(

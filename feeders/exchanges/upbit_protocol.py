@@ -169,7 +169,6 @@ class UpbitProtocol:
         return [ControlMessage(None, msgspec.json.encode(request).decode())]
 
     def decode(self, frame: bytes) -> Sequence[Message]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         try:
             parts = _decode_short(frame) if b'"ty"' in frame else _decode(frame)
         except DECODE_ERRORS as error:

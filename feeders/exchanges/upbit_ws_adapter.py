@@ -72,7 +72,6 @@ class Upbit:
     audit: VenueAudit | None = None
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
-        """The messages of these symbols, None for any symbol."""
         return UpbitProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
@@ -80,11 +79,9 @@ class Upbit:
         return [natives] if natives else []
 
     def stream_url(self, ws_url: str) -> str:
-        """The address of the public socket."""
         return f"{ws_url.rstrip('/')}/websocket/v1"
 
     def rest(self, rest_url: str, timeout: float) -> RestClient:
-        """Requests within the exchange's limit for each second."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE, burst=1.0), timeout)
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
@@ -104,7 +101,6 @@ class Upbit:
         return _encode_metadata(_Metadata(markets, ticks))
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
-        """`acc_trade_price_24h` of every market."""
         body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
         return {day.market: day.turnover for day in _decode_days(body)}
 

@@ -31,7 +31,6 @@ class Ready(msgspec.Struct):
 
 
 def simulated_exchanges() -> list[str]:
-    """Ids of all exchanges that can be simulated."""
     return [exchange for exchange in EXCHANGES if find_spec(f"bookbus.feeders.simulator.{exchange}")]
 
 
@@ -176,11 +175,9 @@ class SimulatorProcess:
         self._post("/control/fault", fault)
 
     def clear(self) -> None:
-        """End all faults that last or wait."""
         self._post("/control/clear", {})
 
     def status(self) -> dict[str, Any]:
-        """Answer of `/control/status`."""
         return self._get("/control/status")
 
     def _get(self, path: str) -> dict[str, Any]:

@@ -62,7 +62,6 @@ class Proxy:
         await self._end(self._connections)
 
     async def change(self, network: Network) -> None:
-        """Replace all faults of the network."""
         before, self.network = self.network, network
         if network.cut:
             self._stop_listening()
@@ -135,7 +134,6 @@ class _Connection:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self) -> None:
-        """Abort both connections."""
         for writer in (self._client, self._upstream):
             if writer is not None:
                 writer.transport.abort()

@@ -127,7 +127,6 @@ class Trial:
         return self.void or self.entered is False or self.exited is not None
 
     def receive(self, event: TapeEvent) -> None:
-        """Apply the next book or trade of the market."""
         if self.done:
             return
         if isinstance(event, OrderBookSnapshot):
@@ -233,7 +232,6 @@ class TrialRun:
     _slot: int = -1
 
     def play(self, tape: Tape) -> None:
-        """Run the trials along the whole tape."""
         now_us = self.survey.info.first_us
         for event in tape.events():
             now_us = max(now_us, event.received_us)

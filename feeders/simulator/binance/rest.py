@@ -26,7 +26,6 @@ _ORDER_TYPES = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT"
 def exchange_info(
     instruments: Iterable[SimulatedInstrument], rules: BinanceRules, time: int, *, with_delisted: bool
 ) -> dict[str, object]:
-    """The whole answer."""
     symbols = [_symbol(instrument, "TRADING") for instrument in instruments]
     if with_delisted:
         named = {symbol["symbol"] for symbol in symbols}
@@ -168,7 +167,6 @@ class RequestWeight:
 
     @property
     def used(self) -> int:
-        """Weight used in the running window."""
         now = self._clock()
         if now >= self._window_end:
             self._window_end = now + self._rules.weight_window
@@ -176,7 +174,6 @@ class RequestWeight:
         return self._used
 
     def charge(self, weight: int) -> WeightVerdict:
-        """Count a request."""
         used, now = self.used + weight, self._clock()
         if seconds := self._bans.check(now):
             return WeightVerdict(418, _whole_seconds(seconds))

@@ -11,7 +11,6 @@ from bookbus.schemas.decoding import DECODE_ERRORS
 
 
 def snapshot(topic: str, instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> str:
-    """The whole book."""
     return _book(topic, "snapshot", instrument, book, sequence, time_ms)
 
 
@@ -27,7 +26,6 @@ def delta(
 def trades(
     topic: str, instrument: SimulatedInstrument, fills: Iterable[SimulatedFill], sequence: int, time_ms: int
 ) -> str:
-    """The trades of one step."""
     data = [
         {
             "i": str(fill.fill_id),
@@ -100,7 +98,6 @@ def answer(message: str | bytes, connection_id: str, most: int, has: Collection[
 
 
 def refuse(request: Request, connection_id: str, error_text: str) -> Reply:
-    """The reply that rejects a request."""
     return Reply(_text(request, connection_id, error_text, success=False), request)
 
 

@@ -37,7 +37,6 @@ class SlowWriter:
 
     @property
     def backlog(self) -> int:
-        """Bytes that wait."""
         return len(self._waiting)
 
     def write(self, data: bytes) -> None:

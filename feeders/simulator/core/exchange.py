@@ -87,7 +87,6 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
 
     @property
     def symbols(self) -> list[str]:
-        """Native names of all markets."""
         return list(self._markets)
 
     async def __aenter__(self) -> Self:

@@ -351,7 +351,6 @@ class FaultBoard:
         self._refresh()
 
     def clear(self) -> None:
-        """Forget all faults that wait."""
         self._waiting.clear()
         self._refresh()
 

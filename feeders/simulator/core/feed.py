@@ -159,7 +159,6 @@ class LiveFeed:
         self._history.record_quote(quote)
 
     def truth_ids(self, since: int) -> list[int]:
-        """Every id from this one on whose truth is remembered."""
         return self._history.ids_since(since)
 
     def restart(self) -> None:

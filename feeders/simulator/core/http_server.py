@@ -45,7 +45,6 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
-    """An answer that carries `value` as JSON."""
     return HttpResponse(status, msgspec.json.encode(value), headers or {})
 
 
@@ -163,7 +162,6 @@ class RestApi(ABC, Generic[MarketT]):
         return {"rest_statuses": {str(status): count for status, count in self._statuses.items()}}
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
-        """Answer one request, faults included."""
         response = await self._respond_with_faults(request, request.query.get("symbol", ""))
         self._statuses[response.status] += 1
         return response

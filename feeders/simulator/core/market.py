@@ -50,12 +50,10 @@ class Ladder:
             self.originals.setdefault(key, 0)
 
     def change(self, index: int, quantity: int) -> None:
-        """Set the quantity of the level at `index`."""
         self.originals.setdefault(self.keys[index], self.quantities[index])
         self.quantities[index] = quantity
 
     def remove(self, index: int) -> None:
-        """Remove the level at `index`."""
         self.originals.setdefault(self.keys.pop(index), self.quantities.pop(index))
 
     def quantity_at(self, key: Key) -> int:
@@ -222,7 +220,6 @@ class Flush(NamedTuple):
     """The levels as the exchange writes them, where that was prepared."""
 
     def undone(self) -> "Flush":
-        """The flush that reverts this one."""
         return self._replace(bids=self.bids_before, asks=self.asks_before, bids_before=self.bids, asks_before=self.asks)
 
 

@@ -126,7 +126,6 @@ class ClientConnection(ServerConnection):
                 self._slow = None
 
     def reset(self) -> None:
-        """End the connection with a TCP reset."""
         reset(self.transport)
 
     def drop(self) -> None:
@@ -254,7 +253,6 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
             await server.wait_closed()
 
     def send_queued(self) -> None:
-        """Send what the markets queued."""
         for client in self._clients.values():
             client.connection.send_queued()
 

@@ -41,7 +41,6 @@ class UpbitMarket(WholeBookMarket):
         super().__init__(feed, DEPTH, truth_flushes, now_ms - age)
 
     def step(self, time_ms: int) -> list[UpbitTrade]:
-        """Move by a quarter of the way to the next flush; the trades on the way."""
         at = time_ms - self._set_back
         trades = [UpbitTrade(fill, at, at * 10_000 + number) for number, fill in enumerate(self.fills())]
         if trades:
@@ -52,7 +51,6 @@ class UpbitMarket(WholeBookMarket):
         return super().flush(update_id - self._set_back)
 
     def restart(self, time_ms: int) -> None:
-        """Start again with lower ids."""
         self._set_back += _SET_BACK
         self.restart_at(time_ms - self._set_back)
 

@@ -208,7 +208,6 @@ def trade_frame(market: UpbitMarket, form: Form, trade: UpbitTrade, stream_type:
 
 
 def listing_text(listing: Listing, subscription: Subscription | None) -> str:
-    """The subscriptions of a connection."""
     long_names = ("method", "result", "type", "codes", "level", "ticket")
     short_names = ("mthd", "rslt", "ty", "cds", "lv", "tckt")
     method, result, type_, codes, level, ticket = short_names if listing.form.short else long_names
