@@ -8,8 +8,7 @@ from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.arbitrage import Opportunity, find_opportunities
 from bookbus.consumers.multi.consolidation import ConsolidatedAsset, ConsolidatedBook
-from bookbus.consumers.multi.fx import links
-from bookbus.consumers.multi.venue_book import ExchangeSource, taker_fees
+from bookbus.consumers.multi.venue_book import ExchangeSource, links, taker_fees
 from bookbus.consumers.multi.venue_book import FxSource as FxSource
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import (

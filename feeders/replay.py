@@ -17,8 +17,8 @@ from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.bus.servers import control_client
 from bookbus.feeders.errors import ReplayError
 from bookbus.feeders.feed import Feed, FeedCounters
+from bookbus.feeders.feeder import unique_feeder_id
 from bookbus.feeders.recording import CaptureFile
-from bookbus.feeders.settings import unique_feeder_id
 from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry

@@ -11,8 +11,8 @@ from bookbus.command_line import Exchange, LogLevel, fail, start_logging
 from bookbus.feeders.commands.options import Depth, RestUrl, Symbols, WsUrl, run_until_signal, select_symbols
 from bookbus.feeders.commands.run import choose_venue, feed_options, open_markets
 from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.feeders.feeder import FeederSettings
 from bookbus.feeders.recording import Recorder
-from bookbus.feeders.settings import FeederSettings
 from bookbus.feeders.venue import Venue
 
 logger = logging.getLogger(__name__)

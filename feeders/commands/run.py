@@ -35,10 +35,9 @@ from bookbus.feeders.commands.options import (
 )
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchange_feed import ConnectionSettings
-from bookbus.feeders.feeder import Feeder
+from bookbus.feeders.feeder import Feeder, FeederSettings
 from bookbus.feeders.markets import Markets, MetadataSource
 from bookbus.feeders.recording import Recorder
-from bookbus.feeders.settings import FeederSettings
 from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames

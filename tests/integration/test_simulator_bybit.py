@@ -11,8 +11,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from bookbus.feeders.simulator.bybit.exchange import BybitSimulator
-from bookbus.feeders.simulator.bybit.settings import BybitRules
+from bookbus.feeders.simulator.bybit.exchange import BybitRules, BybitSimulator
 from bookbus.feeders.simulator.core.faults import Fault, FaultError
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import Levels

@@ -3,17 +3,18 @@
 import asyncio
 import time
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from random import Random
 
 from bookbus.feeders.simulator.bybit import messages
 from bookbus.feeders.simulator.bybit.rest import BybitRest
-from bookbus.feeders.simulator.bybit.settings import BybitSettings
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, MarketFeed, WholeBookMarket, create_feed
+from bookbus.feeders.simulator.core.limits import Rules
 from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from bookbus.feeders.simulator.core.settings import SimulatorSettings
 from bookbus.feeders.simulator.core.websocket_server import Background, Client, ClientConnection, WebSocketServer
 
 PATH = "/v5/public/spot"
@@ -26,6 +27,24 @@ _SNAPSHOTS_ONLY = 1
 """The depth at which every message is a whole book."""
 _RESTARTED = 1
 """The id with which a restarted service begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BybitRules(Rules):
+    """The exchange's limits; times in seconds."""
+
+    connects: int = 500
+    idle: float = 600.0
+    """A connection without Bybit's own ping for this long is cut, even while data flows (stricter than documented)."""
+    arguments: int = 10
+    """Topics that one request may name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BybitSettings(SimulatorSettings):
+    """Options of one simulated Bybit."""
+
+    rules: BybitRules = field(default_factory=BybitRules)
 
 
 class BybitMarket(WholeBookMarket):

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.reader import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.readers import (
     ListedClient,
     Reader,

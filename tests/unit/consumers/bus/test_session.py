@@ -10,7 +10,7 @@ import pytest
 
 from bookbus import __version__
 from bookbus.consumers.bus.books import BusBook, BusTable, Entry
-from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.reader import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.session import BusSession, BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import FeederHeartbeat, encode_heartbeat

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookbus.consumers.multi.consolidation import ConsolidatedBook, VenueLevel, consolidate
-from bookbus.consumers.multi.fx import conversion
-from bookbus.consumers.multi.venue_book import VenueBook
+from bookbus.consumers.multi.venue_book import VenueBook, conversion
 from bookbus.schemas.snapshot import Levels
 from tests.support.builders import book
 from tests.support.venue_books import level_pairs, venue_book
