@@ -32,7 +32,7 @@ _PAUSE = 0.1
 
 
 class WebSocketAdapter(Protocol):
-    """A connection that a caller brings; the provider sets its `callback`."""
+    """A connection that a caller passes in; the provider sets its `callback`."""
 
     callback: OnSnapshot
 
@@ -93,7 +93,7 @@ class DirectProvider(MarketDataProvider):
                 on_stall=self._lose_all,
             )
         else:
-            # Whatever callback it was made with: only this one brings its books here.
+            # Replaces the callback that it was made with.
             ws_adapter.callback = self._on_snapshot
             self._make_source = lambda: self._source_of(ws_adapter)
         self._lock = threading.Lock()
@@ -129,7 +129,7 @@ class DirectProvider(MarketDataProvider):
         session.started.wait(self._settings.timeout)
 
     def stop(self) -> None:
-        """End the connection and the thread, also in the middle of connecting; the books stay and grow old."""
+        """End the connection and the thread, also while connecting; the books stay readable and become stale."""
         with self._lock:
             session, self._session, self._stopped = self._session, None, True
         if session is not None:
@@ -166,7 +166,7 @@ class DirectProvider(MarketDataProvider):
         return session.error
 
     def _source_of(self, adapter: WebSocketAdapter) -> "BookSource":
-        # Which books it brings, and when, is not known: `start` waits for the subscription only.
+        # It is not known which books it delivers, and when: `start` waits for the subscription only.
         return _AdapterSource(
             adapter,
             list(self._natives.values()),
@@ -181,10 +181,10 @@ class DirectProvider(MarketDataProvider):
             self._on_snapshot(snapshot)
 
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
-        """What an adapter calls with every new book, and with the last one when its truth is lost."""
+        """Called by an adapter with every new book, and with the last one, marked `suspect`, when it is lost."""
         book = self._books.get(snapshot.symbol)
         if book is None or self._stopped:
-            return  # after `stop()` the connection ends, which says nothing of the book
+            return  # after `stop()` the connection ends, which does not change the book
         self._live_books += snapshot.state == "live"
         book.take(snapshot, boottime())
         self._changes.publish(snapshot.symbol)
@@ -199,7 +199,7 @@ class DirectProvider(MarketDataProvider):
             session.started.set()
 
     def _lose_all(self) -> None:
-        """Mark every book as suspect: whether it still is the exchange's is not known."""
+        """Mark every book as suspect: it may differ from the exchange's."""
         if self._stopped:
             return
         now = boottime()
@@ -245,7 +245,7 @@ def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instru
 
 
 class BookSource(Protocol):
-    """What a session runs: the exchange's own connections, or one brought from outside."""
+    """What a session runs: the exchange's own connections, or one that the caller passed in."""
 
     stall: StallDetector
 
@@ -276,7 +276,7 @@ class BookSession:
     ) -> None:
         """`on_tick` is called a few times a second; `on_end` gets the reason why the source ended by itself."""
         self.started = threading.Event()
-        """Every book is there, or will not come."""
+        """Set when every book was received, or the session has ended."""
         self._source = source
         self._on_tick = on_tick
         self._on_end = on_end
@@ -334,7 +334,7 @@ class BookSession:
 
 
 class _AdapterSource:
-    """The connection of an adapter that the caller brought: the only line of a source, opened again like any other."""
+    """The connection of an adapter that the caller passed in: the only line of a source, reconnected like any other."""
 
     def __init__(
         self,
@@ -385,7 +385,7 @@ class _AdapterSource:
         self._on_subscribed()
 
     async def receive_loop(self) -> None:
-        """Until the adapter says that the connection is lost."""
+        """Until the adapter raises because the connection is lost."""
         try:
             while True:
                 await self._adapter.receive_loop()

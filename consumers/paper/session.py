@@ -172,7 +172,7 @@ class TradingSession:
             trader.decide(now, self.began + due * interval, self._quotes[symbol])
 
     def _grant(self, symbol: str, quotes: Sequence[VenueQuote]) -> None:
-        """Give each exchange its first inventory as soon as a price tells the quantity."""
+        """Give each exchange its first inventory as soon as the quantity can be computed from a price."""
         for exchange in self._market.exchanges:
             mid = mid_on(quotes, exchange)
             if (exchange, symbol) in self._ungranted and mid is not None:

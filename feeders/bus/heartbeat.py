@@ -58,7 +58,7 @@ class Heartbeat:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            # In a task of its own: redis-py sometimes swallows a cancellation, and this coroutine must end on one.
+            # In a separate task: redis-py sometimes swallows a cancellation, and this coroutine must end on one.
             self._writing = asyncio.create_task(self._beat())
             await asyncio.wait((self._writing,))
             try:

@@ -39,8 +39,8 @@ def script_sha(*, sharded: bool = False) -> str:
 class Submission(msgspec.Struct, frozen=True):
     """One book, and why it is submitted.
 
-    `new`: just decoded. `again`: unchanged, and its connection has received something since. `state`: it is not, or
-    not known to be, right any more, as `book.state` says.
+    `new`: just decoded. `again`: unchanged, and its connection has received data since. `state`: the book is no longer
+    live; `book.state` is the new state.
     """
 
     kind: SubmissionKind

@@ -133,7 +133,7 @@ class Publisher:
 
 @dataclass(slots=True)
 class _Batch:
-    """What one write held, in its order."""
+    """The content of one write, in its order."""
 
     loads: bool
     books: list[tuple[BookKey, Submission]]
@@ -143,7 +143,7 @@ class _Batch:
 class ServerWriter:
     """One server: writes what the outbox hands over, and applies the replies.
 
-    `on_moved` is called with the server and its reply when a node of a cluster says that another one serves a slot.
+    `on_moved` is called with the server and its reply when a node of a cluster replies that another one serves a slot.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class ServerWriter:
         self._outbox.schedule_flush()
 
     def _lost(self) -> None:
-        """What the connection left unanswered is unsent again."""
+        """Requeue what was written and not answered."""
         self._connection = None
         self._requeue(self._in_flight, self._is_here)
         self._in_flight.clear()
@@ -368,7 +368,7 @@ class ErrorLog:
         self._reported: set[str] = set()
 
     def add(self, name: str, error: ReplyError) -> None:
-        """Count the error reply to a command on the key `name`."""
+        """Count the error reply to a command on the key `name`, and warn at the first of its kind."""
         kind = error_kind(error)
         self.by_kind[kind] += 1
         if kind not in self._reported:

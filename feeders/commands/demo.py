@@ -153,7 +153,7 @@ class Demo:
         self.verdict = Verdict()
 
     async def run(self, seconds: float, on_tick: Callable[[float], None]) -> None:
-        """Run for so long; `on_tick` gets the seconds left, four times a second. Raises DemoError."""
+        """Run for `seconds`; `on_tick` gets the seconds left, four times a second. Raises DemoError."""
         await asyncio.to_thread(self._exchange.start)
         try:
             async with self._process(self._feeder_command(), "feeder"), self._reading():

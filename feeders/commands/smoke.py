@@ -88,7 +88,7 @@ class Smoke:
         return code or self._analyze(environment)
 
     def _simulate(self, stack: contextlib.ExitStack) -> dict[str, str]:
-        """Start the exchanges that the source needs. Returns the environment that tells the runner their addresses."""
+        """Start the exchanges that the source needs. Returns their addresses as environment variables."""
         needed = {"redis": (self.exchange,), "multi": tuple(_SIMULATED)}.get(self.source, (self.source,))
         found = {}
         for exchange in needed:

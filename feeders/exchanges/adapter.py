@@ -44,7 +44,7 @@ class FeedAdapter(BaseWebSocketClient):
         self.slot = slot
         self.keepalive_text = venue.keepalive
         self.ready_at = 0.0
-        """Monotonic time since which it brings every update."""
+        """Monotonic time since which it delivers every update."""
         self._stall = stall
         self._on_frame = on_frame
         self._on_lost = on_lost

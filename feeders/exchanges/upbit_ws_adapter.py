@@ -85,7 +85,7 @@ class Upbit:
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE, burst=1.0), timeout)
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        """The list of markets, with the ticks of those whose tick could be had."""
+        """The list of markets, with the ticks of those whose tick is known."""
         markets: list[_Market] = _decode_markets(await rest.get(_MARKETS_PATH, {}, 1))
         ticks: list[_Tick] = []
         for start in range(0, len(markets), _MARKETS_PER_REQUEST):
@@ -112,7 +112,7 @@ class Upbit:
 
 
 def _instrument(native: str, tick: float | None) -> Instrument:
-    """`status` stays unknown: the list names every market and says of none whether it trades now."""
+    """`status` stays unknown: the list does not contain whether a market trades now."""
     quote, separator, base = native.partition("-")
     if not (quote and separator and base):
         raise MetadataError(f"not a market: {native!r}")

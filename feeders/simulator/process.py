@@ -1,4 +1,4 @@
-"""Simulated exchanges by name, and one in a process of its own that ends with its parent."""
+"""Simulated exchanges by name, and one in a separate process that ends with its parent."""
 
 import asyncio
 import gc
@@ -64,7 +64,7 @@ def _simulator_of(exchange: str) -> type[ExchangeSimulator[Any, Any]]:
 
 
 def ready_line(exchange: str, simulator: ExchangeSimulator[Any, Any]) -> str:
-    """The line that tells a parent process where a started exchange is."""
+    """The line with the addresses of a started exchange, for the parent process."""
     ready = Ready(exchange, simulator.ws_url, simulator.rest_url, simulator.symbols)
     return msgspec.json.encode(ready).decode()
 

@@ -26,7 +26,7 @@ def reset(transport: asyncio.WriteTransport) -> None:
 
 
 class SlowWriter:
-    """Writes to a transport in order, at most so many bytes a second, cutting messages anywhere."""
+    """Writes to a transport in order, at a limited rate, cutting messages anywhere."""
 
     def __init__(self, transport: asyncio.Transport, bytes_a_second: float) -> None:
         self._transport = transport

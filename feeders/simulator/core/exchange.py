@@ -24,7 +24,7 @@ STEP = 1.0 / (FLUSHES_PER_SECOND * STEPS_PER_FLUSH)
 _REFUSAL = 5.0
 """Seconds without connections unless the fault says how many."""
 _TOO_LATE = 1.0
-"""A market that is so many seconds behind skips what it missed."""
+"""Seconds behind the clock after which a market skips the missed steps."""
 _AT_A_TIME = 32
 """Markets moved before other tasks get a turn."""
 

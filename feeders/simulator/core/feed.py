@@ -38,7 +38,7 @@ class TruthHistory:
         self._quotes: dict[int, Quote] = {}
 
     def record(self, update_id: int, bids: Ladder, asks: Ladder) -> None:
-        """Remember the book as it is now."""
+        """Remember the current book."""
         self._books[update_id] = (bids.packed(self._depth), asks.packed(self._depth))
         _forget_oldest(self._books, self._limit)
 
@@ -358,7 +358,7 @@ def create_feed(
 
 
 class WholeBookMarket:
-    """A market of an exchange with ids of its own, which rise when one of the best `depth` levels changes."""
+    """A market of an exchange with separate ids, which rise when one of the best `depth` levels changes."""
 
     def __init__(self, feed: MarketFeed, depth: int, truth_flushes: int, first_id: int) -> None:
         """`feed` must remember the truth of `depth` levels."""

@@ -285,7 +285,7 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
             client.connection.drop()
 
     def refuse(self, seconds: float, *, politely: bool) -> None:
-        """Refuse connections for so long: with HTTP 503, or by not listening at all."""
+        """Refuse connections for `seconds`: with HTTP 503, or by not listening at all."""
         self._refuses_until = time.monotonic() + seconds
         if politely:
             return
