@@ -110,52 +110,34 @@ class VenueSnapshots(Protocol):
 class VenueAudit(Protocol):
     """Data to compare books with, where snapshots carry the update ids of the stream."""
 
-    @property
-    def levels(self) -> int:
-        """Levels a side of a cheap snapshot."""
+    levels: int
+    """Levels a side of a cheap snapshot."""
 
     async def fetch_best_prices(self, rest: "RestClient") -> Mapping[str, BestPrices]:
         """The best prices now, by native symbol. Raises RestError."""
 
 
 class Venue(Protocol):
-    """An exchange; `VENUE` in its `<venue>_ws_adapter` module."""
+    """An exchange; `VENUE` in its `<venue>_ws_adapter` module. Explicit subclasses inherit the defaults."""
 
-    @property
-    def exchange(self) -> Exchange:
-        """Its id and spelling."""
-
-    @property
-    def ws_url(self) -> str:
-        """Where its public sockets are."""
-
-    @property
-    def rest_url(self) -> str:
-        """Where its public requests go."""
-
-    @property
-    def lifetime(self) -> float | None:
-        """Seconds after which a connection should be replaced; None where the exchange sets no limit."""
-
-    @property
-    def modes(self) -> Sequence[FeedMode]:
-        """Feed modes it offers, the default first."""
-
-    @property
-    def topics(self) -> Sequence[Topic]:
-        """Topics it offers."""
-
-    @property
-    def keepalive(self) -> str | None:
-        """The message that keeps a connection open, where a WebSocket ping is not enough."""
-
-    @property
-    def snapshots(self) -> VenueSnapshots | None:
-        """Snapshots by request; None where the stream carries whole books."""
-
-    @property
-    def audit(self) -> VenueAudit | None:
-        """What its books are compared with; None where that is impossible or unnecessary."""
+    exchange: Exchange
+    """Its id and spelling."""
+    ws_url: str
+    """Where its public sockets are."""
+    rest_url: str
+    """Where its public requests go."""
+    lifetime: float | None = None
+    """Seconds after which a connection should be replaced; None where the exchange sets no limit."""
+    modes: Sequence[FeedMode]
+    """Feed modes it offers, the default first."""
+    topics: Sequence[Topic]
+    """Topics it offers."""
+    keepalive: str | None = None
+    """The message that keeps a connection open, where a WebSocket ping is not enough."""
+    snapshots: VenueSnapshots | None = None
+    """Snapshots by request; None where the stream carries whole books."""
+    audit: VenueAudit | None = None
+    """What its books are compared with; None where that is impossible or unnecessary."""
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection below a base address."""

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from bookbus.feeders.books.events import SnapshotNeeded, Topic
+from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import BestPrices, FeedOptions, Venue, VenueProtocol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -95,18 +95,17 @@ class BinanceAudit:
         return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
 
 
-class Binance:
+class Binance(Venue):
     """Binance spot as shared code sees it."""
 
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
     lifetime = LIFETIME
-    modes: Sequence[FeedMode] = ("diff", "partial")
-    topics: Sequence[Topic] = ("book", "quote", "trades")
-    keepalive: str | None = None
-    snapshots: VenueSnapshots | None = BinanceSnapshots()
-    audit: VenueAudit | None = BinanceAudit()
+    modes = ("diff", "partial")
+    topics = ("book", "quote", "trades")
+    snapshots = BinanceSnapshots()
+    audit = BinanceAudit()
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
         return BinanceProtocol(natives, options, recorded=recorded)

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import FeedOptions, Venue, VenueProtocol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -68,18 +67,15 @@ _decode_markets = json_decoder(_MarketsAnswer, "an instruments-info answer", Met
 _decode_days = json_decoder(_DaysAnswer, "a list of 24-hour figures", RestError)
 
 
-class Bybit:
+class Bybit(Venue):
     """Bybit spot as shared code sees it."""
 
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
-    lifetime = None
-    modes: Sequence[FeedMode] = ("diff",)
-    topics: Sequence[Topic] = TOPICS
-    keepalive: str | None = '{"op":"ping"}'
-    snapshots: VenueSnapshots | None = None
-    audit: VenueAudit | None = None
+    modes = ("diff",)
+    topics = TOPICS
+    keepalive = '{"op":"ping"}'
 
     def stream_url(self, ws_url: str) -> str:
         return f"{ws_url.rstrip('/')}/v5/public/spot"

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import FeedOptions, Venue, VenueProtocol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument
 
@@ -58,18 +57,14 @@ _decode_metadata = json_decoder(_Metadata, "a list of markets", MetadataError)
 _encode_metadata = msgspec.json.Encoder().encode
 
 
-class Upbit:
+class Upbit(Venue):
     """Upbit Korea as shared code sees it."""
 
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
-    lifetime = None
-    modes: Sequence[FeedMode] = ("partial",)
-    topics: Sequence[Topic] = TOPICS
-    keepalive: str | None = None
-    snapshots: VenueSnapshots | None = None
-    audit: VenueAudit | None = None
+    modes = ("partial",)
+    topics = TOPICS
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
         return UpbitProtocol(natives, options, recorded=recorded)
