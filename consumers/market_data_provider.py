@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from msgspec.structs import asdict
+
 from bookbus.consumers.change_feed import ChangeFeed, OnSnapshot
 from bookbus.consumers.reading import (
     MAX_AGE,
@@ -174,7 +176,7 @@ class MarketDataProvider(ABC):
 
     def _status(self, symbol: str, observation: Observation) -> SymbolStatus:
         state, reason = judge(observation, self.max_age)
-        counts, snapshot = self._counts(symbol), observation.snapshot
+        snapshot = observation.snapshot
         return SymbolStatus(
             symbol=symbol,
             state=state,
@@ -185,11 +187,7 @@ class MarketDataProvider(ABC):
             update_id=snapshot.update_id if snapshot else None,
             feeder=snapshot.feeder if snapshot else "",
             feeder_alive=observation.feeder_alive,
-            received=counts.received,
-            conflated=counts.conflated,
-            missed=counts.missed,
-            resets=counts.resets,
-            skipped=counts.skipped,
+            **asdict(self._counts(symbol)),
         )
 
     def _not_live(self, names: Sequence[str]) -> list[str]:

@@ -155,13 +155,7 @@ class MultiExchangeProvider(MarketDataProvider):
         if asset is None:
             return Counts()
         found = [venue.provider.status(venue.symbol_of(asset.instrument.base)) for venue in self._venues]
-        return Counts(
-            received=sum(status.received for status in found),
-            conflated=sum(status.conflated for status in found),
-            missed=sum(status.missed for status in found),
-            resets=sum(status.resets for status in found),
-            skipped=sum(status.skipped for status in found),
-        )
+        return Counts(*(sum(getattr(status, name) for status in found) for name in Counts.__struct_fields__))
 
     def _asset(self, name: str) -> ConsolidatedAsset:
         symbol = self.standard_symbol(name)
