@@ -351,7 +351,7 @@ class CounterSync:
         """Without another line nothing more is known; nor if all others are past what this one would have brought."""
         self._started.discard(line)
         self._past.discard(line)
-        if self._lines and not (self._past and self._lines <= self._past):
+        if not self._lines <= self._past:
             return NOTHING
         lost = self._lose(reason)
         return lost if self._lines else lost[:1]
