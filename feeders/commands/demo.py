@@ -1,4 +1,4 @@
-"""`demo`: the whole system on one machine, with a verdict."""
+"""`demo`: the whole system on one machine, its books compared with the true ones."""
 
 import asyncio
 import contextlib
@@ -25,16 +25,60 @@ from bookbus.schemas.snapshot import Levels
 DEMO_SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "ADAUSDT")
 
 _RATE_WINDOW = 5.0
-_JUDGE_INTERVAL = 5.0
+_COMPARE_INTERVAL = 5.0
 _STOP_LIMIT = 10.0
+_PLAIN_INTERVAL = 5.0
+_PLAIN_WIDTH = 130
+_LAST_LOOK = 0.5
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(envvar="BOOKBUS_DEMO_SECONDS", min=1, help="Duration.")] = 30.0,
+    seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="Another seed gives another market.")] = 1,
+) -> None:
+    """Simulated exchange, feeder, private server and two readers, each in its own process, with a live table.
+
+    Every live book that a reader gets is compared with the exchange's own at the same update id. Exit code 1 if one
+    differs.
+
+    \b
+      python -m feeders demo
+      python -m feeders demo --seconds 120 --seed 7
+    """
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    finished: list[Demo] = []
+
+    async def work(url: str) -> None:
+        running = Demo(url, DEMO_SYMBOLS, seed)
+        console.print("starting simulated exchange, feeder, server and two readers; nothing leaves this machine")
+        try:
+            if console.is_terminal:
+                with Live(console=console, auto_refresh=False) as live:
+                    await running.run(seconds, lambda left: live.update(_table(running, left), refresh=True))
+            else:
+                await running.run(seconds, _progress_lines(console, running))
+        except DemoError as error:
+            fail(str(error))
+        finished.append(running)
+
+    try:
+        with private_server() as server:
+            run_until_signal(work(server.url))
+    except LocalRedisError as error:
+        fail(str(error))
+    if not finished:
+        raise typer.Exit(130)
+    _report(console, finished[0])
 
 
 class DemoError(Exception):
-    """A part of the demonstration did not start or died."""
+    """A process of the demonstration did not start, or ended."""
 
 
 class ReadBook(msgspec.Struct):
-    """What a reader prints for each book it gets: the fields of `consumers tail --json` that are judged or shown."""
+    """The fields of a line of `consumers tail --json` that are compared or shown."""
 
     symbol: str
     native: str
@@ -53,17 +97,17 @@ _decode = msgspec.json.Decoder(ReadBook).decode
 
 @dataclass
 class Reader:
-    """One reading process and what it has seen."""
+    """One reading process and the books it printed."""
 
     name: str
     newest: dict[str, ReadBook] = field(default_factory=dict)
     arrivals: dict[str, deque[float]] = field(default_factory=dict)
-    unjudged: list[ReadBook] = field(default_factory=list)
+    uncompared: list[ReadBook] = field(default_factory=list)
     not_live: int = 0
     older_after_newer: int = 0
 
-    def take(self, book: ReadBook, now: float) -> None:
-        """Remember one book; live ones wait to be compared with the truth."""
+    def add(self, book: ReadBook, now: float) -> None:
+        """Remember one book; live ones wait to be compared."""
         before = self.newest.get(book.symbol)
         if before is not None and (book.seq, book.update_id) < (before.seq, before.update_id):
             self.older_after_newer += 1
@@ -73,19 +117,19 @@ class Reader:
         while arrivals[0] < now - _RATE_WINDOW:
             arrivals.popleft()
         if book.state == "live":
-            self.unjudged.append(book)
+            self.uncompared.append(book)
         else:
             self.not_live += 1
 
     def rate(self, symbol: str) -> float:
-        """Books a second of late."""
+        """Books a second, over the last few seconds."""
         arrivals = self.arrivals.get(symbol, deque())
         return len(arrivals) / max(1.0, arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else 0.0
 
 
 @dataclass
 class Verdict:
-    """How the books seen compare with the exchange's own."""
+    """Result of comparing the readers' books with the exchange's own."""
 
     compared: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -93,12 +137,12 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether there was something to compare and all of it was right."""
+        """Whether books were compared and none was wrong or unknown."""
         return self.compared > 0 and not self.wrong and not self.unknown
 
 
 class Demo:
-    """Start it all with `async with`; then `run`."""
+    """The processes of one demonstration."""
 
     def __init__(self, redis_url: str, symbols: Sequence[str] = DEMO_SYMBOLS, seed: int = 1) -> None:
         self._redis_url = redis_url
@@ -106,26 +150,22 @@ class Demo:
         self.symbols = tuple(symbols)
         self.readers = (Reader("first"), Reader("second"))
         self.verdict = Verdict()
-        self._judged: dict[str, int] = {}
 
-    async def run(self, seconds: float, on_tick: Callable[[float], None]) -> Verdict:
-        """Let it work for so long; `on_tick` gets the seconds left, four times a second. Raises DemoError."""
+    async def run(self, seconds: float, on_tick: Callable[[float], None]) -> None:
+        """Run for so long; `on_tick` gets the seconds left, four times a second. Raises DemoError."""
         await asyncio.to_thread(self._exchange.start)
         try:
             async with self._process(self._feeder_command(), "feeder"), self._reading():
                 await self._until_first_books()
                 await self._watch(seconds, on_tick)
-            await self._judge()
+            await self._compare_all()
         finally:
             await asyncio.to_thread(self._exchange.stop)
-        return self.verdict
 
     def _feeder_command(self) -> list[str]:
-        exchange = self._exchange
-        return [
-            *("-m", "feeders", "run", "--exchange", "binance", "--redis", self._redis_url, "--log-level", "warning"),
-            *("--ws-url", exchange.ws_url, "--rest-url", exchange.rest_url, "--symbols", ",".join(self.symbols)),
-        ]
+        source = ["--exchange", "binance", "--ws-url", self._exchange.ws_url, "--rest-url", self._exchange.rest_url]
+        bus = ["--redis", self._redis_url, "--log-level", "warning"]
+        return ["-m", "feeders", "run", *source, *bus, "--symbols", ",".join(self.symbols)]
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[None]:
@@ -134,7 +174,7 @@ class Demo:
             for reader in self.readers:
                 process = await stack.enter_async_context(self._process(command, f"{reader.name} reader"))
                 task = asyncio.create_task(_read(process, reader))
-                stack.push_async_callback(_cancelled, task)
+                stack.push_async_callback(_cancel, task)
             yield
 
     @contextlib.asynccontextmanager
@@ -170,18 +210,18 @@ class Demo:
             await asyncio.sleep(0.05)
 
     async def _watch(self, seconds: float, on_tick: Callable[[float], None]) -> None:
-        end, next_judgement = time.monotonic() + seconds, time.monotonic() + _JUDGE_INTERVAL
+        end, next_comparison = time.monotonic() + seconds, time.monotonic() + _COMPARE_INTERVAL
         while (left := end - time.monotonic()) > 0:
             on_tick(left)
             await asyncio.sleep(min(0.25, left))
-            if time.monotonic() > next_judgement:
-                next_judgement += _JUDGE_INTERVAL
-                await self._judge()
+            if time.monotonic() > next_comparison:
+                next_comparison += _COMPARE_INTERVAL
+                await self._compare_all()
 
-    async def _judge(self) -> None:
-        """Compare what came since the last time, while the exchange still remembers it."""
+    async def _compare_all(self) -> None:
+        """Compare the books that came since the last call, while the exchange still remembers its own."""
         for native in self.symbols:
-            books = [book for reader in self.readers for book in _taken(reader, native)]
+            books = [book for reader in self.readers for book in _pop_uncompared(reader, native)]
             if not books:
                 continue
             since = min(book.update_id for book in books)
@@ -198,9 +238,9 @@ class Demo:
             self.verdict.wrong.append(f"{book.symbol} at update {book.update_id}")
 
 
-def _taken(reader: Reader, native: str) -> list[ReadBook]:
-    books = [book for book in reader.unjudged if book.native == native]
-    reader.unjudged = [book for book in reader.unjudged if book.native != native]
+def _pop_uncompared(reader: Reader, native: str) -> list[ReadBook]:
+    books = [book for book in reader.uncompared if book.native == native]
+    reader.uncompared = [book for book in reader.uncompared if book.native != native]
     return books
 
 
@@ -209,69 +249,17 @@ async def _read(process: asyncio.subprocess.Process, reader: Reader) -> None:
     if lines is None:
         return
     async for line in lines:
-        reader.take(_decode(line), time.monotonic())
+        reader.add(_decode(line), time.monotonic())
 
 
-async def _cancelled(task: "asyncio.Task[None]") -> None:
+async def _cancel(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
 
-EXAMPLES = """
-Local exchange, feeder, private server and two readers in processes of their own, with a live table.
-
-Every live book the readers get is compared with the exchange's own at the same update id. Exit code 1 if one
-was wrong.
-
-\b
-  python -m feeders demo
-  python -m feeders demo --seconds 120 --seed 7
-"""
-
-_PLAIN_INTERVAL = 5.0
-_PLAIN_WIDTH = 130
-_LAST_LOOK = 0.5
-
-
-def demo(
-    seconds: Annotated[float, typer.Option(envvar="BOOKBUS_DEMO_SECONDS", min=1, help="How long.")] = 30.0,
-    seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="Another seed is another market.")] = 1,
-) -> None:
-    """The whole system on one machine, with a verdict."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PLAIN_WIDTH)
-    verdicts: list[tuple[Demo, Verdict]] = []
-
-    async def work(url: str) -> None:
-        shown = Demo(url, DEMO_SYMBOLS, seed)
-        console.print("starting local exchange, feeder, server and two readers; nothing leaves this machine")
-        try:
-            if console.is_terminal:
-                with Live(console=console, auto_refresh=False) as live:
-                    verdict = await shown.run(seconds, lambda left: live.update(_table(shown, left), refresh=True))
-            else:
-                verdict = await shown.run(seconds, _plain(console, shown))
-        except DemoError as error:
-            fail(str(error))
-        verdicts.append((shown, verdict))
-
-    try:
-        with private_server() as server:
-            run_until_signal(work(server.url))
-    except LocalRedisError as error:
-        fail(str(error))
-    if not verdicts:
-        raise typer.Exit(130)
-    _tell(console, *verdicts[0])
-
-
-demo.__doc__ = EXAMPLES
-
-
-def _table(shown: Demo, left: float) -> Table:
-    first, second = shown.readers
+def _table(running: Demo, left: float) -> Table:
+    first, second = running.readers
     table = Table(title=f"{left:.0f} s left" if left else None)
     for heading in ("symbol", "bid", "ask", "spread bps", "age ms", "updates/s", "seq", "missed", "second reader"):
         table.add_column(heading, justify="left" if heading in ("symbol", "second reader") else "right")
@@ -297,31 +285,32 @@ def _agreement(first: Reader, second: Reader, symbol: str) -> str:
     return "same book" if behind == 0 else f"{abs(behind)} {'behind' if behind > 0 else 'ahead'}"
 
 
-def _plain(console: Console, shown: Demo) -> Callable[[float], None]:
-    """Progress lines where there is no terminal to draw in."""
-    told: list[float] = []
+def _progress_lines(console: Console, running: Demo) -> Callable[[float], None]:
+    """Progress lines for an output that is no terminal."""
+    printed_at: list[float] = []
 
     def tick(left: float) -> None:
-        if not told or told[-1] - left >= _PLAIN_INTERVAL:
-            told.append(left)
-            rate = sum(shown.readers[0].rate(symbol) for symbol in shown.readers[0].newest)
-            console.print(f"{left:3.0f} s left: {len(shown.readers[0].newest)} symbols, {rate:.0f} books/s a reader")
-        if left < _LAST_LOOK and told[-1] > 0:
-            told.append(0.0)
-            console.print(_table(shown, left))
+        if not printed_at or printed_at[-1] - left >= _PLAIN_INTERVAL:
+            printed_at.append(left)
+            rate = sum(running.readers[0].rate(symbol) for symbol in running.readers[0].newest)
+            console.print(f"{left:3.0f} s left: {len(running.readers[0].newest)} symbols, {rate:.0f} books/s a reader")
+        if left < _LAST_LOOK and printed_at[-1] > 0:
+            printed_at.append(0.0)
+            console.print(_table(running, left))
 
     return tick
 
 
-def _tell(console: Console, shown: Demo, verdict: Verdict) -> None:
-    missed = sum(book.missed for reader in shown.readers for book in reader.newest.values())
+def _report(console: Console, finished: Demo) -> None:
+    verdict = finished.verdict
+    missed = sum(book.missed for reader in finished.readers for book in reader.newest.values())
     console.print(
         f"{verdict.compared} books compared, {len(verdict.wrong)} wrong; {missed} updates missed by two readers, "
-        f"{sum(reader.not_live for reader in shown.readers)} books not live"
+        f"{sum(reader.not_live for reader in finished.readers)} books not live"
     )
     if verdict.unknown:
-        console.print(f"{verdict.unknown} books carry an id that the exchange does not know")
+        console.print(f"{verdict.unknown} books have an id that the exchange does not know")
     for wrong in verdict.wrong[:10]:
         console.print(f"wrong: {wrong}")
-    if not verdict.passed or any(reader.older_after_newer for reader in shown.readers):
-        fail("the books are not what the exchange's were" if verdict.compared else "no book reached a reader")
+    if not verdict.passed or any(reader.older_after_newer for reader in finished.readers):
+        fail("the books differ from the exchange's own" if verdict.compared else "no book reached a reader")

@@ -1,4 +1,4 @@
-"""`simulate`: a local exchange that speaks the real protocol and can misbehave."""
+"""`simulate`: a simulated exchange with the real protocol, and faults on request."""
 
 import asyncio
 import contextlib
@@ -10,27 +10,12 @@ import typer
 
 from bookbus.feeders.commands.options import LogLevel, fail, run_until_signal, split_symbols, start_logging
 from bookbus.feeders.simulator.binance.settings import ErrorShape
-from bookbus.feeders.simulator.core.faults import KINDS, Fault
+from bookbus.feeders.simulator.core.faults import ANY_FRAME_FAULTS, KINDS, Fault
 from bookbus.feeders.simulator.core.feed import SnapshotMode
-from bookbus.feeders.simulator.process import Simulator, create, ready_line, settings_of, simulated_exchanges
+from bookbus.feeders.simulator.process import create, ready_line, settings_of, simulated_exchanges
+from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
 
-EXAMPLES = f"""
-A local exchange with made-up markets: real WebSocket and REST, the true book at every update id, faults on request.
-
-When it is ready it prints one line of JSON with its addresses; point a feeder at them. Ctrl-C stops it.
-
-\b
-  python -m feeders simulate --symbols BTCUSDT,ETHUSDT --port 9443 --rest-port 9080
-  python -m feeders run --symbols BTC,ETH --ws-url ws://127.0.0.1:9443 --rest-url http://127.0.0.1:9080
-  python -m feeders simulate --symbols 500 --prepared 5                     load: 5,000 updates a second
-  python -m feeders simulate --exchange both --symbols BTC,ETH              one line for each exchange
-  python -m feeders simulate --fault '{{"kind":"drop","symbols":["BTCUSDT"],"every":10}}'
-  curl 127.0.0.1:9080/control/status
-  curl '127.0.0.1:9080/control/truth?symbol=BTCUSDT&update_id=8388502246&depth=5'
-  curl -d '{{"kind":"rest_status","value":429,"seconds":5}}' 127.0.0.1:9080/control/fault
-
-Faults, of which each exchange knows those that can happen to it: {", ".join(KINDS)}.
-"""
+_FAULT_KINDS = ", ".join(dict.fromkeys((*sorted({*ANY_FRAME_FAULTS, *UPBIT_FRAME_FAULTS}), *KINDS)))
 
 _BOTH = ("binance", "upbit")
 
@@ -45,19 +30,20 @@ def simulate(
         int, typer.Option(envvar="BOOKBUS_SIMULATOR_REST_PORT", help="REST and control; 0 takes a free one.")
     ] = 0,
     symbols: Annotated[
-        str | None, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated, or how many to make up.")
+        str | None,
+        typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated names, or a number of synthetic markets."),
     ] = None,
     seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="The same seed gives the same market.")] = 1,
     rate: Annotated[float, typer.Option(envvar="BOOKBUS_RATE", help="Updates a second and symbol, at most 10.")] = 10.0,
     levels: Annotated[int | None, typer.Option(envvar="BOOKBUS_LEVELS", help="Levels a side.")] = None,
     changes: Annotated[int, typer.Option(envvar="BOOKBUS_CHANGES", help="Changes of the book per update.")] = 20,
     prepared: Annotated[
-        float, typer.Option(envvar="BOOKBUS_PREPARED", help="Compute so many seconds beforehand and replay them.")
+        float, typer.Option(envvar="BOOKBUS_PREPARED", help="Seconds of market to compute beforehand and replay.")
     ] = 0.0,
     clock_speed: Annotated[
         float,
         typer.Option(
-            envvar="BOOKBUS_CLOCK_SPEED", min=0.001, help="How fast time runs for limits, pings and the 24 h."
+            envvar="BOOKBUS_CLOCK_SPEED", min=0.001, help="Speed of the clock for limits, pings and the 24 h."
         ),
     ] = 1.0,
     snapshot_mode: Annotated[
@@ -67,7 +53,7 @@ def simulate(
         ),
     ] = None,
     rest_delay: Annotated[
-        float, typer.Option(envvar="BOOKBUS_REST_DELAY", help="Seconds a REST answer is on its way.")
+        float, typer.Option(envvar="BOOKBUS_REST_DELAY", help="Seconds by which REST answers are delayed.")
     ] = 0.0,
     error_shape: Annotated[
         str | None,
@@ -76,11 +62,29 @@ def simulate(
         ),
     ] = None,
     fault: Annotated[
-        list[str] | None, typer.Option(envvar="BOOKBUS_FAULT", help="A kind, or JSON as for /control/fault.")
+        list[str] | None,
+        typer.Option(
+            envvar="BOOKBUS_FAULT",
+            help=f"A kind, or JSON as for /control/fault. Each exchange has a part of the kinds: {_FAULT_KINDS}.",
+        ),
     ] = None,
     log_level: LogLevel = "warning",
 ) -> None:
-    """A local exchange with made-up markets."""
+    """A simulated exchange on this machine: real WebSocket and REST protocol, synthetic markets, faults on request.
+
+    It reports the true book at every update id. When it is ready it prints one line of JSON with its addresses; give
+    them to a feeder. Ctrl-C stops it.
+
+    \b
+      python -m feeders simulate --symbols BTCUSDT,ETHUSDT --port 9443 --rest-port 9080
+      python -m feeders run --symbols BTC,ETH --ws-url ws://127.0.0.1:9443 --rest-url http://127.0.0.1:9080
+      python -m feeders simulate --symbols 500 --prepared 5                     load: 5,000 updates a second
+      python -m feeders simulate --exchange both --symbols BTC,ETH              one line for each exchange
+      python -m feeders simulate --fault '{"kind":"drop","symbols":["BTCUSDT"],"every":10}'
+      curl 127.0.0.1:9080/control/status
+      curl '127.0.0.1:9080/control/truth?symbol=BTCUSDT&update_id=8388502246&depth=5'
+      curl -d '{"kind":"rest_status","value":429,"seconds":5}' 127.0.0.1:9080/control/fault
+    """
     start_logging(log_level)
     values = {
         "symbols": _symbols(symbols),
@@ -110,9 +114,6 @@ def simulate(
         fail(str(error))
 
 
-simulate.__doc__ = EXAMPLES
-
-
 def _symbols(text: str | None) -> int | tuple[str, ...] | None:
     if text is None:
         return None
@@ -122,7 +123,7 @@ def _symbols(text: str | None) -> int | tuple[str, ...] | None:
 
 
 def _fault(text: str) -> Fault:
-    """What one `--fault` means. Ends the program in one line if that is nothing."""
+    """Parse one `--fault`. Ends the program with an error if it is not valid."""
     try:
         return msgspec.json.decode(text, type=Fault) if text.lstrip().startswith("{") else Fault(kind=text)
     except (ValueError, msgspec.MsgspecError) as error:
@@ -130,8 +131,11 @@ def _fault(text: str) -> Fault:
 
 
 async def _serve(wanted: dict[str, Any], faults: list[Fault]) -> None:
-    exchanges: dict[str, Simulator] = {exchange: create(exchange, settings) for exchange, settings in wanted.items()}
-    # What is there now stays: no need to look through it again and again.
+    exchanges = {exchange: create(exchange, settings) for exchange, settings in wanted.items()}
+    for simulator in exchanges.values():
+        for fault in faults:
+            simulator.check_fault(fault)
+    # Objects that exist now live to the end: keep the garbage collector from scanning them.
     gc.freeze()
     async with contextlib.AsyncExitStack() as stack:
         for exchange, simulator in exchanges.items():

@@ -1,4 +1,4 @@
-"""`smoke`: five minutes of paper trading through the real path, with a verdict."""
+"""`smoke`: five minutes of paper trading through feeder, server, runner and analyzer, with a verdict."""
 
 import contextlib
 import os
@@ -19,17 +19,50 @@ from bookbus.feeders.simulator.process import SimulatorError, SimulatorProcess
 
 Source = Literal["redis", "binance", "upbit", "multi"]
 
+_PYTHON = (sys.executable, "-m")
 _STOP_LIMIT = 10.0
 _SIMULATED = {"binance": ("BTCUSDT", "ETHUSDT"), "upbit": ("KRW-BTC", "KRW-ETH", "KRW-USDT")}
 
 
+def smoke(
+    source: Annotated[
+        Source, typer.Option(envvar="BOOKBUS_SMOKE_SOURCE", help="Source of the runner's books.")
+    ] = "redis",
+    exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange of the feeder.")] = "binance",
+    seconds: Annotated[float, typer.Option(envvar="BOOKBUS_SMOKE_SECONDS", min=1, help="Duration.")] = 300.0,
+    live: Annotated[bool, typer.Option("--live", envvar="BOOKBUS_LIVE", help="Use the exchange itself.")] = False,
+    seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="Another seed gives another market.")] = 1,
+    output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="Directory of all files.")] = Path(
+        "logs/smoke"
+    ),
+) -> None:
+    """Exchange, feeder, private server, runner and analyzer, started as a user would start them.
+
+    The exit code is that of the analyzer: 0 only if every row of its verdict passes. The exchange is simulated unless
+    --live is given.
+
+    \b
+      python -m feeders smoke
+      python -m feeders smoke --live --exchange upbit
+      python -m feeders smoke --source multi --seconds 60
+    """
+    # Ctrl-C reaches the runner too: it writes its results and ends, which ends this command.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        code = Smoke(source, exchange, seconds, output_dir, live, seed).run()
+    except (SmokeError, SimulatorError, LocalRedisError, ValueError) as error:
+        fail(str(error))
+    raise typer.Exit(code)
+
+
 class SmokeError(Exception):
-    """The run cannot be put together."""
+    """The run cannot be started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Smoke:
-    """`live` goes to the exchanges themselves; else they are simulated. `exchange` is whose books the feeder takes."""
+    """One run. `live` uses the exchanges themselves, otherwise they are simulated; `exchange` is that of the feeder."""
 
     source: Source
     exchange: str
@@ -39,7 +72,7 @@ class Smoke:
     seed: int = 1
 
     def run(self) -> int:
-        """Returns the exit code of the runner if that is not 0, else of the analyzer. Raises SmokeError."""
+        """Returns the exit code of the runner if that is not 0, else that of the analyzer. Raises SmokeError."""
         environment = dict(os.environ)
         with contextlib.ExitStack() as stack:
             if not self.live:
@@ -55,7 +88,7 @@ class Smoke:
         return code or self._analyze(environment)
 
     def _simulate(self, stack: contextlib.ExitStack) -> dict[str, str]:
-        """Start what the source needs. Returns where the runner finds it."""
+        """Start the exchanges that the source needs. Returns the environment that tells the runner their addresses."""
         needed = {"redis": (self.exchange,), "multi": tuple(_SIMULATED)}.get(self.source, (self.source,))
         found = {}
         for exchange in needed:
@@ -75,7 +108,7 @@ class Smoke:
             if address := environment.get(f"BOOKBUS_{self.exchange.upper()}_{option.upper()}_URL"):
                 command += [f"--{option}-url", address]
         with tempfile.TemporaryDirectory() as cache:
-            # Ctrl-C is for the runner, which needs books to the end; the feeder is stopped after it.
+            # Own session: Ctrl-C must stop the runner first, which needs books to the end.
             process = subprocess.Popen(command, env=environment | {"XDG_CACHE_HOME": cache}, start_new_session=True)
             try:
                 yield
@@ -90,14 +123,9 @@ class Smoke:
     def _analyze(self, environment: dict[str, str]) -> int:
         events = max(self.directory.glob("fill_events_*.jsonl"), key=lambda path: path.stat().st_mtime)
         session = events.stem.removeprefix("fill_events_")
-        kpi, report = self.directory / f"kpi_{session}.json", self.directory / f"report_{session}"
-        return _consumers(
-            *("analyze", "--events-file", str(events), "--kpi", str(kpi), "--report", str(report)),
-            environment=environment,
-        )
-
-
-_PYTHON = (sys.executable, "-m")
+        kpi = ["--kpi", str(self.directory / f"kpi_{session}.json")]
+        report = ["--report", str(self.directory / f"report_{session}")]
+        return _consumers("analyze", "--events-file", str(events), *kpi, *report, environment=environment)
 
 
 def _consumers(*arguments: str, environment: dict[str, str]) -> int:
@@ -108,40 +136,3 @@ def _consumers(*arguments: str, environment: dict[str, str]) -> int:
         except BaseException:
             process.terminate()
             raise
-
-
-EXAMPLES = """
-Exchange, feeder, private server, runner and analyzer, one after the other as a user would start them.
-
-The exit code is that of the analyzer: 0 only if every row of its verdict holds. The exchange is simulated unless
---live is given.
-
-\b
-  python -m feeders smoke
-  python -m feeders smoke --live --exchange upbit
-  python -m feeders smoke --source multi --seconds 60
-"""
-
-
-def smoke(
-    source: Annotated[
-        Source, typer.Option(envvar="BOOKBUS_SMOKE_SOURCE", help="Where the runner gets its books.")
-    ] = "redis",
-    exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books the feeder takes.")] = "binance",
-    seconds: Annotated[float, typer.Option(envvar="BOOKBUS_SMOKE_SECONDS", min=1, help="How long.")] = 300.0,
-    live: Annotated[bool, typer.Option("--live", envvar="BOOKBUS_LIVE", help="Go to the exchange itself.")] = False,
-    seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="Another seed is another market.")] = 1,
-    output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/smoke"),
-) -> None:
-    """Five minutes of paper trading through the real path, with a verdict."""
-    # Ctrl-C reaches the runner as well: it writes its results and ends, and that ends this.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        code = Smoke(source, exchange, seconds, output_dir, live, seed).run()
-    except (SmokeError, SimulatorError, LocalRedisError, ValueError) as error:
-        fail(str(error))
-    raise typer.Exit(code)
-
-
-smoke.__doc__ = EXAMPLES

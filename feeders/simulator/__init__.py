@@ -1,1 +1,1 @@
-"""A local exchange: real sockets, a made-up market whose true book is known at every id, faults on request."""
+"""Simulated exchanges: real protocols, synthetic markets whose true book is known at every id, faults on request."""

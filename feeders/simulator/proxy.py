@@ -1,35 +1,35 @@
-"""A TCP proxy that is a bad network: what passes it can be late, slow, lost or cut, as asked for while it runs."""
+"""A TCP proxy with network faults: what it forwards can be late, slow, lost or cut, switched while it runs."""
 
 import asyncio
-import socket
-import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from random import Random
 
 import msgspec
 
+from bookbus.feeders.simulator.core.connection import reset
+
 _CHUNK = 64 * 1024
 _CHUNKS_UNDER_WAY = 64
-"""So much is taken from a sender before the receiver got it; then the sender has to wait."""
+"""Chunks read from a sender and not yet delivered; at this number the sender waits."""
 _DRIP_INTERVAL = 0.02
 _BEFORE_RESET = 0.02
 """Seconds for the first half of a message to arrive before the reset, which would overtake it."""
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the way is like; the defaults are a good one. Seconds."""
+    """Faults of the network; the defaults have none. Times in seconds."""
 
     latency: float = 0.0
-    """Added each way."""
+    """Delay in each direction."""
     jitter: float = 0.0
-    """At most so much more, drawn for each piece; order is kept."""
+    """Greatest additional delay, random for each chunk; the order is kept."""
     bytes_a_second: float | None = None
-    """Slow drip: each connection and direction gets no more through, in pieces cut anywhere."""
+    """Speed of each connection and direction; messages are cut anywhere."""
     half_open: bool = False
-    """Connections are accepted and stay open; whatever is sent is swallowed."""
+    """Connections are accepted and stay open; everything sent is discarded."""
     cut: bool = False
-    """Connections end, and nobody listens."""
+    """Connections end, and none is accepted."""
 
     def __post_init__(self) -> None:
         if self.latency < 0 or self.jitter < 0 or (self.bytes_a_second is not None and self.bytes_a_second <= 0):
@@ -50,7 +50,6 @@ class Proxy:
         self.rng = Random(seed)  # noqa: S311 - the same seed gives the same delays
         self.connects = 0
         """Connections accepted so far."""
-        self.resets_wanted = 0
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 
@@ -63,7 +62,7 @@ class Proxy:
         await self._end(self._connections)
 
     async def change(self, network: Network) -> None:
-        """Be like this from now on."""
+        """Replace all faults of the network."""
         before, self.network = self.network, network
         if network.cut:
             self._stop_listening()
@@ -71,11 +70,11 @@ class Proxy:
         elif self._server is None:
             await self._listen()
         if before.half_open and not network.half_open:
-            # What was swallowed does not come back: going on would join what never belonged together.
+            # Discarded bytes are lost: a connection that went on would join parts that do not belong together.
             await self._end(connection for connection in self._connections if connection.has_lost)
 
     def reset_mid_frame(self) -> None:
-        """Each open connection gets half of the next piece to its client, then a TCP reset."""
+        """Each open connection sends half of the next chunk to its client, then a TCP reset."""
         for connection in self._connections:
             connection.reset_due = True
 
@@ -101,9 +100,9 @@ class Proxy:
         connection = _Connection(self, task, writer)
         self._connections.add(connection)
         try:
-            await connection.carry(reader, self._target)
+            await connection.forward(reader, self._target)
         except (OSError, asyncio.CancelledError):
-            pass  # either end went away, or the way was cut
+            pass  # either side went away, or the network was cut
         finally:
             self._connections.discard(connection)
             connection.close()
@@ -115,33 +114,33 @@ class _Connection:
     def __init__(self, proxy: Proxy, task: "asyncio.Task[None]", client: asyncio.StreamWriter) -> None:
         self.task = task
         self.has_lost = False
-        """Whether something sent was swallowed."""
+        """Whether bytes were discarded."""
         self.reset_due = False
         self._proxy = proxy
         self._client = client
         self._upstream: asyncio.StreamWriter | None = None
 
-    async def carry(self, client: asyncio.StreamReader, target: tuple[str, int]) -> None:
-        """Until either side ends."""
+    async def forward(self, client: asyncio.StreamReader, target: tuple[str, int]) -> None:
+        """Forward both ways until either side ends."""
         upstream, self._upstream = await asyncio.open_connection(*target)
-        ways = [
-            asyncio.create_task(self._carry_one_way(client, self._upstream)),
-            asyncio.create_task(self._carry_one_way(upstream, self._client, to_client=True)),
+        tasks = [
+            asyncio.create_task(self._forward_one_way(client, self._upstream)),
+            asyncio.create_task(self._forward_one_way(upstream, self._client, to_client=True)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self) -> None:
-        """End both connections at once."""
+        """Abort both connections."""
         for writer in (self._client, self._upstream):
             if writer is not None:
                 writer.transport.abort()
 
-    async def _carry_one_way(
+    async def _forward_one_way(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to_client: bool = False
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -157,7 +156,7 @@ class _Connection:
                 if to_client and self.reset_due:
                     writer.write(data[: len(data) // 2])
                     await asyncio.sleep(_BEFORE_RESET)
-                    _reset(writer)
+                    reset(writer.transport)
                     return
                 delay = network.latency + self._proxy.rng.uniform(0.0, network.jitter)
                 due = max(due, loop.time() + delay)
@@ -186,10 +185,3 @@ class _Connection:
             data = data[portion:]
             if speed is not None:
                 await asyncio.sleep(_DRIP_INTERVAL)
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """End with a TCP reset."""
-    raw: socket.socket = writer.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()

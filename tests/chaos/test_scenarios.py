@@ -5,6 +5,7 @@ import os
 import pytest
 
 from bookbus.feeders.simulator.core.faults import KINDS, SILENT_FAULTS
+from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
 from tests.chaos.play import play
 from tests.chaos.report import Outcome, Result, table
 from tests.chaos.scenario import FOLDER, Scenario, ScenarioError, find, load, names, short_form
@@ -35,7 +36,8 @@ async def test_readers_see_of_each_fault_what_its_scenario_says(name: str, scena
 def test_the_scenarios_play_every_fault_that_a_feeder_can_notice() -> None:
     actions = [action for scenario in map(load, find([])) for fault in scenario.fault for action in fault.begin]
 
-    assert {action.exchange["kind"] for action in actions if action.exchange} == set(KINDS) - set(SILENT_FAULTS)
+    kinds = {*KINDS, *UPBIT_FRAME_FAULTS} - set(SILENT_FAULTS)
+    assert {action.exchange["kind"] for action in actions if action.exchange} == kinds
 
 
 def test_an_unknown_scenario_is_an_error_that_lists_the_known_ones() -> None:

@@ -66,7 +66,7 @@ def test_it_leads_to_the_server_and_is_cut_and_mended_by_its_control_endpoint(pr
         ("rediss://127.0.0.1:6379", "an encrypted connection"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(target: str, hint: str) -> None:
+def test_an_invalid_target_is_an_error_of_one_line(target: str, hint: str) -> None:
     command = typer.Typer()
     command.command()(proxy_command)
 

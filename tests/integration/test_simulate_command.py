@@ -55,7 +55,7 @@ def test_it_prints_its_addresses_serves_plays_its_faults_and_ends_on_ctrl_c() ->
         (["--symbols", ","], "no symbol given"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(arguments: list[str], hint: str) -> None:
+def test_an_invalid_option_is_an_error_of_one_line(arguments: list[str], hint: str) -> None:
     command = typer.Typer()
     command.command()(simulate_command)
 

@@ -98,7 +98,7 @@ async def test_partial_depth_of_a_market_at_rest_is_sent_once() -> None:
     assert [message["stream"] for message in seen if "stream" in message] == streams
 
 
-async def test_book_ticker_trades_and_aggregate_trades_tell_what_happened() -> None:
+async def test_book_ticker_trades_and_aggregate_trades_report_what_happened() -> None:
     streams = "btcusdt@bookTicker/btcusdt@trade/btcusdt@aggTrade"
     async with exchange() as simulator, client(simulator, f"/stream?streams={streams}") as connection:
         seen: dict[str, list[dict[str, Any]]] = {name: [] for name in streams.split("/")}
@@ -159,7 +159,7 @@ async def test_a_client_s_book_equals_the_truth_at_every_id(options: dict[str, A
                 assert book.top() == simulator.truth("BTCUSDT", book.update_id)
 
 
-async def test_a_snapshot_has_the_id_of_a_flush_unless_told_otherwise() -> None:
+async def test_a_snapshot_has_the_id_of_a_flush_unless_set_otherwise() -> None:
     async with exchange() as simulator, client(simulator, "/ws/btcusdt@depth@100ms") as connection:
         await receive(connection)
         snapshot = (await get(simulator, "/api/v3/depth?symbol=BTCUSDT")).body

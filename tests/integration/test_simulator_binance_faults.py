@@ -31,7 +31,7 @@ async def test_a_connection_breaks_without_a_closing_frame(fault: Fault) -> None
         await await_for(lambda: not simulator.status()["connections"])
 
 
-async def test_only_the_named_connection_is_struck() -> None:
+async def test_a_fault_may_name_one_connection() -> None:
     async with exchange() as simulator, client(simulator) as first, client(simulator) as second:
         simulator.inject(Fault(kind="reset", connection=2))
         await closing(second)
@@ -125,7 +125,7 @@ async def test_after_a_cold_restart_ids_are_lower_and_books_others() -> None:
     assert book.update_id < before["u"]
 
 
-async def test_data_faults_strike_the_stream_and_leave_the_truth() -> None:
+async def test_data_faults_change_the_stream_and_leave_the_truth() -> None:
     async with exchange() as simulator, client(simulator, "/ws/btcusdt@depth@100ms") as connection:
         await receive(connection)
         simulator.inject(Fault(kind="drop", symbols=("BTCUSDT",), count=2))
@@ -138,7 +138,7 @@ async def test_data_faults_strike_the_stream_and_leave_the_truth() -> None:
     assert simulator.truth("BTCUSDT", events[-1]["u"]) is not None
 
 
-async def test_the_control_endpoint_injects_clears_and_tells() -> None:
+async def test_the_control_endpoint_injects_clears_and_reports() -> None:
     async with exchange() as simulator, client(simulator, "/ws/btcusdt@depth@100ms") as connection:
         event = await receive(connection)
         path = f"/control/truth?symbol=BTCUSDT&update_id={event['u']}&depth=3"

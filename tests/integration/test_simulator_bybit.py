@@ -142,7 +142,7 @@ async def test_requests_are_answered_as_the_exchange_answers() -> None:
             assert refused["ret_msg"].startswith(message)
         await connection.send("hello")
         assert (await reply(connection))["ret_msg"].startswith("Failed to decode incoming data")
-        # One bad topic spoils its whole request.
+        # One bad topic rejects its whole request.
         assert [each["streams"] for each in connections(bybit)] == [1]
 
         assert (await ask(connection, "unsubscribe", BOOK))["success"]
@@ -224,7 +224,7 @@ async def test_replies_can_be_lost_delayed_and_refused() -> None:
         assert [each["streams"] for each in connections(bybit)] == [0]
 
 
-async def test_rest_tells_the_markets_and_their_day() -> None:
+async def test_rest_lists_the_markets_and_their_day() -> None:
     async with exchange() as bybit:
         markets = (await get(bybit, "/v5/market/instruments-info?category=spot"))["result"]
         days = (await get(bybit, "/v5/market/tickers?category=spot&symbol=ETHUSDT"))["result"]

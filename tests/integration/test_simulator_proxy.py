@@ -1,4 +1,4 @@
-"""The proxy between a client and a server that echoes: each bad network does what it says, and ends when told to."""
+"""The proxy between a client and a server that echoes: each fault does what it says, until switched off."""
 
 import asyncio
 import time

@@ -209,9 +209,9 @@ async def test_an_error_is_followed_by_a_normal_close(message: Any, name: str) -
         await connection.send(message if isinstance(message, str) else json.dumps(message))
 
         assert (await receive(connection))["error"]["name"] == name
-        told_at = time.monotonic()
+        status_at = time.monotonic()
         assert await closing(connection) == 1000
-        assert time.monotonic() - told_at >= 0.1
+        assert time.monotonic() - status_at >= 0.1
 
 
 async def test_pings_are_answered_and_a_text_ping_starts_a_word_now_and_then() -> None:
@@ -332,7 +332,7 @@ async def test_a_request_may_ask_for_any_number_of_levels(count: int, units: int
         assert len(book["orderbook_units"]) == units
 
 
-async def test_one_unknown_market_spoils_a_request_and_errors_are_named_by_number() -> None:
+async def test_one_unknown_market_rejects_a_request_and_errors_are_named_by_number() -> None:
     async with exchange("KRW-BTC", "BTC-ETH") as upbit:
         status, answer, _ = await get(upbit, "/v1/orderbook?markets=KRW-BTC,KRW-NOPE")
         assert (status, answer) == (404, {"error": {"name": 404, "message": "Code not found"}})
@@ -373,7 +373,7 @@ async def test_a_web_page_may_ask_once_in_a_while() -> None:
         assert statuses == [200, 429]
 
 
-async def test_the_control_endpoint_tells_the_truth_by_time() -> None:
+async def test_the_control_endpoint_reports_the_truth_by_time() -> None:
     async with exchange("KRW-BTC") as upbit, client(upbit) as connection:
         await ask(connection, books("KRW-BTC"))
         frame = (await receive_some(connection, 3))[-1]

@@ -144,12 +144,6 @@ RULES = (
         who=("bookbus",),
         what=("websockets",),
         allowed=("bookbus.feeders.websocket_client", "bookbus.feeders.simulator.core.websocket_server"),
-        not_yet=(
-            "bookbus.feeders.simulator.binance.exchange",
-            "bookbus.feeders.simulator.bybit.exchange",
-            "bookbus.feeders.simulator.core.connection",
-            "bookbus.feeders.simulator.upbit.exchange",
-        ),
         planted=("bookbus.feeders.exchange_feed", "from websockets.exceptions import ConnectionClosed"),
     ),
     Rule(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bookbus.feeders.simulator.core.faults import KINDS, Fault
+from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
 from tests.chaos.soak.episodes import Episode, episodes
 from tests.chaos.soak.reader import Report, spans
 from tests.chaos.soak.resources import Sample, memory_slope, usual
@@ -51,7 +52,7 @@ def test_one_seed_gives_the_same_faults_each_time_and_another_seed_others() -> N
 def test_every_fault_that_is_chosen_is_one_the_exchanges_know() -> None:
     chosen = {fault["kind"] for _, episode in first(2000) for fault in episode.faults}
 
-    assert chosen <= set(KINDS)
+    assert chosen <= {*KINDS, *UPBIT_FRAME_FAULTS}
     assert len(chosen) > 30
     for _, episode in first(2000):
         for fault in episode.faults:

@@ -1,28 +1,24 @@
-"""Texts that Binance spot sends: stream payloads and order books, to the letter."""
+"""Binance spot's messages, as the exchange writes them, and its requests."""
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from bookbus.feeders.simulator.binance.settings import BinanceRules, ErrorShape
 from bookbus.feeders.simulator.core.feed import BookAt
-from bookbus.feeders.simulator.core.market import DECIMALS, Fill, Flush, Quote, RawLevel, SimulatedInstrument
-
-
-class _LevelFormat(NamedTuple):
-    template: str
-    price_unit: int
-    quantity_unit: int
+from bookbus.feeders.simulator.core.market import DECIMALS, Flush, Quote, RawLevel, SimulatedFill, SimulatedInstrument
+from bookbus.schemas.decoding import DECODE_ERRORS
 
 
 @cache
-def _level_format(tick_decimals: int, step_decimals: int) -> _LevelFormat:
+def _level_format(tick_decimals: int, step_decimals: int) -> tuple[str, int, int]:
+    """Template of one level, units of its price and units of its quantity."""
     price, quantity = _number_template(tick_decimals), _number_template(step_decimals)
-    return _LevelFormat(f'["{price}","{quantity}"]', 10**tick_decimals, 10**step_decimals)
+    return f'["{price}","{quantity}"]', 10**tick_decimals, 10**step_decimals
 
 
 def _number_template(decimals: int) -> str:
@@ -58,8 +54,7 @@ def book_text(instrument: SimulatedInstrument, book: BookAt) -> str:
 
 
 def book_ticker(instrument: SimulatedInstrument, quote: Quote) -> str:
-    bid, bid_quantity = _number_texts(instrument, quote.bid)
-    ask, ask_quantity = _number_texts(instrument, quote.ask)
+    bid, bid_quantity, ask, ask_quantity = _quote_texts(instrument, quote)
     return (
         f'{{"u":{quote.update_id},"s":{quoted(instrument.native)},'
         f'"b":"{bid}","B":"{bid_quantity}","a":"{ask}","A":"{ask_quantity}"}}'
@@ -67,27 +62,20 @@ def book_ticker(instrument: SimulatedInstrument, quote: Quote) -> str:
 
 
 def book_ticker_answer(instrument: SimulatedInstrument, quote: Quote) -> dict[str, str]:
-    """The best level as REST tells it."""
-    bid, bid_quantity = _number_texts(instrument, quote.bid)
-    ask, ask_quantity = _number_texts(instrument, quote.ask)
-    return {
-        "symbol": instrument.native,
-        "bidPrice": bid,
-        "bidQty": bid_quantity,
-        "askPrice": ask,
-        "askQty": ask_quantity,
-    }
+    """The best levels in the form of REST."""
+    names = ("bidPrice", "bidQty", "askPrice", "askQty")
+    return {"symbol": instrument.native} | dict(zip(names, _quote_texts(instrument, quote), strict=True))
 
 
-def trades(instrument: SimulatedInstrument, fill: Fill) -> list[Callable[[int], str]]:
-    """A writer a trade, in the order of their ids."""
+def trades(instrument: SimulatedInstrument, fill: SimulatedFill) -> list[Callable[[int], str]]:
+    """One writer per trade, in the order of their ids."""
     parts = [fill.steps // fill.trades] * fill.trades
     parts[-1] += fill.steps - sum(parts)
     first_id = fill.last_trade_id - fill.trades + 1
     return [partial(_trade, instrument, fill, first_id + index, steps) for index, steps in enumerate(parts)]
 
 
-def aggregate_trade(instrument: SimulatedInstrument, fill: Fill, time: int) -> str:
+def aggregate_trade(instrument: SimulatedInstrument, fill: SimulatedFill, time: int) -> str:
     return (
         f'{{"e":"aggTrade","E":{time},"s":{quoted(instrument.native)},"a":{fill.fill_id},'
         f'"p":"{instrument.price_text(fill.ticks)}","q":"{instrument.quantity_text(fill.steps)}",'
@@ -97,7 +85,7 @@ def aggregate_trade(instrument: SimulatedInstrument, fill: Fill, time: int) -> s
 
 
 def wrapped(stream: str, payload: str) -> str:
-    """A payload as the combined connection sends it."""
+    """A payload in the wrapper of a combined connection."""
     return f'{{"stream":{quoted(stream)},"data":{payload}}}'
 
 
@@ -106,7 +94,7 @@ def server_shutdown(time: int, *, combined: bool) -> str:
     return wrapped("!serverShutdown", payload) if combined else payload
 
 
-def _trade(instrument: SimulatedInstrument, fill: Fill, trade_id: int, steps: int, time: int) -> str:
+def _trade(instrument: SimulatedInstrument, fill: SimulatedFill, trade_id: int, steps: int, time: int) -> str:
     return (
         f'{{"e":"trade","E":{time},"s":{quoted(instrument.native)},"t":{trade_id},'
         f'"p":"{instrument.price_text(fill.ticks)}","q":"{instrument.quantity_text(steps)}",'
@@ -114,12 +102,15 @@ def _trade(instrument: SimulatedInstrument, fill: Fill, trade_id: int, steps: in
     )
 
 
-def _maker_is_buyer(fill: Fill) -> str:
+def _maker_is_buyer(fill: SimulatedFill) -> str:
     return "false" if fill.aggressor == "buy" else "true"
 
 
-def _number_texts(instrument: SimulatedInstrument, level: RawLevel) -> tuple[str, str]:
-    return instrument.price_text(level[0]), instrument.quantity_text(level[1])
+def _quote_texts(instrument: SimulatedInstrument, quote: Quote) -> tuple[str, str, str, str]:
+    """Price and quantity of the best bid, then of the best ask."""
+    (bid, bid_steps), (ask, ask_steps) = quote.bid, quote.ask
+    price, quantity = instrument.price_text, instrument.quantity_text
+    return price(bid), quantity(bid_steps), price(ask), quantity(ask_steps)
 
 
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
@@ -131,103 +122,99 @@ _STREAM = re.compile(
 _MAXIMUM_TEXT_ID = 36
 
 
-class ControlError(NamedTuple):
-    code: int
-    message: str
+class ControlError(Exception):
+    """An error reply to a request."""
 
-
-class Reply(NamedTuple):
-    """What to send back, and whether that is an acknowledgement, a refusal or information."""
-
-    text: str
-    accepted: bool
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
 
 
 @dataclass(slots=True)
 class ControlSession:
-    """State of one connection. `streams` is what it is subscribed to, known to the exchange or not."""
+    """State of one connection. `streams` are its subscriptions, also those of symbols that do not exist."""
 
     rules: BinanceRules
     error_shape: ErrorShape
     combined: bool
     streams: dict[str, None] = field(default_factory=dict)
 
-    def receive(self, text: str | bytes) -> Reply | None:
-        """Act on one message. None: the exchange does not answer."""
+    def receive(self, text: str | bytes) -> str | None:
+        """Act on one message. Returns the reply; None if the exchange does not answer."""
         if len(text if isinstance(text, bytes) else text.encode()) > self.rules.subscribe_bytes:
             return None
         try:
             message = msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except DECODE_ERRORS:
             return self._refuse(ControlError(3, "Invalid JSON: expected value at line 1 column 1"), None)
         if not isinstance(message, dict):
             return self._refuse(ControlError(2, "Invalid request: expected struct Request at line 1 column 1"), None)
         request_id = message.get("id")
-        outcome = self._act(message)
-        if isinstance(outcome, ControlError):
-            return self._refuse(outcome, request_id)
-        return Reply(_text({"result": outcome, "id": request_id}), accepted=True)
+        try:
+            return _text({"result": self._act(message), "id": request_id})
+        except ControlError as error:
+            return self._refuse(error, request_id)
 
-    def refuse(self, message: str, text: str | bytes) -> Reply:
-        """Refuse a message whatever it says."""
+    def refuse(self, message: str, text: str | bytes) -> str:
+        """The reply that refuses a request, whatever it asks for."""
         request = msgspec.json.decode(text)
         return self._refuse(ControlError(2, message), request.get("id") if isinstance(request, dict) else None)
 
-    def _act(self, message: dict[str, Any]) -> Any | ControlError:
+    def _act(self, message: dict[str, Any]) -> Any:
         method = message.get("method")
         if "method" not in message:
-            return ControlError(2, "Invalid request: missing field `method` at line 1 column 73")
+            raise ControlError(2, "Invalid request: missing field `method` at line 1 column 73")
         if method not in _METHODS:
             expected = ", ".join(f"`{name}`" for name in _METHODS)
             text = f"Invalid request: unknown variant `{method}`, expected one of {expected} at line 1 column 28"
-            return ControlError(2, text)
+            raise ControlError(2, text)
         if "id" not in message or not _is_request_id(message["id"]):
-            return ControlError(2, "Invalid request: request ID must be an unsigned integer")
+            raise ControlError(2, "Invalid request: request ID must be an unsigned integer")
         parameters = message.get("params", [])
         if method == "LIST_SUBSCRIPTIONS":
             return list(self.streams)
         if not isinstance(parameters, list):
-            return ControlError(2, "Invalid request: invalid type: expected a sequence")
+            raise ControlError(2, "Invalid request: invalid type: expected a sequence")
         if method in ("SUBSCRIBE", "UNSUBSCRIBE"):
             return self._change_streams(parameters, subscribe=method == "SUBSCRIBE")
         return self._property(parameters, sets=method == "SET_PROPERTY")
 
-    def _change_streams(self, names: list[Any], *, subscribe: bool) -> ControlError | None:
+    def _change_streams(self, names: list[Any], *, subscribe: bool) -> None:
         if not all(is_stream(name) for name in names):
-            return ControlError(2, "Invalid request: invalid stream")
-        if not subscribe:
+            raise ControlError(2, "Invalid request: invalid stream")
+        if subscribe:
+            self.add_streams(names)
+        else:
             for name in names:
                 self.streams.pop(name, None)
-            return None
-        return self.add_streams(names)
 
-    def add_streams(self, names: Iterable[str]) -> ControlError | None:
-        """Subscribe, all or nothing."""
+    def add_streams(self, names: Iterable[str]) -> None:
+        """Subscribe to all or, if they are too many, to none. Raises ControlError."""
         wanted = self.streams | dict.fromkeys(names)
         if len(wanted) > self.rules.streams:
-            return ControlError(2, f"Invalid request: more than {self.rules.streams} streams")
+            raise ControlError(2, f"Invalid request: more than {self.rules.streams} streams")
         self.streams = wanted
-        return None
 
-    def _property(self, parameters: list[Any], *, sets: bool) -> Any | ControlError:
+    def _property(self, parameters: list[Any], *, sets: bool) -> Any:
         if not parameters or not isinstance(parameters[0], str):
-            return ControlError(2, "Invalid request: property name must be a string")
+            raise ControlError(2, "Invalid request: property name must be a string")
         if len(parameters) > 1 + sets:
-            return ControlError(2, "Invalid request: too many parameters")
+            raise ControlError(2, "Invalid request: too many parameters")
         if parameters[0] != "combined":
-            return ControlError(0, "Unknown property")
+            raise ControlError(0, "Unknown property")
         if not sets:
             return self.combined
         if len(parameters) < 2 or not isinstance(parameters[1], bool):
-            return ControlError(1, "Invalid value type: expected Boolean")
+            raise ControlError(1, "Invalid value type: expected Boolean")
         self.combined = parameters[1]
         return None
 
-    def _refuse(self, error: ControlError, request_id: object) -> Reply:
+    def _refuse(self, error: ControlError, request_id: object) -> str:
         body: dict[str, object] = {"code": error.code, "msg": error.message}
         if self.error_shape == "nested":
             body = {"error": body}
-        return Reply(_text(body if request_id is None else body | {"id": request_id}), accepted=False)
+        return _text(body if request_id is None else body | {"id": request_id})
 
 
 def is_stream(name: object) -> bool:

@@ -1,4 +1,4 @@
-"""Binance spot's public REST answers: depth, exchangeInfo, time, ping, tickers; weights and errors."""
+"""Binance spot's public REST API: depth, exchangeInfo, time, ping, tickers; weights and errors."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -8,10 +8,11 @@ from typing import NamedTuple
 import msgspec
 
 from bookbus.feeders.simulator.binance import messages
-from bookbus.feeders.simulator.binance.settings import BinanceRules, SimulatorSettings
+from bookbus.feeders.simulator.binance.settings import BinanceRules, BinanceSettings
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.feed import BookAt, Feed
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, VenueRest, json_response
+from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, RestError, json_response
+from bookbus.feeders.simulator.core.limits import Bans
 from bookbus.feeders.simulator.core.market import DECIMALS, Quote, SimulatedInstrument, decimal_text
 
 _DELISTED = (
@@ -19,9 +20,7 @@ _DELISTED = (
     SimulatedInstrument("HNTUSDT", "HNT", "USDT", 4, 3, 61_000, 100),
 )
 _GREATEST_TURNOVER = 2_000_000_000
-_ORDER_TYPES = (
-    *("LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"),
-)
+_ORDER_TYPES = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"]
 
 
 def exchange_info(
@@ -47,7 +46,7 @@ def exchange_info(
 
 
 def day_statistics(instrument: SimulatedInstrument, quote: Quote, rank: int, time: int) -> dict[str, object]:
-    """A day of one market in the short form. The greatest turnover has `rank` 0."""
+    """Synthetic figures of a day in the short form. The greatest turnover has `rank` 0."""
     price, (last, _) = instrument.price_text(instrument.start_ticks), quote.bid
     volume = round(_GREATEST_TURNOVER / (rank + 1) / instrument.price(last) * 10**instrument.step_decimals)
     traded = round(instrument.price(last) * instrument.quantity(volume) * 10**DECIMALS)
@@ -82,7 +81,7 @@ def _symbol(instrument: SimulatedInstrument, status: str) -> dict[str, object]:
         "quoteAssetPrecision": 8,
         "baseCommissionPrecision": 8,
         "quoteCommissionPrecision": 8,
-        "orderTypes": list(_ORDER_TYPES),
+        "orderTypes": _ORDER_TYPES,
         "icebergAllowed": True,
         "ocoAllowed": True,
         "otoAllowed": True,
@@ -147,7 +146,7 @@ def _filters(instrument: SimulatedInstrument) -> list[dict[str, object]]:
 
 
 class Verdict(NamedTuple):
-    """What a request is answered with for its weight: 200, 429 or 418; `retry_after` in whole seconds."""
+    """Status of a request for its weight: 200, 429 or 418; `retry_after` in whole seconds."""
 
     status: int
     retry_after: int
@@ -160,9 +159,7 @@ class RequestWeight:
         self._rules = rules
         self._clock = clock
         self._window_end = clock() + rules.weight_window
-        self._refused = 0
-        self._banned_until = 0.0
-        self._bans = 0
+        self._bans = Bans(rules.requests_until_ban, rules.ban)
         self._used = 0
         self.highest = 0
         """Most weight used in one window."""
@@ -172,36 +169,30 @@ class RequestWeight:
     @property
     def used(self) -> int:
         """Weight used in the running window."""
-        self._roll()
+        now = self._clock()
+        if now >= self._window_end:
+            self._window_end = now + self._rules.weight_window
+            self._used = self._bans.refusals = 0
         return self._used
 
     def charge(self, weight: int) -> Verdict:
         """Count a request."""
-        self._roll()
-        now = self._clock()
-        if now < self._banned_until:
-            return self._ban(now)
-        self._used += weight
+        used, now = self.used + weight, self._clock()
+        if seconds := self._bans.check(now):
+            return Verdict(418, _whole_seconds(seconds))
+        self._used = used
         self.total += weight
-        self.highest = max(self.highest, self._used)
-        if self._used <= self._rules.weight:
+        self.highest = max(self.highest, used)
+        if used <= self._rules.weight:
             return Verdict(200, 0)
-        self._refused += 1
-        if self._refused > self._rules.requests_until_ban:
-            self._bans += 1
-            return self._ban(now)
-        return Verdict(429, ceil(self._window_end - now))
+        if seconds := self._bans.refuse(now):
+            return Verdict(418, _whole_seconds(seconds))
+        return Verdict(429, _whole_seconds(self._window_end - now))
 
-    def _ban(self, now: float) -> Verdict:
-        """Asking while banned makes it longer."""
-        self._banned_until = max(self._banned_until, now + self._rules.ban * self._bans)
-        return Verdict(418, ceil(self._banned_until - now))
 
-    def _roll(self) -> None:
-        now = self._clock()
-        if now >= self._window_end:
-            self._window_end = now + self._rules.weight_window
-            self._used = self._refused = 0
+def _whole_seconds(seconds: float) -> int:
+    """Rounded up, but not for the rounding error of a sum: (214.21 + 120) - 214.21 is slightly above 120."""
+    return ceil(round(seconds, 6))
 
 
 _RESTRICTED = (
@@ -221,50 +212,51 @@ _DEFAULT_LIMIT = 100
 _MAXIMUM_LIMIT = 5000
 
 
-class _BadRequestError(Exception):
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-class BinanceRest(VenueRest):
+class BinanceRest(RestApi[MarketFeed]):
     """Answers `/api/v3/…` from the feeds."""
 
-    def __init__(self, feeds: Mapping[str, Feed], settings: SimulatorSettings, faults: FaultBoard) -> None:
-        super().__init__(faults, settings.rest_delay)
-        self._feeds = feeds
+    def __init__(self, settings: BinanceSettings, markets: Mapping[str, MarketFeed], faults: FaultBoard) -> None:
+        super().__init__(settings, markets, faults)
         self._settings = settings
-        self.weight = RequestWeight(settings.rules, time.monotonic)
+        self._weight = RequestWeight(settings.rules, time.monotonic)
         self._routes: dict[str, Callable[[HttpRequest], object]] = {
             "/api/v3/ping": lambda _: {},
-            "/api/v3/time": lambda _: {"serverTime": _milliseconds()},
+            "/api/v3/time": lambda _: {"serverTime": _now_ms()},
             "/api/v3/exchangeInfo": self._exchange_info,
             "/api/v3/depth": self._depth,
             "/api/v3/ticker/bookTicker": self._book_ticker,
             "/api/v3/ticker/24hr": self._day,
         }
 
+    def status(self) -> dict[str, object]:
+        weight = self._weight
+        return {
+            **super().status(),
+            "weight_used": weight.used,
+            "weight_highest": weight.highest,
+            "weight_total": weight.total,
+        }
+
     def _respond(self, request: HttpRequest) -> HttpResponse:
         route = self._routes.get(request.path)
         if route is None or request.method != "GET":
             return HttpResponse(404, b"<html><body><h2>404 Not found</h2></body></html>", content_type="text/html")
-        verdict = self.weight.charge(_weight(request))
+        verdict = self._weight.charge(_weight(request))
         if verdict.status != 200:
             return self._refused(verdict.status, verdict.retry_after)
         try:
             body = route(request)
-        except _BadRequestError as error:
-            return json_response({"code": error.code, "msg": error.message}, 400, self._headers())
+        except RestError as error:
+            return json_response({"code": error.code, "msg": error.message}, error.status, self._headers())
         encoded = body.encode() if isinstance(body, str) else msgspec.json.encode(body)
         return HttpResponse(200, encoded, self._headers())
 
     def _headers(self) -> dict[str, str]:
-        used = str(self.weight.used)
+        used = str(self._weight.used)
         return {"X-MBX-USED-WEIGHT": used, "X-MBX-USED-WEIGHT-1M": used}
 
     def _refused(self, status: int, retry_after: int) -> HttpResponse:
-        until = _milliseconds() + retry_after * 1000
+        until = _now_ms() + retry_after * 1000
         message = (_TOO_MUCH if status == 429 else _BANNED).format(limit=self._settings.rules.weight, until=until)
         headers = self._headers() | {"Retry-After": str(retry_after)}
         return json_response({"code": -1003, "msg": message}, status, headers)
@@ -272,7 +264,7 @@ class BinanceRest(VenueRest):
     def _faulty_status(self, fault: Fault) -> HttpResponse:
         status = int(fault.number(503))
         if status in (418, 429):
-            return self._refused(status, max(1, round(self._faults.remaining(fault) or 1)))
+            return self._refused(status, max(1, _whole_seconds(self._faults.remaining(fault) or 1)))
         if status == 451:
             return json_response({"code": 0, "msg": _RESTRICTED}, status)
         if status == 403:
@@ -283,9 +275,9 @@ class BinanceRest(VenueRest):
         feed = self._feed(request)
         wanted = request.query.get("symbolStatus", "TRADING")
         if wanted not in ("TRADING", "HALT", "BREAK"):
-            raise _BadRequestError(-1122, "Invalid symbolStatus.")
+            raise RestError(400, -1122, "Invalid symbolStatus.")
         if wanted != "TRADING":
-            raise _BadRequestError(-1220, "The symbol's status does not match the requested symbolStatus.")
+            raise RestError(400, -1220, "The symbol's status does not match the requested symbolStatus.")
         symbol = feed.instrument.native
         if self._faults.match("stale_snapshot", symbol=symbol):
             book = feed.stale_snapshot(_limit(request))
@@ -302,43 +294,43 @@ class BinanceRest(VenueRest):
             try:
                 names = msgspec.json.decode(query["symbols"], type=list[str])
             except msgspec.MsgspecError:
-                raise _BadRequestError(-1100, "Illegal characters found in parameter 'symbols'.") from None
+                raise RestError(400, -1100, "Illegal characters found in parameter 'symbols'.") from None
         else:
-            names = [query["symbol"]] if "symbol" in query else list(self._feeds)
-        if any(name not in self._feeds for name in names):
-            raise _BadRequestError(-1121, "Invalid symbol.")
+            names = [query["symbol"]] if "symbol" in query else list(self._markets)
+        if any(name not in self._markets for name in names):
+            raise RestError(400, -1121, "Invalid symbol.")
         everything = "symbol" not in query and "symbols" not in query
-        instruments = [self._feeds[name].instrument for name in names]
-        return exchange_info(instruments, self._settings.rules, _milliseconds(), with_delisted=everything)
+        instruments = [self._markets[name].instrument for name in names]
+        return exchange_info(instruments, self._settings.rules, _now_ms(), with_delisted=everything)
 
     def _book_ticker(self, request: HttpRequest) -> object:
         if "symbol" in request.query:
             return _book_ticker(self._feed(request))
-        return [_book_ticker(feed) for feed in self._feeds.values()]
+        return [_book_ticker(feed) for feed in self._markets.values()]
 
     def _day(self, request: HttpRequest) -> object:
-        if request.query.get("type") != "MINI":
-            raise _BadRequestError(-1130, "Data sent for parameter 'type' is not valid.")  # the long form is not played
-        feeds = list(self._feeds.values())
-        days = [day_statistics(feed.instrument, feed.quote(), rank, _milliseconds()) for rank, feed in enumerate(feeds)]
+        if request.query.get("type") != "MINI":  # the long form is not simulated
+            raise RestError(400, -1130, "Data sent for parameter 'type' is not valid.")
+        feeds = list(self._markets.values())
+        days = [day_statistics(feed.instrument, feed.quote(), rank, _now_ms()) for rank, feed in enumerate(feeds)]
         return days[feeds.index(self._feed(request))] if "symbol" in request.query else days
 
-    def _feed(self, request: HttpRequest) -> Feed:
+    def _feed(self, request: HttpRequest) -> MarketFeed:
         symbol = request.query.get("symbol")
         if not symbol:
-            raise _BadRequestError(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
-        feed = self._feeds.get(symbol)
+            raise RestError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+        feed = self._markets.get(symbol)
         if feed is None:
-            raise _BadRequestError(-1121, "Invalid symbol.")
+            raise RestError(400, -1121, "Invalid symbol.")
         return feed
 
 
 def _limit(request: HttpRequest) -> int:
     text = request.query.get("limit", str(_DEFAULT_LIMIT))
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise _BadRequestError(-1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
+        raise RestError(400, -1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
     if int(text) == 0:
-        raise _BadRequestError(-1130, "Data sent for parameter 'limit' is not valid.")
+        raise RestError(400, -1130, "Data sent for parameter 'limit' is not valid.")
     return min(int(text), _MAXIMUM_LIMIT)
 
 
@@ -357,9 +349,9 @@ def _weight(request: HttpRequest) -> int:
     return 1
 
 
-def _book_ticker(feed: Feed) -> dict[str, str]:
+def _book_ticker(feed: MarketFeed) -> dict[str, str]:
     return messages.book_ticker_answer(feed.instrument, feed.quote())
 
 
-def _milliseconds() -> int:
+def _now_ms() -> int:
     return time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""Texts that Bybit's public socket sends: books, changes, trades."""
+"""Bybit's public WebSocket messages: books, changes, trades; and its requests."""
 
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from bookbus.feeders.simulator.core.feed import BookAt
-from bookbus.feeders.simulator.core.market import Fill, RawLevel, SimulatedInstrument
+from bookbus.feeders.simulator.core.market import RawLevel, SimulatedFill, SimulatedInstrument
 from bookbus.schemas.decoding import DECODE_ERRORS
 
 
@@ -18,14 +18,16 @@ def snapshot(topic: str, instrument: SimulatedInstrument, book: BookAt, sequence
 def delta(
     topic: str, instrument: SimulatedInstrument, before: BookAt, book: BookAt, sequence: int, time_ms: int
 ) -> str:
-    """What differs between two books; a level that left the topic's depth is gone like any other."""
+    """Changes between two books; a level that left the topic's depth counts as removed."""
     bids = sorted(_changes(before.bids, book.bids), reverse=True)
     asks = sorted(_changes(before.asks, book.asks))
     return _book(topic, "delta", instrument, BookAt(book.update_id, bids, asks), sequence, time_ms)
 
 
-def trades(topic: str, instrument: SimulatedInstrument, fills: Iterable[Fill], sequence: int, time_ms: int) -> str:
-    """What was traded in one go."""
+def trades(
+    topic: str, instrument: SimulatedInstrument, fills: Iterable[SimulatedFill], sequence: int, time_ms: int
+) -> str:
+    """The trades of one step."""
     data = [
         {
             "i": str(fill.fill_id),
@@ -76,7 +78,7 @@ class Request(msgspec.Struct):
 
 
 class Reply(NamedTuple):
-    """What to send back; `topics` are to be joined or left, none of them unless the request was accepted."""
+    """The text to send; `topics` are those of an accepted request."""
 
     text: str
     request: Request
@@ -84,7 +86,7 @@ class Reply(NamedTuple):
 
 
 def answer(message: str | bytes, connection_id: str, most: int, has: Collection[str], knows: KnowsTopic) -> Reply:
-    """The reply to one message of a client that `has` these topics; `most` of them may be in one request."""
+    """The reply to one message of a client that `has` these topics; a request may name `most` topics."""
     try:
         request = msgspec.json.decode(message, type=Request)
     except DECODE_ERRORS as error:
@@ -98,7 +100,7 @@ def answer(message: str | bytes, connection_id: str, most: int, has: Collection[
 
 
 def refuse(request: Request, connection_id: str, error_text: str) -> Reply:
-    """The reply to a request of which nothing comes, whatever else it names."""
+    """The reply that rejects a request."""
     return Reply(_text(request, connection_id, error_text, success=False), request)
 
 

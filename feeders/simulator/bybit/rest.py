@@ -1,40 +1,32 @@
-"""Bybit's public REST answers: instruments and day figures of spot markets."""
+"""Bybit's public REST API: instruments and day figures of spot markets."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from bookbus.feeders.simulator.bybit.feed import BybitFeed
-from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, VenueRest, json_response
+from bookbus.feeders.simulator.core.faults import Fault
+from bookbus.feeders.simulator.core.feed import WholeBookMarket
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, json_response
 from bookbus.feeders.simulator.core.market import DECIMALS, decimal_text
 
 _INVALID = 10001
 _TOO_MANY = 10006
 
 
-class BybitRest(VenueRest):
-    """Answers `/v5/market/…` from the feeds."""
-
-    def __init__(self, feeds: Mapping[str, BybitFeed], delay: float, faults: FaultBoard) -> None:
-        super().__init__(faults, delay)
-        self._feeds = feeds
-        self._routes: dict[str, Callable[[BybitFeed], dict[str, object]]] = {
-            "/v5/market/instruments-info": _market,
-            "/v5/market/tickers": _day,
-        }
+class BybitRest(RestApi[WholeBookMarket]):
+    """Answers `/v5/market/…` from the markets."""
 
     def _respond(self, request: HttpRequest) -> HttpResponse:
-        route = self._routes.get(request.path)
-        if route is None or request.method != "GET":
+        describe = _ROUTES.get(request.path)
+        if describe is None or request.method != "GET":
             return HttpResponse(404, b"", content_type="text/plain")
-        # What is wrong with a request is told in the body; the status is that of a good one.
+        # Errors of a request are in the body, with status 200.
         if request.query.get("category") != "spot":
             return _answer(_INVALID, "Illegal category", {})
         symbol = request.query.get("symbol")
-        if symbol is not None and symbol not in self._feeds:
+        if symbol is not None and symbol not in self._markets:
             return _answer(_INVALID, "Not supported symbols", {})
-        feeds = self._feeds.values() if symbol is None else [self._feeds[symbol]]
-        return _answer(0, "OK", {"category": "spot", "list": [route(feed) for feed in feeds]})
+        markets = self._markets.values() if symbol is None else [self._markets[symbol]]
+        return _answer(0, "OK", {"category": "spot", "list": [describe(market) for market in markets]})
 
     def _faulty_status(self, fault: Fault) -> HttpResponse:
         return _answer(_TOO_MANY, "fault", {}, int(fault.number(503)))
@@ -46,8 +38,8 @@ def _answer(code: int, message: str, result: dict[str, object], status: int = 20
     return json_response(body, status)
 
 
-def _market(feed: BybitFeed) -> dict[str, object]:
-    instrument = feed.instrument
+def _describe_market(market: WholeBookMarket) -> dict[str, object]:
+    instrument = market.instrument
     step = decimal_text(1, instrument.step_decimals)
     return {
         "symbol": instrument.native,
@@ -68,9 +60,9 @@ def _market(feed: BybitFeed) -> dict[str, object]:
     }
 
 
-def _day(feed: BybitFeed) -> dict[str, object]:
-    """The figures of a day that never was: what a market turns over follows from its usual sizes."""
-    instrument, (_, bid, ask) = feed.instrument, feed.market.quote()
+def _describe_day(market: WholeBookMarket) -> dict[str, object]:
+    """Synthetic figures of a day: the turnover follows from the market's usual sizes."""
+    instrument, (_, bid, ask) = market.instrument, market.feed.quote()
     volume = instrument.typical_steps * 1000
     turnover = instrument.price(instrument.start_ticks) * instrument.quantity(volume)
     return {
@@ -83,3 +75,9 @@ def _day(feed: BybitFeed) -> dict[str, object]:
         "volume24h": instrument.quantity_text(volume),
         "turnover24h": f"{turnover:.8f}",
     }
+
+
+_ROUTES: dict[str, Callable[[WholeBookMarket], dict[str, object]]] = {
+    "/v5/market/instruments-info": _describe_market,
+    "/v5/market/tickers": _describe_day,
+}

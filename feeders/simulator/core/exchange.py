@@ -1,17 +1,21 @@
-"""What every local exchange does alike: serve, move its markets on a grid, play faults, know the truth."""
+"""Base of every simulated exchange: it serves, moves its markets on a grid, plays faults, and reports the truth."""
 
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from bookbus.feeders.simulator.core.faults import IMMEDIATE, Fault, FaultBoard, FaultError
-from bookbus.feeders.simulator.core.feed import FLUSHES_PER_SECOND, STEPS_PER_FLUSH, BookAt
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, HttpServer, answer_control
-from bookbus.feeders.simulator.core.market import RawLevel, SimulatedInstrument
-from bookbus.feeders.simulator.core.websocket_server import Background, VenueClients
+import msgspec
+
+from bookbus.feeders.simulator.core.faults import ANY_FRAME_FAULTS, Fault, FaultBoard, FaultError, FrameFaults
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, MarketFeed, WholeBookMarket
+from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, HttpServer, RestApi, json_response
+from bookbus.feeders.simulator.core.market import RawLevel, SimulatedInstrument, instruments
+from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, SimulatorSettings
+from bookbus.feeders.simulator.core.websocket_server import Background, WebSocketServer
+from bookbus.schemas.instruments import EXCHANGES
 from bookbus.schemas.snapshot import Levels
 
 STEP = 1.0 / (FLUSHES_PER_SECOND * STEPS_PER_FLUSH)
@@ -21,73 +25,74 @@ _REFUSAL = 5.0
 """Seconds without connections unless the fault says how many."""
 _TOO_LATE = 1.0
 """A market that is so many seconds behind skips what it missed."""
+_AT_A_TIME = 32
+"""Markets moved before other tasks get a turn."""
+
+_decode_fault = msgspec.json.Decoder(Fault).decode
 
 
-class VenueFeed(Protocol):
-    """One market as the control endpoint sees it."""
-
-    instrument: SimulatedInstrument
-
-    def truth(self, update_id: int) -> BookAt | None:
-        """The true book at this id; None if it is not known."""
-
-    def truth_ids(self, since: int) -> list[int]:
-        """Every id from this one on whose truth is remembered."""
+SettingsT = TypeVar("SettingsT", bound=SimulatorSettings)
+MarketT = TypeVar("MarketT", bound=MarketFeed | WholeBookMarket)
 
 
-FeedT = TypeVar("FeedT", bound=VenueFeed)
+class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
+    """`async with` serves, on loopback by default. An exchange adds its parts, named by the class variables."""
 
+    EXCHANGE: ClassVar[str]
+    SETTINGS: ClassVar[type[SimulatorSettings]]
+    STREAMS: ClassVar[type[WebSocketServer[Any, Any]]]
+    REST: ClassVar[type[RestApi[Any]]]
+    FRAME_FAULTS: ClassVar[FrameFaults] = ANY_FRAME_FAULTS
+    """The faults that its messages can have, by kind."""
+    IMPOSSIBLE_FAULTS: ClassVar[frozenset[str]] = frozenset()
+    """Other kinds that cannot happen on this exchange."""
 
-class VenueSimulator(ABC, Generic[FeedT]):
-    """`async with` serves; a venue says what happens at a step, at a restart and on a request."""
+    settings: SettingsT
 
     def __init__(
-        self,
-        address: tuple[str, int],
-        feeds: Mapping[str, FeedT],
-        faults: FaultBoard,
-        background: Background,
-        clients: VenueClients[Any],
+        self, symbols: Iterable[str] | int | None = None, settings: SettingsT | None = None, **options: Any
     ) -> None:
-        """`address`: host and port of the REST side; the clients know their own."""
-        self._host, self._rest_port = address
-        self._feeds = feeds
-        self._faults = faults
-        self._background = background
-        self._clients = clients
+        """`options` are fields of the exchange's settings. Raises TypeError or ValueError for wrong ones."""
+        if symbols is not None:
+            options["symbols"] = symbols if isinstance(symbols, int) else tuple(symbols)
+        chosen: Any = settings or self.SETTINGS(**options)
+        self.settings = chosen
+        self._faults = FaultBoard(
+            time.monotonic, self.FRAME_FAULTS, impossible=self.IMPOSSIBLE_FAULTS, binary=self.STREAMS.BINARY
+        )
+        self._background = Background()
+        self._markets = {
+            instrument.native: self._create_market(instrument)
+            for instrument in instruments(chosen.symbols, EXCHANGES[self.EXCHANGE])
+        }
+        self._streams = self.STREAMS(chosen, self._markets, self._faults, self._background)
+        self._rest = self.REST(chosen, self._markets, self._faults)
         self._http = HttpServer(self._answer)
+        self._rest_port = chosen.rest_port
         self._skipped = 0
 
     @abstractmethod
-    async def _answer_request(self, request: HttpRequest) -> HttpResponse:
-        """The venue's own REST side."""
-
-    @abstractmethod
-    async def _step(self, step: int, time_us: int) -> None:
-        """Move every market by one step of the grid."""
-
-    @abstractmethod
-    def _restart(self) -> None:
-        """The exchange comes back with lower ids and other books; whether connections survive is its own affair."""
+    def _create_market(self, instrument: SimulatedInstrument) -> MarketT:
+        """One market as the settings want it."""
 
     @property
     def ws_url(self) -> str:
-        """Base address of the sockets."""
-        return f"ws://{self._host}:{self._clients.port}"
+        """Base address of the WebSocket side."""
+        return f"ws://{self.settings.host}:{self._streams.port}"
 
     @property
     def rest_url(self) -> str:
         """Base address of requests, those to the control endpoint included."""
-        return f"http://{self._host}:{self._rest_port}"
+        return f"http://{self.settings.host}:{self._rest_port}"
 
     @property
     def symbols(self) -> list[str]:
         """Native names of all markets."""
-        return list(self._feeds)
+        return list(self._markets)
 
     async def __aenter__(self) -> Self:
-        await self._clients.listen()
-        self._rest_port = await self._http.start(self._host, self._rest_port)
+        await self._streams.listen()
+        self._rest_port = await self._http.start(self.settings.host, self._rest_port)
         self._background.start(self._run())
         return self
 
@@ -95,16 +100,32 @@ class VenueSimulator(ABC, Generic[FeedT]):
         try:
             await self._background.stop()
         finally:
-            await self._clients.close()
+            await self._streams.close()
             await self._http.close()
 
+    def instrument(self, symbol: str) -> SimulatedInstrument:
+        """Raises KeyError for an unknown symbol."""
+        return self._markets[symbol].instrument
+
     def truth(self, symbol: str, update_id: int, depth: int = 20) -> tuple[Levels, Levels] | None:
-        """True bids and asks at this id as a client holds them; None if not known. Raises KeyError for a symbol."""
-        book, instrument = self.book_at(symbol, update_id), self.instrument(symbol)
+        """True bids and asks at this id as a client holds them; None if not remembered.
+
+        Raises KeyError for an unknown symbol.
+        """
+        book, instrument = self._markets[symbol].truth(update_id), self.instrument(symbol)
         return book and (_levels(instrument, book.bids[:depth]), _levels(instrument, book.asks[:depth]))
 
+    def known_ids(self, symbol: str, since: int) -> list[int]:
+        """Ids from this one on whose true book is remembered. Raises KeyError for an unknown symbol."""
+        return self._markets[symbol].truth_ids(since)
+
+    def check_fault(self, fault: Fault) -> None:
+        """Raises FaultError for a fault that this exchange cannot have."""
+        self._faults.check(fault)
+
     def inject(self, fault: Fault) -> None:
-        """Play a fault now, or let it wait for what it strikes. Raises FaultError."""
+        """Play a fault now, or let it wait for a message or request that it matches. Raises FaultError."""
+        self.check_fault(fault)
         self._play(fault)
         if fault.every is not None:
             self._background.start(self._repeat(fault, fault.every))
@@ -112,48 +133,36 @@ class VenueSimulator(ABC, Generic[FeedT]):
     def clear(self) -> None:
         """End all faults that last or wait."""
         self._faults.clear()
-        self._clients.recover()
+        self._streams.recover()
 
     def status(self) -> dict[str, object]:
-        """Counts, and what has been played."""
+        """Connections, requests, and faults played."""
         return {
-            "symbols": len(self._feeds),
+            "symbols": len(self._markets),
             "faults_played": dict(self._faults.played),
             "faults_waiting": [fault.kind for fault in self._faults.waiting()],
             "steps_skipped": self._skipped,
+            **self._streams.status(),
+            **self._rest.status(),
         }
-
-    def book_at(self, symbol: str, update_id: int) -> BookAt | None:
-        return self._feeds[symbol].truth(update_id)
-
-    def known_ids(self, symbol: str, since: int) -> list[int]:
-        return self._feeds[symbol].truth_ids(since)
-
-    def instrument(self, symbol: str) -> SimulatedInstrument:
-        return self._feeds[symbol].instrument
-
-    async def _answer(self, request: HttpRequest) -> HttpResponse:
-        if request.path.startswith("/control/"):
-            return answer_control(self, request)
-        return await self._answer_request(request)
 
     def _play(self, fault: Fault) -> None:
         match fault.kind:
             case "refuse_connections":
                 self._faults.played[fault.kind] += 1
-                self._clients.refuse(fault.seconds or _REFUSAL, politely=fault.value == "http")
+                self._streams.refuse(fault.seconds or _REFUSAL, politely=fault.value == "http")
             case "cold_restart":
                 self._faults.played[fault.kind] += 1
-                self._restart()
-            case kind if kind in IMMEDIATE:
-                self._clients.play(fault)
+                self._streams.restart()
+            case _ if fault.acts_at_once:
+                self._streams.play(fault)
             case _:
                 self._faults.add(fault)
 
     async def _repeat(self, fault: Fault, every: float) -> None:
         while True:
             await asyncio.sleep(every)
-            with suppress(FaultError):  # the connection it was meant for is gone
+            with suppress(FaultError):  # the connection that it names is gone
                 self._play(fault)
 
     async def _run(self) -> None:
@@ -170,9 +179,66 @@ class VenueSimulator(ABC, Generic[FeedT]):
                 self._skipped += skipped
                 step += skipped
             await asyncio.sleep(max(0.0, -late))
-            await self._step(step, step * grid_us)
+            for position, market in enumerate(self._markets.values(), 1):
+                self._streams.step(market, step, step * grid_us)
+                if position % _AT_A_TIME == 0:
+                    self._streams.send_queued()
+                    await asyncio.sleep(0)
+            self._streams.send_queued()
             step += 1
+
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
+        if not request.path.startswith("/control/"):
+            return await self._rest.answer(request)
+        try:
+            return self._answer_control(request)
+        except KeyError as error:
+            return _error(404, f"unknown symbol or missing parameter: {error}")
+        except (FaultError, ValueError, msgspec.MsgspecError) as error:
+            return _error(400, str(error))
+
+    def _answer_control(self, request: HttpRequest) -> HttpResponse:
+        match request.method, request.path:
+            case "GET", "/control/status":
+                return json_response(self.status())
+            case "GET", "/control/truth":
+                return self._answer_truth(request.query)
+            case "POST", "/control/fault":
+                self.inject(_decode_fault(request.body))
+                return json_response({"ok": True})
+            case "POST", "/control/clear":
+                self.clear()
+                return json_response({"ok": True})
+        return _error(404, "known: GET /control/status, GET /control/truth, POST /control/fault, POST /control/clear")
+
+    def _answer_truth(self, query: dict[str, str]) -> HttpResponse:
+        """`symbol` and `update_id` for one book; `symbol` and `since` for all from that id on, up to `until`."""
+        symbol = query["symbol"]
+        market = self._markets[symbol]
+        depth = int(query["depth"]) if "depth" in query else None
+        if "since" in query:
+            known = market.truth_ids(int(query["since"]))
+            if "until" in query:
+                known = [each for each in known if each <= int(query["until"])]
+            found = (market.truth(each) for each in known)
+            books = [_book(market.instrument, book, depth) for book in found if book]
+            return json_response({"symbol": symbol, "books": books})
+        book = market.truth(int(query["update_id"]))
+        if book is None:
+            return _error(404, f"the book of {symbol} at {query['update_id']} is not known, or forgotten")
+        return json_response({"symbol": symbol} | _book(market.instrument, book, depth))
 
 
 def _levels(instrument: SimulatedInstrument, levels: list[RawLevel]) -> Levels:
     return tuple((instrument.price(ticks), instrument.quantity(steps)) for ticks, steps in levels)
+
+
+def _book(instrument: SimulatedInstrument, book: BookAt, depth: int | None) -> dict[str, object]:
+    def side(levels: list[RawLevel]) -> list[tuple[str, str]]:
+        return [(instrument.price_text(ticks), instrument.quantity_text(steps)) for ticks, steps in levels[:depth]]
+
+    return {"update_id": book.update_id, "bids": side(book.bids), "asks": side(book.asks)}
+
+
+def _error(status: int, message: str) -> HttpResponse:
+    return json_response({"error": message}, status)

@@ -1,19 +1,18 @@
-"""A small HTTP/1.1 server: requests with a body, keep-alive, and answers that can be broken on purpose."""
+"""A small HTTP/1.1 server with answers that can be broken on purpose, and the base of the exchanges' REST APIs."""
 
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Protocol
+from typing import Generic, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from bookbus.feeders.simulator.core.faults import Fault, FaultBoard, FaultError
-from bookbus.feeders.simulator.core.feed import BookAt
-from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.core.settings import SimulatorSettings
 
 _MAXIMUM_HEAD = 64 * 1024
 _MAXIMUM_BODY = 1024 * 1024
@@ -32,7 +31,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What to answer. `hang` seconds pass without an answer, then the connection drops; `cut` sends half the body."""
+    """`hang` drops the connection after so many seconds without an answer; `cut` sends half the body."""
 
     status: int
     body: bytes = b""
@@ -59,7 +58,7 @@ class HttpServer:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port."""
+        """Listen. Returns the port."""
         self._server = await asyncio.start_server(self._serve, host, port, limit=_MAXIMUM_HEAD)
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -88,7 +87,7 @@ class HttpServer:
             writer.close()
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: str) -> bool:
-        """Whether the connection stays open."""
+        """Answer one request. Returns whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         request_line, *lines = head.rstrip("\r\n").split("\r\n")
         method, target, _ = request_line.split(" ")
@@ -126,33 +125,50 @@ def _encode(response: HttpResponse, keep: bool) -> bytes:
     return f"HTTP/1.1 {response.status} {phrase}\r\n{lines}\r\n".encode("latin-1") + body
 
 
+MarketT = TypeVar("MarketT")
+
 _HANG = 60.0
+"""Seconds without an answer, unless the fault says how many."""
 
 
-class VenueRest(ABC):
-    """A venue says what it answers, and how it refuses."""
+class RestError(Exception):
+    """A request that is answered with an error of the exchange."""
 
-    def __init__(self, faults: FaultBoard, delay: float) -> None:
-        """`delay`: seconds between taking an answer from the books and sending it."""
+    def __init__(self, status: int, code: str | int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class RestApi(ABC, Generic[MarketT]):
+    """The public requests of an exchange, with the faults that happen to them."""
+
+    def __init__(self, settings: SimulatorSettings, markets: Mapping[str, MarketT], faults: FaultBoard) -> None:
+        self._markets = markets
         self._faults = faults
-        self._delay = delay
-        self.statuses: Counter[int] = Counter()
+        self._delay = settings.rest_delay
+        self._statuses: Counter[int] = Counter()
 
     @abstractmethod
     def _respond(self, request: HttpRequest) -> HttpResponse:
-        """The answer when nothing goes wrong."""
+        """The answer to a request without a fault."""
 
     @abstractmethod
     def _faulty_status(self, fault: Fault) -> HttpResponse:
-        """The answer to a request that fails with the status the fault names."""
+        """The answer with the status that the fault names."""
+
+    def status(self) -> dict[str, object]:
+        """How many answers had which status."""
+        return {"rest_statuses": {str(status): count for status, count in self._statuses.items()}}
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
-        """One request, faults included."""
-        response = await self._spoiled(request, request.query.get("symbol", ""))
-        self.statuses[response.status] += 1
+        """Answer one request, faults included."""
+        response = await self._respond_with_faults(request, request.query.get("symbol", ""))
+        self._statuses[response.status] += 1
         return response
 
-    async def _spoiled(self, request: HttpRequest, symbol: str) -> HttpResponse:
+    async def _respond_with_faults(self, request: HttpRequest, symbol: str) -> HttpResponse:
         if fault := self._faults.match("rest_timeout", symbol=symbol):
             return HttpResponse(0, hang=fault.number(_HANG))
         if fault := self._faults.match("rest_status", symbol=symbol):
@@ -166,77 +182,3 @@ class VenueRest(ABC):
         if self._faults.match("rest_truncated", symbol=symbol):
             return replace(response, cut=True)
         return response
-
-
-class Controlled(Protocol):
-    """What the endpoint acts on."""
-
-    def inject(self, fault: Fault) -> None:
-        """Play a fault. Raises FaultError."""
-
-    def clear(self) -> None:
-        """End all faults that last or wait."""
-
-    def status(self) -> dict[str, object]:
-        """Connections, counts, what has been played."""
-
-    def book_at(self, symbol: str, update_id: int) -> BookAt | None:
-        """The true book. Raises KeyError for an unknown symbol."""
-
-    def known_ids(self, symbol: str, since: int) -> list[int]:
-        """Ids whose true book is remembered. Raises KeyError for an unknown symbol."""
-
-    def instrument(self, symbol: str) -> SimulatedInstrument:
-        """Raises KeyError for an unknown symbol."""
-
-
-_decode_fault = msgspec.json.Decoder(Fault).decode
-
-
-def answer_control(exchange: Controlled, request: HttpRequest) -> HttpResponse:
-    """One request to `/control/…`."""
-    try:
-        match request.method, request.path:
-            case "GET", "/control/status":
-                return json_response(exchange.status())
-            case "GET", "/control/truth":
-                return _truth(exchange, request.query)
-            case "POST", "/control/fault":
-                exchange.inject(_decode_fault(request.body))
-                return json_response({"ok": True})
-            case "POST", "/control/clear":
-                exchange.clear()
-                return json_response({"ok": True})
-    except KeyError as error:
-        return _error(404, f"unknown symbol or missing parameter: {error}")
-    except (FaultError, ValueError, msgspec.MsgspecError) as error:
-        return _error(400, str(error))
-    return _error(404, "known: GET /control/status, GET /control/truth, POST /control/fault, POST /control/clear")
-
-
-def _truth(exchange: Controlled, query: dict[str, str]) -> HttpResponse:
-    """`symbol` and `update_id` for one book; `symbol` and `since` for all from that id on, up to `until` if given."""
-    symbol = query["symbol"]
-    instrument = exchange.instrument(symbol)
-    depth = int(query["depth"]) if "depth" in query else None
-    if "since" in query:
-        known = exchange.known_ids(symbol, int(query["since"]))
-        if "until" in query:
-            known = [each for each in known if each <= int(query["until"])]
-        found = (exchange.book_at(symbol, each) for each in known)
-        return json_response({"symbol": symbol, "books": [_book(instrument, book, depth) for book in found if book]})
-    book = exchange.book_at(symbol, int(query["update_id"]))
-    if book is None:
-        return _error(404, f"the book of {symbol} at {query['update_id']} is not known, or forgotten")
-    return json_response({"symbol": symbol} | _book(instrument, book, depth))
-
-
-def _book(instrument: SimulatedInstrument, book: BookAt, depth: int | None) -> dict[str, object]:
-    def side(levels: list[tuple[int, int]]) -> list[tuple[str, str]]:
-        return [(instrument.price_text(ticks), instrument.quantity_text(steps)) for ticks, steps in levels[:depth]]
-
-    return {"update_id": book.update_id, "bids": side(book.bids), "asks": side(book.asks)}
-
-
-def _error(status: int, message: str) -> HttpResponse:
-    return json_response({"error": message}, status)

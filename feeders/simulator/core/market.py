@@ -1,9 +1,9 @@
-"""A made-up market: one symbol's book and trades, driven by a seed, the same in every run."""
+"""A synthetic market: the book and trades of one symbol, the same in every run with the same seed."""
 
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
 from math import exp
@@ -21,7 +21,7 @@ RawLevel = tuple[int, int]
 
 
 class Ladder:
-    """Levels of one side. `originals` holds what each level changed since the last flush was before (0: absent)."""
+    """Levels of one side. `originals`: quantities at the last flush (0: absent) of the levels changed since then."""
 
     __slots__ = ("keys", "originals", "quantities", "sign")
 
@@ -39,7 +39,7 @@ class Ladder:
         return self.keys[-1]
 
     def set(self, key: Key, quantity: int) -> None:
-        """Put `quantity` at a price, whether or not a level is there."""
+        """Set the quantity at a price, with or without a level there."""
         keys = self.keys
         index = bisect_left(keys, key)
         if index < len(keys) and keys[index] == key:
@@ -50,27 +50,27 @@ class Ladder:
             self.originals.setdefault(key, 0)
 
     def change(self, index: int, quantity: int) -> None:
-        """Give the level at `index` another quantity."""
+        """Set the quantity of the level at `index`."""
         self.originals.setdefault(self.keys[index], self.quantities[index])
         self.quantities[index] = quantity
 
     def remove(self, index: int) -> None:
-        """Take the level at `index` away."""
+        """Remove the level at `index`."""
         self.originals.setdefault(self.keys.pop(index), self.quantities.pop(index))
 
     def quantity_at(self, key: Key) -> int:
-        """Quantity at a price, 0 where no level is."""
+        """Quantity at a price, 0 without a level."""
         index = bisect_left(self.keys, key)
         return self.quantities[index] if index < len(self.keys) and self.keys[index] == key else 0
 
     def take_changes(self) -> list[tuple[Key, int, int]]:
-        """`(key, quantity before, quantity now)` of every level touched since the last call, each once."""
+        """`(key, quantity before, quantity now)` of every level touched since the last call, each level once."""
         changes = [(key, before, self.quantity_at(key)) for key, before in self.originals.items()]
         self.originals.clear()
         return changes
 
     def packed(self, depth: int) -> bytes:
-        """The best `depth` levels in few bytes; `unpack` reads them."""
+        """The best `depth` levels as bytes for `unpack`."""
         return b"".join((self.keys[-depth:], self.quantities[-depth:]))
 
     def top(self, depth: int) -> list[RawLevel]:
@@ -87,7 +87,7 @@ class Ladder:
 
 
 def unpack(sign: int, packed: bytes) -> list[RawLevel]:
-    """What `Ladder.packed` packed, best first."""
+    """The levels of `Ladder.packed`, best first."""
     values = array("q", packed)
     half = len(values) // 2
     return list(_best_first(sign, values[:half], values[half:]))
@@ -116,15 +116,15 @@ _MAJORS = {
     "AVAX": (22.84, 3, 2),
 }
 _DOLLARS = dict.fromkeys(("USDT", "USDC", "FDUSD"), (1.0, 4, 1))
-"""Worth a dollar, so that their markets are the exchange rates between the quotes of all others."""
+"""Worth a dollar: their markets are the exchange rates between the quote currencies of the others."""
 _QUOTE_PRICES = {"BTC": 61837.63, "ETH": 2683.80, "BNB": 571.20, "EUR": 1.09, "TRY": 0.03, "KRW": 0.00073}
 _MINIMUM_TICKS = 60_000
-"""A price worth fewer ticks has no room for the depth of the books below it: such a market gets a finer tick."""
+"""A price of fewer ticks leaves no room for the bids below it: such a market gets a finer tick."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedInstrument:
-    """One market. Inside, prices and quantities are whole numbers of ticks and steps; texts only leave."""
+    """One market. Inside the simulator, prices are whole ticks and quantities whole steps."""
 
     native: str
     base: str
@@ -156,7 +156,7 @@ def decimal_text(units: int, decimals: int) -> str:
 
 
 def instruments(symbols: Sequence[str] | int, exchange: Exchange = EXCHANGES["binance"]) -> list[SimulatedInstrument]:
-    """The named markets, or as many as asked for, the big ones first."""
+    """The named markets, or this number of them, the big ones first."""
     names = default_names(symbols, exchange) if isinstance(symbols, int) else symbols
     return [_instrument(exchange, name) for name in dict.fromkeys(names)]
 
@@ -175,7 +175,7 @@ def _letters(number: int) -> str:
 
 def _instrument(exchange: Exchange, name: str) -> SimulatedInstrument:
     guessed = guess_instrument(exchange, name)
-    # One market looks the same in every run: the seed moves its prices, not its grid.
+    # Tick and step are the same in every run: the seed changes prices alone.
     rng = Random(guessed.native)  # noqa: S311
     known = _MAJORS | _DOLLARS
     dollars, ticks, steps = known.get(guessed.base, (round(rng.lognormvariate(0, 2.5), 6), 2, 2))
@@ -190,15 +190,15 @@ def _instrument(exchange: Exchange, name: str) -> SimulatedInstrument:
 
 
 class Quote(NamedTuple):
-    """The best level of a side changed: best bid and ask from this update id on."""
+    """Best bid and ask from this update id on, after one of them changed."""
 
     update_id: int
     bid: RawLevel
     ask: RawLevel
 
 
-class Fill(NamedTuple):
-    """An aggressor took from one level: `trades` single trades with ids up to `last_trade_id`."""
+class SimulatedFill(NamedTuple):
+    """An aggressor traded with one level, in `trades` trades with ids up to `last_trade_id`."""
 
     fill_id: int
     aggressor: Side
@@ -208,9 +208,8 @@ class Fill(NamedTuple):
     trades: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
-    """What changed between two flushes: each touched level once, with its final quantity (0: gone)."""
+class Flush(NamedTuple):
+    """Changes between two flushes: each touched level once, with its final quantity (0: removed)."""
 
     first_id: int
     last_id: int
@@ -218,13 +217,13 @@ class Flush:
     asks: list[RawLevel]
     bids_before: list[RawLevel]
     asks_before: list[RawLevel]
-    """The same levels with the quantities they had at the flush before."""
+    """The same levels with their quantities at the flush before."""
     body: str = ""
-    """The levels in the venue's own text, where that was prepared."""
+    """The levels as the exchange writes them, where that was prepared."""
 
     def undone(self) -> "Flush":
-        """The flush that leads back to the book before this one."""
-        return replace(self, bids=self.bids_before, asks=self.asks_before, bids_before=self.bids, asks_before=self.asks)
+        """The flush that reverts this one."""
+        return self._replace(bids=self.bids_before, asks=self.asks_before, bids_before=self.bids, asks_before=self.asks)
 
 
 def merged(flushes: Sequence[Flush]) -> Flush:
@@ -250,7 +249,7 @@ def merged(flushes: Sequence[Flush]) -> Flush:
 
 
 _TABLE = 4096
-"""Draws come from tables of this size: one call for random bits drives a whole mutation."""
+"""Size of the tables of random values: the bits of one call choose all values of a mutation."""
 _MASK = _TABLE - 1
 _PER_MILLE = 1024
 
@@ -281,10 +280,10 @@ def _tables() -> _Tables:
     )
 
 
-class Market:
-    """The book moves in single mutations; each raises `update_id` by one and leaves bid below ask.
+class SimulatedMarket:
+    """The book changes in single mutations; each raises `update_id` by one and leaves bid below ask.
 
-    Each side keeps about `levels` levels. Nothing here knows of time: a venue calls `step` and `flush`.
+    Each side keeps about `levels` levels. There is no clock: the exchange calls `step` and `flush`.
     """
 
     def __init__(self, instrument: SimulatedInstrument, seed: int, levels: int, first_id: int | None = None) -> None:
@@ -305,9 +304,9 @@ class Market:
         self.bids = self._ladder(1, middle)
         self.asks = self._ladder(-1, -(middle + 1))
 
-    def step(self, mutations: int) -> list[Quote | Fill]:
-        """Mutate the book and tell what happened at the touch, in order."""
-        happened: list[Quote | Fill] = []
+    def step(self, mutations: int) -> list[Quote | SimulatedFill]:
+        """Mutate the book. Returns the trades and the changes of the best levels, in order."""
+        events: list[Quote | SimulatedFill] = []
         drift = self.bids.best / self.instrument.start_ticks - 1.0
         # A weak pull back to the start keeps a market that runs for days on its price grid.
         self._buy_chance = int(_PER_MILLE / (1.0 + exp(8.0 * drift)))
@@ -317,10 +316,10 @@ class Market:
             fill = self._mutate()
             self.update_id += 1
             if fill is not None:
-                happened.append(fill)
+                events.append(fill)
             if before != (bids.keys[-1], bids.quantities[-1], asks.keys[-1], asks.quantities[-1]):
-                happened.append(self.quote())
-        return happened
+                events.append(self.quote())
+        return events
 
     def quote(self) -> Quote:
         """Best bid and ask now."""
@@ -328,7 +327,7 @@ class Market:
         return Quote(self.update_id, (bids.keys[-1], bids.quantities[-1]), (-asks.keys[-1], asks.quantities[-1]))
 
     def flush(self) -> Flush | None:
-        """What changed since the last flush; None if nothing did."""
+        """Changes since the last flush; None if there are none."""
         if self.update_id == self.flushed_id:
             return None
         bids, asks = self.bids.take_changes(), self.asks.take_changes()
@@ -350,7 +349,7 @@ class Market:
         sizes = [max(1, unit * draw >> 10) for draw in self._rng.choices(self._tables.sizes, k=len(keys))]
         return Ladder(sign, reversed(keys), sizes)
 
-    def _mutate(self) -> Fill | None:
+    def _mutate(self) -> SimulatedFill | None:
         bits = self._bits(60)
         ladder, opposite = (self.bids, self.asks) if bits & 1 else (self.asks, self.bids)
         kind = (bits >> 1) & 1023
@@ -359,7 +358,7 @@ class Market:
         if self._sweeping:
             return self._take(size)
         if room > 1 and kind < 920:
-            # Somebody steps into the gap: right up to the other side, or, if a sweep left a wide one, part of the way.
+            # An order inside the spread: next to the other side, or part of the way if a sweep left a wide spread.
             reach = 8 * int(self._gap)
             ladder.set(ladder.keys[-1] + (room - 1 if room <= reach else 1 + (bits >> 35) % reach), size)
             return None
@@ -371,7 +370,7 @@ class Market:
         return None
 
     def _rearrange(self, ladder: Ladder, kind: int, place: int, size: int, bits: int) -> None:
-        """An order that does not trade: more or less at a level, a new level, a level gone."""
+        """An order that does not trade: it changes, adds or removes a level."""
         index = len(ladder) - place
         count = len(ladder)
         adds = kind & 1 if self._levels < count < self._levels * 1.01 else count <= self._levels
@@ -385,8 +384,8 @@ class Market:
         else:
             ladder.remove(index if place > 1 or bits & 7 == 0 else index - 1)
 
-    def _take(self, size: int) -> Fill:
-        """The aggressor takes from the best level; one that sweeps takes all of it and comes back for the next."""
+    def _take(self, size: int) -> SimulatedFill:
+        """The aggressor trades with the best level; one that sweeps takes all of it and continues with the next."""
         self._sweeping -= 1
         ladder = self.asks if self._buys else self.bids
         ticks, resting = ladder.keys[-1] * ladder.sign, ladder.quantities[-1]
@@ -399,4 +398,4 @@ class Market:
         trades = 2 if taken > 2 and taken & 1 else 1
         self._trade_id += trades
         self._fill_id += 1
-        return Fill(self._fill_id, "buy" if self._buys else "sell", ticks, taken, self._trade_id, trades)
+        return SimulatedFill(self._fill_id, "buy" if self._buys else "sell", ticks, taken, self._trade_id, trades)

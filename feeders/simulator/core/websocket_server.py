@@ -1,22 +1,40 @@
-"""What every local exchange's WebSocket side does alike: let clients in, count them, and end or spoil connections."""
+"""The WebSocket side of every simulated exchange: connections, subscriptions, and faults of connections."""
 
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, Event
 
-from bookbus.feeders.simulator.core.connection import VenueConnection
+from bookbus.feeders.simulator.core.connection import SlowWriter, encode_frame, reset
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.core.feed import MarketFeed
+from bookbus.feeders.simulator.core.limits import RateLimit
+from bookbus.feeders.simulator.core.settings import SimulatorSettings
+
+NORMAL = 1000
+GOING_AWAY = 1001
+POLICY_VIOLATION = 1008
+_NO_CLOSING_FRAME = 1006
+_CLOSE_TIMEOUT = 2.0
+_SLOW = 2000.0
+"""Bytes a second, unless the fault says how many."""
+_OBSERVED = (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG)
+_MAXIMUM_BACKLOG = 64 * 1024 * 1024
+"""A client that lets this many bytes pile up is cut off."""
 
 
 class Background:
-    """Everything that runs beside the servers."""
+    """Tasks and timers that run beside the servers."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -24,22 +42,20 @@ class Background:
         self._error: BaseException | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run beside everything else until done or stopped."""
+        """Run until done or stopped."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def call_later(self, seconds: float, action: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call once after a while, unless stopped before."""
-        # Spent timers are let go when the next one is set.
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call once after a delay, unless stopped before."""
+        # Timers that fired are dropped when the next one is set.
         loop = asyncio.get_running_loop()
         self._timers = {timer for timer in self._timers if not timer.cancelled() and timer.when() > loop.time()}
-        timer = loop.call_later(seconds, action)
-        self._timers.add(timer)
-        return timer
+        self._timers.add(loop.call_later(seconds, action))
 
     async def stop(self) -> None:
-        """Cancel everything. Raises what a task died of."""
+        """Cancel everything. Raises the exception that ended a task, if one did."""
         for timer in self._timers:
             timer.cancel()
         for task in self._tasks:
@@ -52,99 +68,161 @@ class Background:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._error = task.exception()
-            task.get_loop().call_exception_handler(
-                {"message": "simulator task failed", "exception": self._error, "task": task}
-            )
 
 
-class RateLimit:
-    """At most `limit` within `window` seconds. `clock` is monotonic."""
+class ClientConnection(ServerConnection):
+    """A client's connection. Market data goes past the library, many messages a write."""
 
-    def __init__(self, limit: int, window: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._limit = limit
-        self._window = window
-        self._clock = clock
-        self._times: deque[float] = deque()
-        self.highest = 0
-        """The most that came within one window."""
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.on_frame: Callable[[], None] | None = None
+        """Called for every frame the client sends, the closing one excepted."""
+        self.is_silent = False
+        """No messages go out; pings are answered."""
+        self.is_mute = False
+        """Nothing at all goes out."""
+        self.sent = 0
+        self._queued: list[bytes] = []
+        self._slow: SlowWriter | None = None
 
-    @property
-    def left(self) -> int:
-        """How many are allowed now."""
-        self._roll(self._clock())
-        return max(0, self._limit - len(self._times))
+    def queue(self, frame: bytes) -> None:
+        """Put an encoded frame behind those that wait for `send_queued`."""
+        if not self.is_silent:
+            self._queued.append(frame)
 
-    def exceeded(self) -> bool:
-        """Count one; whether it is one too many."""
-        now = self._clock()
-        self._roll(now)
-        self._times.append(now)
-        self.highest = max(self.highest, len(self._times))
-        return len(self._times) > self._limit
+    def send_queued(self) -> None:
+        """Hand everything queued to the socket in one write."""
+        if not self._queued:
+            return
+        if self.protocol.state is OPEN and not self.is_mute:
+            self.sent += len(self._queued)
+            (self._slow or self.transport).write(b"".join(self._queued))
+            waiting = self.transport.get_write_buffer_size() + (self._slow.backlog if self._slow else 0)
+            if waiting > _MAXIMUM_BACKLOG:
+                self.transport.abort()
+        self._queued.clear()
 
-    def _roll(self, now: float) -> None:
-        while self._times and self._times[0] <= now - self._window:
-            self._times.popleft()
+    def fall_silent(self, *, answers_pings: bool) -> None:
+        """Send no more messages; without `answers_pings`, send nothing at all."""
+        self.is_silent = True
+        self.is_mute = not answers_pings
+
+    def slow_down(self, bytes_a_second: float) -> None:
+        """Send slowly from now on, cutting messages anywhere."""
+        self._slow = self._slow or SlowWriter(self.transport, bytes_a_second)
+
+    def become_half_open(self) -> None:
+        """Behave like a peer that lost power: nothing is sent, nothing is read, nothing is closed."""
+        self.is_silent = self.is_mute = True
+        self.transport.pause_reading()
+
+    def recover(self) -> None:
+        """End silence and slowness."""
+        if self.protocol.state is OPEN:
+            self.is_silent = self.is_mute = False
+            self.transport.resume_reading()
+            if self._slow is not None:
+                self._slow.flush()
+                self._slow = None
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        reset(self.transport)
+
+    def drop(self) -> None:
+        """End the connection without a closing frame (the client sees code 1006)."""
+        self.transport.close()
+
+    def process_event(self, event: Event) -> None:
+        """Report the frame to `on_frame`, then let the library process it."""
+        if isinstance(event, Frame) and event.opcode in _OBSERVED and self.on_frame is not None:
+            self.on_frame()
+        super().process_event(event)
+
+    def send_data(self) -> None:
+        """Send the library's own output: nothing while mute, behind the backlog while slow."""
+        if self.is_mute:
+            self.protocol.data_to_send()
+        elif self._slow is None:
+            super().send_data()
+        else:
+            for data in self.protocol.data_to_send():
+                if data:
+                    self._slow.write(data)
+                else:
+                    self._slow.write_eof()
 
 
-NORMAL = 1000
-GOING_AWAY = 1001
-_NO_CLOSING_FRAME = 1006
-_CLOSE_TIMEOUT = 2.0
-_SLOW = 2000.0
-"""Bytes a second, unless the fault says how many."""
-
-
-class Client(Protocol):
-    """One connection and whatever else the venue knows of it."""
+@dataclass(slots=True, eq=False)
+class Client:
+    """One connection and its subscriptions."""
 
     number: int
-    connection: VenueConnection
+    connection: ClientConnection
+    streams: dict[Any, Any] = field(default_factory=dict)
+    """Keys of its subscriptions, with what the exchange keeps of each."""
+    running: list["asyncio.Task[None] | asyncio.TimerHandle"] = field(default_factory=list)
+    """Cancelled when the connection ends."""
 
 
 ClientT = TypeVar("ClientT", bound=Client)
+MarketT = TypeVar("MarketT")
 
 
-class VenueClients(ABC, Generic[ClientT]):
-    """Every connection from its handshake to its end; a venue says whom it refuses and how it converses."""
+class WebSocketServer(ABC, Generic[ClientT, MarketT]):
+    """Every connection from its handshake to its end; an exchange adds its requests and its messages."""
+
+    BINARY: ClassVar[bool] = False
+    """Whether the exchange sends binary messages."""
 
     def __init__(
-        self, address: tuple[str, int], connecting: RateLimit, faults: FaultBoard, background: Background
+        self,
+        settings: SimulatorSettings,
+        markets: Mapping[str, MarketT],
+        faults: FaultBoard,
+        background: Background,
     ) -> None:
-        """`address`: host and port of the sockets; `connecting` counts every attempt."""
-        self._host, self.port = address
-        self._connecting = connecting
+        self.port = settings.port
+        self._host = settings.host
+        self._connecting = RateLimit(settings.rules.connects, settings.rules.connect_window)
+        self._markets = markets
         self._faults = faults
         self._background = background
         self._clients: dict[int, ClientT] = {}
+        self._subscribers: dict[Hashable, dict[ClientT, Any]] = {}
+        """By stream, each with what the exchange keeps of the subscription."""
         self._servers: list[Server] = []
         self._connects = 0
         self._refused = 0
         self._refuses_until = 0.0
 
     @abstractmethod
-    def _refusal(self, request: Request) -> HTTPStatus | None:
-        """Why a handshake fails that is not one too many; None lets it pass."""
+    def step(self, market: MarketT, step: int, time_us: int) -> None:
+        """Move one market by one step of the grid and queue its messages."""
 
     @abstractmethod
-    def _welcome(self, number: int, connection: VenueConnection) -> ClientT:
-        """What is known of a connection that has just been accepted."""
+    def restart(self) -> None:
+        """Restart every market with lower ids, as the exchange does after an outage."""
 
     @abstractmethod
-    async def _converse(self, client: ClientT) -> None:
-        """Until the connection is closed by either side."""
+    def _handshake_error(self, target: str, headers: Mapping[str, str]) -> HTTPStatus | None:
+        """The status that refuses a handshake for `target`, the path with its query; None accepts it."""
+
+    @abstractmethod
+    def _accept(self, number: int, connection: ClientConnection, target: str) -> ClientT:
+        """The client of a connection that has just been accepted."""
+
+    @abstractmethod
+    def _receive(self, client: ClientT, message: str | bytes) -> None:
+        """Act on one message of a client."""
 
     @abstractmethod
     def _describe(self, client: ClientT) -> dict[str, object]:
-        """What the status tells of a connection, beside its number and what was sent."""
+        """What the status reports of a connection, beside its number and what was sent."""
 
     def _headers(self) -> Mapping[str, str]:
-        """What the venue adds to its answer to a handshake."""
+        """Headers of the exchange in its answer to a handshake."""
         return {}
-
-    def _strike_in_own_way(self, client: ClientT, fault: Fault) -> None:
-        """Play a fault that only this venue has. Raises FaultError."""
-        raise FaultError(f"this exchange knows no {fault.kind!r}")
 
     async def listen(self) -> None:
         """Accept connections, on the same port as before if there was one."""
@@ -153,8 +231,8 @@ class VenueClients(ABC, Generic[ClientT]):
             self._host,
             self.port,
             process_request=self._admit,
-            process_response=self._sign,
-            create_connection=VenueConnection,
+            process_response=self._add_headers,
+            create_connection=ClientConnection,
             compression=None,
             ping_interval=None,
             close_timeout=_CLOSE_TIMEOUT,
@@ -176,7 +254,7 @@ class VenueClients(ABC, Generic[ClientT]):
             await server.wait_closed()
 
     def send_queued(self) -> None:
-        """Let go what the market queued."""
+        """Send what the markets queued."""
         for client in self._clients.values():
             client.connection.send_queued()
 
@@ -195,39 +273,104 @@ class VenueClients(ABC, Generic[ClientT]):
     def play(self, fault: Fault) -> None:
         """Play a fault that acts at once on connections. Raises FaultError."""
         if fault.symbols is not None:
-            raise FaultError(f"{fault.kind} strikes connections, not symbols")
+            raise FaultError(f"{fault.kind} acts on connections, not symbols")
         if fault.connection is not None and fault.connection not in self._clients:
             raise FaultError(f"no connection {fault.connection}; open: {list(self._clients)}")
         for client in list(self._clients.values()):
             if fault.connection in (None, client.number):
                 self._faults.played[fault.kind] += 1
-                self._strike(client, fault)
+                self._play_on(client, fault)
 
     def drop_all(self) -> None:
-        """End every connection without a word."""
+        """End every connection without a closing frame."""
         for client in list(self._clients.values()):
             client.connection.drop()
 
     def refuse(self, seconds: float, *, politely: bool) -> None:
-        """Let nobody connect for a while: by HTTP 503, or by not listening at all."""
+        """Refuse connections for so long: with HTTP 503, or by not listening at all."""
         self._refuses_until = time.monotonic() + seconds
         if politely:
             return
         for server in self._servers:
-            # What is connected stays.
+            # Open connections stay.
             server.close(close_connections=False)
         self._background.call_later(seconds, lambda: self._background.start(self.listen()))
 
     def recover(self) -> None:
-        """End silence of all kinds."""
+        """End silence and slowness of every connection."""
         for client in self._clients.values():
             client.connection.recover()
+
+    def _join(self, client: ClientT, stream: Hashable, value: object = None) -> None:
+        """Subscribe; `value` is what the exchange keeps of it."""
+        client.streams[stream] = value
+        self._subscribers.setdefault(stream, {})[client] = value
+
+    def _leave(self, client: ClientT, stream: Hashable) -> None:
+        """End a subscription, if there is one."""
+        if stream in client.streams:
+            del client.streams[stream]
+            subscribers = self._subscribers[stream]
+            del subscribers[client]
+            if not subscribers:
+                del self._subscribers[stream]
+
+    def _leave_all(self, client: ClientT) -> None:
+        for stream in list(client.streams):
+            self._leave(client, stream)
+
+    def _queue(
+        self,
+        client: ClientT,
+        feed: MarketFeed,
+        kind: str,
+        write: Callable[[], str],
+        form: Hashable = None,
+        encoded: dict[Hashable, bytes] | None = None,
+    ) -> None:
+        """Queue one message of market data, faults included. `encoded` has those already written, by form."""
+        if self._faults.alters_frames:
+            for frame in self._faults.alter(feed, kind, client.number, write()):
+                client.connection.queue(frame)
+            return
+        encoded = {} if encoded is None else encoded
+        if form not in encoded:
+            encoded[form] = encode_frame(write().encode(), binary=self.BINARY)
+        client.connection.queue(encoded[form])
+
+    def _send(self, client: ClientT, text: str) -> None:
+        """Send a message that is not market data."""
+        client.connection.queue(encode_frame(text.encode(), binary=self.BINARY))
+        client.connection.send_queued()
+
+    def _acknowledge(self, client: ClientT, text: str) -> None:
+        """Answer a request, unless the answer is lost or late."""
+        if self._faults.match("ack_lost", connection=client.number):
+            return
+        if fault := self._faults.match("ack_delayed", connection=client.number):
+            self._background.call_later(fault.number(1.0), lambda: self._send(client, text))
+            return
+        self._send(client, text)
 
     def _close(self, client: ClientT, code: int, reason: str = "") -> None:
         client.connection.send_queued()
         self._background.start(client.connection.close(code, reason))
 
-    def _strike(self, client: ClientT, fault: Fault) -> None:
+    async def _ping(self, client: ClientT, interval: float, timeout: float) -> None:
+        """Ping regularly; close a connection whose client does not answer one within `timeout` seconds."""
+        connection, loop = client.connection, asyncio.get_running_loop()
+
+        def check(answered: asyncio.Future[float]) -> None:
+            if not answered.done() and not connection.is_mute:
+                self._close(client, POLICY_VIOLATION, "Pong timeout")
+
+        with suppress(ConnectionClosed):
+            while True:
+                await asyncio.sleep(interval)
+                answered = cast(asyncio.Future[float], await connection.ping(str(time.time_ns() // 1_000_000)))
+                loop.call_later(timeout, check, answered)
+
+    def _play_on(self, client: ClientT, fault: Fault) -> None:
         """Play `fault` on this connection; with `seconds`, silence and slowness end by themselves."""
         connection = client.connection
         match fault.kind:
@@ -243,35 +386,41 @@ class VenueClients(ABC, Generic[ClientT]):
                 connection.drop()
             case "close":
                 self._close(client, int(fault.number(NORMAL)))
-            case _:
-                self._strike_in_own_way(client, fault)
         if fault.seconds is not None:
             self._background.call_later(fault.seconds, connection.recover)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """The answer to a handshake: None lets it pass."""
+        """The answer to a handshake: None accepts it."""
         # Each attempt counts, also one that is refused.
         too_many = self._connecting.exceeded()
+        status: HTTPStatus | None
         if time.monotonic() < self._refuses_until:
-            status: HTTPStatus | None = HTTPStatus.SERVICE_UNAVAILABLE
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+        elif too_many:
+            status = HTTPStatus.TOO_MANY_REQUESTS
         else:
-            status = HTTPStatus.TOO_MANY_REQUESTS if too_many else self._refusal(request)
+            status = self._handshake_error(request.path, request.headers)
         if status is None:
             return None
         self._refused += 1
         return connection.respond(status, f"{status.phrase}\n")
 
-    def _sign(self, _: ServerConnection, __: Request, response: Response) -> Response:
+    def _add_headers(self, _: ServerConnection, __: Request, response: Response) -> Response:
         for name, value in self._headers().items():
             response.headers[name] = value
         return response
 
     async def _serve(self, connection: ServerConnection) -> None:
-        assert isinstance(connection, VenueConnection)  # noqa: S101
+        assert isinstance(connection, ClientConnection) and connection.request is not None  # noqa: S101, PT018
         self._connects += 1
-        client = self._welcome(self._connects, connection)
+        client = self._accept(self._connects, connection, connection.request.path)
         self._clients[client.number] = client
         try:
-            await self._converse(client)
+            with suppress(ConnectionClosed):
+                async for message in connection:
+                    self._receive(client, message)
         finally:
             del self._clients[client.number]
+            for each in client.running:
+                each.cancel()
+            self._leave_all(client)

@@ -1,132 +1,98 @@
-"""What can go wrong with one message of Upbit's, each fault one function."""
+"""Faults of one message of Upbit's: a whole book with long or short field names, in a list or not."""
 
-from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from bookbus.feeders.simulator.core.connection import encode_frame
-from bookbus.feeders.simulator.core.faults import (
-    FrameFault,
-    PendingFrame,
-    drop,
-    duplicate,
-    invalid_utf8,
-    malformed_json,
-    oversized,
-    reorder,
-    replay_old,
-)
+from bookbus.feeders.simulator.core.faults import TEXT_FAULTS, FrameFault, Payload, PendingFrame, edited
 
 
 def text(frame: PendingFrame) -> list[bytes]:
     """It comes as a text message."""
-    frame.played = True
     return [encode_frame(frame.text.encode())]
 
 
 def unknown_type(frame: PendingFrame) -> list[bytes]:
     """A message of an unknown type comes first."""
-    return frame.with_extra(b'{"type":"somethingNew","code":"KRW-BTC","timestamp":1700000000000,"x":[1,2]}')
+    return frame.after(b'{"type":"somethingNew","code":"KRW-BTC","timestamp":1700000000000,"x":[1,2]}')
 
 
 def array_frame(frame: PendingFrame) -> list[bytes]:
-    """A message that is an array of something unknown comes first."""
-    return frame.with_extra(b'[{"type":"somethingNew","code":"KRW-BTC"}]')
+    """A message that is an array of an unknown type comes first."""
+    return frame.after(b'[{"type":"somethingNew","code":"KRW-BTC"}]')
 
 
 def same_time(frame: PendingFrame) -> list[bytes]:
     """Another book with the same time comes just before it."""
-
-    def enlarge(payload: dict[str, Any]) -> None:
-        unit = _units(payload)[0]
-        unit[_name(payload, "bid_size", "bs")] += 1.0
-
-    return [*_edited(frame, enlarge), frame.as_is()]
+    return [*edited(_enlarge, _book)(frame), frame.unchanged()]
 
 
-def crossed(frame: PendingFrame) -> list[bytes]:
+def _enlarge(_: PendingFrame, payload: Payload) -> None:
+    _units(payload)[0][_name(payload, "bid_size", "bs")] += 1.0
+
+
+def _crossed(_: PendingFrame, payload: Payload) -> None:
     """The best bid is above the best ask."""
-
-    def cross(payload: dict[str, Any]) -> None:
-        unit = _units(payload)[0]
-        unit[_name(payload, "bid_price", "bp")] = unit[_name(payload, "ask_price", "ap")] * 1.01
-
-    return _edited(frame, cross)
+    unit = _units(payload)[0]
+    unit[_name(payload, "bid_price", "bp")] = unit[_name(payload, "ask_price", "ap")] * 1.01
 
 
-def empty_side(frame: PendingFrame) -> list[bytes]:
+def _empty_side(_: PendingFrame, payload: Payload) -> None:
     """It has no bids."""
-
-    def empty(payload: dict[str, Any]) -> None:
-        for unit in _units(payload):
-            unit[_name(payload, "bid_price", "bp")] = unit[_name(payload, "bid_size", "bs")] = 0
-
-    return _edited(frame, empty)
+    for unit in _units(payload):
+        unit[_name(payload, "bid_price", "bp")] = unit[_name(payload, "bid_size", "bs")] = 0
 
 
-def out_of_order(frame: PendingFrame) -> list[bytes]:
-    """Its levels come the worst first."""
-    return _edited(frame, lambda payload: _units(payload).reverse())
+def _out_of_order(_: PendingFrame, payload: Payload) -> None:
+    """Its worst levels come first."""
+    _units(payload).reverse()
 
 
-def nan_price(frame: PendingFrame) -> list[bytes]:
-    return _edited(frame, lambda payload: _spoil(payload, "bid_price", "bp", "NaN"))
+def _wrong_types(_: PendingFrame, payload: Payload) -> None:
+    """Its time is a string."""
+    name = _name(payload, "timestamp", "tms")
+    payload[name] = f"no. {payload[name]}"
 
 
-def negative_price(frame: PendingFrame) -> list[bytes]:
-    return _edited(frame, lambda payload: _spoil(payload, "bid_price", "bp", -1))
+def _missing_field(_: PendingFrame, payload: Payload) -> None:
+    """Its time is missing."""
+    payload.pop(_name(payload, "timestamp", "tms"))
 
 
-def negative_quantity(frame: PendingFrame) -> list[bytes]:
-    return _edited(frame, lambda payload: _spoil(payload, "bid_size", "bs", -1))
+def _wrong_number(long: str, short: str, value: object) -> FrameFault:
+    """The best level has this value."""
+
+    def corrupt(_: PendingFrame, payload: Payload) -> None:
+        _units(payload)[0][_name(payload, long, short)] = value
+
+    return edited(corrupt, _book)
 
 
-def wrong_types(frame: PendingFrame) -> list[bytes]:
-    """Its time is a text."""
-
-    def spoil(payload: dict[str, Any]) -> None:
-        name = _name(payload, "timestamp", "tms")
-        payload[name] = f"no. {payload[name]}"
-
-    return _edited(frame, spoil)
+def _book(message: Any) -> Payload | None:
+    """The payload of a book; None for a trade."""
+    payload: Payload = message[0] if isinstance(message, list) else message
+    return payload if _name(payload, "orderbook_units", "obu") in payload else None
 
 
-def missing_field(frame: PendingFrame) -> list[bytes]:
-    """Its time is not there."""
-    return _edited(frame, lambda payload: payload.pop(_name(payload, "timestamp", "tms")))
-
-
-UPBIT_FRAME_FAULTS: dict[str, FrameFault] = {
-    play.__name__: play
-    for play in (
-        *(drop, duplicate, reorder, replay_old, same_time),
-        *(malformed_json, invalid_utf8, text, oversized, unknown_type, array_frame),
-        *(crossed, empty_side, out_of_order, nan_price, negative_price, negative_quantity),
-        *(wrong_types, missing_field),
-    )
-}
-
-
-def _edited(frame: PendingFrame, change: Callable[[dict[str, Any]], object]) -> list[bytes]:
-    """The message with its book changed, in a list or not; a trade stays as it is."""
-    message = msgspec.json.decode(frame.text)
-    payload = message[0] if isinstance(message, list) else message
-    if _name(payload, "orderbook_units", "obu") not in payload:
-        return [frame.as_is()]
-    frame.played = True
-    change(payload)
-    return [frame.encoded(msgspec.json.encode(message))]
-
-
-def _name(payload: dict[str, Any], long: str, short: str) -> str:
+def _name(payload: Payload, long: str, short: str) -> str:
     return short if "ty" in payload else long
 
 
-def _units(payload: dict[str, Any]) -> list[dict[str, Any]]:
+def _units(payload: Payload) -> list[dict[str, Any]]:
     units: list[dict[str, Any]] = payload[_name(payload, "orderbook_units", "obu")]
     return units
 
 
-def _spoil(payload: dict[str, Any], long: str, short: str, value: object) -> None:
-    _units(payload)[0][_name(payload, long, short)] = value
+UPBIT_FRAME_FAULTS = TEXT_FAULTS | {
+    "array_frame": array_frame,
+    "crossed": edited(_crossed, _book),
+    "empty_side": edited(_empty_side, _book),
+    "missing_field": edited(_missing_field, _book),
+    "nan_price": _wrong_number("bid_price", "bp", "NaN"),
+    "negative_price": _wrong_number("bid_price", "bp", -1),
+    "negative_quantity": _wrong_number("bid_size", "bs", -1),
+    "out_of_order": edited(_out_of_order, _book),
+    "same_time": same_time,
+    "text": text,
+    "unknown_type": unknown_type,
+    "wrong_types": edited(_wrong_types, _book),
+}

@@ -1,4 +1,4 @@
-"""Texts that Upbit sends, its ways to spell numbers included."""
+"""Upbit's messages, with its two ways to write numbers, and its requests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from bookbus.feeders.simulator.core.market import Fill, RawLevel, SimulatedInstrument, decimal_text
-from bookbus.feeders.simulator.upbit.feed import ShownBook, UpbitFeed
+from bookbus.feeders.simulator.core.feed import BookAt
+from bookbus.feeders.simulator.core.market import RawLevel, SimulatedInstrument, decimal_text
+from bookbus.feeders.simulator.upbit.market import UpbitMarket, UpbitTrade
 from bookbus.schemas.decoding import DECODE_ERRORS
 
 _UNIT_COUNTS = (1, 5, 15, 30)
@@ -18,15 +19,17 @@ FORMATS = ("DEFAULT", "SIMPLE", "JSON_LIST", "SIMPLE_LIST")
 Kind = Literal["orderbook", "trade", "ticker"]
 
 
-class Refusal(NamedTuple):
-    """Why the exchange ends the connection."""
+class RequestError(Exception):
+    """An error with which the exchange ends the connection."""
 
-    name: str
-    message: str
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.message = message
 
 
 class Form(NamedTuple):
-    """How messages are written: with short keys, and as a list of one."""
+    """Format of messages: with short field names, and as a list of one."""
 
     short: bool
     listed: bool
@@ -47,74 +50,54 @@ class TypeRequest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """Everything that a connection gets from now on."""
+    """Replaces all subscriptions of a connection."""
 
-    wishes: tuple[TypeRequest, ...]
+    parts: tuple[TypeRequest, ...]
     form: Form
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The wish to be told what the connection is subscribed to."""
+    """The request to list the subscriptions of the connection."""
 
     ticket: str
     form: Form
 
 
-class _RefusedError(Exception):
-    def __init__(self, name: str, message: str) -> None:
-        super().__init__(message)
-        self.refusal = Refusal(name, message)
-
-
-def parse_request(message: str | bytes) -> Subscription | Listing | Refusal:
-    """What one message asks for."""
-    try:
-        return _parse(message)
-    except _RefusedError as error:
-        return error.refusal
-
-
-def split_code(code: str) -> tuple[str, int]:
-    """Market and number of levels; a number that is not offered is answered with 30."""
-    market, _, suffix = code.partition(".")
-    count = int(suffix) if suffix.isascii() and suffix.isdigit() else 0
-    return market, count if count in _UNIT_COUNTS else _UNIT_COUNTS[-1]
-
-
-def _parse(message: str | bytes) -> Subscription | Listing:
+def parse_request(message: str | bytes) -> Subscription | Listing:
+    """Parse one message of a client. Raises RequestError."""
     try:
         parts = msgspec.json.decode(message)
     except DECODE_ERRORS:
         parts = None
     if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        raise _RefusedError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
+        raise RequestError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
     ticket = next((part["ticket"] for part in parts if "ticket" in part), None)
     if not isinstance(ticket, str) or not ticket:
-        raise _RefusedError("NO_TICKET", "티켓이 존재하지 않거나, 유효하지 않습니다.")
+        raise RequestError("NO_TICKET", "티켓이 존재하지 않거나, 유효하지 않습니다.")
     form = _form(next((part["format"] for part in parts if "format" in part), "DEFAULT"))
     if any(part.get("method") == "LIST_SUBSCRIPTIONS" for part in parts):
         return Listing(ticket, form)
-    wishes = tuple(_wish(part) for part in parts if "type" in part)
-    if not wishes:
-        raise _RefusedError("NO_TYPE", "타입이 존재하지 않습니다.")
-    return Subscription(wishes, form)
+    requests = tuple(_parse_type(part) for part in parts if "type" in part)
+    if not requests:
+        raise RequestError("NO_TYPE", "타입이 존재하지 않습니다.")
+    return Subscription(requests, form)
 
 
 def _form(name: object) -> Form:
     if name not in FORMATS:
-        raise _RefusedError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
+        raise RequestError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
     return Form(short=str(name).startswith("SIMPLE"), listed=str(name).endswith("LIST"))
 
 
-def _wish(part: dict[str, Any]) -> TypeRequest:
+def _parse_type(part: dict[str, Any]) -> TypeRequest:
     kind, codes, level = part["type"], part.get("codes"), part.get("level", 0)
     if kind not in _TYPES:
-        raise _RefusedError("INVALID_PARAM", f"{kind} 은 지원하지 않는 타입입니다.")
+        raise RequestError("INVALID_PARAM", f"{kind} 은 지원하지 않는 타입입니다.")
     if not isinstance(codes, list) or not codes:
-        raise _RefusedError("NO_CODES", "코드가 존재하지 않습니다.")
+        raise RequestError("NO_CODES", "코드가 존재하지 않습니다.")
     if not all(isinstance(code, str) for code in codes) or not isinstance(level, int | float):
-        raise _RefusedError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
+        raise RequestError("WRONG_FORMAT", "Format 이 맞지 않습니다.")
     return TypeRequest(
         kind,
         tuple(codes),
@@ -124,8 +107,15 @@ def _wish(part: dict[str, Any]) -> TypeRequest:
     )
 
 
+def split_code(code: str) -> tuple[str, int]:
+    """Market and number of levels; a number that is not offered means 30."""
+    market, _, suffix = code.partition(".")
+    count = int(suffix) if suffix.isascii() and suffix.isdigit() else 0
+    return market, count if count in _UNIT_COUNTS else _UNIT_COUNTS[-1]
+
+
 _FACTORS = (10, 100, 1000)
-"""Price levels are grouped by so many ticks."""
+"""Numbers of ticks by which price levels can be grouped."""
 
 _SMALL, _LARGE = -3, 7
 """Powers of ten below and from which numbers are written with an exponent."""
@@ -149,7 +139,7 @@ def double(units: int, decimals: int) -> str:
 
 
 class _Spelling(NamedTuple):
-    """Names and numbers of one format."""
+    """Field names and number formats of one format."""
 
     ask_price: str
     bid_price: str
@@ -168,34 +158,33 @@ _SIMPLE = _Spelling("ap", "bp", "as", "bs", "tas", "tbs", "obu", plain, double)
 _REST = _Spelling(*_LONG_NAMES, plain, plain)
 
 
-def book_frame(feed: UpbitFeed, form: Form, units: int, factor: int, stream_type: str) -> str:
+def book_frame(market: UpbitMarket, form: Form, units: int, factor: int, stream_type: str) -> str:
     """A whole book; `factor` ticks make one price, 0 does not group."""
-    book, instrument = feed.book, feed.instrument
+    instrument = market.instrument
     key = form.short, units, factor
-    body = book.texts.get(key)
+    body = market.texts.get(key)
     if body is None:
-        body = book.texts[key] = _body(instrument, book, _SIMPLE if form.short else _DEFAULT, units, factor)
+        body = market.texts[key] = _body(market, _SIMPLE if form.short else _DEFAULT, units, factor)
     type_, code, time, stream, level = (
         ("ty", "cd", "tms", "st", "lv") if form.short else ("type", "code", "timestamp", "stream_type", "level")
     )
     text = (
-        f'{{"{type_}":"orderbook","{code}":"{instrument.native}","{time}":{feed.time_ms},{body},'
+        f'{{"{type_}":"orderbook","{code}":"{instrument.native}","{time}":{market.update_id},{body},'
         f'"{stream}":"{stream_type}","{level}":{plain(factor, instrument.tick_decimals)}}}'
     )
     return f"[{text}]" if form.listed else text
 
 
-def rest_book(feed: UpbitFeed, units: int, factor: int) -> str:
-    """One book of a REST answer, where the market has another name."""
-    body = _body(feed.instrument, feed.book, _REST, units, factor)
-    level = plain(factor, feed.instrument.tick_decimals)
-    return f'{{"market":"{feed.instrument.native}","timestamp":{feed.time_ms},{body},"level":{level}}}'
+def rest_book(market: UpbitMarket, units: int, factor: int) -> str:
+    """One book of a REST answer, where the fields have other names."""
+    body = _body(market, _REST, units, factor)
+    level = plain(factor, market.instrument.tick_decimals)
+    return f'{{"market":"{market.instrument.native}","timestamp":{market.update_id},{body},"level":{level}}}'
 
 
-def trade_frame(feed: UpbitFeed, form: Form, trade: tuple[Fill, int, int], stream_type: str) -> str:
-    """One trade with its time and its id."""
+def trade_frame(market: UpbitMarket, form: Form, trade: UpbitTrade, stream_type: str) -> str:
     fill, time_ms, trade_id = trade
-    instrument = feed.instrument
+    instrument = market.instrument
     at = datetime.fromtimestamp(time_ms // 1000, UTC)
     price = double(fill.ticks, instrument.tick_decimals)
     values = (
@@ -218,8 +207,20 @@ def trade_frame(feed: UpbitFeed, form: Form, trade: tuple[Fill, int, int], strea
     return f"[{{{text}}}]" if form.listed else f"{{{text}}}"
 
 
+def listing_text(listing: Listing, subscription: Subscription | None) -> str:
+    """The subscriptions of a connection."""
+    long_names = ("method", "result", "type", "codes", "level", "ticket")
+    short_names = ("mthd", "rslt", "ty", "cds", "lv", "tckt")
+    method, result, type_, codes, level, ticket = short_names if listing.form.short else long_names
+    found = [
+        {type_: part.kind, codes: part.codes} | ({level: part.level} if part.kind == "orderbook" else {})
+        for part in (subscription.parts if subscription else ())
+    ]
+    return msgspec.json.encode({method: "LIST_SUBSCRIPTIONS", result: found, ticket: listing.ticket}).decode()
+
+
 def error_text(name: str | int, message: str) -> str:
-    """An error on either interface; REST names it by a number."""
+    """An error of WebSocket or REST, which names it by a number."""
     return msgspec.json.encode({"error": {"name": name, "message": message}}).decode()
 
 
@@ -237,8 +238,8 @@ def grouping_factor(instrument: SimulatedInstrument, level: float) -> int | None
     return next((factor for factor in factors if instrument.price(factor) == level), None)
 
 
-def grouped_book(book: ShownBook, factor: int, units: int) -> tuple[list[RawLevel], list[RawLevel]]:
-    """Bids and asks as they are listed: bids are grouped downwards, asks upwards."""
+def grouped_book(book: BookAt, factor: int, units: int) -> tuple[list[RawLevel], list[RawLevel]]:
+    """Bids and asks of a message: bids are grouped downwards, asks upwards."""
     if not factor:
         return book.bids[:units], book.asks[:units]
     bids: dict[int, int] = {}
@@ -249,13 +250,14 @@ def grouped_book(book: ShownBook, factor: int, units: int) -> tuple[list[RawLeve
     for ticks, steps in book.asks:
         price = -(-ticks // factor) * factor
         asks[price] = asks.get(price, 0) + steps
-    # Nothing is left of a bid below one unit.
+    # A bid below one unit is grouped to the price 0.
     return [level for level in bids.items() if level[0]][:units], list(asks.items())[:units]
 
 
-def _body(instrument: SimulatedInstrument, book: ShownBook, names: _Spelling, units: int, factor: int) -> str:
+def _body(market: UpbitMarket, names: _Spelling, units: int, factor: int) -> str:
     """Totals and levels."""
-    bids, asks = grouped_book(book, factor, units)
+    bids, asks = grouped_book(market.book, factor, units)
+    instrument = market.instrument
     prices, sizes = instrument.tick_decimals, instrument.step_decimals
     price, size = names.write_price, names.write_size
     rows = ",".join(
@@ -268,5 +270,5 @@ def _body(instrument: SimulatedInstrument, book: ShownBook, names: _Spelling, un
 
 
 def _padded(levels: list[RawLevel], units: int) -> list[RawLevel]:
-    """A side with fewer orders than were asked for is filled up with zeros."""
+    """Fill up a side with zeros to the number of levels."""
     return levels + [(0, 0)] * (units - len(levels))

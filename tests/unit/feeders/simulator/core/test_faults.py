@@ -1,4 +1,4 @@
-"""Which fault strikes which message, how often, and what it makes of it."""
+"""Which fault is played on which message, how often, and what it sends instead."""
 
 import json
 from typing import Any
@@ -10,6 +10,7 @@ from bookbus.feeders.simulator.core.connection import encode_frame
 from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, KINDS, SILENT_FAULTS, Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, LiveFeed
 from bookbus.feeders.simulator.core.market import instruments
+from bookbus.feeders.simulator.core.settings import SimulatorSettings
 
 
 class Clock:
@@ -21,9 +22,8 @@ class Clock:
 
 
 def feed(symbol: str = "BTCUSDT") -> LiveFeed:
-    return LiveFeed(
-        instruments([symbol])[0], seed=1, rate=10.0, changes=8, levels=100, truth_depth=20, truth_flushes=100
-    )
+    settings = SimulatorSettings(changes=8, levels=100, truth_flushes=100)
+    return LiveFeed(instruments([symbol])[0], settings, truth_depth=20)
 
 
 def next_text(of: LiveFeed) -> str:
@@ -48,7 +48,7 @@ def texts(frames: list[bytes]) -> list[str]:
 
 
 class Line:
-    """One symbol on one connection, and the faults that may strike it."""
+    """One symbol on one connection, and the faults that may be played on it."""
 
     def __init__(self, *faults: Fault) -> None:
         self.clock = Clock()
@@ -83,7 +83,7 @@ def test_a_drop_takes_as_many_as_counted_then_no_more() -> None:
     assert line.board.played == {"drop": 2}
 
 
-def test_each_connection_is_struck_on_its_own_unless_one_is_named() -> None:
+def test_each_connection_has_its_own_count_unless_one_is_named() -> None:
     everybody, one = Line(Fault(kind="drop")), Line(Fault(kind="drop", connection=2))
 
     assert [len(everybody.next(connection)[1]) for connection in (1, 2, 1, 2)] == [0, 0, 1, 1]
@@ -144,7 +144,7 @@ def test_a_gap_at_bridging_time_waits_for_the_snapshot() -> None:
     assert (before, after) == ([1, 1], [0, 1])
 
 
-def test_a_gap_at_bridging_time_strikes_the_first_message_of_all() -> None:
+def test_a_gap_at_bridging_time_drops_the_first_message_of_all() -> None:
     line = Line(Fault(kind="gap_at_bridge"))
 
     line.board.snapshot_served("BTCUSDT")
@@ -211,7 +211,7 @@ def test_an_empty_side_removes_every_bid() -> None:
         ("negative_quantity", 1, "-1.00000000"),
     ],
 )
-def test_a_spoiled_number_is_in_one_level(kind: str, position: int, corrupted: str) -> None:
+def test_a_corrupted_number_is_in_one_level(kind: str, position: int, corrupted: str) -> None:
     text, (sent,) = Line(Fault(kind=kind)).next()
 
     before = [*data(text)["b"], *data(text)["a"]]
@@ -220,7 +220,7 @@ def test_a_spoiled_number_is_in_one_level(kind: str, position: int, corrupted: s
     assert [level[position] for level in differing] == [corrupted]
 
 
-def test_a_quote_is_spoiled_too() -> None:
+def test_a_quote_is_corrupted_too() -> None:
     line = Line(Fault(kind="nan_price", stream="bookTicker"))
     quote = '{"u":1,"s":"BTCUSDT","b":"1.0","B":"2.0","a":"3.0","A":"4.0"}'
 
@@ -246,19 +246,19 @@ def test_clock_skew_moves_the_time_alone() -> None:
 def test_requests_are_counted_together_unless_symbols_are_named() -> None:
     line = Line(Fault(kind="rest_status", count=2), Fault(kind="rest_truncated", symbols=("A", "B")))
 
-    struck = [line.board.match("rest_status", symbol=symbol) is not None for symbol in "ABC"]
+    matched = [line.board.match("rest_status", symbol=symbol) is not None for symbol in "ABC"]
     truncated = [line.board.match("rest_truncated", symbol=symbol) is not None for symbol in "ABCAB"]
 
-    assert struck == [True, True, False]
+    assert matched == [True, True, False]
     assert truncated == [True, True, False, False, False]
 
 
 def test_snapshots_are_counted_for_each_symbol() -> None:
     line = Line(Fault(kind="stale_snapshot", count=2))
 
-    struck = [line.board.match("stale_snapshot", symbol=symbol) is not None for symbol in "AABBAB"]
+    matched = [line.board.match("stale_snapshot", symbol=symbol) is not None for symbol in "AABBAB"]
 
-    assert struck == [True, True, True, True, False, False]
+    assert matched == [True, True, True, True, False, False]
 
 
 def test_the_time_left_of_a_lasting_fault_is_known() -> None:
@@ -271,7 +271,7 @@ def test_the_time_left_of_a_lasting_fault_is_known() -> None:
     assert line.board.remaining(Fault(kind="rest_status")) is None
 
 
-def test_cleared_faults_strike_no_more() -> None:
+def test_cleared_faults_are_not_played() -> None:
     line = Line(Fault(kind="drop", count=5), Fault(kind="ack_lost"))
 
     line.board.clear()
@@ -290,20 +290,20 @@ def test_the_same_fault_asked_for_again_starts_afresh_and_does_not_pile_up() -> 
     assert len(line.board.waiting()) == 1
 
 
-def test_a_corrupted_level_is_told_as_gone_or_the_reverse_and_nothing_else_changes() -> None:
+def test_a_corrupted_level_is_removed_or_the_reverse_and_nothing_else_changes() -> None:
     line = Line(Fault(kind="corrupt_level"))
 
     text, (sent,) = line.next()
 
-    true, told = data(text), data(sent)
+    true, corrupted = data(text), data(sent)
     ((price, quantity), (_, wrong)), *more = [
-        pair for pair in zip(true["b"], told["b"], strict=True) if pair[0] != pair[1]
+        pair for pair in zip(true["b"], corrupted["b"], strict=True) if pair[0] != pair[1]
     ]
     assert more == []
     assert bool(float(quantity)) != bool(float(wrong))
     best = [line.feed.instrument.price_text(ticks) for ticks, _ in line.feed.snapshot(50, "flushed").bids]
     assert float(price) >= float(best[-1])
-    assert true | {"b": []} == told | {"b": []}
+    assert true | {"b": []} == corrupted | {"b": []}
     assert line.board.played == {"corrupt_level": 1}
 
 
@@ -323,7 +323,7 @@ def test_every_kind_of_fault_is_known_once() -> None:
 @pytest.mark.parametrize("fields", [{"kind": "rain"}, {"kind": "drop", "count": 0}, {"kind": "drop", "seconds": -1}])
 def test_faults_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(FaultError):
-        Fault(**fields)
+        Line(Fault(**fields))
 
 
 def test_a_text_where_a_number_is_needed_is_refused() -> None:

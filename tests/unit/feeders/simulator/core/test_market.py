@@ -1,50 +1,49 @@
 """The simulated market: never crossed, ids without holes, and flushes that add up to the truth."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bookbus.feeders.simulator.binance.messages import depth_body
-from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, Feed, LiveFeed, PreparedFeed
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, LiveFeed, MarketFeed, PreparedFeed
 from bookbus.feeders.simulator.core.market import (
-    Fill,
     Flush,
-    Market,
     Quote,
     RawLevel,
+    SimulatedFill,
     SimulatedInstrument,
+    SimulatedMarket,
     decimal_text,
     instruments,
     merged,
 )
+from bookbus.feeders.simulator.core.settings import SimulatorSettings
 
 LEVELS = 120
 SYMBOLS = st.sampled_from(["BTCUSDT", "ETHUSDT", "DOGEUSDT", "AAAZUSDT", "AABZUSDT", "ETHBTC"])
 
 
-def market(symbol: str = "BTCUSDT", seed: int = 1, levels: int = LEVELS) -> Market:
-    return Market(instruments([symbol])[0], seed, levels)
+def market(symbol: str = "BTCUSDT", seed: int = 1, levels: int = LEVELS) -> SimulatedMarket:
+    return SimulatedMarket(instruments([symbol])[0], seed, levels)
 
 
-def live_feed(symbol: str = "BTCUSDT", *, seed: int = 1, rate: float = 10.0, truth_flushes: int = 1000) -> LiveFeed:
-    return LiveFeed(
-        instruments([symbol])[0],
-        seed=seed,
-        rate=rate,
-        changes=8,
-        levels=LEVELS,
-        truth_depth=20,
-        truth_flushes=truth_flushes,
-    )
+def settings_of(**options: Any) -> SimulatorSettings:
+    return SimulatorSettings(**{"changes": 8, "levels": LEVELS, "truth_flushes": 1000} | options)
+
+
+def live_feed(symbol: str = "BTCUSDT", **options: Any) -> LiveFeed:
+    return LiveFeed(instruments([symbol])[0], settings_of(**options), truth_depth=20)
 
 
 def prepared_feed(slots: int = 7, rate: float = 10.0) -> PreparedFeed:
-    return PreparedFeed(live_feed(rate=rate), slots, depth_body, truth_flushes=1000)
+    settings = settings_of(prepared=slots / 10, rate=rate)
+    return PreparedFeed(instruments(["BTCUSDT"])[0], settings, truth_depth=20, render=depth_body)
 
 
-def next_flush(feed: Feed) -> Flush | None:
+def next_flush(feed: MarketFeed) -> Flush | None:
     """All steps of a slot, then its flush."""
     for _ in range(STEPS_PER_FLUSH):
         feed.step()
@@ -78,7 +77,7 @@ def _set(side: dict[int, int], levels: Iterable[RawLevel]) -> None:
             side.pop(price, None)
 
 
-def whole_book(of: Market) -> BookAt:
+def whole_book(of: SimulatedMarket) -> BookAt:
     return BookAt(of.flushed_id, of.bids.top_at_flush(10**6), of.asks.top_at_flush(10**6))
 
 
@@ -186,7 +185,7 @@ def test_every_change_of_the_touch_is_quoted_and_every_fill_has_its_trade_ids(se
             case Quote():
                 assert last_quote[1:] != happened[1:]
                 last_quote = happened
-            case Fill():
+            case SimulatedFill():
                 assert happened.steps > 0
                 assert last_trade is None or happened.last_trade_id - happened.trades == last_trade
                 last_trade = happened.last_trade_id
@@ -242,7 +241,7 @@ def test_a_price_is_the_number_that_its_text_spells(ticks: int, decimals: int) -
     assert instrument.quantity(ticks) == float(instrument.quantity_text(ticks))
 
 
-def test_made_up_markets_have_different_names_and_room_below_their_price() -> None:
+def test_synthetic_markets_have_different_names_and_room_below_their_price() -> None:
     synthetic = instruments(600)
 
     assert len({instrument.native for instrument in synthetic}) == 600
@@ -250,7 +249,7 @@ def test_made_up_markets_have_different_names_and_room_below_their_price() -> No
 
 
 @pytest.mark.parametrize("create", [live_feed, prepared_feed], ids=["live", "prepared"])
-def test_a_feed_s_snapshots_flushes_and_truth_agree(create: Callable[[], Feed]) -> None:
+def test_a_feed_s_snapshots_flushes_and_truth_agree(create: Callable[[], MarketFeed]) -> None:
     feed = create()
     replicas = [Replica(feed.snapshot(10**6, "flushed"))]
 
@@ -346,7 +345,7 @@ def test_a_snapshot_ahead_makes_the_next_flushes_old() -> None:
 
 
 @pytest.mark.parametrize("create", [live_feed, prepared_feed], ids=["live", "prepared"])
-def test_a_stale_snapshot_is_the_first_book(create: Callable[[], Feed]) -> None:
+def test_a_stale_snapshot_is_the_first_book(create: Callable[[], MarketFeed]) -> None:
     feed = create()
     first = feed.snapshot(50, "flushed")
     for _ in range(30):
@@ -360,7 +359,7 @@ def test_a_stale_snapshot_is_the_first_book(create: Callable[[], Feed]) -> None:
 
 
 @pytest.mark.parametrize("create", [live_feed, prepared_feed], ids=["live", "prepared"])
-def test_a_restart_begins_with_lower_ids(create: Callable[[], Feed]) -> None:
+def test_a_restart_begins_with_lower_ids(create: Callable[[], MarketFeed]) -> None:
     feed = create()
     for _ in range(10):
         feed.step()
