@@ -17,7 +17,7 @@ DEPTH = 300
 
 _STOP_LIMIT = 10.0
 _OPTIONS = {
-    "binance": ("--symbols", "BTCUSDT,ETHUSDT,BNBUSDT", "--levels", str(DEPTH)),
+    "binance": ("--symbols", "BTCUSDT,ETHUSDT,BNBUSDT", "--levels", str(DEPTH), "--truth-depth", str(DEPTH)),
     "bybit": ("--symbols", "BTCUSDT,ETHUSDT,BNBUSDT"),
     "upbit": ("--symbols", "KRW-BTC,KRW-ETH,BTC-ETH"),
 }

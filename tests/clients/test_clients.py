@@ -90,7 +90,8 @@ def python_version() -> tuple[int, int]:
 
 def run(client: Client, exchange: Exchange) -> tuple[list[dict[str, Any]], str]:
     """The lines that the program reported, and what it died of, if it did."""
-    command = [PYTHON, PROGRAMS / client.program, exchange.name, exchange.ws_url, exchange.rest_url, str(BOOKS)]
+    program = PROGRAMS / client.program
+    command = [str(PYTHON), str(program), exchange.name, exchange.ws_url, exchange.rest_url, str(BOOKS)]
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment["PYTHONPATH"] = str(ENVIRONMENT / client.path) if client.path else ""
     try:
@@ -98,8 +99,7 @@ def run(client: Client, exchange: Exchange) -> tuple[list[dict[str, Any]], str]:
             [*command, *exchange.symbols],
             env=environment,
             cwd=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=LIMIT,
         )
     except subprocess.TimeoutExpired as late:

@@ -8,7 +8,6 @@ from typing import Any
 
 from binance.spot import Spot
 from binance.websocket.spot.websocket_stream import SpotWebsocketStreamClient
-
 from local_book import LocalBook
 from report import Report
 

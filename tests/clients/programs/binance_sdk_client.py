@@ -7,7 +7,6 @@ from binance_common.configuration import ConfigurationRestAPI, ConfigurationWebS
 from binance_sdk_spot.rest_api.models import ExchangeInfoSymbolStatusEnum, KlinesIntervalEnum
 from binance_sdk_spot.spot import Spot
 from binance_sdk_spot.websocket_streams.models import DiffBookDepthUpdateSpeedEnum, KlineIntervalEnum
-
 from local_book import LocalBook
 from report import Report
 

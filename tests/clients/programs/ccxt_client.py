@@ -1,11 +1,11 @@
 """ccxt: `watch_order_book` of its WebSocket half, and what its REST half asks for."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable
 from typing import Any
 
 import ccxt.pro
-
 from report import Report
 
 WATCH_LIMITS = {"binance": None, "bybit": 50, "upbit": None}
@@ -67,7 +67,7 @@ async def check(exchange: Any, report: Report, symbol: str) -> None:
         candles = await soon(exchange.fetch_ohlcv(symbol, "1m", limit=5))
         assert len(candles) == 5, candles
         assert all(low <= min(start, end) <= max(start, end) <= high for _, start, high, low, end, _ in candles)
-        assert all(later[0] - earlier[0] == 60_000 for earlier, later in zip(candles, candles[1:], strict=False))
+        assert all(later[0] - earlier[0] == 60_000 for earlier, later in itertools.pairwise(candles))
     if report.exchange == "binance":
         with report.check("fetch_bids_asks"):
             quotes = await soon(exchange.fetch_bids_asks([symbol]))

@@ -7,7 +7,6 @@ from typing import Any
 from cryptofeed import FeedHandler
 from cryptofeed.defines import L2_BOOK, TRADES
 from cryptofeed.exchanges import EXCHANGE_MAP
-
 from report import Report
 
 ADDRESSES = {

@@ -6,7 +6,6 @@ from typing import Any
 
 from pybit import unified_trading
 from pybit.unified_trading import HTTP, WebSocket
-
 from report import Report
 
 

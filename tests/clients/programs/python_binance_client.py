@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 from binance import AsyncClient, BinanceSocketManager, DepthCacheManager
-
 from report import Report
 
 

@@ -2,13 +2,11 @@
 
 import queue
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pyupbit
 import websockets
 from pyupbit import quotation_api, websocket_api
-
 from report import Report
 
 REST = "https://api.upbit.com"
@@ -23,7 +21,7 @@ class Redirect:
     def __init__(self, ws_url: str) -> None:
         self._ws_url = ws_url
 
-    def connect(self, url: str, **options: Any) -> AsyncIterator[Any]:
+    def connect(self, url: str, **options: Any) -> Any:
         return websockets.connect(url.replace(WS, self._ws_url), **options)
 
 

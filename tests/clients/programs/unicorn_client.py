@@ -3,10 +3,9 @@
 import os
 import time
 
+from report import Report
 from unicorn_binance_local_depth_cache import BinanceLocalDepthCacheManager
 from unicorn_binance_rest_api import BinanceRestApiManager
-
-from report import Report
 
 
 def local_rest(report: Report) -> BinanceRestApiManager:
