@@ -48,6 +48,9 @@ def check(report: Report, rest: Any) -> None:
     symbol, other = report.symbols[:2]
     with report.check("time"):
         assert rest.time()["serverTime"] > 0
+    with report.check("depth"):
+        book = rest.depth(symbol, limit=5000)
+        report.answer(symbol, book["lastUpdateId"], book["bids"], book["asks"])
     with report.check("exchange_info by symbols and by status"):
         assert [each["symbol"] for each in rest.exchange_info(symbols=[symbol, other])["symbols"]] == [symbol, other]
         broken = rest.query("/api/v3/exchangeInfo", {"symbolStatus": "BREAK"})["symbols"]

@@ -35,7 +35,7 @@ def check_requests(report: Report, rest: Any) -> None:
     with report.check("time"):
         assert rest.time().data().server_time > 0
     with report.check("exchange_info(symbol_status=)"):
-        gone = rest.exchange_info(symbol_status=ExchangeInfoSymbolStatusEnum["SYMBOL_STATUS_BREAK"].value).data()
+        gone = rest.exchange_info(symbol_status=ExchangeInfoSymbolStatusEnum["BREAK"].value).data()
         assert {each.status for each in gone.symbols} == {"BREAK"}, gone
     with report.check("ticker24hr without a type"):
         assert rest.ticker24hr(symbol).data().actual_instance.symbol == symbol

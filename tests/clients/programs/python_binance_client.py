@@ -22,7 +22,7 @@ async def check(client: Any, sockets: Any, report: Report, symbol: str) -> None:
         assert (await client.get_symbol_info(symbol))["symbol"] == symbol
     with report.check("get_order_book"):
         book = await client.get_order_book(symbol=symbol, limit=5000)
-        report.book(symbol, book["lastUpdateId"], book["bids"], book["asks"])
+        report.answer(symbol, book["lastUpdateId"], book["bids"], book["asks"])
     with report.check("get_ticker without a type"):
         assert (await client.get_ticker(symbol=symbol))["priceChangePercent"]
         assert {each["symbol"] for each in await client.get_ticker()} >= set(report.symbols)

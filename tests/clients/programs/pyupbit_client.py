@@ -54,7 +54,7 @@ def main(report: Report) -> None:
         assert set(pyupbit.get_tickers()) == set(report.symbols)
     with report.check("get_orderbook"):
         for book in pyupbit.get_orderbook(report.symbols):
-            report.book(book["market"], book["timestamp"], levels(book, "bid"), levels(book, "ask"))
+            report.answer(book["market"], book["timestamp"], levels(book, "bid"), levels(book, "ask"))
         best = pyupbit.get_orderbook(symbol)["orderbook_units"][0]
     with report.check("1,000-won grid"):
         book = pyupbit.get_orderbook("KRW-BTC")

@@ -36,11 +36,15 @@ class Report:
         self._write(package=package, version=version(package))
 
     def book(self, symbol: str, update_id: int, bids: Iterable[Level], asks: Iterable[Level]) -> None:
-        """Report a client's book, best levels first, unless enough of this symbol were reported."""
+        """Report a book that the client keeps, best levels first, unless enough of this symbol were reported."""
         if self._seen[symbol] < self._wanted and self._last.get(symbol) != update_id:
             self._seen[symbol] += 1
             self._last[symbol] = update_id
-            self._write(symbol=symbol, update_id=update_id, bids=self._side(bids), asks=self._side(asks))
+            self.answer(symbol, update_id, bids, asks)
+
+    def answer(self, symbol: str, update_id: int, bids: Iterable[Level], asks: Iterable[Level]) -> None:
+        """Report a book that answered a request."""
+        self._write(symbol=symbol, update_id=update_id, bids=_side(bids), asks=_side(asks))
 
     @property
     def complete(self) -> bool:
@@ -61,10 +65,10 @@ class Report:
         else:
             self._write(check=name, error=None)
 
-    def _side(self, levels: Iterable[Level]) -> list[list[float]]:
-        pairs = [list(level) for level in levels]
-        return [[float(price), float(quantity)] for price, quantity, *_ in pairs]
-
     def _write(self, **line: Any) -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
+
+
+def _side(levels: Iterable[Level]) -> list[list[float]]:
+    return [[float(price), float(quantity)] for price, quantity, *_ in levels]
