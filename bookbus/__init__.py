@@ -1,6 +1,6 @@
 """Correct exchange order books on Redis: `from bookbus import RedisMarketDataProvider`.
 
-The names of `bookbus.consumers` are offered here too and are imported on first use.
+The public names of `bookbus.consumers` can be imported from here; they are loaded on first use.
 """
 
 from importlib import import_module

@@ -1,6 +1,7 @@
-"""In a checkout the folders also lie at the top, where `consumers.reading` is `bookbus.consumers.reading`.
+"""Makes `consumers.reading` the same module as `bookbus.consumers.reading` in a checkout.
 
-Without this, Python would load the same file a second time under its second name, with classes of its own.
+There the three packages are also top-level folders. Without this, Python would load each file twice, under two names
+and with two sets of classes.
 """
 
 import sys
@@ -13,7 +14,7 @@ from types import ModuleType
 
 
 class _TopLevelNames(MetaPathFinder, Loader):
-    """Finds `<package>.<module>` as `bookbus.<package>.<module>`, but for `__main__`, which `python -m` runs."""
+    """Finds `<package>.<module>` as `bookbus.<package>.<module>`, except `__main__`, which `python -m` runs."""
 
     def __init__(self) -> None:
         self.packages: set[str] = set()
@@ -34,7 +35,7 @@ _FINDER = _TopLevelNames()
 
 
 def alias(package: str) -> None:
-    """Make the top-level `package`, which is being imported, the package of that name in `bookbus`."""
+    """Replace the top-level `package`, while it is imported, by the package of that name in `bookbus`."""
     if not _FINDER.packages:
         sys.meta_path.insert(0, _FINDER)
     _FINDER.packages.add(package)

@@ -1,9 +1,9 @@
-"""From bus to strategy. The public names are imported on first use, so that a reader pays for what it uses alone."""
+"""From Redis to the strategy. Public names are imported on first use, so that a reader loads only what it uses."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "consumers":  # imported by its place in a checkout
+if __name__ == "consumers":  # imported as a top-level folder of a checkout
     from bookbus._checkout import alias
 
     alias(__name__)

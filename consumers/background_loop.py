@@ -1,4 +1,4 @@
-"""The one place where consumers start a thread."""
+"""Threads of the consumers; nothing else starts one."""
 
 import asyncio
 import logging
@@ -8,26 +8,24 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
+JOIN_LIMIT = 5.0
+
 Clock = Callable[[], float]
 
 
 def boottime() -> float:
-    """Seconds on a clock that never steps and, where the system has one, goes on while the machine sleeps."""
+    """Seconds on a monotonic clock which, where the system has one, goes on while the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
 
 
-logger = logging.getLogger(__name__)
-
-JOIN_LIMIT = 5.0
-
-
 class BackgroundThread:
-    """Runs `run` in a thread of its own; `interrupt` makes a running `run` return soon.
+    """Runs `run` in a daemon thread; `interrupt` makes a running `run` return soon.
 
-    The thread never keeps a process alive. An exception out of `run` is a bug: it is logged with its trace
-    and ends the thread.
+    An exception out of `run` is a bug: it is logged with its traceback and ends the thread.
     """
 
     def __init__(self, name: str, run: Callable[[], None], interrupt: Callable[[], None]) -> None:
@@ -37,7 +35,6 @@ class BackgroundThread:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def start(self) -> None:
@@ -45,7 +42,7 @@ class BackgroundThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Interrupt the thread and wait until it is gone; from inside the thread, interrupt only."""
+        """Interrupt the thread and wait for its end; from inside the thread, interrupt only."""
         self._interrupt()
         if self._thread is threading.current_thread():
             return
@@ -61,25 +58,23 @@ class BackgroundThread:
 
 
 class LoopThread:
-    """Runs `work` from `start()`, called once, until it is done or `stop()` cancels it."""
+    """Runs `work` on a loop in a thread, from `start()`, called once, until it is done or `stop()` cancels it."""
 
     def __init__(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._loop = asyncio.new_event_loop()
-        # Made here and not in the thread, so that there is something to cancel from the first moment on.
+        # Created here and not in the thread, so that `stop()` can cancel it at any time.
         self._task = self._loop.create_task(work)
         self._thread = BackgroundThread(name, self._run, self._interrupt)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.alive
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Cancel the work and wait until the thread is gone; from inside the thread, cancel only."""
+        """Cancel the work and wait for the end of the thread; from inside the thread, cancel only."""
         self._thread.stop()
 
     def _interrupt(self) -> None:
@@ -97,5 +92,5 @@ class LoopThread:
                     task.cancel()
                 loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
-            # Unlike asyncio.run this does not wait for the resolver, which may hang for longer than anybody waits.
+            # Unlike asyncio.run this does not wait for threads of the resolver, which may hang for minutes.
             loop.close()

@@ -1,4 +1,4 @@
-"""Telling listeners which books changed: each symbol once, however often it changed meanwhile."""
+"""Notifies listeners of changed books: each symbol once, however often it changed since it was last taken."""
 
 import asyncio
 import logging
@@ -16,10 +16,10 @@ FindSnapshot = Callable[[str], OrderBookSnapshot | None]
 
 
 class ChangeFeed:
-    """Between the thread that receives books and everybody who waits for them.
+    """Passes changes from the thread that receives books to callbacks and iterators.
 
-    What waits holds one entry a symbol, so a slow listener costs nothing but its own updates. Callbacks run in a
-    thread of their own: a slow one never holds up the receiving thread.
+    Each listener's queue has one entry per symbol, so a slow listener only conflates its own updates. Callbacks run in
+    their own thread and never block the receiving thread.
     """
 
     def __init__(self, find: FindSnapshot) -> None:
@@ -31,14 +31,14 @@ class ChangeFeed:
         self._open = False
 
     def open(self) -> None:
-        """Changes come from now on."""
+        """Accept listeners and start the callback thread if there are callbacks."""
         with self._lock:
             self._open = True
             if self._callbacks:
                 self._start_dispatcher()
 
     def close(self) -> None:
-        """No more changes come: iterators end, the callback thread is gone."""
+        """End all iterators and the callback thread."""
         with self._lock:
             self._open = False
             mailboxes, self._mailboxes = self._mailboxes, ()
@@ -49,7 +49,7 @@ class ChangeFeed:
             dispatcher.stop()
 
     def publish(self, symbol: str, count: int = 1) -> None:
-        """`count` updates of `symbol` were received; any thread may say so."""
+        """Report `count` received updates of `symbol`, from any thread."""
         for mailbox in self._mailboxes:
             mailbox.add(symbol, count)
 
@@ -61,7 +61,7 @@ class ChangeFeed:
                 self._start_dispatcher()
 
     async def updates(self, symbols: Collection[str]) -> AsyncGenerator[Update, None]:
-        """The books of `symbols` as they are, then each change, until the feed closes."""
+        """The current books of `symbols`, then each change, until the feed closes."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
         mailbox = _Mailbox(lambda: loop.call_soon_threadsafe(changed.set), frozenset(symbols))
@@ -109,12 +109,12 @@ class ChangeFeed:
             try:
                 callback(snapshot)
             except Exception:
-                # A callback is the caller's code, and this is the top of its thread.
+                # Code of the user; a failure must not end the thread.
                 logger.exception("callback failed on %s %s", snapshot.exchange, snapshot.symbol)
 
 
 class _Mailbox:
-    """Number of changes a symbol since it was last emptied; `wake` is called when there is something to take."""
+    """Changes per symbol since the last `take()`. Calls `wake` at the first change after it."""
 
     def __init__(self, wake: Callable[[], object], symbols: frozenset[str] | None) -> None:
         self.closed = False
@@ -145,12 +145,12 @@ class _Mailbox:
         try:
             self._wake()
         except RuntimeError:
-            # The listener's event loop is closed: nobody waits any more.
+            # The listener's event loop is closed.
             self.closed = True
 
 
 class _Merger:
-    """Turns changes into updates: the newest book, and how many were merged into it."""
+    """Turns changes into updates: the newest book, and how many earlier updates it replaced."""
 
     def __init__(self, find: FindSnapshot) -> None:
         self._find = find
@@ -161,7 +161,7 @@ class _Merger:
         snapshot = self._find(symbol)
         count += self._carried.pop(symbol, 0)
         if snapshot is None or snapshot is self._last.get(symbol):
-            # Already handed out: it was read while the change that announced it was on its way.
+            # Already returned: it was read before the notification of this change arrived.
             self._carried[symbol] = count
             return None
         self._last[symbol] = snapshot

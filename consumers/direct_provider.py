@@ -324,14 +324,14 @@ class DirectProvider(MarketDataProvider):
             connected=alive and not trouble,
             thread_alive=session is not None and session.thread_alive,
             reconnect_count=session.reconnect_count if session is not None else 0,
-            trouble=trouble,
+            error=trouble,
             symbols=self._statuses(),
         )
 
     def _observe(self, symbol: str) -> Observation:
         book, session, trouble = self._books.get(symbol), self._session, self._trouble()
         if book is None:
-            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
+            return Observation(error=f"{symbol} is not among the symbols this provider follows")
         return book.observe(boottime(), session.alive if session is not None else None, trouble)
 
     def _counts(self, symbol: str) -> Counts:

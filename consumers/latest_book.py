@@ -49,18 +49,18 @@ class LocalBook:
         self.take(replace(entry.snapshot, state="suspect"), now)
         return True
 
-    def observe(self, now: float, feeder_alive: bool | None, trouble: str) -> Observation:
+    def observe(self, now: float, feeder_alive: bool | None, error: str) -> Observation:
         """What is known at this moment; the rest as in Observation."""
         entry = self._entry
         if entry is None:
-            return Observation(feeder_alive=feeder_alive, trouble=trouble)
+            return Observation(feeder_alive=feeder_alive, error=error)
         self._unread = False
         return Observation(
             entry.snapshot,
             max(now - self._confirmed_at, 0.0),
             max(now - entry.updated_at, 0.0),
             feeder_alive,
-            trouble,
+            error,
         )
 
     def counts(self) -> Counts:

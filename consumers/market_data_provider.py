@@ -1,4 +1,4 @@
-"""The one interface through which a strategy reads order books, wherever they come from."""
+"""The interface through which a strategy reads order books from any source."""
 
 import asyncio
 import logging
@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
+
+from msgspec.structs import asdict
 
 from bookbus.consumers.change_feed import ChangeFeed, OnSnapshot
 from bookbus.consumers.reading import (
@@ -28,14 +30,14 @@ _WAIT_INTERVAL = 0.02
 
 
 class MarketDataProvider(ABC):
-    """The newest order book of each symbol, from any thread.
+    """The newest order book of each symbol. Every method may be called from any thread.
 
-    Every method that takes a symbol takes its standard name (`BTC-USDT`), the exchange's own (`BTCUSDT`) or the
-    alias (`BTC`), and raises SymbolError for what can be none of them. Beyond that, reading never raises: a symbol
-    without a book is None, a book nobody vouches for any more is returned and its status says so.
+    A symbol may be given as its standard name (`BTC-USDT`), the exchange's own (`BTCUSDT`) or the alias (`BTC`); other
+    names raise SymbolError. Reads raise nothing else: without a book they return None, and a book that is no longer
+    confirmed is returned with a status that says so.
 
     A new provider implements the abstract methods and calls `self._changes.open()`, `.publish(symbol)` and
-    `.close()`. `blocking_reads` says that reading waits for the network.
+    `.close()`. `blocking_reads` is True if a read waits for the network.
     """
 
     blocking_reads = False
@@ -50,45 +52,49 @@ class MarketDataProvider(ABC):
     @property
     @abstractmethod
     def symbols(self) -> Sequence[str]:
-        """Standard names of the symbols this provider follows."""
+        """Standard names of the symbols that this provider reads."""
 
     @abstractmethod
     def start(self) -> None:
-        """Begin to receive; returns once every symbol has its book or is known to have none. Twice is once."""
+        """Start to receive. Returns once every symbol has a book or is known to have none.
+
+        Does nothing if it is already started.
+        """
 
     @abstractmethod
     def stop(self) -> None:
-        """End it; the books stay readable as they are. Twice is once, and never started is fine too."""
+        """Stop; the last books stay readable. Does nothing if it is not started."""
 
     @abstractmethod
     def standard_symbol(self, name: str) -> str:
-        """The standard name of what `name` stands for. Raises SymbolError if that is nothing."""
+        """The standard name of the symbol `name`. Raises SymbolError if there is none."""
 
     @abstractmethod
     def _observe(self, symbol: str) -> Observation:
-        """What is known now of a standard symbol."""
+        """The current state of a standard symbol's book."""
 
     @abstractmethod
     def _counts(self, symbol: str) -> Counts:
-        """What happened so far to the updates of a standard symbol."""
+        """Counts of a standard symbol's updates."""
 
     @abstractmethod
     def get_connection_status(self) -> ConnectionStatus:
         """How the provider is connected, and the status of every symbol."""
 
     def _observe_many(self, symbols: Sequence[str]) -> list[Observation]:
-        """`_observe` of each; for providers that do better in one go."""
+        """`_observe` of each; override to read all of them with one request."""
         return [self._observe(symbol) for symbol in symbols]
 
     def get_latest_snapshot(self, symbol: str) -> OrderBookSnapshot | None:
-        """The newest book, None if there never was one. What to do about an old one is the caller's decision:
-        it is returned too, with one warning for each time it turns old.
+        """The newest book, or None if none was received.
+
+        A book that is not live is returned too; a warning is logged once each time it stops being live.
         """
         standard = self.standard_symbol(symbol)
         return self._checked(standard, self._observe(standard))
 
     def get_many(self, symbols: Iterable[str]) -> dict[str, OrderBookSnapshot | None]:
-        """`get_latest_snapshot` of each, by the names asked for."""
+        """`get_latest_snapshot` of each symbol, by the given names."""
         names = {name: self.standard_symbol(name) for name in symbols}
         observations = self._observe_many(list(names.values()))
         return {
@@ -97,20 +103,20 @@ class MarketDataProvider(ABC):
         }
 
     def read(self, symbol: str, max_age: float | None = None) -> Reading:
-        """The newest book with its status, judged by `max_age` seconds instead of the provider's own limit."""
+        """The newest book and its status. `max_age` (seconds) replaces the provider's own limit."""
         observation = self._observe(self.standard_symbol(symbol))
         status, reason = judge(observation, self.max_age if max_age is None else max_age)
         return Reading(observation.snapshot, status, observation.age, f"{symbol}: {reason}" if reason else "")
 
     def status(self, symbol: str) -> SymbolStatus:
-        """All that is known of one symbol but its levels."""
+        """Status, ages and counts of one symbol."""
         standard = self.standard_symbol(symbol)
         return self._status(standard, self._observe(standard))
 
     def wait_until_live(self, symbols: Iterable[str] | None = None, timeout: float = 10.0) -> None:
-        """Return once all these symbols (without any: all of the provider) are live.
+        """Return once all these symbols (default: all of the provider) are live.
 
-        Raises BookNotLiveError after `timeout` seconds, naming each that is not and why.
+        Raises BookNotLiveError after `timeout` seconds, with the reason for each symbol that is not live.
         """
         asked = None if symbols is None else list(symbols)
         deadline = time.monotonic() + timeout
@@ -120,13 +126,14 @@ class MarketDataProvider(ABC):
             time.sleep(_WAIT_INTERVAL)
 
     def on_snapshot(self, callback: OnSnapshot) -> None:
-        """Call `callback` with the newest book of each symbol that changed, from one thread of the provider's."""
+        """Call `callback` with the newest book of each changed symbol, from one thread of the provider."""
         self._changes.add_callback(callback)
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
-        """`async for snapshot, conflated in provider.updates("BTC")`: the book as it is, then each newer one.
+        """`async for snapshot, conflated in provider.updates("BTC")`: the current book, then each newer one.
 
-        A slow loop gets the newest book and the number of earlier ones merged into it. Ends when the provider stops.
+        `conflated` is the number of earlier updates that the book replaced unread, because the loop was slower. Ends
+        when the provider stops.
         """
         return self._changes.updates([self.standard_symbol(name) for name in symbols])
 
@@ -169,7 +176,7 @@ class MarketDataProvider(ABC):
 
     def _status(self, symbol: str, observation: Observation) -> SymbolStatus:
         state, reason = judge(observation, self.max_age)
-        counts, snapshot = self._counts(symbol), observation.snapshot
+        snapshot = observation.snapshot
         return SymbolStatus(
             symbol=symbol,
             state=state,
@@ -180,11 +187,7 @@ class MarketDataProvider(ABC):
             update_id=snapshot.update_id if snapshot else None,
             feeder=snapshot.feeder if snapshot else "",
             feeder_alive=observation.feeder_alive,
-            received=counts.received,
-            conflated=counts.conflated,
-            missed=counts.missed,
-            resets=counts.resets,
-            skipped=counts.skipped,
+            **asdict(self._counts(symbol)),
         )
 
     def _not_live(self, names: Sequence[str]) -> list[str]:
@@ -195,7 +198,7 @@ class MarketDataProvider(ABC):
         return [f"{name}: {status} ({reason})" for name, (status, reason) in judged if status is not BookStatus.LIVE]
 
     def _checked(self, symbol: str, observation: Observation) -> OrderBookSnapshot | None:
-        """The snapshot, after the warning that its status asks for."""
+        """The snapshot. Logs when the book stops being live and when it is live again."""
         snapshot, age = observation.snapshot, observation.age
         if snapshot is None:
             return None

@@ -1,4 +1,4 @@
-"""Made-up order books, for runs without an exchange; every one of them says so by its exchange id."""
+"""Synthetic order books, for runs without an exchange. Their exchange id is `mock`."""
 
 import math
 import threading
@@ -14,10 +14,159 @@ from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observa
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
+EXCHANGE = Exchange("mock", "USDT")
+"""Not one of the known exchanges, so that no reader takes these books for real ones."""
 STEP = 0.1
-"""Seconds of market in one step."""
+"""Seconds of market time per step."""
 
-# Shaped by recorded books of two busy markets, ten updates a second, best 20 levels.
+
+class MockMarketDataProvider(MarketDataProvider):
+    """Books that change ten times a second, the same ones for the same seed.
+
+    They change with `clock` (seconds since 1970, monotonic), not with reads: two reads within one step return the same
+    book.
+    """
+
+    def __init__(
+        self,
+        symbols: str | Iterable[str] = ("BTC",),
+        seed: int = 1,
+        *,
+        depth: int = 20,
+        clock: Callable[[], float] | None = None,
+        max_age: float = MAX_AGE,
+    ) -> None:
+        """Raises SymbolError for an invalid symbol."""
+        super().__init__(max_age)
+        self._instrument = lru_cache(10_000)(InstrumentRegistry(EXCHANGE, offline=True).resolve)
+        names = symbols.split(",") if isinstance(symbols, str) else symbols
+        instruments = {instrument.symbol: instrument for instrument in map(self._instrument, names)}
+        if not instruments:
+            raise ValueError("no symbols asked for")
+        self._books = {symbol: _SyntheticBook(instrument, seed, depth) for symbol, instrument in instruments.items()}
+        self._clock = clock or _monotonic_wall_clock()
+        self._began: float | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: BackgroundThread | None = None
+
+    @property
+    def symbols(self) -> Sequence[str]:
+        """Standard names of the requested symbols."""
+        return list(self._books)
+
+    def standard_symbol(self, name: str) -> str:
+        """The standard name, by spelling; `BTC` is BTC-USDT."""
+        return self._instrument(name).symbol
+
+    def start(self) -> None:
+        """Start; every book exists at once. After a `stop()` the market continues as if it had never been stopped."""
+        with self._lock:
+            if self._thread is not None:
+                return
+            if self._began is None:
+                self._began = self._clock()
+            self._ended.clear()
+            self._changes.open()
+            self._thread = BackgroundThread("bookbus-mock", self._run, self._ended.set)
+        self._advance_all()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop changing the books. They stay readable, and their age grows."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+        self._changes.close()
+
+    def get_connection_status(self) -> ConnectionStatus:
+        """`connected` is True while the provider runs."""
+        thread = self._thread
+        return ConnectionStatus(
+            is_running=thread is not None,
+            connected=thread is not None,
+            thread_alive=thread is not None and thread.alive,
+            reconnect_count=0,
+            error=self._error(),
+            symbols=self._statuses(),
+        )
+
+    def _observe(self, symbol: str) -> Observation:
+        book = self._books.get(symbol)
+        if book is None:
+            return Observation(error=f"{symbol} is not among the symbols this provider follows")
+        now = self._clock()
+        self._advance(symbol, book, now)
+        return book.newest.observe(now, None, self._error())
+
+    def _counts(self, symbol: str) -> Counts:
+        book = self._books.get(symbol)
+        return Counts() if book is None else book.newest.counts()
+
+    def _error(self) -> str:
+        if self._thread is not None:
+            return ""
+        return "not started" if self._began is None else "stopped"
+
+    def _run(self) -> None:
+        while not self._ended.wait(STEP):
+            self._advance_all()
+
+    def _advance_all(self) -> None:
+        for symbol, book in self._books.items():
+            self._advance(symbol, book, self._clock())
+
+    def _advance(self, symbol: str, book: "_SyntheticBook", now: float) -> None:
+        """Apply the steps that are due at `now`; the background thread or a read may come first."""
+        with self._lock:
+            if self._thread is None or self._began is None:
+                return
+            steps = book.advance(self._began, now)
+        if steps:
+            self._changes.publish(symbol, steps)
+
+
+class _SyntheticBook:
+    """One market and its newest book."""
+
+    def __init__(self, instrument: Instrument, seed: int, depth: int) -> None:
+        self.newest = LocalBook()
+        self._instrument = instrument
+        self._depth = depth
+        self._market = SyntheticMarket(instrument.base, instrument.quote, seed, depth)
+        self._update_id = 0
+
+    def advance(self, began: float, now: float) -> int:
+        """Apply the steps until `now`. Returns their number."""
+        # Update 1 is the first book. The margin absorbs the rounding error of a clock at exactly a step.
+        due = 1 + int((now - began) / STEP + 1e-3)
+        steps = due - self._update_id
+        if steps <= 0:
+            return 0
+        while self._update_id < due:
+            if self._update_id:
+                self._market.step()
+            self._update_id += 1
+        at = began + (due - 1) * STEP
+        bids, asks = self._market.levels()
+        snapshot = OrderBookSnapshot(
+            exchange=self._instrument.exchange,
+            symbol=self._instrument.symbol,
+            native=self._instrument.native,
+            state="live",
+            update_id=due,
+            exchange_us=None,
+            received_us=round(at * 1e6),
+            depth=self._depth,
+            bids=bids,
+            asks=asks,
+        )
+        self.newest.take(snapshot, at, steps)
+        return steps
+
+
+# Fitted to recordings of two busy markets: ten updates a second, best 20 levels.
 _MOVES = 0.13
 """Share of steps in which the best prices change."""
 _MOVE_BPS = 0.7
@@ -32,25 +181,23 @@ _NEXT_TICK = 0.3
 """Share of levels that have a neighbour one tick away."""
 _BEST_SHAPE = 1.2
 _DUST = 0.35
-"""Share of deeper levels that hold next to nothing."""
-
+"""Share of deeper levels with a negligible quantity."""
 _DOLLARS = {"BTC": 60_000.0, "ETH": 2_600.0, "KRW": 0.0007, "USDT": 1.0, "USDC": 1.0, "FDUSD": 1.0, "USD": 1.0}
-_AT_BEST = {"BTC": 120_000.0, "ETH": 30_000.0}
-"""Dollars at the best price; 10,000 elsewhere."""
-_WANDERING = 1.25
-"""A price this many times its first, or that fraction of it, turns back."""
-
+_VALUE_AT_BEST = {"BTC": 120_000.0, "ETH": 30_000.0}
+"""Value in dollars at the best price; 10,000 for other assets."""
+_MAX_DRIFT = 1.25
+"""The price moves back towards its first value once it is this many times that value, or that fraction of it."""
 _Side = list[tuple[int, float]]
 
 
-class MadeUpMarket:
-    """`step()` lets a tenth of a second pass. Whoever knows the seed knows every book."""
+class SyntheticMarket:
+    """The order book of one market; `step()` advances it by STEP seconds. The seed determines every book."""
 
     def __init__(self, base: str, quote: str, seed: int, depth: int) -> None:
         self._random = Random(f"{seed} {base}-{quote}")  # noqa: S311
         dollars = _DOLLARS.get(base) or 10 ** self._random.uniform(-1, 2)
         price = dollars / _DOLLARS.get(quote, 1.0)
-        size = _AT_BEST.get(base, 10_000.0) / dollars
+        size = _VALUE_AT_BEST.get(base, 10_000.0) / dollars
         self._price_digits = 5 - math.floor(math.log10(price))
         self._size_digits = max(5 - math.floor(math.log10(size)), 0)
         self._first = round(price * 10**self._price_digits)
@@ -62,7 +209,7 @@ class MadeUpMarket:
         self._fill()
 
     def step(self) -> None:
-        """The next moment."""
+        """Advance by one step."""
         chance = self._random.random
         if chance() < _MOVES:
             self._move()
@@ -76,15 +223,15 @@ class MadeUpMarket:
         self._fill()
 
     def levels(self) -> tuple[Levels, Levels]:
-        """Bids and asks as they are, best first."""
+        """Bids and asks, best first."""
         return self._priced(self._bids), self._priced(self._asks)
 
     def _move(self) -> None:
-        """Somebody takes all there is up to a price, and somebody else follows."""
+        """A market order takes all levels up to a price; new orders follow on the other side."""
         chance, best = self._random.random, self._bids[0][0]
         if chance() >= _SAME_DIRECTION:
             self._direction = -self._direction
-        if not self._first / _WANDERING < best < self._first * _WANDERING:
+        if not self._first / _MAX_DRIFT < best < self._first * _MAX_DRIFT:
             self._direction = 1 if best < self._first else -1
         way = self._direction
         ticks = max(round(self._random.expovariate(1 / _MOVE_BPS) * best / 1e4), 1)
@@ -104,7 +251,7 @@ class MadeUpMarket:
         followed[:0] = ahead
 
     def _change(self, side: _Side) -> None:
-        """An order comes, goes or changes behind the best price."""
+        """Insert, remove or change one level behind the best price."""
         if len(side) < 2:
             return
         index = self._random.randrange(1, len(side))
@@ -148,157 +295,7 @@ class MadeUpMarket:
         return tuple((round(ticks / 10**digits, digits), size) for ticks, size in side)
 
 
-EXCHANGE = Exchange("mock", "USDT")
-"""No venue, and not among the known ones: nothing that reads the bus can take its books for real."""
-
-
-class MockMarketDataProvider(MarketDataProvider):
-    """Books that move by themselves, ten times a second, and are the same for the same seed.
-
-    They change with `clock` (seconds since 1970, never falling), not with reading: whoever reads twice within
-    one tenth of a second reads the same book.
-    """
-
-    def __init__(
-        self,
-        symbols: str | Iterable[str] = ("BTC",),
-        seed: int = 1,
-        *,
-        depth: int = 20,
-        clock: Callable[[], float] | None = None,
-        max_age: float = MAX_AGE,
-    ) -> None:
-        """Raises SymbolError for what can be no symbol."""
-        super().__init__(max_age)
-        self._instrument = lru_cache(10_000)(InstrumentRegistry(EXCHANGE, offline=True).resolve)
-        names = symbols.split(",") if isinstance(symbols, str) else symbols
-        instruments = {instrument.symbol: instrument for instrument in map(self._instrument, names)}
-        if not instruments:
-            raise ValueError("no symbols asked for")
-        self._books = {symbol: _MadeUpBook(instrument, seed, depth) for symbol, instrument in instruments.items()}
-        self._clock = clock or _steady_clock()
-        self._began: float | None = None
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread: BackgroundThread | None = None
-
-    @property
-    def symbols(self) -> Sequence[str]:
-        """Standard names of the symbols asked for."""
-        return list(self._books)
-
-    def standard_symbol(self, name: str) -> str:
-        """The standard name, by spelling; a bare `BTC` is BTC-USDT."""
-        return self._instrument(name).symbol
-
-    def start(self) -> None:
-        """Open the market; every book is there at once. After `stop()` it goes on as if it had never stood still."""
-        with self._lock:
-            if self._thread is not None:
-                return
-            if self._began is None:
-                self._began = self._clock()
-            self._ended.clear()
-            self._changes.open()
-            self._thread = BackgroundThread("bookbus-mock", self._run, self._ended.set)
-        self._advance_all()
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Books change no more; they stay readable and grow old."""
-        with self._lock:
-            thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.stop()
-        self._changes.close()
-
-    def get_connection_status(self) -> ConnectionStatus:
-        """Connected to nothing, hence always while it runs."""
-        thread = self._thread
-        return ConnectionStatus(
-            is_running=thread is not None,
-            connected=thread is not None,
-            thread_alive=thread is not None and thread.alive,
-            reconnect_count=0,
-            trouble=self._trouble(),
-            symbols=self._statuses(),
-        )
-
-    def _observe(self, symbol: str) -> Observation:
-        book = self._books.get(symbol)
-        if book is None:
-            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
-        now = self._clock()
-        self._advance(symbol, book, now)
-        return book.newest.observe(now, None, self._trouble())
-
-    def _counts(self, symbol: str) -> Counts:
-        book = self._books.get(symbol)
-        return Counts() if book is None else book.newest.counts()
-
-    def _trouble(self) -> str:
-        if self._thread is not None:
-            return ""
-        return "not started" if self._began is None else "stopped"
-
-    def _run(self) -> None:
-        while not self._ended.wait(STEP):
-            self._advance_all()
-
-    def _advance_all(self) -> None:
-        for symbol, book in self._books.items():
-            self._advance(symbol, book, self._clock())
-
-    def _advance(self, symbol: str, book: "_MadeUpBook", now: float) -> None:
-        """Let happen what has happened by `now`, whoever asks first."""
-        with self._lock:
-            if self._thread is None or self._began is None:
-                return
-            steps = book.advance(self._began, now)
-        if steps:
-            self._changes.publish(symbol, steps)
-
-
-class _MadeUpBook:
-    """One market and its newest book."""
-
-    def __init__(self, instrument: Instrument, seed: int, depth: int) -> None:
-        self.newest = LocalBook()
-        self._instrument = instrument
-        self._depth = depth
-        self._market = MadeUpMarket(instrument.base, instrument.quote, seed, depth)
-        self._update_id = 0
-
-    def advance(self, began: float, now: float) -> int:
-        """Go on to `now`. Returns the number of updates that took."""
-        # The market opens with the first book; the margin keeps a clock that shows exactly a step from missing it.
-        due = 1 + int((now - began) / STEP + 1e-3)
-        steps = due - self._update_id
-        if steps <= 0:
-            return 0
-        while self._update_id < due:
-            if self._update_id:
-                self._market.step()
-            self._update_id += 1
-        at = began + (due - 1) * STEP
-        bids, asks = self._market.levels()
-        snapshot = OrderBookSnapshot(
-            exchange=self._instrument.exchange,
-            symbol=self._instrument.symbol,
-            native=self._instrument.native,
-            state="live",
-            update_id=due,
-            exchange_us=None,
-            received_us=round(at * 1e6),
-            depth=self._depth,
-            bids=bids,
-            asks=asks,
-        )
-        self.newest.take(snapshot, at, steps)
-        return steps
-
-
-def _steady_clock() -> Callable[[], float]:
-    """The time of day as it is now, going on evenly whatever is done to the computer's clock."""
+def _monotonic_wall_clock() -> Callable[[], float]:
+    """Seconds since 1970 that advance monotonically, also when the system clock is set."""
     offset = time.time() - time.monotonic()
     return lambda: offset + time.monotonic()

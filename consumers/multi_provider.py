@@ -9,7 +9,8 @@ from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.arbitrage import Opportunity, find_opportunities
 from bookbus.consumers.multi.consolidation import ConsolidatedAsset, ConsolidatedBook
 from bookbus.consumers.multi.fx import links
-from bookbus.consumers.multi.venue_book import FxSource, Venue, taker_fees
+from bookbus.consumers.multi.venue_book import FxSource as FxSource
+from bookbus.consumers.multi.venue_book import Venue, taker_fees
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import (
     Exchange,
@@ -21,35 +22,29 @@ from bookbus.schemas.instruments import (
 )
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
-__all__ = ["EXCHANGE", "MAX_SKEW", "FxSource", "MultiExchangeProvider"]
-
 EXCHANGE = "multi"
-"""The exchange of a consolidated snapshot."""
+"""Exchange id of a consolidated snapshot."""
 
 MAX_SKEW = 3.0
-"""Seconds between the confirmations of two books that are compared. A quiet book is confirmed every 2 s, and that is
-read each second: with a smaller limit quiet books drop out now and then."""
+"""Most seconds between the confirmations of two compared books. Feeders confirm an unchanged book every 2 s and readers
+poll confirmations every second, so a smaller limit would exclude quiet books now and then.
+"""
 
 DEFAULT_QUOTE = "USDT"
-
-
-def base_assets(names: Iterable[str], quote: str) -> list[str]:
-    """The assets that are named, alone (`BTC`) or as a pair in the common quote currency. Raises SymbolError."""
-    bases = list(dict.fromkeys(_base_asset(name.strip().upper(), Exchange(EXCHANGE, quote)) for name in names))
-    if not bases:
-        raise ValueError("no symbols asked for")
-    return bases
+DEFAULT_FX = "upbit:USDT-KRW"
+MakeProvider = Callable[[str, list[str]], MarketDataProvider]
+"""Creates a provider of these standard symbols of an exchange."""
 
 
 class MultiExchangeProvider(MarketDataProvider):
-    """The books of `symbols`, given by base asset, on all of `providers`, given by exchange id.
+    """The books of `symbols` (base assets) on all exchanges of `providers`, which are given by exchange id.
 
-    Each exchange is read in its home quote; what is not `quote` is converted over the book of `fx`. `fees` are what a
-    taker pays, in bps by exchange. A book that is not live, or cannot be compared with the others, takes no part:
-    `consolidated(symbol).out` says why. Snapshots are of the exchange `multi`, numbered by this provider, and may be
+    Each exchange is read in its home quote; other quotes than `quote` are converted with the book of `fx`. `fees` are
+    taker fees in bps by exchange. A book that is not live, or cannot be compared with the others, is excluded, with the
+    reason in `consolidated(symbol).out`. Snapshots have the exchange id `multi` and ids of this provider, and may be
     crossed.
 
-    Starting and stopping it starts and stops its providers.
+    `start()` and `stop()` start and stop its providers.
     """
 
     def __init__(
@@ -91,16 +86,16 @@ class MultiExchangeProvider(MarketDataProvider):
         return list(self._assets)
 
     def consolidated(self, symbol: str) -> ConsolidatedBook:
-        """Every exchange's book of a symbol, and those that may be compared as one. Raises SymbolError."""
+        """Every exchange's book of a symbol, and the comparable ones as one book. Raises SymbolError."""
         return self._asset(symbol).consolidated()
 
     def opportunities(self, symbol: str) -> list[Opportunity]:
-        """What each pair of exchanges offers at this moment, or why not. Raises SymbolError."""
+        """One opportunity, or the reason why there is none, per pair of exchanges. Raises SymbolError."""
         book = self.consolidated(symbol)
         return find_opportunities(book.symbol, book.venues, self.max_skew)
 
     def start(self) -> None:
-        """Start every provider. Raises what one of them raises, with all stopped again."""
+        """Start every provider. If one raises, stops all and raises the same."""
         with self._lock:
             self._running = True
         self._changes.open()
@@ -112,11 +107,11 @@ class MultiExchangeProvider(MarketDataProvider):
             self.stop()
             raise
         if not self._running:
-            # Stopped meanwhile, perhaps before the last of them was started.
+            # Another thread stopped it, perhaps before the last provider was started.
             self.stop()
 
     def stop(self) -> None:
-        """Stop every provider, also while they start; the books stay readable and grow old."""
+        """Stop every provider, also while they start. The last books stay readable."""
         with self._lock:
             self._running = False
         for source in self._sources:
@@ -124,35 +119,35 @@ class MultiExchangeProvider(MarketDataProvider):
         self._changes.close()
 
     def standard_symbol(self, name: str) -> str:
-        """The standard name of a base asset (`BTC`) or of a pair in the common quote (`BTCUSDT`, `BTC-USDT`)."""
+        """The standard name of a base asset (`BTC`) or a pair in the common quote (`BTCUSDT`, `BTC-USDT`)."""
         return self._names.resolve(name).symbol
 
     def on_snapshot(self, callback: OnSnapshot) -> None:
-        """Call `callback` with the newest book of each symbol that changed on any exchange."""
+        """Call `callback` with the newest book of each symbol that changed on an exchange."""
         self._listen()
         super().on_snapshot(callback)
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
-        """The consolidated books as they are, then each newer one."""
+        """The current consolidated books, then each newer one."""
         self._listen()
         return super().updates(*symbols)
 
     def get_connection_status(self) -> ConnectionStatus:
-        """How the providers are connected together, and the status of every symbol."""
+        """`connected` and `thread_alive` if all providers are; the errors of all, and the status of every symbol."""
         found = [source.get_connection_status() for source in self._sources]
         return ConnectionStatus(
             is_running=self._running,
             connected=all(status.connected for status in found),
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),
-            trouble="; ".join(dict.fromkeys(status.trouble for status in found if status.trouble)),
+            error="; ".join(dict.fromkeys(status.error for status in found if status.error)),
             symbols=self._statuses(),
         )
 
     def _observe(self, symbol: str) -> Observation:
         asset = self._assets.get(symbol)
         if asset is None:
-            return Observation(trouble=f"{symbol} is not among the symbols this provider follows")
+            return Observation(error=f"{symbol} is not among the symbols this provider follows")
         return asset.observe()
 
     def _counts(self, symbol: str) -> Counts:
@@ -160,13 +155,7 @@ class MultiExchangeProvider(MarketDataProvider):
         if asset is None:
             return Counts()
         found = [venue.provider.status(venue.symbol_of(asset.instrument.base)) for venue in self._venues]
-        return Counts(
-            received=sum(status.received for status in found),
-            conflated=sum(status.conflated for status in found),
-            missed=sum(status.missed for status in found),
-            resets=sum(status.resets for status in found),
-            skipped=sum(status.skipped for status in found),
-        )
+        return Counts(*(sum(getattr(status, name) for status in found) for name in Counts.__struct_fields__))
 
     def _asset(self, name: str) -> ConsolidatedAsset:
         symbol = self.standard_symbol(name)
@@ -176,7 +165,7 @@ class MultiExchangeProvider(MarketDataProvider):
             raise SymbolError(f"{symbol} is not among the symbols this provider follows") from None
 
     def _listen(self) -> None:
-        """Hear of every change, from the first time that somebody waits for one."""
+        """Register for changes of the providers when the first listener is added."""
         with self._lock:
             if not self._listening:
                 for source in self._sources:
@@ -186,58 +175,6 @@ class MultiExchangeProvider(MarketDataProvider):
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
         for symbol in self._affected.get(snapshot.symbol, ()):
             self._changes.publish(symbol)
-
-
-def _venues(
-    providers: Mapping[str, MarketDataProvider], fees: Mapping[str, float], quote: str, fx: FxSource | None
-) -> list[Venue]:
-    """Each exchange in its home quote. Raises ValueError for one that cannot be converted."""
-    venues = [
-        Venue(exchange, provider, exchange_of(exchange).home_quote, fees[exchange])
-        for exchange, provider in providers.items()
-    ]
-    for venue in venues:
-        if venue.quote == quote:
-            continue
-        if fx is None:
-            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: name the exchange rate to {quote}")
-        if not links(fx.symbol, venue.quote, quote):
-            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: {fx.symbol} is no rate from that to {quote}")
-    return venues
-
-
-def _base_asset(name: str, exchange: Exchange) -> str:
-    instrument = guess_instrument(exchange, name)
-    if instrument.quote == exchange.home_quote:
-        return instrument.base
-    if "-" in name:
-        raise SymbolError(f"{name}: the common quote currency is {exchange.home_quote}; give the base asset alone")
-    return name  # an asset whose name ends like a pair: WBTC
-
-
-def _registry(bases: Iterable[str], quote: str) -> InstrumentRegistry:
-    exchange = Exchange(EXCHANGE, quote)
-    instruments = [Instrument(EXCHANGE, base, quote, exchange.native(base, quote)) for base in bases]
-    return InstrumentRegistry(exchange, instruments, offline=True)
-
-
-def _affected(assets: Iterable[ConsolidatedAsset], venues: Iterable[Venue], fx: FxSource | None) -> dict[str, set[str]]:
-    """Which consolidated symbols change with a book of this symbol."""
-    affected: dict[str, set[str]] = {}
-    for asset in assets:
-        for venue in venues:
-            names = [venue.symbol_of(asset.instrument.base)]
-            if fx is not None and venue.quote != asset.instrument.quote:
-                names.append(fx.symbol)
-            for name in names:
-                affected.setdefault(name, set()).add(asset.instrument.symbol)
-    return affected
-
-
-DEFAULT_FX = "upbit:USDT-KRW"
-
-MakeProvider = Callable[[str, list[str]], MarketDataProvider]
-"""A provider of these standard symbols of an exchange."""
 
 
 def assemble(
@@ -252,10 +189,10 @@ def assemble(
     max_skew: float = MAX_SKEW,
     max_age: float = MAX_AGE,
 ) -> MultiExchangeProvider:
-    """One provider for each exchange, asked for just the books that are needed, and all of them as one.
+    """A MultiExchangeProvider over one new provider per exchange, each with only the books that are needed.
 
-    `fx` is written `exchange:symbol`; its book is asked for only where something has to be converted. Raises
-    ValueError for what makes no sense.
+    `fx` is written `exchange:symbol`; its book is read only if a quote has to be converted. Raises ValueError for
+    invalid arguments.
     """
     bases = base_assets(symbols, quote)
     needed = {exchange: [f"{base}-{exchange_of(exchange).home_quote}" for base in bases] for exchange in exchanges}
@@ -276,3 +213,57 @@ def assemble(
         max_skew,
         max_age,
     )
+
+
+def base_assets(names: Iterable[str], quote: str) -> list[str]:
+    """The named base assets, each written alone (`BTC`) or as a pair in `quote`. Raises SymbolError."""
+    bases = list(dict.fromkeys(_base_asset(name.strip().upper(), Exchange(EXCHANGE, quote)) for name in names))
+    if not bases:
+        raise ValueError("no symbols asked for")
+    return bases
+
+
+def _base_asset(name: str, exchange: Exchange) -> str:
+    instrument = guess_instrument(exchange, name)
+    if instrument.quote == exchange.home_quote:
+        return instrument.base
+    if "-" in name:
+        raise SymbolError(f"{name}: the common quote currency is {exchange.home_quote}; give the base asset alone")
+    return name  # an asset whose name looks like a pair: WBTC
+
+
+def _venues(
+    providers: Mapping[str, MarketDataProvider], fees: Mapping[str, float], quote: str, fx: FxSource | None
+) -> list[Venue]:
+    """Each exchange in its home quote. Raises ValueError if a quote cannot be converted."""
+    venues = [
+        Venue(exchange, provider, exchange_of(exchange).home_quote, fees[exchange])
+        for exchange, provider in providers.items()
+    ]
+    for venue in venues:
+        if venue.quote == quote:
+            continue
+        if fx is None:
+            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: name the exchange rate to {quote}")
+        if not links(fx.symbol, venue.quote, quote):
+            raise ValueError(f"{venue.exchange} quotes in {venue.quote}: {fx.symbol} is no rate from that to {quote}")
+    return venues
+
+
+def _registry(bases: Iterable[str], quote: str) -> InstrumentRegistry:
+    exchange = Exchange(EXCHANGE, quote)
+    instruments = [Instrument(EXCHANGE, base, quote, exchange.native(base, quote)) for base in bases]
+    return InstrumentRegistry(exchange, instruments, offline=True)
+
+
+def _affected(assets: Iterable[ConsolidatedAsset], venues: Iterable[Venue], fx: FxSource | None) -> dict[str, set[str]]:
+    """By symbol of an exchange's book: the consolidated symbols that change with it."""
+    affected: dict[str, set[str]] = {}
+    for asset in assets:
+        for venue in venues:
+            names = [venue.symbol_of(asset.instrument.base)]
+            if fx is not None and venue.quote != asset.instrument.quote:
+                names.append(fx.symbol)
+            for name in names:
+                affected.setdefault(name, set()).add(asset.instrument.symbol)
+    return affected

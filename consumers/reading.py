@@ -1,4 +1,4 @@
-"""What a reader learns of one book: the values that providers hand out."""
+"""The values that providers return: a book with its status, and the rules for that status."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,43 +7,16 @@ import msgspec
 
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 
+MAX_AGE = 5.0
+"""Default limit in seconds: a book that was not confirmed for longer is stale."""
+
 
 class BookNotLiveError(RuntimeError):
-    """A book that was needed live is not; the message says why."""
-
-
-class Observation(msgspec.Struct, frozen=True):
-    """What a provider knows of one symbol at this moment, before it is judged.
-
-    `age` is the time since the book was last confirmed, `update_age` the time since it last changed; None while
-    nothing was ever received. `feeder_alive` is None where nobody can tell. `trouble` says what stands between
-    the provider and a better answer.
-    """
-
-    snapshot: OrderBookSnapshot | None = None
-    age: float | None = None
-    update_age: float | None = None
-    feeder_alive: bool | None = None
-    trouble: str = ""
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """What happened to one book's updates since the provider was made."""
-
-    received: int = 0
-    """Updates that came."""
-    conflated: int = 0
-    """Updates that a newer one replaced before anybody read them."""
-    missed: int = 0
-    """Updates that never came, told by the gaps in `seq`."""
-    resets: int = 0
-    """How often the source began anew: an order that goes back, or a server that lost its data."""
-    skipped: int = 0
-    """Messages that were no book of this symbol."""
+    """A required book is not live; the message says why."""
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A book with what may be believed of it; `reason` is empty when it is live."""
+    """A book and its status. `age` is in seconds since the last confirmation; `reason` is empty if the book is live."""
 
     snapshot: OrderBookSnapshot | None
     status: BookStatus
@@ -58,7 +31,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of one symbol but its levels."""
+    """Status, ages (seconds) and counts of one symbol."""
 
     symbol: str
     state: BookStatus
@@ -77,43 +50,78 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How a provider is connected, and all its symbols. `trouble` is empty while it is connected."""
+    """State of a provider's connection and of all its symbols. `error` is empty while it is connected."""
 
     is_running: bool
     connected: bool
     thread_alive: bool
     reconnect_count: int
-    trouble: str
+    error: str
     symbols: Mapping[str, SymbolStatus]
+
+    @property
+    def trouble(self) -> str:
+        """The earlier name of `error`."""
+        return self.error
 
 
 class Update(NamedTuple):
-    """The newest book of a symbol; `conflated` earlier updates were merged into it since the one before."""
+    """The newest book of a symbol, and how many earlier updates it replaced unread since the previous Update."""
 
     snapshot: OrderBookSnapshot
     conflated: int
 
 
-MAX_AGE = 5.0
-"""Seconds without confirmation after which a book counts as stale, unless asked otherwise."""
+class Observation(msgspec.Struct, frozen=True):
+    """The state of one symbol's book, from which `judge` derives its status.
+
+    `age` is the time in seconds since the last confirmation, `update_age` since the last change; None before the first
+    book. `feeder_alive` is None if it is unknown. `error` is the failure of the connection or source, or empty.
+    """
+
+    snapshot: OrderBookSnapshot | None = None
+    age: float | None = None
+    update_age: float | None = None
+    feeder_alive: bool | None = None
+    error: str = ""
+
+    @property
+    def trouble(self) -> str:
+        """The earlier name of `error`."""
+        return self.error
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Counts of one book's updates since the provider was created."""
+
+    received: int = 0
+    """Updates received."""
+    conflated: int = 0
+    """Updates that a newer one replaced unread."""
+    missed: int = 0
+    """Updates never received, counted by the gaps in `seq`."""
+    resets: int = 0
+    """How often the sequence restarted: `seq` went back, or the server lost its data."""
+    skipped: int = 0
+    """Messages that could not be decoded as a book of this symbol."""
 
 
 def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
-    """The status of a book, and why it is not live (empty if it is)."""
-    snapshot, age, trouble = observation.snapshot, observation.age, observation.trouble
+    """The status of a book, and the reason why it is not live (empty if it is)."""
+    snapshot, age, error = observation.snapshot, observation.age, observation.error
     if snapshot is None:
-        return BookStatus.MISSING, trouble or "no book was received yet"
+        return BookStatus.MISSING, error or "no book was received yet"
     if snapshot.state == "closed":
         return BookStatus.CLOSED, "the feeder was stopped; these are its last levels"
     if snapshot.state == "suspect":
-        lost = "its truth is unknown; these are the last known levels"
+        lost = "it is out of sync; these are the last known levels"
         if observation.feeder_alive is False:
-            # Nobody works on it any more.
-            return BookStatus.FEEDER_DOWN, f"{lost}; {trouble or 'no feeder that serves it is alive'}"
-        return BookStatus.SUSPECT, f"{lost}; {trouble}" if trouble else lost
+            # No feeder is left to restore it.
+            return BookStatus.FEEDER_DOWN, f"{lost}; {error or 'no feeder that serves it is alive'}"
+        return BookStatus.SUSPECT, f"{lost}; {error}" if error else lost
     if age is not None and age <= max_age:
         return BookStatus.LIVE, ""
     unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
     if observation.feeder_alive is False:
         return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive"
-    return BookStatus.STALE, f"{unconfirmed}; {trouble}" if trouble else unconfirmed
+    return BookStatus.STALE, f"{unconfirmed}; {error}" if error else unconfirmed

@@ -9,10 +9,10 @@ import msgspec
 from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.books import BusTable
 from bookbus.consumers.bus.cluster_reader import ClusterReader
-from bookbus.consumers.bus.connection import DEFAULT_URL, BusConnectionError
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.bus.poller import BusPoller
 from bookbus.consumers.bus.reader import BusReader
-from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.bus.trades import BusTradeTail
 from bookbus.consumers.change_feed import OnSnapshot
@@ -20,6 +20,7 @@ from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import exchange_of
 from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
+from bookbus.schemas.redis_url import DEFAULT_URL
 
 Mode = Literal["push", "pull"]
 
@@ -28,11 +29,11 @@ START_LIMIT = 5.0
 
 
 class RedisMarketDataProvider(MarketDataProvider):
-    """The books of one exchange as feeders put them on Redis.
+    """The books of one exchange that feeders publish on Redis.
 
-    `mode="push"` follows the channels in a thread of its own, so that reading is a look into memory; it connects
-    again by itself. `mode="pull"` asks the server on each call, which needs no thread and costs a round trip; it has
-    no updates to wait for. `symbols="*"` means every book of the exchange, also those that come later.
+    `mode="push"` follows the channels in a thread, so that reading needs no I/O; it reconnects by itself.
+    `mode="pull"` asks the server on each call, which needs no thread and costs a round trip; it has no updates to wait
+    for. `symbols="*"` means every book of the exchange, also later ones.
     """
 
     def __init__(
@@ -48,22 +49,22 @@ class RedisMarketDataProvider(MarketDataProvider):
         if mode not in ("push", "pull"):
             raise ValueError(f"mode is 'push' or 'pull', not {mode!r}")
         self.blocking_reads = mode == "pull"
-        self._servers = BusServers(url)
-        if mode == "pull" and self._servers.servers.kind == "cluster":
+        self._locator = ServerLocator(url)
+        self._address = self._locator.address
+        if mode == "pull" and self._address.kind == "cluster":
             raise ValueError("mode='pull' asks one server; a cluster is read with mode='push'")
-        self._url = url
         self._exchange = exchange_of(exchange)
         self._names = SymbolNames(exchange)
         self._wanted = None if symbols == ALL else _wanted(symbols, self._names)
         self._table = BusTable(exchange, RedisNames(prefix))
         self._lock = threading.Lock()
         self._reader: BusReader | ClusterReader | None = None
-        self._poller = BusPoller(self._servers, self._table, self._names) if mode == "pull" else None
+        self._poller = BusPoller(self._locator, self._table, self._names) if mode == "pull" else None
         self._polling = False
 
     @property
     def symbols(self) -> Sequence[str]:
-        """Standard names of the symbols asked for; with `*`, of all that the bus has listed so far."""
+        """The standard symbols asked for; with `*`, all that the bus has listed so far."""
         if self._wanted is None:
             return sorted(self._names.listed)
         return list(dict.fromkeys(self._names.standard(name) for name in self._wanted))
@@ -71,7 +72,7 @@ class RedisMarketDataProvider(MarketDataProvider):
     def start(self) -> None:
         """Return once every symbol has its book or is known to have none.
 
-        Raises BusConnectionError with what to do if the server cannot be reached or read.
+        Raises BusConnectionError, which says what to do, if the server cannot be reached or read.
         """
         if self._poller is not None:
             self._poller.start()
@@ -91,7 +92,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             raise
 
     def stop(self) -> None:
-        """End the thread, also while it connects; the books stay readable and grow old."""
+        """End the thread, even while it connects; the books stay readable and become stale."""
         with self._lock:
             reader, self._reader, self._polling = self._reader, None, False
         if reader is not None:
@@ -101,22 +102,20 @@ class RedisMarketDataProvider(MarketDataProvider):
         self._changes.close()
 
     def standard_symbol(self, name: str) -> str:
-        """The standard name: by the books that the bus lists, else by spelling."""
+        """The standard symbol: by the books that the bus lists, else by spelling."""
         return self._names.standard(name)
 
     def near_symbols(self, name: str) -> list[str]:
-        """What the bus lists that is spelled most like `name`, for those who mistyped it."""
         return self._names.near(name)
 
     def get_connection_status(self) -> ConnectionStatus:
-        """How the provider is connected, and the status of every symbol."""
-        statuses, trouble, reader = self._statuses(), self._trouble(), self._reader
+        statuses, error, reader = self._statuses(), self._error(), self._reader
         return ConnectionStatus(
             is_running=self._polling or reader is not None,
-            connected=not trouble,
+            connected=not error,
             thread_alive=reader is not None and reader.alive,
             reconnect_count=reader.reconnect_count if reader is not None else 0,
-            trouble=trouble,
+            error=error,
             symbols=statuses,
         )
 
@@ -126,32 +125,32 @@ class RedisMarketDataProvider(MarketDataProvider):
         super().on_snapshot(callback)
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
-        """The books as they are, then each newer one; with `mode="push"` only."""
+        """The current books, then each newer one; with `mode="push"` only."""
         self._need_push()
         return super().updates(*symbols)
 
     def trades(self, symbol: str) -> BusTradeTail:
         """The trades of a symbol from now on, if a feeder publishes them: `feeders run --topics book,trades`.
 
-        Each call makes a tail of its own, to be closed by the caller; its `take()` asks the server.
+        Each call makes a new tail, which the caller closes; its `take()` asks the server.
         """
         standard = self.standard_symbol(symbol)
         native = self._exchange.native(*standard.split("-", 1))
-        return BusTradeTail(self._url, self._table.names, self._exchange.id, standard, native)
+        return BusTradeTail(self._address, self._table.names, self._exchange.id, standard, native)
 
     def _new_reader(self) -> BusReader | ClusterReader:
         rest = self._table, self._names, self._wanted, self._changes.publish
-        if self._servers.servers.kind == "cluster":
-            return ClusterReader(self._url, *rest)
-        return BusReader(self._servers, *rest)
+        if self._address.kind == "cluster":
+            return ClusterReader(self._address, *rest)
+        return BusReader(self._locator, *rest)
 
     def _observe(self, symbol: str) -> Observation:
         if self._polling:
             return self._observe_many([symbol])[0]
-        trouble, book = self._trouble(), self._table.by_symbol.get(symbol)
+        error, book = self._error(), self._table.by_symbol.get(symbol)
         if book is None:
-            return Observation(trouble=trouble or f"{symbol} is not among the symbols this provider follows")
-        return self._table.observe(book, boottime(), trouble)
+            return Observation(error=error or f"{symbol} is not among the symbols this provider follows")
+        return self._table.observe(book, boottime(), error)
 
     def _observe_many(self, symbols: Sequence[str]) -> list[Observation]:
         if self._poller is None or not self._polling:
@@ -162,15 +161,15 @@ class RedisMarketDataProvider(MarketDataProvider):
         book = self._table.by_symbol.get(symbol)
         counts = Counts() if book is None else book.counts()
         if self._poller is not None and counts.missed:
-            # Who asks now and then has lost nothing of what came between.
+            # A poller does not miss the updates between two calls: newer ones replaced them.
             received, conflated = counts.received + counts.missed, counts.conflated + counts.missed
             return msgspec.structs.replace(counts, received=received, conflated=conflated, missed=0)
         return counts
 
-    def _trouble(self) -> str:
+    def _error(self) -> str:
         if self._poller is not None and self._polling:
-            return self._poller.trouble
-        return "not started" if self._reader is None else self._reader.trouble
+            return self._poller.error
+        return "not started" if self._reader is None else self._reader.error
 
     def _need_push(self) -> None:
         if self._poller is not None:
@@ -178,7 +177,6 @@ class RedisMarketDataProvider(MarketDataProvider):
 
 
 def _wanted(symbols: str | Iterable[str], names: SymbolNames) -> list[str]:
-    """The names asked for. Raises SymbolError for one that can be no symbol."""
     wanted = symbols.split(",") if isinstance(symbols, str) else list(symbols)
     if not wanted:
         raise ValueError("no symbols asked for; '*' means all")

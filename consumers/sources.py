@@ -1,28 +1,33 @@
-"""A provider from the name of its source; none ever stands in for another."""
+"""Creates the provider of a named source. No source falls back to another one."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bookbus.consumers.bus.connection import DEFAULT_URL, BusConnectionError
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.mock_provider import MockMarketDataProvider
 from bookbus.consumers.multi_provider import assemble
 from bookbus.consumers.reading import MAX_AGE, BookNotLiveError
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
+from bookbus.schemas.redis_url import DEFAULT_URL
 
 logger = logging.getLogger(__name__)
 
+SOURCES = ("mock", "real", "upbit", "binance", "multi", "redis")
+
+_ADVICE = {"redis": "is a feeder running? `make feeder` starts one"}
+
 
 class SourceError(RuntimeError):
-    """This source gives no books; the message says why and what to do."""
+    """The source is unknown or gives no live books; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an exchange is reached; None is its usual address."""
+    """Base URLs of an exchange; None for its public ones."""
 
     ws_url: str | None = None
     rest_url: str | None = None
@@ -30,42 +35,59 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """What the sources need to know besides the symbols, each its own part of it."""
+    """Settings of all sources; each source reads its own."""
 
     redis_url: str = DEFAULT_URL
     prefix: str = DEFAULT_PREFIX
     exchange: str = "binance"
-    """Whose books `redis` reads."""
+    """The exchange whose books `redis` reads."""
     exchanges: tuple[str, ...] = ("binance", "upbit")
-    """Which exchanges `multi` puts together."""
+    """The exchanges that `multi` consolidates."""
     multi_from: Literal["exchanges", "bus"] = "exchanges"
     fees: Mapping[str, float] | None = None
-    """Taker fees in bps by exchange, for `multi`; None for the usual ones."""
+    """Taker fees in bps by exchange, for `multi`; None for the default ones."""
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
-    """By exchange, for the sources that connect to exchanges themselves."""
+    """By exchange, for the sources that connect to an exchange directly."""
     seed: int = 1
-    """Of `mock`."""
+    """Seed of `mock`."""
     timeout: float = 10.0
-    """Seconds for connecting, and once more for the first books."""
+    """Limit in seconds for connecting, and again for the first live books."""
     max_age: float = MAX_AGE
 
 
 def make_provider(
     source: str, symbols: Iterable[str] = ("BTC",), settings: SourceSettings | None = None
 ) -> MarketDataProvider:
-    """The provider of a source, not started. Raises SourceError for an unknown one, SymbolError for a name."""
-    make = _MAKERS.get(source)
-    if make is None:
-        raise SourceError(f"unknown source {source!r}; known: {', '.join(SOURCES)}")
-    return make(list(symbols), settings or SourceSettings())
+    """The provider of a source, not started. Raises SourceError for an unknown source, SymbolError for a symbol."""
+    names, settings = list(symbols), settings or SourceSettings()
+    match source:
+        case "mock":
+            return MockMarketDataProvider(names, settings.seed, max_age=settings.max_age)
+        case "real":
+            logger.warning("source 'real' is the old name of 'upbit': connecting to Upbit")
+            return _direct("upbit", names, settings)
+        case "upbit" | "binance":
+            return _direct(source, names, settings)
+        case "multi":
+            make = _direct if settings.multi_from == "exchanges" else _from_bus
+            return assemble(
+                lambda exchange, wanted: make(exchange, wanted, settings),
+                settings.exchanges,
+                names,
+                fees=settings.fees,
+                max_age=settings.max_age,
+            )
+        case "redis":
+            return _from_bus(settings.exchange, names, settings)
+    raise SourceError(f"unknown source {source!r}; known: {', '.join(SOURCES)}")
 
 
 def open_source(
     source: str, symbols: Iterable[str] = ("BTC",), settings: SourceSettings | None = None
 ) -> MarketDataProvider:
-    """The provider of a source, started, with a live book of every symbol.
+    """The started provider of a source, with a live book of every symbol.
 
-    Raises SourceError if that is not so within the timeout; nothing is left running then.
+    Raises SourceError, with the provider stopped, if the books are not live within the timeout.
     """
     settings = settings or SourceSettings()
     provider = make_provider(source, symbols, settings)
@@ -77,38 +99,14 @@ def open_source(
         raise SourceError(str(error)) from error
     except BookNotLiveError as error:
         advice = _ADVICE.get(source, "")
-        trouble = provider.get_connection_status().trouble
+        connection_error = provider.get_connection_status().error
         provider.stop()
-        reasons = [str(error), trouble if trouble not in str(error) else "", advice]
+        reasons = [str(error), connection_error if connection_error not in str(error) else "", advice]
         raise SourceError(f"source {source}: {'; '.join(filter(None, reasons))}") from error
     except BaseException:
         provider.stop()
         raise
     return provider
-
-
-def _mock(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
-    return MockMarketDataProvider(symbols, settings.seed, max_age=settings.max_age)
-
-
-def _real(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
-    logger.warning("source 'real' is the old name of 'upbit': connecting to Upbit")
-    return _direct("upbit", symbols, settings)
-
-
-def _multi(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
-    make = _direct if settings.multi_from == "exchanges" else _from_bus
-    return assemble(
-        lambda exchange, names: make(exchange, names, settings),
-        settings.exchanges,
-        symbols,
-        fees=settings.fees,
-        max_age=settings.max_age,
-    )
-
-
-def _redis(symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
-    return _from_bus(settings.exchange, symbols, settings)
 
 
 def _from_bus(exchange: str, symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
@@ -119,7 +117,7 @@ def _from_bus(exchange: str, symbols: list[str], settings: SourceSettings) -> Ma
 
 def _direct(exchange: str, symbols: list[str], settings: SourceSettings) -> MarketDataProvider:
     try:
-        # What connects to exchanges is an extra that a reader of the bus need not have installed.
+        # Direct connections need the extra `feeder`, which a reader of the bus may not have installed.
         from bookbus.consumers.direct_provider import DIRECT_PROVIDERS
     except ImportError as error:
         raise SourceError(
@@ -135,17 +133,3 @@ def _direct(exchange: str, symbols: list[str], settings: SourceSettings) -> Mark
         rest_url=endpoint.rest_url,
         max_age=settings.max_age,
     )
-
-
-_MAKERS: Mapping[str, Callable[[list[str], SourceSettings], MarketDataProvider]] = {
-    "mock": _mock,
-    "real": _real,
-    "upbit": lambda symbols, settings: _direct("upbit", symbols, settings),
-    "binance": lambda symbols, settings: _direct("binance", symbols, settings),
-    "multi": _multi,
-    "redis": _redis,
-}
-
-SOURCES = tuple(_MAKERS)
-
-_ADVICE = {"redis": "is a feeder running? `make feeder` starts one"}

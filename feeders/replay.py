@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
 from bookbus.feeders.bus.heartbeat import refuse_mixed_prefix
-from bookbus.feeders.bus.outbox import Submission
-from bookbus.feeders.bus.publisher import publisher_of
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.bus.servers import control_client
 from bookbus.feeders.feed import Feed, FeedCounters
 from bookbus.feeders.recording import CaptureFile
@@ -168,7 +168,7 @@ class ReplayFeeder:
         self._symbols = symbols
         self._pace = ReplayClock(speed)
         self._control = control_client(redis_url)
-        self.publisher = publisher_of(redis_url, names, unique_feeder_id("replay", None))
+        self.publisher = Publisher(redis_url, names, unique_feeder_id("replay", None))
         self._unsent: list[tuple[OrderBookSnapshot, Topic]] = []
         self._unsent_trades: list[Trade] = []
         self._written: set[str] = set()

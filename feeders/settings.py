@@ -10,13 +10,7 @@ from bookbus.feeders.exchange_feed import ConnectionSettings
 from bookbus.feeders.markets import SymbolSelection, default_cache_directory
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
-
-DEFAULT_REDIS_URL = "redis://127.0.0.1:6379/0"
-
-
-def default_redis_url() -> str:
-    """`BOOKBUS_REDIS_URL`, else the local server's usual address."""
-    return os.environ.get("BOOKBUS_REDIS_URL", DEFAULT_REDIS_URL)
+from bookbus.schemas.redis_url import DEFAULT_URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +19,7 @@ class FeederSettings:
 
     exchange: str
     selection: SymbolSelection
-    redis_url: str = DEFAULT_REDIS_URL
+    redis_url: str = DEFAULT_URL
     prefix: str = DEFAULT_PREFIX
     feeder_name: str | None = None
     ws_url: str | None = None

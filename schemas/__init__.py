@@ -1,6 +1,6 @@
-"""The contract between bookbus processes: values, names and bytes; no I/O, no clock."""
+"""The contract between bookbus processes: values, Redis names and byte formats. No I/O, no clock."""
 
-if __name__ == "schemas":  # imported by its place in a checkout
+if __name__ == "schemas":  # imported as a top-level folder of a checkout
     from bookbus._checkout import alias
 
     alias(__name__)

@@ -1,4 +1,4 @@
-"""One line of a recording to a frame and back."""
+"""Encodes and decodes the lines of a recording."""
 
 from typing import Literal
 
@@ -10,11 +10,11 @@ FrameKind = Literal["ws", "http"]
 
 
 class CaptureError(ValueError):
-    """A line that is not one of a recording."""
+    """A line is not a valid line of a recording."""
 
 
 class CaptureFrame(msgspec.Struct, frozen=True):
-    """One WebSocket message or HTTP answer as it came: `t` in Unix seconds, `raw` its exact text."""
+    """One received WebSocket message or HTTP response: `t` in Unix seconds, `raw` its exact text."""
 
     t: float
     venue: str
@@ -28,12 +28,12 @@ _decode = msgspec.json.Decoder(CaptureFrame).decode
 
 
 def encode_frame(frame: CaptureFrame) -> bytes:
-    """One line, its newline included."""
+    """One line, with its newline."""
     return _encode(frame) + b"\n"
 
 
 def decode_frame(line: bytes) -> CaptureFrame:
-    """The frame in one line. Raises CaptureError for anything else."""
+    """The frame of one line. Raises CaptureError if it is not valid."""
     try:
         return _decode(line)
     except DECODE_ERRORS as error:

@@ -1,4 +1,4 @@
-"""What decoding bytes from outside can raise."""
+"""Errors of decoding untrusted bytes."""
 
 import msgspec
 

@@ -1,47 +1,45 @@
-"""One feeder's sign of life: the fields of its hash and the message on the heartbeat channel."""
+"""Heartbeats of feeders and readers: hashes that expire, and the feeder's message on the heartbeat channel."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from bookbus.schemas.decoding import DECODE_ERRORS
 
-HEARTBEAT_TTL = 5
-
-
-CLIENT_NAME_HEAD = "bookbus:"
-"""What the names of readers' connections begin with, the id behind it."""
-
-
 FeedState = Literal["syncing", "live", "suspect", "closed"]
 
 HEARTBEAT_INTERVAL = 1.0
 HEARTBEAT_TTL = 5
+"""Seconds from one heartbeat to the next, and until its hash expires; the same for feeders and readers."""
+
+CLIENT_NAME_HEAD = "bookbus:"
+"""Prefix of the names of a reader's connections; its id follows."""
 
 
 class HeartbeatError(ValueError):
-    """These bytes are not a feeder's heartbeat."""
+    """A feeder's heartbeat cannot be decoded."""
 
 
 class SymbolAudit(msgspec.Struct, frozen=True, kw_only=True):
-    """What comparing books with the exchange's own answers at the same update id has found so far."""
+    """Counts of comparisons of a book with the exchange's snapshots at the same update id."""
 
     matched: int = 0
     """Comparisons in which every level was equal."""
     mismatched: int = 0
-    """Comparisons in which one was not."""
+    """Comparisons in which a level differed."""
     unmatched: int = 0
-    """Answers at whose id our book never stood, which say nothing."""
+    """Snapshots whose update id our book never had; they cannot be compared."""
     levels: int = 0
     """Levels compared."""
     ghosts: int = 0
-    """Levels that only we had."""
+    """Levels only in our book."""
     missing: int = 0
-    """Levels that only the exchange had."""
+    """Levels only in the snapshot."""
     wrong: int = 0
     """Levels with another quantity."""
     misses: int = 0
-    """Best prices that the exchange named and our book did not show within a second."""
+    """Best prices of the exchange that our book did not have within a second."""
 
     @property
     def match_ratio(self) -> float | None:
@@ -53,18 +51,18 @@ class SymbolAudit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A feeder's audits since its start. `worst` has, by standard symbol, some that were different."""
+    """A feeder's audits since its start. `worst` has some symbols with differences."""
 
     symbols: int
     """Symbols compared at least once."""
     prices: int
-    """Best prices looked at."""
+    """Best prices compared."""
     total: SymbolAudit
     worst: dict[str, SymbolAudit] = {}
 
 
 class LineReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One of several lines that bring the same symbols, summed over its connections since the feeder's start."""
+    """One of several lines of the same symbols, summed over its connections since the feeder's start."""
 
     line: int
     connections: int
@@ -72,18 +70,18 @@ class LineReport(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that are open now."""
     reconnects: int
     updates: int
-    """Updates of books, first or not."""
+    """Updates of books, whether first or not."""
     first: int
-    """Those that it brought before every other line."""
+    """Updates that arrived here before they arrived on any other line."""
     lead_median_ms: float | None = None
-    """By how much; None before another line brought the same."""
+    """Milliseconds by which they were first; None before another line had the same update."""
     lead_p99_ms: float | None = None
     silent: bool = False
-    """Whether it brings nothing while another line brings updates."""
+    """Whether no update arrives here while updates arrive on another line."""
 
 
 class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """Who feeds what. `states` has the standard symbol of every book served; times are the feeder's own clock."""
+    """A feeder and its books. `states` has the standard symbol of each book; times are of the feeder's clock."""
 
     feeder: str
     exchange: str
@@ -95,13 +93,38 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     time_us: int
     counters: dict[str, float] = {}
     lines: list[LineReport] = []
-    """Empty where one line brings each symbol."""
+    """Empty if each symbol has one line."""
     audit: AuditReport | None = None
-    """None where books are not audited."""
+    """None if books are not audited."""
+
+
+class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A reader's heartbeat; None or empty where a field is missing or invalid. Times are in seconds."""
+
+    client: str
+    """The name of its connections."""
+    exchange: str = ""
+    symbols: tuple[str, ...] = ()
+    lag: float | None = None
+    """Duration of the last ping."""
+    delay: float | None = None
+    """From the publication of a message to its receipt."""
+    received: int | None = None
+    conflated: int | None = None
+    missed: int | None = None
+    reconnects: int | None = None
+    host: str = ""
+    pid: int | None = None
+    version: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(FeederHeartbeat).decode
+_decode_field = {
+    field.name: msgspec.json.Decoder(field.type).decode
+    for field in msgspec.structs.fields(FeederHeartbeat)
+    if field.type is not str
+}
 
 
 def encode_heartbeat(beat: FeederHeartbeat) -> bytes:
@@ -118,6 +141,87 @@ def decode_heartbeat(data: bytes) -> FeederHeartbeat:
 
 
 def heartbeat_fields(beat: FeederHeartbeat) -> dict[str, str]:
-    """The same as fields of the hash, readable as text; maps are JSON."""
+    """The fields of a feeder's hash; what is no text is JSON."""
     fields = msgspec.structs.asdict(beat)
     return {name: value if isinstance(value, str) else _encode(value).decode() for name, value in fields.items()}
+
+
+def parse_heartbeat_fields(names: Sequence[str], values: Sequence[bytes | str | None]) -> dict[str, Any]:
+    """The reply to HMGET of a feeder's hash, without the fields that it does not have.
+
+    Raises HeartbeatError if one cannot be read, as from another version.
+    """
+    try:
+        return {
+            name: _decode_field.get(name, _text)(value)
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+    except DECODE_ERRORS as error:
+        raise HeartbeatError(f"cannot decode a feeder's heartbeat: {error}") from error
+
+
+def reader_fields(record: ReaderRecord) -> dict[str, str]:
+    """The fields of a reader's hash; empty where a value is not known."""
+    return {
+        "exchange": record.exchange,
+        "symbols": " ".join(record.symbols),
+        "lag_ms": _milliseconds(record.lag),
+        "delay_ms": _milliseconds(record.delay),
+        "received": _number(record.received),
+        "conflated": _number(record.conflated),
+        "missed": _number(record.missed),
+        "reconnects": _number(record.reconnects),
+        "host": record.host,
+        "pid": _number(record.pid),
+        "client": record.client,
+        "version": record.version,
+    }
+
+
+def parse_reader(reader_id: str, reply: Sequence[bytes]) -> ReaderRecord:
+    """The reply to HGETALL of a reader's hash, which any program with the right to write there may have written."""
+    fields = {printable(name): printable(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
+    return ReaderRecord(
+        client=CLIENT_NAME_HEAD + reader_id,
+        exchange=fields.get("exchange", ""),
+        symbols=tuple(fields.get("symbols", "").split()),
+        lag=_seconds(fields.get("lag_ms")),
+        delay=_seconds(fields.get("delay_ms")),
+        received=parse_count(fields.get("received")),
+        conflated=parse_count(fields.get("conflated")),
+        missed=parse_count(fields.get("missed")),
+        reconnects=parse_count(fields.get("reconnects")),
+        host=fields.get("host", ""),
+        pid=parse_count(fields.get("pid")),
+        version=fields.get("version", ""),
+    )
+
+
+def printable(value: bytes) -> str:
+    """Text without the control characters that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in value.decode(errors="replace"))
+
+
+def parse_count(text: str | None) -> int | None:
+    """A number of at most 19 digits; None for anything else."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.1f}"
+
+
+def _seconds(milliseconds: str | None) -> float | None:
+    try:
+        return float(milliseconds or "") / 1000
+    except ValueError:
+        return None

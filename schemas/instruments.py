@@ -1,4 +1,4 @@
-"""Exchange symbol, standard symbol and alias of every instrument, and what an exchange says of it."""
+"""Instruments: native symbol, standard symbol and alias, price tick, quantity step and trading status."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """How a venue spells its markets. Ids are permanent: another region or market type is another id."""
+    """How an exchange spells its symbols. Ids are permanent: another region or market type gets another id."""
 
     id: str
     home_quote: str
@@ -17,7 +17,7 @@ class Exchange:
     quote_first: bool = False
 
     def native(self, base: str, quote: str) -> str:
-        """The exchange's own spelling."""
+        """The exchange's symbol of this pair."""
         return self.separator.join((quote, base) if self.quote_first else (base, quote))
 
 
@@ -32,25 +32,23 @@ EXCHANGES = MappingProxyType(
     }
 )
 
-OFFLINE_QUOTES = (
-    *("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "DAI", "BTC", "ETH", "BNB"),
-    *("TRY", "EUR", "BRL", "AUD", "RUB", "GBP", "JPY", "USD", "KRW"),
-)
-"""Quote assets by which a concatenated name is split where the exchange's own metadata cannot be had."""
+_QUOTES = "FDUSD USDT USDC BUSD TUSD DAI BTC ETH BNB TRY EUR BRL AUD RUB GBP JPY USD KRW"
+OFFLINE_QUOTES = tuple(_QUOTES.split())
+"""Quote assets by which a concatenated symbol is split if the exchange's metadata is not available."""
 
 EXACT_DIGITS = 15
-"""float64, the number type of the wire, holds every decimal of up to this many significant digits."""
+"""Most significant digits that float64, the number type of the wire format, represents exactly for every decimal."""
 
 TradingStatus = Literal["trading", "halted", "unknown"]
 
 
 class SymbolError(ValueError):
-    """A name that stands for no instrument, or for more than one."""
+    """A name matches no instrument, or more than one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One market. `tick`, `step` and `minimum_notional` are None where the exchange did not say."""
+    """One market. `tick`, `step` and `minimum_notional` are None if the exchange does not publish them."""
 
     exchange: str
     base: str
@@ -68,7 +66,7 @@ class Instrument:
 
 
 def exchange_of(exchange_id: str) -> Exchange:
-    """The exchange with this id. Raises SymbolError that lists the known ones."""
+    """The exchange with this id. Raises SymbolError with the known ids."""
     try:
         return EXCHANGES[exchange_id]
     except KeyError:
@@ -76,15 +74,16 @@ def exchange_of(exchange_id: str) -> Exchange:
 
 
 def significant_digits(text: str) -> int:
-    """Digits from the first to the last that is not zero, exponent aside: `0.00077720` has 4, `0` none."""
+    """Number of digits from the first to the last non-zero one, without the exponent: 4 in `0.00077720`, 0 in `0`."""
     mantissa, _, _ = text.lower().partition("e")
     return len(mantissa.lstrip("+-").replace(".", "").strip("0"))
 
 
 def guess_instrument(exchange: Exchange, name: str) -> Instrument:
-    """An instrument by spelling alone, for captures and while the exchange's metadata cannot be had.
+    """An instrument by the spelling of its name, for recordings and while the exchange's metadata is not available.
 
-    A concatenated name is split at the longest known quote asset; a bare base gets the exchange's home quote.
+    A concatenated symbol is split at the longest known quote asset; a base alone gets the exchange's home quote.
+    Raises SymbolError if the name is no symbol.
     """
     upper = name.strip().upper()
     base, quote = _split(exchange, upper)
@@ -95,9 +94,9 @@ def guess_instrument(exchange: Exchange, name: str) -> Instrument:
 
 @dataclass(slots=True)
 class InstrumentRegistry:
-    """The instruments of one exchange, found by standard symbol, native name or alias.
+    """The instruments of one exchange, by standard symbol, native symbol or alias.
 
-    With `offline` set, a name that is not listed is judged by its spelling instead of being refused.
+    With `offline`, a name that is not listed is resolved by its spelling instead of raising SymbolError.
     """
 
     exchange: Exchange
@@ -113,7 +112,7 @@ class InstrumentRegistry:
         return len(self._by_symbol)
 
     def learn(self, instruments: Iterable[Instrument]) -> None:
-        """List these too, in place of what was known of the same markets. Raises SymbolError for two of one name."""
+        """Add or replace instruments. Raises SymbolError if two have the same name."""
         for instrument in instruments:
             known = self._by_native.get(instrument.native.upper())
             if known is not None and known.symbol == instrument.symbol:
@@ -122,11 +121,11 @@ class InstrumentRegistry:
                 self._add(instrument)
 
     def all(self) -> list[Instrument]:
-        """Every listed instrument, by standard symbol."""
+        """Every listed instrument, sorted by standard symbol."""
         return [self._by_symbol[symbol] for symbol in sorted(self._by_symbol)]
 
     def resolve(self, name: str) -> Instrument:
-        """The instrument that `name` stands for. Raises SymbolError with near matches."""
+        """The instrument called `name`. Raises SymbolError, with similar names, if there is none or more than one."""
         upper = name.strip().upper()
         home = f"{upper}-{self.exchange.home_quote}"
         found = {
@@ -147,7 +146,7 @@ class InstrumentRegistry:
         raise SymbolError(f"unknown symbol {name!r} on {self.exchange.id}{self._near(upper, home)}")
 
     def by_native(self, native: str) -> Instrument | None:
-        """The instrument the exchange calls `native`; None if it lists none."""
+        """The instrument with this native symbol; None if it is not listed."""
         return self._by_native.get(native.upper())
 
     def _add(self, instrument: Instrument) -> None:
@@ -157,7 +156,7 @@ class InstrumentRegistry:
         ):
             other = table.setdefault(key, instrument)
             if other != instrument:
-                raise SymbolError(f"{key} stands for both {other.native} and {instrument.native}")
+                raise SymbolError(f"{key} is the name of both {other.native} and {instrument.native}")
 
     def _is_bare(self, upper: str) -> bool:
         return "-" not in upper
@@ -187,7 +186,7 @@ _QUOTE_RANK = {quote: rank for rank, quote in enumerate(("KRW", "USDT", "BTC"))}
 
 
 def _quotes(first: str, second: str) -> bool:
-    """Whether `first` is the quote asset of a pair whose order is not known: the asset that ranks higher is."""
+    """Whether `first` is the quote asset of a pair of unknown order: the quote asset is the one that ranks higher."""
     unranked = len(_QUOTE_RANK)
     return _QUOTE_RANK.get(first, unranked) < _QUOTE_RANK.get(second, unranked)
 

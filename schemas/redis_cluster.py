@@ -1,12 +1,14 @@
-"""Which node of a cluster has which slot, and in which slot a key is."""
+"""Slots of a Redis cluster: what a node says of them, and which node has a key."""
 
 from binascii import crc_hqx
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from bookbus.schemas.redis_url import HostPort
 
 SLOTS = 16384
+VIEW_COMMANDS = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+"""What a node is asked for its `ClusterView`."""
 
 
 def slot_of(key: bytes) -> int:
@@ -15,37 +17,57 @@ def slot_of(key: bytes) -> int:
 
 
 class SlotMap:
-    """The primary of each slot, as one node knows it."""
+    """The primary of each slot; never changes."""
 
-    def __init__(self, places: Iterable[tuple[int, HostPort]] = ()) -> None:
-        self._places = dict(places)
+    def __init__(self, nodes: Iterable[tuple[int, HostPort]] | Mapping[int, HostPort] = ()) -> None:
+        self._nodes = dict(nodes)
 
     @classmethod
     def parse(cls, reply: Any, asked: HostPort) -> "SlotMap":
-        """What a node answers to CLUSTER SLOTS. Raises ValueError if that is no such answer."""
-        slots = cls()
+        """The reply to CLUSTER SLOTS. Raises ValueError for anything else."""
+        nodes: dict[int, HostPort] = {}
         try:
             for first, last, (host, port, *_), *_ in reply:
-                # A node that does not know under which name it is reached leaves that to whoever asked it.
-                place = (host.decode() if host not in (None, b"", b"?") else asked[0], int(port))
-                slots._places.update(dict.fromkeys(range(first, last + 1), place))
+                # A node that does not know under which name it is reached leaves that to the client.
+                node = (host.decode() if host not in (None, b"", b"?") else asked[0], int(port))
+                nodes.update(dict.fromkeys(range(first, last + 1), node))
         except (TypeError, ValueError, AttributeError):
-            raise ValueError(f"no list of slots: {reply!r:.100}") from None
-        return slots
+            raise ValueError(f"{asked[0]}:{asked[1]} sends no list of slots: {reply!s:.100}") from None
+        return cls(nodes)
 
     @property
-    def places(self) -> frozenset[HostPort]:
-        """Every node that has slots."""
-        return frozenset(self._places.values())
+    def nodes(self) -> frozenset[HostPort]:
+        return frozenset(self._nodes.values())
 
-    def place(self, key: bytes) -> HostPort | None:
-        """Where a key is; None while nobody has its slot."""
-        return self._places.get(slot_of(key))
+    def node_of(self, key: bytes) -> HostPort | None:
+        """The node that has a key; None if its slot has none."""
+        return self._nodes.get(slot_of(key))
 
     def moved(self, error: str, asked: HostPort) -> "SlotMap":
-        """The same after a node answered `MOVED 3999 host:port`. Raises ValueError if that is not what it says."""
+        """The same after the node `asked` replied `MOVED 3999 host:port`. Raises ValueError for anything else."""
         _, slot, where = error.split(" ")[:3]
         host, _, port = where.rpartition(":")
-        after = SlotMap()
-        after._places = {**self._places, int(slot): (host or asked[0], int(port))}
-        return after
+        return SlotMap({**self._nodes, int(slot): (host or asked[0], int(port))})
+
+
+class ClusterView(NamedTuple):
+    """The cluster as one node sees it."""
+
+    rank: tuple[bool, int]
+    """Of several views the one with the highest rank holds: a node that is cut off from the others sees that the
+    cluster failed, or an epoch that is over."""
+    slots: SlotMap
+
+    @classmethod
+    def parse(cls, info: Any, slots: Any, asked: HostPort) -> "ClusterView":
+        """The replies to `VIEW_COMMANDS`. Raises ValueError for anything else."""
+        if not isinstance(info, bytes):
+            raise ValueError(f"{asked[0]}:{asked[1]} does not describe the cluster: {info!s:.100}")
+        fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
+        rank = fields.get(b"cluster_state") == b"ok", int(fields.get(b"cluster_current_epoch", 0))
+        return cls(rank, SlotMap.parse(slots, asked))
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the node sees every slot served."""
+        return self.rank[0]

@@ -1,4 +1,4 @@
-"""Every key and channel name of the system."""
+"""Names of all Redis keys and channels."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ DEFAULT_PREFIX = "md"
 
 @dataclass(frozen=True, slots=True)
 class BookName:
-    """What a book's key says: its exchange id and standard symbol."""
+    """Exchange id and standard symbol in the name of a book's key."""
 
     exchange: str
     symbol: str
@@ -15,7 +15,7 @@ class BookName:
 
 @dataclass(frozen=True, slots=True)
 class RedisNames:
-    """Names under one prefix. A hash and the channel that announces it share one name, hence one cluster slot."""
+    """Names with one prefix. A hash and its channel have the same name, hence the same cluster slot."""
 
     prefix: str = DEFAULT_PREFIX
 
@@ -28,7 +28,7 @@ class RedisNames:
         return f"{self.prefix}:book:{exchange}:{symbol}"
 
     def quote(self, exchange: str, symbol: str) -> str:
-        """Hash and channel of a best bid and offer in real time."""
+        """Hash and channel of a best bid and offer."""
         return f"{self.prefix}:quote:{exchange}:{symbol}"
 
     def trades(self, exchange: str, symbol: str) -> str:
@@ -36,29 +36,29 @@ class RedisNames:
         return f"{self.prefix}:trades:{exchange}:{symbol}"
 
     def of(self, topic: str, exchange: str, symbol: str) -> str:
-        """The name of a topic's book: `book` or `quote`."""
+        """Hash and channel of a topic, `book` or `quote`."""
         return f"{self.prefix}:{topic}:{exchange}:{symbol}"
 
     @property
     def books(self) -> str:
-        """Set of every book name published."""
+        """Set of the names of all published books."""
         return f"{self.prefix}:books"
 
     def feeder(self, feeder_id: str) -> str:
-        """Hash that says that a feeder lives."""
+        """Hash of a feeder's heartbeat."""
         return f"{self.prefix}:feeder:{feeder_id}"
 
     @property
     def feeders(self) -> str:
-        """Channel of every feeder's heartbeat."""
+        """Channel of all feeders' heartbeats."""
         return f"{self.prefix}:feeders"
 
     def consumer(self, consumer_id: str) -> str:
-        """Hash that says that a reader lives."""
+        """Hash of a reader's heartbeat."""
         return f"{self.prefix}:consumer:{consumer_id}"
 
     def parse_book(self, name: str) -> BookName | None:
-        """Exchange and symbol of a book's key; None if it is not one under this prefix."""
+        """Exchange and symbol of a book's key; None if `name` is no book's key with this prefix."""
         head = f"{self.prefix}:book:"
         exchange, separator, symbol = name.removeprefix(head).partition(":")
         if not name.startswith(head) or not exchange or not separator or not symbol:

@@ -1,163 +1,222 @@
-"""Which servers the URL of a bus names, and the URL of each of them."""
+"""The address of the bus: each form of a Redis URL parsed into one value, and passwords kept out of what is printed."""
 
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from typing import Any, Literal
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 Kind = Literal["server", "sentinel", "cluster"]
 HostPort = tuple[str, int]
 """Host and port."""
 
-_SCHEMES: dict[str, tuple[str, Kind]] = {
-    "redis": ("redis", "server"),
-    "rediss": ("rediss", "server"),
-    "unix": ("unix", "server"),
-    "redis+sentinel": ("redis", "sentinel"),
-    "rediss+sentinel": ("rediss", "sentinel"),
-    "redis+cluster": ("redis", "cluster"),
-    "rediss+cluster": ("rediss", "cluster"),
+DEFAULT_URL = "redis://127.0.0.1:6379/0"
+HIDDEN = "***"
+
+_KINDS: dict[str, Kind] = {
+    "redis": "server",
+    "rediss": "server",
+    "unix": "server",
+    "redis+sentinel": "sentinel",
+    "rediss+sentinel": "sentinel",
+    "redis+cluster": "cluster",
+    "rediss+cluster": "cluster",
 }
 _PORTS = {"server": 6379, "sentinel": 26379, "cluster": 6379}
-_CAUSE = re.compile(r"\[SSL[^(\n]+|(?:invalid username|WRONGPASS|NOAUTH|Authentication required)[^\n]*")
-_PLACE = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
-
-FORMS = (
+_FORMS = (
     "redis://host:6379/0, redis+sentinel://host:26379,host:26379/service/0, redis+cluster://host:6379,host:6379, "
     "with rediss for TLS, or unix:///path/to/socket"
 )
+_HOST_PORT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
-class BusServers:
-    """The servers to begin with: the bus itself, the Sentinels that know where it is, or some nodes of a cluster."""
+class TlsOptions:
+    """How to check the server's certificate, and the client's own; files and directories in PEM format."""
 
+    ca_file: str | None = None
+    ca_path: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    check_certificate: bool = True
+    check_hostname: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a client needs to know besides the location of a server."""
+
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: TlsOptions | None = None
+    """None for a connection without TLS."""
+    socket_timeout: float | None = None
+    socket_connect_timeout: float | None = None
+    """Seconds; None if the URL leaves them to the client."""
+
+    def commands(self) -> list[tuple[str | int, ...]]:
+        """What a new connection sends first."""
+        commands: list[tuple[str | int, ...]] = []
+        if self.password is not None:
+            commands.append(("AUTH", *([self.username] if self.username else []), self.password))
+        if self.database:
+            commands.append(("SELECT", self.database))
+        return commands
+
+    def client_arguments(self, timeout: float) -> dict[str, Any]:
+        """Keyword arguments for the clients of redis-py; `timeout` where the URL names none."""
+        arguments: dict[str, Any] = {
+            "db": self.database,
+            "username": self.username,
+            "password": self.password,
+            "socket_timeout": self.socket_timeout or timeout,
+            "socket_connect_timeout": self.socket_connect_timeout or timeout,
+        }
+        if self.tls is not None:
+            files = {
+                "ssl_ca_certs": self.tls.ca_file,
+                "ssl_ca_path": self.tls.ca_path,
+                "ssl_certfile": self.tls.certificate,
+                "ssl_keyfile": self.tls.key,
+            }
+            arguments |= {
+                "ssl": True,
+                "ssl_cert_reqs": "required" if self.tls.check_certificate else "none",
+                "ssl_check_hostname": self.tls.check_hostname,
+                # The asynchronous cluster client does not know all of them.
+                **{name: file for name, file in files.items() if file is not None},
+            }
+        return arguments
+
+
+@dataclass(frozen=True, slots=True)
+class RedisServer:
+    """One server: a host and port, or the path of a Unix socket."""
+
+    masked: str
+    """Its URL as it may be shown: no password, no options."""
+    host: str
+    port: int
+    path: str | None
+    login: Login
+
+    def client_arguments(self, timeout: float) -> dict[str, Any]:
+        """Keyword arguments for redis-py's client of this server."""
+        location = {"host": self.host, "port": self.port} if self.path is None else {"unix_socket_path": self.path}
+        return {**location, **self.login.client_arguments(timeout)}
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """The bus: one server, several of which any may be read from, Sentinels that know the primary, or a cluster."""
+
+    masked: str
+    """As it may be shown: no password, no options."""
     kind: Kind
-    places: tuple[HostPort, ...]
-    """None for a single server, which its URL names in its own way."""
+    hosts: tuple[HostPort, ...]
+    """Servers, Sentinels, or some nodes of the cluster; one that does not matter for a Unix socket."""
+    login: Login
+    """The same at every server."""
     service: str = ""
-    """What the Sentinels call the bus."""
+    """The name under which the Sentinels know the bus."""
     nearest: bool = False
-    """Whether readers take the server that answers first, be it the primary or a replica."""
-    sentinel_login: tuple[str | None, str | None] = field(default=(None, None), repr=False)
-    """User name and password at the Sentinels themselves."""
-    _before: str = field(default="", repr=False)
-    _behind: str = field(default="", repr=False)
+    """Whether readers take the server that answers fastest, primary or replica."""
+    sentinel_login: Login = field(default_factory=Login)
+    """The login at the Sentinels themselves."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What must not appear in logs and errors."""
+    _path: str | None = None
+    _shown_user: str = field(default="", repr=False)
 
-    def url(self, place: HostPort) -> str:
-        """The URL of one server, with the login and options of all."""
-        host, port = place
-        return f"{self._before}{f'[{host}]' if ':' in host else host}:{port}{self._behind}"
+    @property
+    def servers(self) -> tuple[RedisServer, ...]:
+        """The servers that the URL names; none if it names Sentinels."""
+        if self.kind == "sentinel":
+            return ()
+        if self.kind == "server" and len(self.hosts) == 1:
+            return (RedisServer(self.masked, *self.hosts[0], self._path, self.login),)
+        return tuple(map(self.server_at, self.hosts))
 
-    def urls(self) -> Iterator[str]:
-        """The URL of each of the servers to begin with."""
-        if not self.places:
-            yield self._before
-        for place in self.places:
-            yield self.url(place)
+    def server_at(self, host_port: HostPort) -> RedisServer:
+        """A server of this bus at another address."""
+        host, port = host_port
+        scheme = "redis" if self.login.tls is None else "rediss"
+        shown = f"[{host}]" if ":" in host else host
+        return RedisServer(
+            f"{scheme}://{self._shown_user}{shown}:{port}/{self.login.database}", host, port, None, self.login
+        )
 
 
-def parse_servers(url: str) -> BusServers:
-    """What this URL names. Raises ValueError, which repeats no secret, for one that makes no sense."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in _SCHEMES:
-        raise ValueError(f"not a usable Redis URL: write it like {FORMS}")
-    scheme, kind = _SCHEMES[parts.scheme]
-    if scheme == "unix":
-        return BusServers("server", (), _before=url)
-    login, at, hosts = parts.netloc.rpartition("@")
-    places = tuple(_place(text, _PORTS[kind]) for text in hosts.split(",")) if hosts else ()
+def parse_redis_url(url: str) -> RedisAddress:
+    """The bus that this URL names. Raises ValueError, which repeats no secret, if it is not valid."""
+    scheme, separator, _ = url.partition("://")
+    kind = _KINDS.get(scheme) if separator else None
+    parts = _split(url)
+    if kind is None or parts is None:
+        raise ValueError(f"not a usable Redis URL: write it like {_FORMS}")
+    user_and_password, at, hosts = parts.netloc.rpartition("@")
     options = dict(parse_qsl(parts.query))
-    sentinel_login = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
-    read = options.pop("read", None)
+    path, service, database = None, "", "0"
+    if scheme == "unix":
+        path, hosts = unquote(parts.path), ""
+        if not path:
+            raise ValueError(f"the Redis URL names no socket; write it like {_FORMS}")
+    else:
+        service, database = _service_and_database(kind, parts.path)
+    username, _, password = (unquote(text) for text in user_and_password.partition(":"))
+    tls = _tls(options) if scheme.startswith("rediss") else None
+    read = options.get("read")
     if read not in (None, "nearest") or (read and kind != "sentinel"):
-        raise ValueError("?read=nearest is all there is to choose, and only with redis+sentinel://")
-    service, database = _path(kind, parts.path)
-    if kind == "server" and len(places) < 2:
-        return BusServers("server", (), _before=url)
-    if not places:
-        raise ValueError(f"the Redis URL names no host; write it like {FORMS}")
-    query = urlencode(options)
-    return BusServers(
-        kind,
-        places,
-        service,
-        kind == "server" or read is not None,
-        sentinel_login,
-        f"{scheme}://{login}{at}",
-        f"/{database}" + (f"?{query}" if query else ""),
+        raise ValueError("?read=nearest is the only value of this option, and only with redis+sentinel://")
+    host_ports = tuple(_host_port(text, _PORTS[kind]) for text in hosts.split(",")) if hosts else ()
+    if not host_ports and kind != "server":
+        raise ValueError(f"the Redis URL names no host; write it like {_FORMS}")
+    return RedisAddress(
+        masked=masked(url),
+        kind=kind,
+        hosts=host_ports or (("localhost", _PORTS[kind]),),
+        login=Login(
+            _database(kind, options.get("db", database)),
+            username or options.get("username"),
+            password or options.get("password"),
+            tls,
+            _seconds(options, "socket_timeout"),
+            _seconds(options, "socket_connect_timeout"),
+        ),
+        service=service,
+        nearest=read is not None or (kind == "server" and len(host_ports) > 1),
+        sentinel_login=Login(0, options.get("sentinel_username"), options.get("sentinel_password"), tls),
+        secrets=tuple(secrets_of(url)),
+        _path=path,
+        _shown_user=_shown_user(user_and_password, at),
     )
-
-
-def no_primary(service: str, told: str) -> str:
-    """One line of what went wrong with every Sentinel, a line each, most of which is of no use to people."""
-    cause = _CAUSE.search(told)
-    return f"none of these Sentinels knows a primary of {service} that is up" + (
-        f" ({cause[0].strip()})" if cause else ""
-    )
-
-
-def _place(text: str, default_port: int) -> HostPort:
-    match = _PLACE.fullmatch(text.strip())
-    if match is None or not 0 < (port := int(match[2] or default_port)) < 65536:
-        raise ValueError("the hosts of a Redis URL are written host:port,host:port")
-    return match[1].strip("[]"), port
-
-
-def _path(kind: Kind, path: str) -> tuple[str, str]:
-    """Service and database in the path of a URL."""
-    words = path.strip("/").split("/") if path.strip("/") else []
-    service = words.pop(0) if kind == "sentinel" and words else ""
-    if kind == "sentinel" and not service:
-        raise ValueError("Sentinels know several servers: name yours, redis+sentinel://host:26379/service/0")
-    database = words.pop(0) if words else "0"
-    if words or not database.isdecimal():
-        raise ValueError(f"the path of a Redis URL ends with the number of a database: {FORMS}")
-    if kind == "cluster" and int(database):
-        raise ValueError("a Redis cluster has database 0 alone")
-    return service, database
-
-
-_ONE_PLACE = r"(?:\[[\da-fA-F:.]+\]|[\w.-]*)(?::\d+)?"
-_PLACES = re.compile(rf"{_ONE_PLACE}(?:,{_ONE_PLACE})*")
-_SCHEME = re.compile(r"[a-z][a-z+]*://")
-_USER_ALONE = re.compile(r"(?P<head>[a-z+]+://[^:@/?#]+)(?P<tail>@.*)", re.DOTALL)
-
-HIDDEN = "***"
 
 
 def masked(url: str) -> str:
-    """The URL as people and logs may see it: no password, no options; nothing at all where it makes no sense."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    """The URL as people and logs may see it: no password, no options; `***` if it is not valid."""
+    parts = _split(url)
+    if parts is None:
         return HIDDEN
-    login, at, places = parts.netloc.rpartition("@")
-    # A password with a sign that means something in URLs lies where no password belongs.
-    misplaced = "@" in parts.path + parts.query + parts.fragment or _PLACES.fullmatch(places) is None
+    user_and_password, at, hosts = parts.netloc.rpartition("@")
+    # A password with a character that has a meaning in URLs ends up in a part that never holds one.
+    misplaced = "@" in parts.path + parts.query + parts.fragment or _HOSTS.fullmatch(hosts) is None
     if misplaced or _SCHEME.match(url) is None:
         return HIDDEN
-    user, colon, _ = login.partition(":")
-    # A name alone may be a password whose writer left out the colon.
-    shown = f"{user}:{HIDDEN}" if colon else HIDDEN if at else ""
-    return f"{parts.scheme}://{shown}{at}{places}{parts.path}"
+    return f"{parts.scheme}://{_shown_user(user_and_password, at)}{hosts}{parts.path}"
 
 
 def with_password(url: str, password: str) -> str:
-    """The URL with the password of the user whom it names without one; as it is where it names none."""
+    """The URL with this password if it names a user without one; else unchanged."""
     found = _USER_ALONE.fullmatch(url)
     return url if found is None else f"{found['head']}:{quote(password, safe='')}{found['tail']}"
 
 
 def secrets_of(url: str) -> list[str]:
-    """The passwords in the URL, as they are written there and as they are meant."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    """The passwords in the URL, as written and decoded."""
+    parts = _split(url)
+    if parts is None:
         return []
     _, _, written = parts.netloc.rpartition("@")[0].partition(":")
     options = [value for name, value in parse_qsl(parts.query) if "password" in name]
@@ -165,8 +224,83 @@ def secrets_of(url: str) -> list[str]:
 
 
 def redacted(text: object, secrets: Iterable[str | None]) -> str:
-    """The text of somebody else, without the secrets that he may repeat."""
+    """Text of a server or library, without the secrets that it may repeat."""
     shown = str(text)
     for secret in filter(None, secrets):
         shown = shown.replace(secret, HIDDEN)
     return shown
+
+
+def no_primary(service: str, errors: str) -> str:
+    """One line for the errors of every Sentinel, one a line; it names a cause only if that is TLS or the login."""
+    cause = _CAUSE.search(errors)
+    return f"none of these Sentinels knows a primary of {service} that is up" + (
+        f" ({cause[0].strip()})" if cause else ""
+    )
+
+
+_CAUSE = re.compile(r"\[SSL[^(\n]+|(?:invalid username|WRONGPASS|NOAUTH|Authentication required)[^\n]*")
+_ONE_HOST = r"(?:\[[\da-fA-F:.]+\]|[\w.-]*)(?::\d+)?"
+_HOSTS = re.compile(rf"{_ONE_HOST}(?:,{_ONE_HOST})*")
+_SCHEME = re.compile(r"[a-z][a-z+]*://")
+_USER_ALONE = re.compile(r"(?P<head>[a-z+]+://[^:@/?#]+)(?P<tail>@.*)", re.DOTALL)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
+def _shown_user(user_and_password: str, at: str) -> str:
+    user, colon, _ = user_and_password.partition(":")
+    # A name without a colon may be a password.
+    return (f"{user}:{HIDDEN}" if colon else HIDDEN if at else "") + at
+
+
+def _host_port(text: str, default_port: int) -> HostPort:
+    match = _HOST_PORT.fullmatch(text.strip())
+    if match is None or not 0 < (port := int(match[2] or default_port)) < 65536:
+        raise ValueError("the hosts of a Redis URL are written host:port,host:port")
+    return match[1].strip("[]"), port
+
+
+def _service_and_database(kind: Kind, path: str) -> tuple[str, str]:
+    words = path.strip("/").split("/") if path.strip("/") else []
+    service = words.pop(0) if kind == "sentinel" and words else ""
+    if kind == "sentinel" and not service:
+        raise ValueError("Sentinels know several servers: name yours, redis+sentinel://host:26379/service/0")
+    return service, "/".join(words) or "0"
+
+
+def _database(kind: Kind, text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"the path of a Redis URL ends with the number of a database: {_FORMS}")
+    if kind == "cluster" and int(text):
+        raise ValueError("a Redis cluster has database 0 alone")
+    return int(text)
+
+
+def _tls(options: dict[str, str]) -> TlsOptions:
+    check_certificate = options.get("ssl_cert_reqs", "required").lower() != "none"
+    return TlsOptions(
+        options.get("ssl_ca_certs"),
+        options.get("ssl_ca_path"),
+        options.get("ssl_certfile"),
+        options.get("ssl_keyfile"),
+        check_certificate,
+        check_certificate and options.get("ssl_check_hostname", "true").lower() not in ("false", "0", "no"),
+    )
+
+
+def _seconds(options: dict[str, str], name: str) -> float | None:
+    if name not in options:
+        return None
+    try:
+        seconds = float(options[name])
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name} in a Redis URL is a number of seconds above 0")
+    return seconds

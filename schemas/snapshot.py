@@ -1,4 +1,4 @@
-"""One order book at one moment, as every part of bookbus holds it."""
+"""One order book at one moment."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -18,14 +18,14 @@ StoredState = Literal["live", "suspect", "closed"]
 Side = Literal["buy", "sell"]
 
 UpdateId = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-"""The exchange's own book id. Below 2^53, so that Lua and JavaScript read it exactly."""
+"""The exchange's own id of the book. Below 2^53, so that Lua and JavaScript represent it exactly."""
 
 Microseconds = Annotated[int, msgspec.Meta(ge=0)]
-"""A wall-clock time, microseconds since 1970."""
+"""A wall-clock time in microseconds since 1970."""
 
 
 class BookStatus(StrEnum):
-    """What a reader may believe of a book; the first three are stored, the others derived by the reader."""
+    """Status of a book. The first three are stored by the feeder; the reader derives the others."""
 
     LIVE = "live"
     SUSPECT = "suspect"
@@ -36,10 +36,10 @@ class BookStatus(StrEnum):
 
 
 class OrderBookSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The best `depth` levels a side; fewer present means that the book ends there.
+    """The best `depth` levels per side; a side with fewer levels is complete.
 
-    `symbol` is the standard name (`BTC-USDT`), `native` the exchange's own (`BTCUSDT`). `seq`, `published_us`
-    and `feeder` are set on the way through the bus and are 0, 0 and empty in a book that never was on it.
+    `symbol` is the standard name (`BTC-USDT`), `native` the exchange's own (`BTCUSDT`). `seq`, `published_us` and
+    `feeder` are set when the book is published, and 0, 0 and empty in a book that did not come from Redis.
     """
 
     v: Literal[1] = 1
@@ -63,33 +63,33 @@ class OrderBookSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         return (self.received_us if self.exchange_us is None else self.exchange_us) / 1e6
 
     def best_bid(self) -> float | None:
-        """Highest price somebody buys at; None on an empty side."""
+        """Highest bid price; None if there are no bids."""
         return self.bids[0][0] if self.bids else None
 
     def best_ask(self) -> float | None:
-        """Lowest price somebody sells at; None on an empty side."""
+        """Lowest ask price; None if there are no asks."""
         return self.asks[0][0] if self.asks else None
 
     def mid(self) -> float | None:
-        """Middle of best bid and best ask; None unless both sides hold a level."""
+        """Middle of best bid and best ask; None if a side is empty."""
         if not self.bids or not self.asks:
             return None
         return (self.bids[0][0] + self.asks[0][0]) / 2
 
     def spread_bps(self) -> float | None:
-        """Best ask minus best bid in hundredths of a percent of the mid; None unless both sides hold a level."""
+        """Best ask minus best bid in bps of the mid price; None if a side is empty."""
         mid = self.mid()
         return None if mid is None else (self.asks[0][0] - self.bids[0][0]) / mid * 1e4
 
     def microprice(self) -> float | None:
-        """Mid weighted by the quantity on the other side (Stoikov 2018, first-order form); None if one-sided."""
+        """Mid price weighted by the opposite quantities (Stoikov 2018, first-order form); None if a side is empty."""
         if not self.bids or not self.asks:
             return None
         (bid, bid_quantity), (ask, ask_quantity) = self.bids[0], self.asks[0]
         return (bid * ask_quantity + ask * bid_quantity) / (bid_quantity + ask_quantity)
 
     def vwap(self, side: Side, quantity: float) -> float | None:
-        """Average price of taking `quantity` now (`buy` walks the asks); None if the known levels do not hold it."""
+        """Average price of taking `quantity` now (`buy` takes asks); None if the known levels hold less."""
         if not quantity > 0:
             raise ValueError(f"quantity must be above zero, got {quantity}")
         left, cost = quantity, 0.0
@@ -97,14 +97,14 @@ class OrderBookSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             taken = min(left, available)
             cost += taken * price
             left -= taken
-            if left <= quantity * 1e-12:  # what remains of exactly all of them is rounding
+            if left <= quantity * 1e-12:  # the rest is rounding error
                 return cost / quantity
         return None
 
     def depth_within(self, bps: float) -> tuple[float, float] | None:
-        """Quantity on the bid and on the ask side within `bps` of the mid; None if one-sided.
+        """Quantity on the bid and on the ask side within `bps` of the mid price; None if a side is empty.
 
-        A lower bound where the published levels end before `bps` is reached.
+        A lower bound if the published levels end before `bps` is reached.
         """
         mid = self.mid()
         if mid is None:

@@ -1,4 +1,4 @@
-"""One trade, as the bus and its readers hold it."""
+"""One trade, and the fields of its stream entry."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from bookbus.schemas.snapshot import Microseconds, PositiveNumber, Side
 
 
 class TradeError(ValueError):
-    """A stream entry that is no trade."""
+    """A stream entry is not a valid trade."""
 
 
 class Trade(msgspec.Struct, frozen=True):
-    """`aggressor` is the side that took. Trades are never merged; `trade_id` is the exchange's."""
+    """`aggressor` is the side of the taker; `trade_id` is the exchange's. Trades are never conflated."""
 
     exchange: str
     symbol: str
@@ -25,7 +25,7 @@ class Trade(msgspec.Struct, frozen=True):
     received_us: Microseconds
 
     def fields(self) -> dict[str, str]:
-        """The fields of its stream entry, as text."""
+        """The fields of the stream entry, as text."""
         return {
             "price": repr(self.price),
             "quantity": repr(self.quantity),
@@ -36,7 +36,7 @@ class Trade(msgspec.Struct, frozen=True):
 
 
 def trade_of(exchange: str, symbol: str, native: str, entry_id: str, fields: Mapping[str, str]) -> Trade:
-    """The trade in a stream entry `<trade id>-0`. Raises TradeError for anything else."""
+    """The trade in the stream entry with id `<trade id>-0`. Raises TradeError if it is not valid."""
     known = {"exchange": exchange, "symbol": symbol, "native": native, "trade_id": entry_id.partition("-")[0]}
     try:
         return msgspec.convert({**fields, **known}, Trade, strict=False)

@@ -1,4 +1,4 @@
-"""Snapshots to msgpack bytes and back: wire format version 1."""
+"""Encodes and decodes snapshots in msgpack: wire format version 1."""
 
 from operator import gt, itemgetter, lt
 from typing import Any
@@ -9,18 +9,18 @@ from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 HEAD = b"\x8e\xa1v\x01\xa3seq\xcf"
-"""Map of 14, `v` = 1, the key `seq` and the marker of a uint64: what stands before the 8 bytes of `seq`."""
+"""The bytes before the 8 bytes of `seq`: map of 14, `v` = 1, the key `seq` and the marker of a uint64."""
 
 _SEQ_START = len(HEAD)
 _BODY_START = _SEQ_START + 8
 
 
 class WireError(ValueError):
-    """These bytes are not a book of wire format version 1."""
+    """The bytes are not a book of wire format version 1."""
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """What follows `seq` on the wire, in wire order."""
+    """The fields after `seq`, in wire order."""
 
     exchange: str
     symbol: str
@@ -41,7 +41,7 @@ _decode = msgspec.msgpack.Decoder(OrderBookSnapshot).decode
 
 
 def encode_body(book: OrderBookSnapshot, feeder: str, published_us: int) -> bytes:
-    """The bytes after `seq`, which is the publish script's to give."""
+    """The bytes after `seq`, which the publish script assigns."""
     return _encode(
         _Body(
             book.exchange,
@@ -61,41 +61,41 @@ def encode_body(book: OrderBookSnapshot, feeder: str, published_us: int) -> byte
 
 
 def encode(book: OrderBookSnapshot) -> bytes:
-    """The whole message, exactly as the publish script assembles it."""
+    """The complete message, as the publish script assembles it."""
     return HEAD + book.seq.to_bytes(8, "big") + encode_body(book, book.feeder, book.published_us)
 
 
 def decode(data: bytes) -> OrderBookSnapshot:
-    """The book in `data`; unknown keys are ignored. Raises WireError for anything that is not one."""
+    """The book in `data`, without unknown keys. Raises WireError if it is not a valid book."""
     try:
         book = _decode(data)
     except DECODE_ERRORS as error:
         raise WireError(f"not a book of wire format 1: {error}") from error
     if data.startswith(HEAD):
         if book.seq != int.from_bytes(data[_SEQ_START:_BODY_START], "big"):
-            raise WireError("not a book of wire format 1: it names two seqs")
+            raise WireError("not a book of wire format 1: it has two seqs")
     elif not {"v", "seq"} <= inspect(data).keys():
-        raise WireError("not a book of wire format 1: it names no version or no seq")
+        raise WireError("not a book of wire format 1: it has no version or no seq")
     if not _in_order(book):
         raise WireError(f"levels out of order in {book.exchange}:{book.symbol} update {book.update_id}")
     return book
 
 
 def seq_of(data: bytes) -> int:
-    """`seq` alone. Cheap for the head that this version writes, right for any valid map."""
+    """`seq` alone: without decoding if `data` begins with HEAD, else from the decoded book."""
     if data[:_SEQ_START] == HEAD and len(data) > _BODY_START:
         return int.from_bytes(data[_SEQ_START:_BODY_START], "big")
     return decode(data).seq
 
 
 def inspect(data: bytes) -> dict[str, Any]:
-    """Any msgpack map as it is, for tools that must show also what does not fit the type."""
+    """Any msgpack map, for tools that also show what `decode` rejects. Raises WireError for other data."""
     import msgpack
 
     try:
         value = msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a map or list as a key
-        raise WireError(f"not msgpack that can be shown: {type(error).__name__}") from error
+        raise WireError(f"not a readable msgpack map: {type(error).__name__}") from error
     if not isinstance(value, dict):
         raise WireError(f"a msgpack {type(value).__name__}, not a map")
     return value

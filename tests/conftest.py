@@ -1,4 +1,4 @@
-"""Fixtures for every test: a real server, private to this run."""
+"""Fixtures for all tests: a real Redis server, private to the run."""
 
 import signal
 from collections.abc import Generator, Iterator
@@ -12,24 +12,24 @@ from tests.support.captures import NOT_AT_HAND
 
 pytest.register_assert_rewrite("tests.support.publish_script_rules")
 
-# Who is started in the background by a shell ignores Ctrl-C, and so would every process that a test starts.
+# A shell starts background jobs with SIGINT ignored, and the processes of tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says nothing on a machine with other work.
+# The time of an example is meaningless on a machine with other work.
 settings.register_profile("bookbus", settings(), deadline=None)
 settings.load_profile("bookbus")
 
 
 @pytest.fixture(scope="session")
 def session_redis_server() -> Iterator[LocalServer]:
-    """The server of this run; tests take `redis_server` or `redis_url`, which come emptied."""
+    """The server of this run; tests use `redis_server` or `redis_url`, which empty it first."""
     with private_server() as server:
         yield server
 
 
 @pytest.fixture
 def redis_server(session_redis_server: LocalServer) -> LocalServer:
-    """An empty real server. It is everyone's: a test that kills, pauses or configures one takes `own_redis_server`."""
+    """An empty real server, shared by all tests: to kill, pause or configure one, use `own_redis_server`."""
     with redis.Redis.from_url(session_redis_server.url) as client:
         client.flushall()
         client.script_flush()

@@ -1,4 +1,4 @@
-"""The books of one exchange as the bus last told them: written by one thread, read by any."""
+"""The newest books of one exchange: written by one thread, read by any."""
 
 import threading
 from collections.abc import Iterable
@@ -10,14 +10,16 @@ from bookbus.schemas import wire
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
+HASH_FIELDS = ("book", "confirmed_us", "published_us")
+
 _STEADY_RATE = 50_000
 _SLACK = 1_000
-"""No server numbers more updates of one book a second, this much aside. A greater jump of `seq` is therefore no
-loss: the server lost its data, and numbering began anew at its clock's microseconds."""
+"""The most updates of one book a second, and a tolerance. A larger jump of `seq` is no loss: the server lost its
+data, and numbering restarted at the microseconds of its clock."""
 
 
 class Entry(NamedTuple):
-    """One message with the local times of its receipt, of the update it tells, and of its last confirmation."""
+    """One message with the local times of its receipt, of its update, and of its last confirmation."""
 
     data: bytes
     seq: int
@@ -27,15 +29,15 @@ class Entry(NamedTuple):
 
 
 class BookCursor:
-    """Puts the messages of a channel and the hash of the same name into one order.
+    """Merges the messages of a channel and the hash of the same name into one order.
 
-    The channel is subscribed first and the hash read second, so what the hash tells may come again on the channel.
-    Between `hash_read` and `settle` (everything that was under way has come) such messages are dropped. Apart from
-    that, what comes later is newer: a lower `seq` then means that the server began anew.
+    The channel is subscribed first and the hash read second, so the book in the hash may also arrive on the channel.
+    Between `hash_read` and `caught_up` such messages are dropped. Apart from that, a later message is newer: a lower
+    `seq` then means that the server lost its data.
     """
 
     __slots__ = (
-        "_fence",
+        "_hash_seq",
         "_seen",
         "_skipped",
         "missed",
@@ -49,23 +51,23 @@ class BookCursor:
     def __init__(self) -> None:
         self.newest: Entry | None = None
         self.previous: Entry | None = None
-        """What `newest` replaced, in case that cannot be decoded."""
+        """The entry before `newest`, in case that cannot be decoded."""
         self.steady = True
-        """Whether the order of messages is all there is to know: no hash is awaited, none was just read."""
+        """Whether messages are newer than everything before: no hash is being read, none was just read."""
         self.received = 0
         self.missed = 0
         self.resets = 0
-        self._fence: int | None = None
+        self._hash_seq: int | None = None
         self._seen = False
         self._skipped = 0
 
     def await_hash(self) -> None:
-        """The hash is about to be read; messages published from now on will come."""
-        self.settle()
+        """The hash is about to be read; every message published from now on will arrive."""
+        self.caught_up()
         self.steady = self._seen = False
 
     def take(self, data: bytes, seq: int, count: int, now: float, at: float) -> None:
-        """`data`, published at `at`, is the last of `count` messages that came together."""
+        """`data`, published at `at`, is the last of `count` messages that arrived together."""
         newest = self.newest
         if newest is not None and seq != newest.seq + count:
             self._account(seq, newest, count, now)
@@ -73,20 +75,20 @@ class BookCursor:
         self.received += count
 
     def offer(self, data: bytes, seq: int, now: float, at: float) -> bool:
-        """One message while not steady: taken unless the hash has told it. It must be known to be a book."""
-        fence = self._fence
-        if fence is None or seq > fence:
+        """One decodable message while not steady. Returns False if the hash held it or a newer one."""
+        hash_seq = self._hash_seq
+        if hash_seq is None or seq > hash_seq:
             self.take(data, seq, 1, now, at)
             self._seen = True
             return True
-        if self._skipped and seq < fence:
-            # It came after all, only later than the hash that it led to.
+        if self._skipped and seq < hash_seq:
+            # Counted as skipped by the hash, and received now.
             self.received += 1
             self._skipped -= 1
         return False
 
     def hash_read(self, entry: Entry | None) -> bool:
-        """What the hash holds; None if nothing usable. True if it replaces what was held; steady after `settle`."""
+        """The hash holds `entry`, or no book. Returns whether it replaces `newest`; if so, not yet steady."""
         newest = self.newest
         if entry is None or (newest is not None and self._seen and newest.seq > entry.seq):
             self.steady = True
@@ -95,7 +97,7 @@ class BookCursor:
             self.confirm(entry.confirmed_at)
             self.steady = True
             return False
-        self._fence = entry.seq
+        self._hash_seq = entry.seq
         if newest is not None:
             missed = self.missed
             self._account(entry.seq, newest, 1, entry.received_at)
@@ -104,15 +106,15 @@ class BookCursor:
         self.received += 1
         return True
 
-    def settle(self) -> None:
-        """Everything published before the hash was read has come."""
+    def caught_up(self) -> None:
+        """Every message published before the hash was read has arrived."""
         self.missed += self._skipped
         self._skipped = 0
-        self._fence = None
+        self._hash_seq = None
         self.steady = True
 
     def confirm(self, at: float) -> None:
-        """Somebody vouched for the newest book at `at`."""
+        """A feeder confirmed the newest book at `at`."""
         if self.newest is not None and at > self.newest.confirmed_at:
             self.newest = self.newest._replace(confirmed_at=at)
 
@@ -125,7 +127,7 @@ class BookCursor:
 
 
 class _View(NamedTuple):
-    """What reading gives while `data` is the newest message; both others are None if nothing can be decoded."""
+    """The result of reading while `data` is the newest message; None where nothing could be decoded."""
 
     data: bytes
     entry: Entry | None
@@ -136,10 +138,10 @@ _NO_VIEW = _View(b"", None, None)
 
 
 class BusBook(BookCursor):
-    """One book: the bytes of its newest messages, decoded when somebody reads them."""
+    """One book: the bytes of its newest messages, decoded on reading."""
 
     __slots__ = (
-        *("arrived", "arriving", "exchange", "key", "skipped", "corrupted", "symbol", "trouble"),
+        *("arrived", "arriving", "exchange", "key", "skipped", "corrupted", "symbol", "error"),
         *("_lock", "_reads", "_undecodable", "_view"),
     )
 
@@ -149,20 +151,20 @@ class BusBook(BookCursor):
         self.exchange = exchange
         self.symbol = symbol
         self.arriving = b""
-        """The last message of the batch under way, and in `arrived` how many of its book the batch has."""
+        """The last message of this book in the current batch; `arrived` counts them."""
         self.arrived = 0
         self.skipped = 0
-        self.trouble = ""
-        """Why the hash gives no book, if it gives none."""
+        self.error = ""
+        """Why the hash holds no book; empty if it does."""
         self.corrupted = False
-        """The newest message turned out to be no book: the hash should be read again."""
+        """The newest message could not be decoded: the hash should be read again."""
         self._lock = threading.Lock()
         self._reads = 0
         self._undecodable = 0
         self._view = _NO_VIEW
 
     def read(self) -> tuple[OrderBookSnapshot | None, Entry | None]:
-        """The newest book that can be decoded, and the message it came in."""
+        """The newest book that can be decoded, and its entry."""
         newest = self.newest
         if newest is None:
             return None, None
@@ -174,7 +176,6 @@ class BusBook(BookCursor):
         return view.snapshot, newest if own else view.entry
 
     def counts(self) -> Counts:
-        """What happened to the updates of this book so far."""
         newest = self.newest
         unread = int(newest is not None and self._view.data is not newest.data)
         conflated = max(self.received - self._reads - unread, 0)
@@ -213,7 +214,7 @@ class BusBook(BookCursor):
 
 
 class BusTable:
-    """All books of one exchange that a reader follows, and what their freshness is judged by."""
+    """All books of one exchange that a reader follows, and what their age is computed from."""
 
     def __init__(self, exchange: str, names: RedisNames) -> None:
         self.exchange = exchange
@@ -225,15 +226,14 @@ class BusTable:
         self._lock = threading.Lock()
 
     def book(self, symbol: str) -> BusBook:
-        """The book of a standard symbol; a new one belongs to the table only after `add`."""
+        """The book of a standard symbol; a new one is part of the table only after `add`."""
         return self.by_symbol.get(symbol) or BusBook(self.names.book(self.exchange, symbol), self.exchange, symbol)
 
     def add(self, books: Iterable[BusBook]) -> None:
-        """These books are followed."""
         new = {book.symbol: book for book in books}
         self.by_key.update((book.key, book) for book in new.values())
         with self._lock:
-            # Replaced, not changed: other threads may be walking it.
+            # Replaced, not changed: other threads may be iterating over it.
             self.by_symbol = {**self.by_symbol, **new}
 
     def listed(self, members: Iterable[bytes]) -> list[str]:
@@ -242,22 +242,22 @@ class BusTable:
         names = (self.names.parse_book(member.decode(errors="replace")) for member in known)
         return [name.symbol for name in names if name is not None and name.exchange == self.exchange]
 
-    def observe(self, book: BusBook, now: float, trouble: str) -> Observation:
-        """What is known of a book; `trouble` is what ails the connection."""
+    def observe(self, book: BusBook, now: float, error: str) -> Observation:
+        """The state of a book; `error` is why there is no connection."""
         snapshot, entry = book.read()
         if snapshot is None or entry is None:
-            return Observation(trouble=trouble or book.trouble)
+            return Observation(error=error or book.error)
         return Observation(
             snapshot,
             max(now - entry.confirmed_at, 0.0),
             max(now - entry.updated_at, 0.0),
             self.feeders.alive(snapshot.feeder, self.exchange, book.symbol, now),
-            trouble or book.trouble,
+            error or book.error,
         )
 
 
 class NodeTable(BusTable):
-    """Those of a table's books that one node of a cluster has, with that node's clock."""
+    """The books of a table that one node of a cluster has, with that node's clock."""
 
     def __init__(self, whole: BusTable) -> None:
         super().__init__(whole.exchange, whole.names)
@@ -265,30 +265,26 @@ class NodeTable(BusTable):
         self._whole = whole
 
     def book(self, symbol: str) -> BusBook:
-        """The book of a standard symbol, known to the whole table or new."""
+        """The book of a standard symbol from the whole table, or a new one."""
         return self._whole.book(symbol)
 
     def add(self, books: Iterable[BusBook]) -> None:
-        """These books are followed here."""
         new = list(books)
         super().add(new)
         self._whole.add(new)
 
 
-HASH_FIELDS = ("book", "confirmed_us", "published_us")
-
-
 def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry | None:
-    """The message in a reply to HMGET; None if there is none.
+    """The book in a reply to HMGET of `HASH_FIELDS`; None if there is none.
 
-    A reply that should hold one and does not is counted, and `trouble` says why.
+    An invalid reply is counted in `skipped`, and `error` says why it is invalid.
     """
-    book.trouble = ""
+    book.error = ""
     try:
         if isinstance(reply, Exception):
             raise wire.WireError(str(reply))
         if not isinstance(reply, list) or len(reply) != len(HASH_FIELDS):
-            raise wire.WireError("no answer to what was asked")
+            raise wire.WireError("not the reply to HMGET")
         data, confirmed, published = reply
         if data is None:
             return None
@@ -299,12 +295,12 @@ def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry
         return Entry(data, wire.seq_of(data), now, updated_at, confirmed_at)
     except wire.WireError as error:
         book.skipped += 1
-        book.trouble = f"what is stored under {book.key.decode()} is no book: {error}"
+        book.error = f"what is stored under {book.key.decode()} is no book: {error}"
         return None
 
 
 def local_time(microseconds: bytes | None, clock: ServerClock, now: float) -> float:
-    """The local time of one of the hash's times, never in the future. Raises WireError if it is none."""
+    """The local time of a time in the hash, never in the future. Raises WireError if it is invalid."""
     try:
         at = clock.local(int(microseconds or b""))
     except (ValueError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""One reader's sign of life: the fields of its hash."""
+"""The identity of a reader and the fields of its heartbeat."""
 
 import os
 import socket
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from bookbus import __version__
 from bookbus.consumers.bus.books import BusTable
-from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD
+from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, ReaderRecord, reader_fields
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerIdentity:
-    """Which reader this is; `id` is unique, also within one process."""
+    """The identity of a reader; `id` is unique, also within one process."""
 
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
@@ -20,7 +20,6 @@ class ConsumerIdentity:
 
     @property
     def id(self) -> str:
-        """Name of the reader's hash."""
         return f"{self.host}-{self.pid}-{self.number}".replace(" ", "_")
 
     @property
@@ -32,19 +31,21 @@ class ConsumerIdentity:
 def consumer_fields(
     identity: ConsumerIdentity, table: BusTable, lag: float, delay: float | None, reconnects: int
 ) -> dict[str, str]:
-    """What the reader does, as text; empty where nothing is known."""
+    """The fields of the reader's hash."""
     counts = [book.counts() for book in table.by_symbol.values()]
-    return {
-        "exchange": table.exchange,
-        "symbols": " ".join(table.by_symbol),
-        "lag_ms": f"{lag * 1000:.1f}",
-        "delay_ms": "" if delay is None else f"{delay * 1000:.1f}",
-        "received": str(sum(count.received for count in counts)),
-        "conflated": str(sum(count.conflated for count in counts)),
-        "missed": str(sum(count.missed for count in counts)),
-        "reconnects": str(reconnects),
-        "host": identity.host,
-        "pid": str(identity.pid),
-        "client": identity.client_name,
-        "version": __version__,
-    }
+    return reader_fields(
+        ReaderRecord(
+            client=identity.client_name,
+            exchange=table.exchange,
+            symbols=tuple(table.by_symbol),
+            lag=lag,
+            delay=delay,
+            received=sum(count.received for count in counts),
+            conflated=sum(count.conflated for count in counts),
+            missed=sum(count.missed for count in counts),
+            reconnects=reconnects,
+            host=identity.host,
+            pid=identity.pid,
+            version=__version__,
+        )
+    )

@@ -1,11 +1,10 @@
-"""How old a book is by the server's clock, and whether its feeder lives."""
+"""The server's clock, and which feeders are alive."""
 
 from collections import deque
 from collections.abc import Collection
 
 FEEDER_LIMIT = 3.0
-"""Seconds without a heartbeat after which a feeder counts as gone."""
-
+"""Seconds without a heartbeat after which a feeder counts as down."""
 
 _MEASURES = 10
 
@@ -13,7 +12,8 @@ _MEASURES = 10
 class ServerClock:
     """Turns the server's times into times of the local `boottime` clock.
 
-    The answer to TIME was read somewhere between question and answer, so the quickest of the last few tells most.
+    The server read its clock at some moment between question and reply, so the fastest of the last replies is the
+    most exact one.
     """
 
     def __init__(self) -> None:
@@ -21,11 +21,11 @@ class ServerClock:
         self._offset: float | None = None
 
     def measure(self, sent: float, received: float, server_us: int) -> None:
-        """The server said `server_us` to a question sent and answered at these local times."""
+        """The server replied `server_us` to TIME, which was sent and received at these local times."""
         uncertainty = (received - sent) / 2
         offset = server_us / 1e6 - (sent + received) / 2
         if any(abs(offset - other) > uncertainty + limit + 0.05 for limit, other in self._measures):
-            # The server's clock was set: what was measured before is void.
+            # The server's clock was set: earlier measures are void.
             self._measures.clear()
         self._measures.append((uncertainty, offset))
         self._offset = min(self._measures)[1]
@@ -36,33 +36,32 @@ class ServerClock:
 
 
 class FeederLife:
-    """Who was heard, when, and what each of them serves."""
+    """The last heartbeat of each feeder and the books that it serves. Several connections may listen to heartbeats."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, tuple[float, str, frozenset[str]]] = {}
+        self._beats: dict[str, tuple[float, str, frozenset[str]]] = {}
         self._listening: dict[object, float] = {}
 
     def listen(self, now: float, listener: object = None) -> None:
-        """Heartbeats can be heard from now on, by one of several who listen."""
+        """A connection receives heartbeats from now on."""
         self._listening[listener] = now
 
-    def lose(self, listener: object = None) -> None:
-        """It cannot hear heartbeats until further notice."""
+    def stop_listening(self, listener: object = None) -> None:
+        """A connection no longer receives heartbeats."""
         self._listening.pop(listener, None)
 
-    def hear(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
-        """A heartbeat came."""
-        heard = {other: beat for other, beat in self._heard.items() if now - beat[0] <= FEEDER_LIMIT}
+    def receive(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
+        heard = {other: beat for other, beat in self._beats.items() if now - beat[0] <= FEEDER_LIMIT}
         heard[feeder] = (now, exchange, frozenset(symbols))
-        # Replaced, not changed: other threads may be walking it.
-        self._heard = heard
+        # Replaced, not changed: other threads may be iterating over it.
+        self._beats = heard
 
     def alive(self, feeder: str, exchange: str, symbol: str, now: float) -> bool | None:
-        """Whether `feeder`, or another one that serves this book, lives; None if that cannot be told."""
-        for name, (at, serves_exchange, serves) in self._heard.items():
+        """Whether `feeder`, or another feeder of this book, is alive; None if that is not known."""
+        for name, (at, serves_exchange, serves) in self._beats.items():
             serving = name == feeder or (serves_exchange == exchange and symbol in serves)
             if serving and now - at <= FEEDER_LIMIT:
                 return True
-        # A list of its own: other threads may be changing it.
+        # A copy: other threads may change it.
         since = max(list(self._listening.values()), default=now)
         return None if now - since <= FEEDER_LIMIT else False

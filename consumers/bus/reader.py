@@ -1,4 +1,4 @@
-"""The thread that keeps the books of a bus current: sockets, time and connecting again around a session."""
+"""The thread that keeps the books of a bus current: sockets, clock and reconnecting around a session."""
 
 import logging
 import random
@@ -8,16 +8,15 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 
-import hiredis
-
 from bookbus.consumers.background_loop import BackgroundThread, boottime
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.connection import BusAddress, BusConnectionError, BusLink, foreign, refused
+from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, rejected
 from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
-from bookbus.consumers.bus.servers import BusServers
+from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.session import TICK, BusSession, OnChange, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
+from bookbus.schemas.redis_url import RedisServer
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +25,18 @@ _LONGEST_DELAY = 1.0
 _CHUNKS_AT_ONCE = 16
 _WAKES = 64
 
-_STANDSTILL = 0.25
-"""Seconds beyond the time asked for after which a wait was none: this process was stopped, or starved."""
+_STALL = 0.25
+"""Seconds by which a wait may exceed its timeout; beyond that the process was stopped or got no CPU time."""
 
-_LONG_STANDSTILL = 5.0
+_LONG_STALL = 5.0
 
 
 class BusReader:
-    """Follows the bus from `start()` to `stop()`, each called once; connects again for as long as it takes."""
+    """Follows the bus from `start()` to `stop()`, each called once; reconnects without limit."""
 
     def __init__(
         self,
-        servers: BusServers,
+        locator: ServerLocator,
         table: BusTable,
         symbols: SymbolNames,
         wanted: Sequence[str] | None,
@@ -46,17 +45,17 @@ class BusReader:
         part_of: ConsumerIdentity | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`part_of` is the reader of a cluster, of which this one follows a node and leaves the rest to it.
+        """`part_of` is the identity of a cluster's reader: this one follows a node for it and does not reconnect.
 
-        `on_end` is called, by the thread, when there is nothing left for it to do.
+        The thread calls `on_end` as its last step.
         """
         self.ended = False
         self.lag = 0.0
-        """Seconds an answer took, last time."""
+        """Seconds that the last ping took."""
         self.reconnect_count = 0
-        self.trouble = "not connected"
+        self.error = "not connected"
         """Why there is no connection; empty while there is one."""
-        self._servers = servers
+        self._locator = locator
         self._table = table
         self._symbols = symbols
         self._wanted = wanted
@@ -64,40 +63,38 @@ class BusReader:
         self._sharded = part_of is not None
         self._on_end = on_end
         self._identity = part_of or ConsumerIdentity()
-        self._decided = threading.Event()
+        self._start_finished = threading.Event()
         self._was_ready = False
-        # Each cause once: a server that is back and refuses the password is another trouble than one that is away.
-        self._told: set[str] = set()
+        # Each error is logged once until the next connection.
+        self._reported: set[str] = set()
         self._stopping = False
         self._wake, self._woken = socket.socketpair()
         self._thread = BackgroundThread("bookbus-reader", self._run, self._interrupt)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.alive
 
     def start(self) -> None:
-        """Begin to connect."""
         self._thread.start()
 
     def wait_ready(self, timeout: float) -> None:
-        """Return once every book was read or found absent. Raises BusConnectionError if that cannot be."""
-        decided = self._decided.wait(timeout)
+        """Return once every book was read or found absent. Raises BusConnectionError if that fails or takes longer."""
+        finished = self._start_finished.wait(timeout)
         if self._was_ready:
             return
         if self._stopping:
-            raise BusConnectionError(f"stopped while connecting to {self._servers.masked}")
-        if decided:
-            raise BusConnectionError(self.trouble)
-        raise BusConnectionError(f"{self._servers.masked} does not answer within {timeout:g} s")
+            raise BusConnectionError(f"stopped while connecting to {self._locator.masked}")
+        if finished:
+            raise BusConnectionError(self.error)
+        raise BusConnectionError(f"{self._locator.masked} does not answer within {timeout:g} s")
 
     def stop(self) -> None:
-        """End the thread, also in the middle of connecting."""
+        """End the thread, even while it connects."""
         self._thread.stop()
 
     def follow(self, symbols: Sequence[str]) -> None:
-        """Follow these too; of a node only."""
+        """Follow these symbols; only for a node of a cluster."""
         self._wanted = symbols
         self._interrupt_wait()
 
@@ -111,33 +108,33 @@ class BusReader:
 
     def _run(self) -> None:
         try:
-            self._keep_following()
+            self._reconnect_until_stopped()
         finally:
-            if not self.trouble:
-                self.trouble = "stopped"
-            self._table.feeders.lose(self._table)
+            if not self.error:
+                self.error = "stopped"
+            self._table.feeders.stop_listening(self._table)
             self._wake.close()
             self._woken.close()
             self.ended = True
-            self._decided.set()
+            self._start_finished.set()
             self._on_end()
 
-    def _keep_following(self) -> None:
+    def _reconnect_until_stopped(self) -> None:
         delay = _FIRST_DELAY
         while not self._stopping:
             try:
-                self._follow(self._servers.find())
+                self._follow(self._locator.locate())
             except BusConnectionError as error:
-                lost = str(error)
+                failure = str(error)
             else:
                 return
-            if not self.trouble and self._was_ready and not self._sharded:
+            if not self.error and self._was_ready and not self._sharded:
                 delay = _FIRST_DELAY
-            if self._was_ready and not self._sharded and lost not in self._told:
-                self._told.add(lost)
-                logger.warning("%s; connecting again", lost)
-            self.trouble = lost
-            self._table.feeders.lose(self._table)
+            if self._was_ready and not self._sharded and failure not in self._reported:
+                self._reported.add(failure)
+                logger.warning("%s; reconnecting", failure)
+            self.error = failure
+            self._table.feeders.stop_listening(self._table)
             if not self._was_ready or self._sharded:
                 return
             self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311
@@ -148,38 +145,31 @@ class BusReader:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.select(seconds)
 
-    def _follow(self, address: BusAddress) -> None:
-        """One session, until we are stopped. Raises BusConnectionError with what ends it earlier."""
+    def _follow(self, server: RedisServer) -> None:
+        """One session, until stopped. Raises BusConnectionError if it ends earlier."""
         try:
-            self._serve(address)
-        except hiredis.ProtocolError as error:
-            raise foreign(address, error) from error
-        except TypeError as error:
-            # How hiredis tells of a map with a key that can be none.
-            if "unhashable" not in str(error):
-                raise
-            raise foreign(address, error) from error
+            self._serve(server)
         except SessionLostError as error:
             if self._sharded:
-                raise BusConnectionError(f"{address.masked} answers: {error}") from error
-            raise refused(address, str(error)) from error
+                raise BusConnectionError(f"{server.masked} answers: {error}") from error
+            raise rejected(server, str(error)) from error
 
-    def _serve(self, address: BusAddress) -> None:
+    def _serve(self, server: RedisServer) -> None:
         name = self._identity.client_name
         with ExitStack() as stack:
-            stream = stack.enter_context(closing(BusLink(address, name)))
-            query = stack.enter_context(closing(BusLink(address, name)))
+            stream = stack.enter_context(closing(BusConnection(server, name)))
+            query = stack.enter_context(closing(BusConnection(server, name)))
             selector = stack.enter_context(selectors.DefaultSelector())
-            for link in (self._woken, stream, query):
-                selector.register(link, selectors.EVENT_READ)
+            for source in (self._woken, stream, query):
+                selector.register(source, selectors.EVENT_READ)
             now = boottime()
-            unfit = self._servers.unfit if self._servers.may_move else None
+            wrong_role = self._locator.wrong_role if self._locator.may_move else None
             session = BusSession(
-                self._table, self._symbols, self._wanted, self._on_change, now, unfit, sharded=self._sharded
+                self._table, self._symbols, self._wanted, self._on_change, now, wrong_role, sharded=self._sharded
             )
             receive: dict[object, Callable[[float], bool]] = {
                 stream: lambda now: _receive_stream(stream, session, now),
-                query: lambda now: _receive_query(query, session, now),
+                query: lambda now: query.read(session.receive, now),
             }
             due = now + TICK
             unfinished: list[object] = []
@@ -189,64 +179,53 @@ class BusReader:
                 began, limit = now, 0 if unfinished else max(due - now, 0)
                 events = selector.select(limit)
                 now = boottime()
-                if now - began - limit > _STANDSTILL:
-                    _stood_still(session, began, now)
+                if now - began - limit > _STALL:
+                    _report_stall(session, began, now)
                 readable = dict.fromkeys([*unfinished, *(key.fileobj for key, _ in events)])
-                unfinished = [link for link in readable if link in receive and receive[link](now)]
+                unfinished = [source for source in readable if source in receive and receive[source](now)]
                 if self._woken in readable and not self._stopping:
                     self._woken.recv(_WAKES)
                     session.follow(self._wanted or (), now)
-                if session.ready and self.trouble:
-                    self._begin(address)
+                if session.ready and self.error:
+                    self._connected_to(server)
                 if now >= due:
                     due = now + TICK
                     self._tick(session, now)
-            if session.may_announce:
+            if session.may_write_heartbeat:
                 query.send([("DEL", self._table.names.consumer(self._identity.id))])
 
-    def _begin(self, address: BusAddress) -> None:
-        """Every book is there."""
+    def _connected_to(self, server: RedisServer) -> None:
         if self._was_ready:
             self.reconnect_count += 1
-            logger.info("connected to %s again", address.masked)
-        self.trouble = ""
-        self._told.clear()
+            logger.info("reconnected to %s", server.masked)
+        self.error = ""
+        self._reported.clear()
         self._was_ready = True
-        self._decided.set()
+        self._start_finished.set()
 
     def _tick(self, session: BusSession, now: float) -> None:
         session.tick(now)
         self.lag = session.stream.lag
-        if not session.may_announce:
+        if not session.may_write_heartbeat:
             return
         fields = consumer_fields(
             self._identity, self._table, session.stream.lag, session.stream.delay(), self.reconnect_count
         )
-        session.announce(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
+        session.write_heartbeat(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
 
 
-def _stood_still(session: BusSession, since: float, now: float) -> None:
+def _report_stall(session: BusSession, since: float, now: float) -> None:
     session.stream.stalled(since, now)
-    if now - since > _LONG_STANDSTILL:
-        logger.warning("this process stood still for %.0f s", now - since)
+    if now - since > _LONG_STALL:
+        logger.warning("this process did not run for %.0f s", now - since)
 
 
-def _receive_stream(link: BusLink, session: BusSession, now: float) -> bool:
-    """Take what has arrived; whether there is more."""
+def _receive_stream(connection: BusConnection, session: BusSession, now: float) -> bool:
+    """Apply what has arrived. Returns whether there is more."""
     try:
         for _ in range(_CHUNKS_AT_ONCE):
-            more = link.receive()
-            if link.authenticated():
-                session.stream.receive(link.gets, now)
-            if not more:
+            if not connection.read(session.stream.receive, now):
                 return False
     finally:
         session.stream.apply(now)
     return True
-
-
-def _receive_query(link: BusLink, session: BusSession, now: float) -> bool:
-    more = link.receive()
-    if link.authenticated():
-        session.receive(link.gets, now)
-    return more

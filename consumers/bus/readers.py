@@ -1,42 +1,44 @@
-"""Every reader there is: what readers tell of themselves, and the server's list of its clients."""
+"""All readers of the bus: their heartbeats, joined with the server's list of its clients."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import closing
 from enum import StrEnum
 
-import hiredis
 import msgspec
 
-from bookbus.consumers.bus.connection import BusAddress, BusLink, foreign, refused
-from bookbus.consumers.bus.servers import BusServers
-from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD
+from bookbus.consumers.bus.connection import BusConnection, ReplyError, rejected
+from bookbus.consumers.bus.servers import ServerLocator
+from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, ReaderRecord, parse_count, parse_reader, printable
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import RedisServer
+
+SILENT_LIMIT = 3
+"""Seconds; our readers send something each second, so one that is idle for longer does not run."""
+
+UNSENT_LIMIT = 64 * 1024
+"""Bytes; the server holds that many for a reader only when the socket takes no more."""
+
+LAG_LIMIT = 1.0
+"""Seconds."""
 
 _LIMIT = 5.0
 _KEYS_AT_ONCE = 1000
 
 
-class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader told of itself; None and empty where it told nothing that can be read."""
+class ReaderState(StrEnum):
+    """Whether a reader keeps up."""
 
-    client: str
-    """The name of its connections."""
-    exchange: str = ""
-    symbols: tuple[str, ...] = ()
-    lag: float | None = None
-    delay: float | None = None
-    received: int | None = None
-    conflated: int | None = None
-    missed: int | None = None
-    reconnects: int | None = None
-    host: str = ""
-    pid: int | None = None
-    version: str = ""
+    OK = "ok"
+    SLOW = "slow"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+_ORDER = {ReaderState.STOPPED: 0, ReaderState.SLOW: 1, ReaderState.UNKNOWN: 2, ReaderState.OK: 3}
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection as the server sees it; sizes in bytes, times in seconds."""
+    """One connection in the server's list; sizes in bytes, times in seconds."""
 
     name: str
     address: str
@@ -49,134 +51,14 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """Both views of the readers; None where this user may not have it."""
+    """Heartbeats and connections; None where the access rules do not let this user read them."""
 
     records: tuple[ReaderRecord, ...] | None
     clients: tuple[Client, ...] | None
 
 
-def read_registry(url: str, names: RedisNames) -> Registry:
-    """Both views of one server, as of now.
-
-    Raises ValueError for a URL of none, and BusConnectionError if the server cannot be reached or refuses both.
-    """
-    address = BusServers(url).find()
-    try:
-        return _read(address, names)
-    except hiredis.ProtocolError as error:
-        raise foreign(address, error) from error
-
-
-def parse_clients(listed: bytes) -> tuple[Client, ...]:
-    """The connections in an answer to CLIENT LIST."""
-    lines = (line for line in listed.decode(errors="replace").splitlines() if line)
-    return tuple(_client(dict(field.split("=", 1) for field in line.split(" ") if "=" in field)) for line in lines)
-
-
-def parse_record(consumer_id: str, reply: Sequence[bytes]) -> ReaderRecord:
-    """What the fields of a reader's hash say; any program that may write there could have written them."""
-    fields = {_text(name): _text(value) for name, value in zip(reply[::2], reply[1::2], strict=False)}
-    return ReaderRecord(
-        client=CLIENT_NAME_HEAD + consumer_id,
-        exchange=fields.get("exchange", ""),
-        symbols=tuple(fields.get("symbols", "").split()),
-        lag=_seconds(fields.get("lag_ms")),
-        delay=_seconds(fields.get("delay_ms")),
-        received=_count(fields.get("received")),
-        conflated=_count(fields.get("conflated")),
-        missed=_count(fields.get("missed")),
-        reconnects=_count(fields.get("reconnects")),
-        host=fields.get("host", ""),
-        pid=_count(fields.get("pid")),
-        version=fields.get("version", ""),
-    )
-
-
-def _read(address: BusAddress, names: RedisNames) -> Registry:
-    with closing(BusLink(address, "bookbus-list")) as link:
-        (listed,) = link.ask([("CLIENT", "LIST")], _LIMIT)
-        keys = _scan(link, names.consumer("*"))
-        if isinstance(listed, hiredis.ReplyError) and isinstance(keys, hiredis.ReplyError):
-            raise refused(address, str(keys))
-        clients = None if isinstance(listed, hiredis.ReplyError) else parse_clients(listed)
-        if isinstance(keys, hiredis.ReplyError):
-            # Who may not search for the records finds them by the names of the connections.
-            found_names = {client.name for client in clients or () if client.name.startswith(CLIENT_NAME_HEAD)}
-            keys = [names.consumer(name.removeprefix(CLIENT_NAME_HEAD)).encode() for name in sorted(found_names)]
-        hashes = link.ask([("HGETALL", key) for key in keys], _LIMIT)
-    if any(isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM") for reply in hashes):
-        return Registry(None, clients)
-    head = len(names.consumer(""))
-    found = ((_text(key)[head:], reply) for key, reply in zip(keys, hashes, strict=True))
-    # What expired meanwhile is empty, what is no hash an error.
-    records = (parse_record(name, reply) for name, reply in found if isinstance(reply, list) and reply)
-    return Registry(tuple(records), clients)
-
-
-def _scan(link: BusLink, pattern: str) -> list[bytes] | hiredis.ReplyError:
-    """Every key of this pattern; the server's refusal if it refuses."""
-    keys: set[bytes] = set()
-    cursor = b"0"
-    while True:
-        (reply,) = link.ask([("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_AT_ONCE)], _LIMIT)
-        if isinstance(reply, hiredis.ReplyError):
-            return reply
-        cursor, found = reply
-        keys.update(found)
-        if cursor == b"0":
-            return sorted(keys)
-
-
-def _client(fields: dict[str, str]) -> Client:
-    subscriptions = sum(_count(fields.get(kind)) or 0 for kind in ("sub", "psub", "ssub"))
-    return Client(
-        name=fields.get("name", ""),
-        address=fields.get("addr", ""),
-        user=fields.get("user", ""),
-        subscriptions=subscriptions,
-        unsent=_count(fields.get("omem")) or 0,
-        unread=_count(fields.get("qbuf")) or 0,
-        age=_count(fields.get("age")) or 0,
-        idle=_count(fields.get("idle")) or 0,
-    )
-
-
-def _text(value: bytes) -> str:
-    """As text that a terminal takes for nothing else."""
-    return "".join(letter if letter.isprintable() else "?" for letter in value.decode(errors="replace"))
-
-
-def _count(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return float(text or "") / 1000
-    except ValueError:
-        return None
-
-
-SILENT_LIMIT = 3
-"""A reader of ours asks the server something each second; after so many without, it does not run."""
-
-UNSENT_LIMIT = 64 * 1024
-"""The server keeps so many bytes for a reader only once the network between them is full."""
-
-LAG_LIMIT = 1.0
-
-
-class ReaderState(StrEnum):
-    """Whether a reader keeps up."""
-
-    OK = "ok"
-    SLOW = "slow"
-    STOPPED = "stopped"
-    UNKNOWN = "unknown"
-
-
 class Reader(msgspec.Struct, frozen=True, kw_only=True):
-    """One reader; None where nobody tells. `reason` is empty if all is well."""
+    """One reader; None where a value is not known. `reason` is empty if the state is OK."""
 
     name: str
     state: ReaderState
@@ -191,14 +73,27 @@ class Reader(msgspec.Struct, frozen=True, kw_only=True):
     idle: int | None
 
 
+def read_registry(url: str, names: RedisNames) -> Registry:
+    """Read both from the server.
+
+    Raises ValueError for an invalid URL, and BusConnectionError if the server cannot be reached or allows neither.
+    """
+    return _read(ServerLocator(url).locate(), names)
+
+
+def parse_clients(listed: bytes) -> tuple[Client, ...]:
+    lines = (line for line in listed.decode(errors="replace").splitlines() if line)
+    return tuple(_client(dict(field.split("=", 1) for field in line.split(" ") if "=" in field)) for line in lines)
+
+
 def readers_of(registry: Registry) -> list[Reader]:
-    """All readers, those in trouble first."""
+    """All readers; stopped and slow ones first."""
     connections: dict[str, list[Client]] = defaultdict(list)
     for client in registry.clients or ():
         if client.name.startswith(CLIENT_NAME_HEAD):
             connections[client.name].append(client)
         elif client.subscriptions:
-            # Programs of others may share a name, and are told apart by where they are.
+            # Other programs may share a name; the address makes it unique.
             connections[f"{client.name} {client.address}".strip()].append(client)
     records = {record.client: record for record in registry.records or ()}
     readers = [
@@ -208,12 +103,62 @@ def readers_of(registry: Registry) -> list[Reader]:
     return sorted(readers, key=lambda reader: (_ORDER[reader.state], reader.name))
 
 
-_ORDER = {ReaderState.STOPPED: 0, ReaderState.SLOW: 1, ReaderState.UNKNOWN: 2, ReaderState.OK: 3}
+def _read(server: RedisServer, names: RedisNames) -> Registry:
+    with closing(BusConnection(server, "bookbus-list")) as connection:
+        (listed,) = connection.ask([("CLIENT", "LIST")], _LIMIT)
+        keys = _scan(connection, names.consumer("*"))
+        if isinstance(listed, ReplyError) and isinstance(keys, ReplyError):
+            raise rejected(server, str(keys))
+        clients = None if isinstance(listed, ReplyError) else parse_clients(listed)
+        if isinstance(keys, ReplyError):
+            # Without the right to SCAN, the names of the connections give the keys.
+            found_names = {client.name for client in clients or () if client.name.startswith(CLIENT_NAME_HEAD)}
+            keys = [names.consumer(name.removeprefix(CLIENT_NAME_HEAD)).encode() for name in sorted(found_names)]
+        hashes = connection.ask([("HGETALL", key) for key in keys], _LIMIT)
+    if any(isinstance(reply, ReplyError) and str(reply).startswith("NOPERM") for reply in hashes):
+        return Registry(None, clients)
+    head = len(names.consumer(""))
+    found = ((printable(key)[head:], reply) for key, reply in zip(keys, hashes, strict=True))
+    # The reply is empty for a hash that expired meanwhile, and an error for a key that is no hash.
+    records = (parse_reader(name, reply) for name, reply in found if isinstance(reply, list) and reply)
+    return Registry(tuple(records), clients)
+
+
+def _scan(connection: BusConnection, pattern: str) -> list[bytes] | ReplyError:
+    """Every key that matches the pattern, or the server's error reply."""
+    keys: set[bytes] = set()
+    cursor = b"0"
+    while True:
+        (reply,) = connection.ask([("SCAN", cursor, "MATCH", pattern, "COUNT", _KEYS_AT_ONCE)], _LIMIT)
+        if isinstance(reply, ReplyError):
+            return reply
+        cursor, found = reply
+        keys.update(found)
+        if cursor == b"0":
+            return sorted(keys)
+
+
+def _client(fields: dict[str, str]) -> Client:
+    subscriptions = sum(parse_count(fields.get(kind)) or 0 for kind in ("sub", "psub", "ssub"))
+    return Client(
+        name=fields.get("name", ""),
+        address=fields.get("addr", ""),
+        user=fields.get("user", ""),
+        subscriptions=subscriptions,
+        unsent=parse_count(fields.get("omem")) or 0,
+        unread=parse_count(fields.get("qbuf")) or 0,
+        age=parse_count(fields.get("age")) or 0,
+        idle=parse_count(fields.get("idle")) or 0,
+    )
 
 
 def _reader(name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry) -> Reader:
-    state, reason = _judge(name, record, connections, registry)
+    state, reason = _state_of(name, record, connections, registry)
     seen = bool(connections)
+
+    def total(field: str) -> int | None:
+        return sum(getattr(one, field) for one in connections) if seen else None
+
     return Reader(
         name=name.removeprefix(CLIENT_NAME_HEAD),
         state=state,
@@ -221,16 +166,16 @@ def _reader(name: str, record: ReaderRecord | None, connections: list[Client], r
         record=record,
         address=connections[0].address if seen else None,
         user=connections[0].user if seen else None,
-        subscriptions=sum(one.subscriptions for one in connections) if seen else None,
-        unsent=sum(one.unsent for one in connections) if seen else None,
-        unread=sum(one.unread for one in connections) if seen else None,
+        subscriptions=total("subscriptions"),
+        unsent=total("unsent"),
+        unread=total("unread"),
         age=max(one.age for one in connections) if seen else None,
-        # Of two connections, the one that rests longer tells: messages may still be put into a dead reader's other one.
+        # The longest: the server goes on writing messages to the other connection of a stopped reader.
         idle=max(one.idle for one in connections) if seen else None,
     )
 
 
-def _judge(
+def _state_of(
     name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry
 ) -> tuple[ReaderState, str]:
     unsent = sum(one.unsent for one in connections)

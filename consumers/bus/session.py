@@ -1,4 +1,4 @@
-"""One session on the bus without its sockets: what is followed, asked, and made of the answers."""
+"""One session on the bus without its sockets: subscriptions, questions and their replies."""
 
 import logging
 from collections import deque
@@ -6,23 +6,40 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import hiredis
-
 from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
-from bookbus.consumers.bus.connection import Command
+from bookbus.consumers.bus.connection import Command, Gets, ReplyError
 from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas import wire
 from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
 
-Gets = Callable[[], Any]
-"""The next reply as `hiredis.Reader.gets` gives it: False when there is none."""
+logger = logging.getLogger(__name__)
+
+TICK = 1.0
+ANSWER_LIMIT = 5.0
+"""Seconds without a reply after which the connection is given up."""
+
+MOVING_LIMIT = 2.0
+"""The same where another server may have taken over."""
+
+_QUIET = 2.0
+"""Seconds without a message after which the confirmation of a book is read; feeders confirm as often."""
+
+_DISCOVERY_INTERVAL = 2.0
+_TIME_LIMIT_US = 2**62
+"""Microseconds that no clock reaches."""
+
+WrongRole = Callable[[Any], str]
+"""Takes the reply to ROLE. Returns why the server is the wrong one to read from, or an empty text."""
+
+_Handler = Callable[[Any, float, float], None]
+"""Takes a reply, the time of its question, and now."""
 
 OnChange = Callable[[str, int], None]
-"""Takes a standard symbol and how many updates of it came."""
+"""Called with a standard symbol and the number of its updates that arrived."""
 
 OnSubscribed = Callable[[BusBook, float], None]
-"""Takes a book whose messages come from now on, and now."""
+"""Called with a book whose subscription is confirmed, and the time."""
 
 _HEAD_AND_SEQ = len(wire.HEAD) + 8
 _SLOW_ANSWER = 0.1
@@ -34,10 +51,10 @@ class SessionLostError(Exception):
 
 
 class BusStream:
-    """Messages of books and heartbeats of feeders; pings tell how far behind they are.
+    """Messages of books and heartbeats of feeders; pings measure how far behind they are.
 
-    An answer to a ping comes behind everything published before the ping was sent: it marks the point up to which
-    a channel may repeat what a hash has told already, and it bounds how old a message may be that just arrived.
+    The reply to a ping arrives after everything published before the ping was sent. So it ends the time in which a
+    channel may repeat the book of a hash, and it limits how old a message may be that arrives.
     """
 
     def __init__(
@@ -49,22 +66,22 @@ class BusStream:
         *,
         sharded: bool = False,
     ) -> None:
-        """`sharded` for a node of a cluster, where books have channels that only their own node serves."""
+        """`sharded` for a node of a cluster, where books have sharded channels."""
         self.lag = 0.0
-        """Seconds the last ping took."""
+        """Seconds that the last ping took."""
         self._table = table
         self._on_change = on_change
         self._on_subscribed = on_subscribed
         self._commands: list[Command] = []
         self._pings: deque[tuple[bytes, float, list[BusBook]]] = deque()
         self._ping_count = 0
-        self._fenced: list[BusBook] = []
+        self._catching_up: list[BusBook] = []
         self._touched: list[BusBook] = []
         self._latest: tuple[bytes, float] | None = None
         self._unsubscribed: dict[bytes, float] = {}
-        self._still_since: float | None = None
-        self._still_ping = b""
-        """The ping whose answer comes behind all that waited during the standstill; empty once it has come."""
+        self._stalled_since: float | None = None
+        self._stall_ping = b""
+        """The ping whose reply follows all that arrived during a stall; empty once it has come."""
         self._heartbeats = table.names.feeders.encode()
         self._sharded = sharded
         self._message = b"smessage" if sharded else b"message"
@@ -72,15 +89,14 @@ class BusStream:
         self._ping([], now)
 
     def subscribe(self, books: Iterable[BusBook], now: float) -> None:
-        """Have the messages of these books sent."""
         self._subscribe("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", [book.key for book in books], now)
 
-    def settle_later(self, book: BusBook) -> None:
-        """The hash of this book was just read: settle it when everything published before has come."""
-        self._fenced.append(book)
+    def catch_up(self, book: BusBook) -> None:
+        """The hash of this book was just read: ping, and mark it as caught up when the reply comes."""
+        self._catching_up.append(book)
 
     def keep_alive(self, now: float) -> None:
-        """Ping, unless an answer is still due."""
+        """Ping, unless a reply is still due."""
         if not self._pings:
             self._ping([], now)
 
@@ -96,29 +112,28 @@ class BusStream:
         return None if published_at is None else received_at - published_at
 
     def stalled(self, since: float, now: float) -> None:
-        """Nothing was read from `since` until now: what arrives next may be that old, until all of it has come."""
+        """Nothing was read from `since` until now, so messages may be that old until the reply to a new ping."""
         self._ping([], now)
-        self._still_ping = self._pings[-1][0]
-        self._still_since = since if self._still_since is None else self._still_since
+        self._stall_ping = self._pings[-1][0]
+        self._stalled_since = since if self._stalled_since is None else self._stalled_since
         if now - since > FEEDER_LIMIT / 2:
-            # The heartbeats of that time have yet to be read.
+            # The heartbeats of that time are still unread.
             self._table.feeders.listen(now, self._table)
 
     def waiting_since(self, now: float) -> float:
-        """Since when an answer is due; now if none is."""
+        """The time since which a reply is due; `now` if none is."""
         sent = self._pings[0][1] if self._pings else now
         return min(sent, next(iter(self._unsubscribed.values()), now))
 
     def outgoing(self, now: float) -> list[Command]:
-        """The commands to send."""
-        if self._fenced:
-            self._ping(self._fenced, now)
-            self._fenced = []
+        if self._catching_up:
+            self._ping(self._catching_up, now)
+            self._catching_up = []
         commands, self._commands = self._commands, []
         return commands
 
     def receive(self, gets: Gets, now: float) -> None:
-        """Take every reply there is; `apply` must follow. Raises SessionLostError if the server refuses."""
+        """Take every complete reply; `apply` must follow. Raises SessionLostError for a reply that ends the session."""
         books, head, touched, message = self._table.by_key, wire.HEAD, self._touched, self._message
         while (reply := gets()) is not False:
             if type(reply) is not list or not reply or reply[0] != message:
@@ -128,7 +143,7 @@ class BusStream:
                 _, channel, data = reply
                 book, is_whole = books.get(channel), data.startswith(head) and len(data) > _HEAD_AND_SEQ
             except (ValueError, TypeError, AttributeError):
-                raise SessionLostError("a message came that is none") from None
+                raise SessionLostError("it sends an invalid message") from None
             if book is None:
                 self._receive_heartbeat(channel, data, now)
             elif not book.steady:
@@ -140,7 +155,7 @@ class BusStream:
                 book.arrived += 1
 
     def apply(self, now: float) -> None:
-        """Make the last message of each book its newest. The order is looked at once for all that came together."""
+        """Make the last message of each book its newest, all that arrived together in one step."""
         at = now - self._behind(now)
         for book in self._touched:
             count, book.arrived = book.arrived, 0
@@ -149,15 +164,15 @@ class BusStream:
         if self._touched:
             self._latest = self._touched[-1].arriving, now
             self._touched.clear()
-        if not self._still_ping:
-            # Not before: what came in front of the answer may be as old as the standstill.
-            self._still_since = None
+        if not self._stall_ping:
+            # Only now: messages before the reply may be as old as the stall is long.
+            self._stalled_since = None
 
-    def _ping(self, fenced: list[BusBook], now: float) -> None:
+    def _ping(self, books: list[BusBook], now: float) -> None:
         self._ping_count += 1
         token = b"%d" % self._ping_count
         self._commands.append(("PING", token))
-        self._pings.append((token, now, fenced))
+        self._pings.append((token, now, books))
 
     def _subscribe(self, command: str, channels: list[bytes], now: float) -> None:
         # A cluster takes only channels of one slot in one command.
@@ -167,14 +182,14 @@ class BusStream:
         self._unsubscribed.update(dict.fromkeys(channels, now))
 
     def _behind(self, now: float) -> float:
-        """How long ago a message that arrives now may have been published."""
+        """Seconds since a message that arrives now may have been published, at most."""
         since = self._pings[0][1] if self._pings else now
-        if self._still_since is not None:
-            since = min(since, self._still_since)
+        if self._stalled_since is not None:
+            since = min(since, self._stalled_since)
         return max(self.lag, now - since)
 
     def _offer(self, book: BusBook, data: bytes, now: float) -> None:
-        # Decoded at once: what is no book must not be weighed against the hash.
+        # Decoded at once: an invalid message must not replace the book of the hash.
         try:
             seq = book.decode(data).seq
         except wire.WireError:
@@ -197,7 +212,7 @@ class BusStream:
                 beat = decode_heartbeat(data)
             except HeartbeatError:
                 return
-            self._table.feeders.hear(beat.feeder, beat.exchange, beat.states, now)
+            self._table.feeders.receive(beat.feeder, beat.exchange, beat.states, now)
 
     def _receive_control(self, reply: Any, now: float) -> None:
         match reply:
@@ -208,21 +223,21 @@ class BusStream:
             case [b"message", bytes() as channel, bytes() as data]:
                 self._receive_heartbeat(channel, data, now)
             case [b"sunsubscribe", bytes() as channel, _]:
-                raise SessionLostError(f"{channel.decode(errors='replace')} is another node's now")
-            case hiredis.ReplyError():
+                raise SessionLostError(f"{channel.decode(errors='replace')} is served by another node now")
+            case ReplyError():
                 raise SessionLostError(str(reply))
 
     def _on_pong(self, token: bytes, now: float) -> None:
         if not self._pings or self._pings[0][0] != token:
-            raise SessionLostError("a pong came that nobody asked for")
-        _, sent, fenced = self._pings.popleft()
+            raise SessionLostError("it sends the reply to a ping that was not sent")
+        _, sent, books = self._pings.popleft()
         self.lag = now - sent
-        for book in fenced:
-            book.settle()
-        if token == self._still_ping:
-            self._still_ping = b""
+        for book in books:
+            book.caught_up()
+        if token == self._stall_ping:
+            self._stall_ping = b""
         if self.lag > _SLOW_ANSWER and not self._pings:
-            # Ask again at once, so that what was slow once does not make books look old for a second.
+            # Ping again at once, so that one slow reply does not make books look old for a second.
             self._ping([], now)
 
     def _on_acknowledged(self, channel: bytes, now: float) -> None:
@@ -233,35 +248,12 @@ class BusStream:
             self._on_subscribed(book, now)
 
 
-logger = logging.getLogger(__name__)
-
-TICK = 1.0
-ANSWER_LIMIT = 5.0
-"""Seconds without an answer after which a connection counts as dead."""
-
-MOVING_LIMIT = 2.0
-"""The same where another server may have taken over."""
-
-_QUIET = 2.0
-"""A book without news for this long is asked for its confirmation; feeders confirm as often."""
-
-_DISCOVERY_INTERVAL = 2.0
-_END_OF_TIME = 2**62
-"""Microseconds that no clock shows."""
-
-Unfit = Callable[[Any], str]
-"""Takes the answer to ROLE. Returns why the server is the wrong one to read from, or nothing."""
-
-_Handler = Callable[[Any, float, float], None]
-"""Takes a reply, the time it was asked for, and now."""
-
-
 class BusSession:
-    """Follows books over two connections: `stream` brings messages, the other one answers questions.
+    """Follows books over two connections: `stream` receives messages, the other one replies to questions.
 
-    The caller carries `stream.outgoing` and `outgoing` to the sockets and the replies back, and calls `tick` each
-    second. `wanted` is None for every book that the bus lists. `unfit` is for a server that others may replace.
-    `sharded` is for a node of a cluster, which follows what it is told to and knows nothing of the others' books.
+    The caller sends `stream.outgoing` and `outgoing`, passes the replies to both `receive`, and calls `tick` each
+    second. `wanted` is None for every book that the bus lists. `wrong_role` is for a server that others may replace.
+    `sharded` is for a node of a cluster, where only the books in `wanted` and `follow` are followed.
     """
 
     def __init__(
@@ -271,25 +263,25 @@ class BusSession:
         wanted: Sequence[str] | None,
         on_change: OnChange,
         now: float,
-        unfit: Unfit | None = None,
+        wrong_role: WrongRole | None = None,
         *,
         sharded: bool = False,
     ) -> None:
         self.ready = False
-        """Whether every book known at the beginning was read, or found to be absent."""
+        """Whether every book known at the beginning was read or found absent."""
         self.stream = BusStream(table, on_change, self._read_hash, now, sharded=sharded)
         self._table = table
         self._symbols = symbols
         self._wanted = wanted
         self._on_change = on_change
-        self._unfit = unfit
-        self._answer_limit = MOVING_LIMIT if unfit else ANSWER_LIMIT
+        self._wrong_role = wrong_role
+        self._answer_limit = MOVING_LIMIT if wrong_role else ANSWER_LIMIT
         self._commands: list[Command] = []
         self._questions: deque[tuple[_Handler, float]] = deque()
         self._followed: set[BusBook] = set()
         self._unread: set[BusBook] = set()
         self._listed_at: float | None = None
-        self.may_announce = not sharded
+        self.may_write_heartbeat = not sharded
         self._ask(("TIME",), self._on_time, now)
         if sharded:
             self.follow(wanted or (), now)
@@ -297,27 +289,26 @@ class BusSession:
             self._ask(("SMEMBERS", table.names.books), self._on_listed, now)
 
     def outgoing(self) -> list[Command]:
-        """The questions to send."""
         commands, self._commands = self._commands, []
         return commands
 
     def receive(self, gets: Gets, now: float) -> None:
-        """Take every answer there is. Raises SessionLostError if the server refuses what cannot be done without."""
+        """Take every complete reply. Raises SessionLostError for an error reply that ends the session."""
         while (reply := gets()) is not False:
             if not self._questions:
-                raise SessionLostError("an answer came that nobody asked for")
+                raise SessionLostError("it sends a reply to no question")
             handler, asked = self._questions.popleft()
-            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("MOVED"):
+            if isinstance(reply, ReplyError) and str(reply).startswith("MOVED"):
                 raise SessionLostError(str(reply))
             handler(reply, asked, now)
 
     def tick(self, now: float) -> None:
-        """What is due each second. Raises SessionLostError if the server no longer answers."""
+        """Ask what is due each second. Raises SessionLostError if the server no longer replies."""
         asked = self._questions[0][1] if self._questions else now
         if now - min(asked, self.stream.waiting_since(now)) > self._answer_limit:
             raise SessionLostError(f"no answer for {self._answer_limit:g} s")
         self._ask(("TIME",), self._on_time, now)
-        if self._unfit is not None:
+        if self._wrong_role is not None:
             self._ask(("ROLE",), self._on_role, now)
         self.stream.keep_alive(now)
         if self._listed_at is not None and self._wanted is None and now - self._listed_at >= _DISCOVERY_INTERVAL:
@@ -325,10 +316,9 @@ class BusSession:
             self._ask(("SMEMBERS", self._table.names.books), self._on_listed, now)
         for book in self._followed:
             if book.steady:
-                self._look_after(book, now)
+                self._check_book(book, now)
 
     def follow(self, symbols: Iterable[str], now: float) -> None:
-        """Follow these too."""
         books = [self._table.book(symbol) for symbol in dict.fromkeys(symbols)]
         new = [book for book in books if book not in self._followed]
         for book in new:
@@ -338,13 +328,13 @@ class BusSession:
         self._unread.update(new)
         self.stream.subscribe(new, now)
 
-    def announce(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
-        """Say that this reader lives, unless its user may not write that."""
-        if self.may_announce:
-            self._ask(("HSET", key, *(text for field in fields for text in field)), self._on_announced, now)
-            self._ask(("EXPIRE", key, seconds), self._on_announced, now)
+    def write_heartbeat(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
+        """Write the reader's hash, unless its user may not."""
+        if self.may_write_heartbeat:
+            self._ask(("HSET", key, *(text for field in fields for text in field)), self._on_heartbeat_written, now)
+            self._ask(("EXPIRE", key, seconds), self._on_heartbeat_written, now)
 
-    def _look_after(self, book: BusBook, now: float) -> None:
+    def _check_book(self, book: BusBook, now: float) -> None:
         newest = book.newest
         if book.corrupted:
             book.corrupted = False
@@ -364,7 +354,7 @@ class BusSession:
     def _on_hash(self, book: BusBook, reply: Any, _asked: float, now: float) -> None:
         changed = book.hash_read(entry_of(book, reply, self._table.clock, now))
         if not book.steady:
-            self.stream.settle_later(book)
+            self.stream.catch_up(book)
         if changed:
             self._on_change(book.symbol, 1)
         self._unread.discard(book)
@@ -376,44 +366,44 @@ class BusSession:
             return  # The hash is being read anyway.
         seq, confirmed_us = reply if isinstance(reply, list) and len(reply) == 2 else (b"", None)
         if newest is not None and seq == b"%d" % newest.seq:
-            book.trouble = ""
+            book.error = ""
             try:
                 book.confirm(local_time(confirmed_us, self._table.clock, now))
             except wire.WireError as error:
-                book.trouble = str(error)
+                book.error = str(error)
         elif seq is not None:
-            # The hash has another book than the one held, or is none: a message was lost, or this will say why.
+            # The hash holds another book, so a message was lost, or it is invalid, which `_on_hash` reports.
             self._read_hash(book, now)
 
     def _on_time(self, reply: Any, asked: float, now: float) -> None:
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             raise SessionLostError(str(reply))
         try:
             seconds, microseconds = reply
             time_us = int(seconds) * 1_000_000 + int(microseconds)
         except (ValueError, TypeError):
-            raise SessionLostError("it does not tell the time") from None
-        if not 0 <= time_us < _END_OF_TIME:
-            raise SessionLostError("it does not tell the time")
+            raise SessionLostError("its reply to TIME is invalid") from None
+        if not 0 <= time_us < _TIME_LIMIT_US:
+            raise SessionLostError("its reply to TIME is invalid")
         self._table.clock.measure(asked, now, time_us)
 
     def _on_role(self, reply: Any, _asked: float, _now: float) -> None:
-        if self._unfit is not None and (reason := self._unfit(reply)):
+        if self._wrong_role is not None and (reason := self._wrong_role(reply)):
             raise SessionLostError(reason)
 
-    def _on_announced(self, reply: Any, _asked: float, _now: float) -> None:
-        # Whatever else the server says, like being out of memory, may be over in a second.
-        if self.may_announce and isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM"):
-            self.may_announce = False
-            logger.debug("this user may not tell that the reader lives: %s", reply)
+    def _on_heartbeat_written(self, reply: Any, _asked: float, _now: float) -> None:
+        # Any other error, like being out of memory, may be over in a second.
+        if self.may_write_heartbeat and isinstance(reply, ReplyError) and str(reply).startswith("NOPERM"):
+            self.may_write_heartbeat = False
+            logger.debug("this user may not write the heartbeat of the reader: %s", reply)
 
     def _on_listed(self, reply: Any, _asked: float, now: float) -> None:
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             if self._wanted is None or str(reply).startswith("NOPERM"):
                 raise SessionLostError(str(reply))
             reply = []
         if not isinstance(reply, list):
-            raise SessionLostError("it does not list the books")
+            raise SessionLostError("its reply to SMEMBERS is invalid")
         listed = self._table.listed(reply)
         self._symbols.learn(listed)
         self.follow(listed if self._wanted is None else map(self._symbols.standard, self._wanted), now)

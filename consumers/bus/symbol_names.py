@@ -1,4 +1,4 @@
-"""What a name stands for on one exchange: by its spelling, and for certain once the bus has listed its books."""
+"""The symbol of a name on one exchange: by its spelling, and exactly once the bus has listed its books."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,17 +9,17 @@ _CACHE_LIMIT = 10_000
 
 
 class SymbolNames:
-    """Standard symbols of one exchange. Raises SymbolError for an exchange that nobody knows."""
+    """Standard symbols of one exchange. Raises SymbolError for an unknown exchange."""
 
     def __init__(self, exchange: str) -> None:
         self._exchange = exchange_of(exchange)
         self.listed: frozenset[str] = frozenset()
-        """What the bus listed so far."""
+        """The symbols that the bus has listed so far."""
         self._registry = InstrumentRegistry(self._exchange, offline=True)
         self._cache: dict[str, str] = {}
 
     def learn(self, symbols: Iterable[str]) -> None:
-        """These standard symbols exist."""
+        """The bus lists these standard symbols."""
         listed = self.listed.union(symbols)
         if listed == self.listed:
             return
@@ -29,13 +29,13 @@ class SymbolNames:
             if base and separator and quote:
                 native = self._exchange.native(base, quote)
                 by_native.setdefault(native.upper(), []).append(Instrument(self._exchange.id, base, quote, native))
-        # What two symbols share decides nothing.
+        # A native name that two symbols share is ambiguous.
         certain = [instruments[0] for instruments in by_native.values() if len(instruments) == 1]
         self._registry = InstrumentRegistry(self._exchange, certain, offline=True)
         self.listed, self._cache = listed, {}
 
     def standard(self, name: str) -> str:
-        """The standard symbol. Raises SymbolError for what can be none."""
+        """The standard symbol. Raises SymbolError for a name that cannot be a symbol."""
         cache = self._cache
         symbol = cache.get(name)
         if symbol is None:
@@ -45,5 +45,4 @@ class SymbolNames:
         return symbol
 
     def near(self, name: str) -> list[str]:
-        """The listed symbols whose spelling is most like that of `name`."""
         return get_close_matches(name.strip().upper(), sorted(self.listed), n=3)

@@ -3,9 +3,9 @@
 import logging
 from typing import Any, Protocol, runtime_checkable
 
-from bookbus.consumers.bus.control_client import CONTROL_ERRORS, control_client
+from bookbus.consumers.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import redacted, secrets_of
+from bookbus.schemas.redis_url import RedisAddress, redacted
 from bookbus.schemas.trade import Trade, TradeError, trade_of
 
 logger = logging.getLogger(__name__)
@@ -14,47 +14,69 @@ _LIMIT = 2.0
 _BATCH = 1000
 
 
-class BusTradeTail:
-    """What one stream got since this was made, asked for on each call.
+class TradeTail(Protocol):
+    """The trades of one symbol since it was made, each once, in the exchange's order."""
 
-    Opens its connection at the first call, and again when it was lost. Without a server it has no trades, and says so
-    in `trouble`; what the stream still holds of the missed ones comes when the server is back.
+    def take(self) -> list[Trade]:
+        """The trades since the last call; never raises because of data."""
+
+    @property
+    def error(self) -> str:
+        """Why trades may be missing; empty if none are known to be."""
+
+
+@runtime_checkable
+class TradeSource(Protocol):
+    """A provider that has trades as well as books."""
+
+    def trades(self, symbol: str) -> TradeTail:
+        """The trades of a symbol from now on. Every caller gets its own tail."""
+
+
+class BusTradeTail:
+    """The trades added to one stream since this was made, read on each call.
+
+    Opens its connection at the first call, and again when it was lost. While the server is down it returns no trades,
+    and `error` says why; trades that the stream still holds come when the server is back.
     """
 
-    def __init__(self, url: str, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
-        self.trouble = ""
+    def __init__(self, address: RedisAddress, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
+        self.error = ""
         self.skipped = 0
         """Entries that were no trade."""
         self._stream = names.trades(exchange, symbol)
         self._of = (exchange, symbol, native)
-        # Its replies are typed for every protocol at once.
+        # Any: redis-py types its replies as a union over protocol versions.
         self._client: Any = None
-        self._url = url
-        self._secrets = secrets_of(url)
+        self._address = address
         self._last = ""
+
+    @property
+    def trouble(self) -> str:
+        """The former name of `error`."""
+        return self.error
 
     def take(self) -> list[Trade]:
         """The trades since the last call; the first call finds where the stream ends and returns none."""
         try:
             trades = self._take()
         except CONTROL_ERRORS as error:
-            if not self.trouble:
-                logger.warning("no trades of %s: %s", self._stream, redacted(error, self._secrets))
-            self.trouble = redacted(error, self._secrets)
+            if not self.error:
+                logger.warning("no trades of %s: %s", self._stream, redacted(error, self._address.secrets))
+            self.error = redacted(error, self._address.secrets)
             return []
-        if self.trouble:
+        if self.error:
             logger.info("trades of %s are read again", self._stream)
-            self.trouble = ""
+            self.error = ""
         return trades
 
     def close(self) -> None:
-        """Close the connection."""
         if self._client is not None:
             self._client.close()
 
     def _take(self) -> list[Trade]:
         if self._client is None:
-            self._client = control_client(self._url, _LIMIT, decode_responses=True)
+            self._client = control_client(self._address, _LIMIT, decode_responses=True)
         if not self._last:
             newest = self._client.xrevrange(self._stream, count=1)
             self._last = newest[0][0] if newest else "0-0"
@@ -71,22 +93,3 @@ class BusTradeTail:
                     logger.debug("skipped: %s", error)
             if len(entries) < _BATCH:
                 return trades
-
-
-class TradeTail(Protocol):
-    """The trades of one symbol from the moment it was made; each of them once, in the exchange's order."""
-
-    def take(self) -> list[Trade]:
-        """Those that came since the last call; never raises for data trouble."""
-
-    @property
-    def trouble(self) -> str:
-        """Why there may be trades that did not come; empty if nothing is known to be wrong."""
-
-
-@runtime_checkable
-class TradeSource(Protocol):
-    """A provider that has trades as well as books."""
-
-    def trades(self, symbol: str) -> TradeTail:
-        """The trades of a symbol from now on. Every caller gets its own tail."""

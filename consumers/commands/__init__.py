@@ -1,1 +1,1 @@
-"""The command line of `python -m consumers`, one module a command."""
+"""The command line of `python -m consumers`, one module per command."""

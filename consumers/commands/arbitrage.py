@@ -1,4 +1,4 @@
-"""`arbitrage`: what each pair of exchanges offers at this moment, in one quote currency."""
+"""`arbitrage`: opportunities between each pair of exchanges, in one quote currency."""
 
 import sys
 import time
@@ -33,66 +33,7 @@ from bookbus.consumers.multi_provider import DEFAULT_FX, DEFAULT_QUOTE, MAX_SKEW
 from bookbus.consumers.reading import MAX_AGE
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 
-
-def table_of(found: Sequence[Opportunity], quote: str) -> RenderableType:
-    """One row a pair of exchanges; below it what is to be said of them, each thing once."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=f"arbitrage in {quote}")
-    for heading in ("pair", "buy → sell"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("gross bps", "net bps", "size", "profit", "ages, s"):
-        table.add_column(heading, justify="right")
-    table.add_column("act")
-    for one in found:
-        table.add_row(
-            one.symbol,
-            f"{one.buy} → {one.sell}",
-            _figure(one.gross_bps, "+.1f"),
-            _figure(one.net_bps, "+.1f"),
-            _figure(one.size or None, ".6g"),
-            _figure(one.profit or None, ",.2f"),
-            " ".join(_figure(age, ".1f") for age in (one.buy_age, one.sell_age, one.fx_age)),
-            Text("yes", style="bold green") if one.actionable else Text("no", style="dim"),
-        )
-    remarks = [Text(remark, style="yellow") for remark in _remarks(found, quote)]
-    ages = "ages: of the book to buy from, of the book to sell to, of the exchange rate"
-    return Group(table, *remarks, Text(f"{ages}\n{ASSUMPTION}", style="dim"))
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-def _remarks(found: Sequence[Opportunity], quote: str) -> list[str]:
-    """What the figures do not tell, with the pairs it is true of."""
-    concerned: dict[str, list[str]] = {}
-    for one in found:
-        if remark := _remark(one, quote):
-            concerned.setdefault(remark, []).append(f"{one.symbol} {one.buy} → {one.sell}")
-    return [f"{', '.join(pairs)}: {remark}" for remark, pairs in concerned.items()]
-
-
-def _remark(one: Opportunity, quote: str) -> str:
-    if one.net_bps is None:
-        return one.reason
-    if one.actionable and one.fx_size is not None and one.cost > one.fx_size:
-        return f"the best level of the exchange rate is good for {one.fx_size:,.0f} {quote} only"
-    return ""
-
-
-EXAMPLES = f"""
-What each pair of exchanges offers at this moment, until Ctrl-C: buy on one, sell on the other, prices in one currency.
-
-{ASSUMPTION[0].upper()}{ASSUMPTION[1:]}.
-
-\b
-  python -m consumers arbitrage
-  python -m consumers arbitrage --symbols BTC,ETH,XRP --fees binance=7.5,upbit=5
-  python -m consumers arbitrage --max-skew 0.5 --fx-max-age 2
-  python -m consumers arbitrage --once --json
-"""
-
 _USUAL_FEES = ",".join(f"{exchange}={fee:g}" for exchange, fee in TAKER_FEES_BPS.items())
-
 _ShowAll = Callable[[list[Opportunity]], None]
 
 
@@ -106,10 +47,13 @@ def arbitrage(
         str, typer.Option(envvar="BOOKBUS_FX", help="Book of the exchange rate, as exchange:symbol.")
     ] = DEFAULT_FX,
     fees: Annotated[
-        str, typer.Option(envvar="BOOKBUS_FEES", help=f"Taker fees in bps; where not given: {_USUAL_FEES}.")
+        str, typer.Option(envvar="BOOKBUS_FEES", help=f"Taker fees in bps; by default {_USUAL_FEES}.")
     ] = "",
     max_skew: Annotated[
-        float, typer.Option(envvar="BOOKBUS_MAX_SKEW", help="Seconds between two books that are compared.")
+        float,
+        typer.Option(
+            envvar="BOOKBUS_MAX_SKEW", help="Most seconds between the confirmations of two books that are compared."
+        ),
     ] = MAX_SKEW,
     max_age: Annotated[
         float, typer.Option(envvar="BOOKBUS_MAX_AGE", help="Seconds without confirmation until a book is stale.")
@@ -118,15 +62,26 @@ def arbitrage(
         float, typer.Option(envvar="BOOKBUS_FX_MAX_AGE", help="The same for the exchange rate.")
     ] = MAX_AGE,
     interval: Annotated[
-        float, typer.Option(envvar="BOOKBUS_INTERVAL", min=0.05, help="Seconds from one look to the next.")
+        float, typer.Option(envvar="BOOKBUS_INTERVAL", min=0.05, help="Seconds between two readings.")
     ] = 0.5,
-    once: Annotated[bool, typer.Option("--once", envvar="BOOKBUS_ONCE", help="Look once and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object a line.")] = False,
+    once: Annotated[bool, typer.Option("--once", envvar="BOOKBUS_ONCE", help="Read once and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object per line.")] = False,
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "error",
 ) -> None:
-    """What each pair of exchanges offers at this moment."""
+    """Opportunities to buy on one exchange and sell on another, until Ctrl-C.
+
+    Prices are in one quote currency. Net figures assume inventory on both exchanges: taker fees
+    are charged, no transfer, no currency exchange and no funding; a foreign quote is valued at the best price of the
+    exchange-rate book, whatever its size.
+
+    \b
+      python -m consumers arbitrage
+      python -m consumers arbitrage --symbols BTC,ETH,XRP --fees binance=7.5,upbit=5
+      python -m consumers arbitrage --max-skew 0.5 --fx-max-age 2
+      python -m consumers arbitrage --once --json
+    """
     start_logging(log_level)
 
     def make(exchange: str, names: list[str]) -> MarketDataProvider:
@@ -146,15 +101,12 @@ def arbitrage(
         )
         with ended_by_signal(), provider, _shown(as_json, once, quote) as show:
             while True:
-                show(_look(provider))
+                show(_opportunities(provider))
                 if once:
                     break
                 time.sleep(interval)
     except (ValueError, BusConnectionError) as error:
         fail(str(error))
-
-
-arbitrage.__doc__ = EXAMPLES
 
 
 def parse_fees(text: str) -> dict[str, float]:
@@ -169,13 +121,37 @@ def parse_fees(text: str) -> dict[str, float]:
     return fees
 
 
+def table_of(found: Sequence[Opportunity], quote: str) -> RenderableType:
+    """One row per pair of exchanges; below the table each remark once, with the pairs that it applies to."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title=f"arbitrage in {quote}")
+    for heading in ("pair", "buy → sell"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("gross bps", "net bps", "size", "profit", "ages, s"):
+        table.add_column(heading, justify="right")
+    table.add_column("act")
+    for one in found:
+        table.add_row(
+            one.symbol,
+            f"{one.buy} → {one.sell}",
+            _figure(one.gross_bps, "+.1f"),
+            _figure(one.net_bps, "+.1f"),
+            _figure(one.size or None, ".6g"),
+            _figure(one.profit or None, ",.2f"),
+            " ".join(_figure(age, ".1f") for age in (one.buy_age, one.sell_age, one.fx_age)),
+            Text("yes", style="bold green") if one.actionable else Text("no", style="dim"),
+        )
+    remarks = [Text(remark, style="yellow") for remark in _remarks(found, quote)]
+    ages = "ages: book to buy from, book to sell to, exchange rate"
+    return Group(table, *remarks, Text(f"{ages}\n{ASSUMPTION}", style="dim"))
+
+
 def json_line(one: Opportunity, now: float) -> str:
     """One opportunity as a JSON object."""
     fields = {"time": round(now, 3), **msgspec.structs.asdict(one), "actionable": one.actionable, "assumes": ASSUMPTION}
     return msgspec.json.encode(fields).decode()
 
 
-def _look(provider: MultiExchangeProvider) -> list[Opportunity]:
+def _opportunities(provider: MultiExchangeProvider) -> list[Opportunity]:
     return [one for symbol in provider.symbols for one in provider.opportunities(symbol)]
 
 
@@ -197,3 +173,24 @@ def _print_lines(found: list[Opportunity]) -> None:
     for one in found:
         sys.stdout.write(json_line(one, now) + "\n")
     sys.stdout.flush()
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _remarks(found: Sequence[Opportunity], quote: str) -> list[str]:
+    """Each remark once, with the pairs that it applies to."""
+    concerned: dict[str, list[str]] = {}
+    for one in found:
+        if remark := _remark(one, quote):
+            concerned.setdefault(remark, []).append(f"{one.symbol} {one.buy} → {one.sell}")
+    return [f"{', '.join(pairs)}: {remark}" for remark, pairs in concerned.items()]
+
+
+def _remark(one: Opportunity, quote: str) -> str:
+    if one.net_bps is None:
+        return one.reason
+    if one.actionable and one.fx_size is not None and one.cost > one.fx_size:
+        return f"the best level of the exchange rate covers only {one.fx_size:,.0f} {quote}"
+    return ""

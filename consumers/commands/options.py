@@ -1,4 +1,4 @@
-"""What the commands share: options, logging, the end by a signal, errors in one line."""
+"""Shared by the commands: options, logging, exit on a signal, one-line errors."""
 
 import logging
 import os
@@ -11,13 +11,15 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bookbus.consumers.bus.connection import DEFAULT_URL
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
-from bookbus.schemas.redis_url import with_password
+from bookbus.schemas.redis_url import DEFAULT_URL, with_password
 
 
 def add_kept_password(url: str) -> str:
-    """The URL with the password kept in the environment, or in a file named there, if it names a user without one."""
+    """The URL, with a password from the environment if it names a user without one.
+
+    `BOOKBUS_REDIS_PASSWORD_FILE` names a file and has priority over `BOOKBUS_REDIS_PASSWORD`.
+    """
     password = os.environ.get("BOOKBUS_REDIS_PASSWORD", "")
     if path := os.environ.get("BOOKBUS_REDIS_PASSWORD_FILE"):
         try:
@@ -32,7 +34,7 @@ RedisUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="BOOKBUS_REDIS_URL",
-        help="URL of the bus: redis://, unix://, redis+sentinel://, redis+cluster://, with rediss for TLS.",
+        help="Redis URL: redis://, unix://, redis+sentinel:// or redis+cluster://; with rediss for TLS.",
         callback=add_kept_password,
     ),
 ]
@@ -47,13 +49,13 @@ PREFIX_DEFAULT = DEFAULT_PREFIX
 
 
 def fail(message: str) -> NoReturn:
-    """End with one line and exit code 1."""
+    """Print one line to standard error and exit with code 1."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(1)
 
 
 def start_logging(level: str) -> None:
-    """Every log line to standard error."""
+    """Log to standard error."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         fail(f"unknown log level {level!r}: use debug, info, warning or error")
@@ -62,19 +64,19 @@ def start_logging(level: str) -> None:
 
 
 def split_names(names: str, option: str) -> list[str]:
-    """The names between the commas. Ends the program when there is none."""
+    """The names between the commas, without repetitions. Exits with an error if there is none."""
     found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     return found or fail(f"{option} names nothing")
 
 
 def milliseconds(seconds: float | None) -> str:
-    """A duration for people; `-` where it is not known."""
+    """A duration as text; `-` if it is unknown."""
     return "-" if seconds is None else f"{seconds * 1e3:.1f} ms" if seconds < 10 else f"{seconds:.0f} s"
 
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Ctrl-C ends the block with exit code 130, SIGTERM with 0, neither with a trace."""
+    """SIGINT exits with code 130 and SIGTERM with code 0, without a traceback."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         yield

@@ -1,4 +1,4 @@
-"""`tail`: one line for each book that changes."""
+"""`tail`: one line for each change of a book."""
 
 import asyncio
 import sys
@@ -26,27 +26,26 @@ from bookbus.consumers.reading import Update
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.instruments import SymbolError
 
-EXAMPLES = """
-One line for each book that changes, until Ctrl-C: the newest of each symbol, whatever the output can take.
-
-\b
-  python -m consumers tail BTC ETH
-  python -m consumers tail --exchange upbit BTC XRP
-  python -m consumers tail BTC --json | jq .bids[0]
-"""
-
 
 def tail(
     symbols: Annotated[list[str], typer.Argument(help="BTC, BTC-USDT or the exchange's own names; * is every book.")],
     exchange: Exchange = "binance",
     json: Annotated[
-        bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object a line, all levels.")
+        bool, typer.Option("--json", envvar="BOOKBUS_JSON", help="One JSON object per line, all levels.")
     ] = False,
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "warning",
 ) -> None:
-    """One line for each book that changes."""
+    """One line for each change of a book, until Ctrl-C.
+
+    Where the output is slower than the books, earlier updates of a symbol are merged into its newest one.
+
+    \b
+      python -m consumers tail BTC ETH
+      python -m consumers tail --exchange upbit BTC XRP
+      python -m consumers tail BTC --json | jq .bids[0]
+    """
     start_logging(log_level)
     wanted = "*" if symbols == ["*"] else symbols
     try:
@@ -55,11 +54,8 @@ def tail(
     except (BusConnectionError, SymbolError, ValueError) as error:
         fail(str(error))
     except BrokenPipeError:
-        # Whoever read the lines has enough.
+        # The program that reads the output has ended.
         sys.stderr.close()
-
-
-tail.__doc__ = EXAMPLES
 
 
 async def _tail(provider: MarketDataProvider, json: bool) -> None:

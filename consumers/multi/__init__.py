@@ -1,1 +1,1 @@
-"""Several exchanges as one: conversion, consolidation, opportunities."""
+"""Books of several exchanges as one: conversion, consolidation, opportunities."""

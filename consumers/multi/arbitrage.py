@@ -1,11 +1,11 @@
-"""What buying on one exchange and selling on another would bring at this moment."""
+"""Profit of buying on one exchange and selling on another at this moment."""
 
 from collections.abc import Sequence
 from itertools import combinations
 
 import msgspec
 
-from bookbus.consumers.multi.venue_book import VenueBook, why_not_comparable
+from bookbus.consumers.multi.venue_book import VenueBook, comparison_reason
 from bookbus.schemas.snapshot import Levels
 
 ASSUMPTION = (
@@ -15,13 +15,13 @@ ASSUMPTION = (
 
 
 class Opportunity(msgspec.Struct, frozen=True, kw_only=True):
-    """Buy at one exchange's asks, sell at the other's bids; prices and `profit` are in the common quote currency.
+    """Buy at one exchange's asks, sell at the other's bids; prices, cost and profit are in the common quote currency.
 
-    Without a reason it is actionable. The figures are None where the two books may not be compared. `gross_bps` is
-    what the best prices are apart and `fees_bps` what the fees take, both of the purchase price; `net_bps` is their
-    difference. `size` is how much both books hold at prices that leave a profit, `cost` what buying it takes and
-    `profit` what it brings, both after fees. `fx_size` is what the best level of the exchange rate is good for, in
-    the common quote currency; None where nothing is converted.
+    It is actionable if `reason` is empty. Figures are None if the two books cannot be compared. `gross_bps` is the
+    distance of the best prices and `fees_bps` the fees, both in bps of the purchase price; `net_bps` is their
+    difference. `size` is the quantity that both books hold at prices with a profit, `cost` the cost of buying it and
+    `profit` the profit of selling it, both after fees. `fx_size` is the amount that the best level of the exchange rate
+    covers, in the common quote currency; None without conversion.
     """
 
     symbol: str
@@ -43,17 +43,17 @@ class Opportunity(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def actionable(self) -> bool:
-        """Whether a trade now would leave a profit under the stated assumptions."""
+        """Whether a trade now is profitable under ASSUMPTION."""
         return not self.reason
 
 
 def find_opportunities(symbol: str, venues: Sequence[VenueBook], max_skew: float) -> list[Opportunity]:
-    """One for each pair of exchanges, in the direction that brings more."""
+    """One opportunity per pair of exchanges, in the more profitable direction."""
     return [_better_direction(symbol, one, other, max_skew) for one, other in combinations(venues, 2)]
 
 
 def find_opportunity(symbol: str, buy: VenueBook, sell: VenueBook, max_skew: float) -> Opportunity:
-    """What buying on `buy` and selling on `sell` brings."""
+    """The opportunity of buying on `buy` and selling on `sell`."""
     pair = Opportunity(
         symbol=symbol,
         buy=buy.exchange,
@@ -61,13 +61,13 @@ def find_opportunity(symbol: str, buy: VenueBook, sell: VenueBook, max_skew: flo
         buy_age=buy.age,
         sell_age=sell.age,
         fx_age=sell.fx_age if buy.fx_age is None else buy.fx_age,
-        reason=why_not_comparable(buy, sell, max_skew),
+        reason=comparison_reason(buy, sell, max_skew),
     )
     return pair if pair.reason else _with_figures(pair, buy, sell)
 
 
 def walk(asks: Levels, bids: Levels, buy_fee_bps: float = 0.0, sell_fee_bps: float = 0.0) -> tuple[float, float, float]:
-    """Take both sides level by level while each further unit leaves a profit: size, cost and proceeds after fees."""
+    """Size, cost and proceeds after fees of taking both sides level by level while each further unit is profitable."""
     size = cost = proceeds = 0.0
     cost_factor, proceeds_factor = 1 + buy_fee_bps / 1e4, 1 - sell_fee_bps / 1e4
     left_asks, left_bids = iter(asks), iter(bids)

@@ -1,8 +1,8 @@
-"""One book out of the books of several exchanges that may be compared."""
+"""Consolidates the comparable books of several exchanges into one."""
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from math import inf
 from operator import itemgetter
@@ -17,18 +17,21 @@ from bookbus.consumers.multi.venue_book import (
     Venue,
     VenueBook,
     VenueReading,
-    why_skewed,
-    why_unlike,
+    other_asset_reason,
+    skew_reason,
 )
 from bookbus.consumers.reading import Observation
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot, StoredState
 
+logger = logging.getLogger(__name__)
+
 _price = itemgetter(0)
+_SHOWN_BY_AGE = {BookStatus.STALE, BookStatus.MISSING}
 
 
 class VenueLevel(NamedTuple):
-    """One price level and the exchange that has it; the price is in the common quote currency."""
+    """One price level of an exchange; the price is in the common quote currency."""
 
     price: float
     quantity: float
@@ -36,11 +39,11 @@ class VenueLevel(NamedTuple):
 
 
 class ConsolidatedBook(msgspec.Struct, frozen=True, kw_only=True):
-    """Every level that is known of all exchanges that take part, best first.
+    """The levels of all exchanges that take part, best first.
 
-    `venues` has all books, `out` the reason of each exchange that takes no part. A side ends where one of those that
-    take part publishes no further: beyond, the others' levels would be less than all. `depth` is the number of prices
-    known a side. The book may be crossed: that is what an opportunity between two exchanges looks like.
+    `venues` has all books, `out` the reason of each excluded exchange. A side ends at the price where the first of the
+    included books ends, because beyond it the levels would be incomplete. `depth` is the number of known prices per
+    side. The book may be crossed: then there is an opportunity between two exchanges.
     """
 
     symbol: str
@@ -52,105 +55,28 @@ class ConsolidatedBook(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def parts(self) -> list[VenueBook]:
-        """The books that take part."""
+        """The included books."""
         return [venue for venue in self.venues if venue.exchange not in self.out]
 
     def best_bid(self) -> VenueLevel | None:
-        """Where most is paid for the asset; None if no exchange takes part."""
+        """The highest bid; None if no exchange is included."""
         return self.bids[0] if self.bids else None
 
     def best_ask(self) -> VenueLevel | None:
-        """Where the asset costs least; None if no exchange takes part."""
+        """The lowest ask; None if no exchange is included."""
         return self.asks[0] if self.asks else None
 
     def bid_levels(self) -> Levels:
-        """The best `depth` bids, one level a price."""
+        """The best `depth` bids, one level per price."""
         return _by_price(self.bids)[: self.depth]
 
     def ask_levels(self) -> Levels:
-        """The best `depth` asks, one level a price."""
+        """The best `depth` asks, one level per price."""
         return _by_price(self.asks)[: self.depth]
 
 
-def consolidate(symbol: str, venues: Iterable[VenueBook], max_skew: float) -> ConsolidatedBook:
-    """Merge the books that may be compared.
-
-    A book stays out for a reason of its own, or because it was confirmed more than `max_skew` seconds before the
-    freshest one, or because its mid is far from most others'. Where two disagree, both stay out: which of them is
-    wrong cannot be told.
-    """
-    venues = tuple(venues)
-    out = {venue.exchange: venue.reason for venue in venues if venue.reason}
-    parts = _without(venues, out)
-    out |= _left_behind(parts, max_skew)
-    parts = _without(parts, out)
-    out |= _outvoted(parts)
-    parts = _without(parts, out)
-    bids, bid_depth = _side(parts, _bids, sign=-1)
-    asks, ask_depth = _side(parts, _asks, sign=1)
-    return ConsolidatedBook(
-        symbol=symbol, venues=venues, out=out, bids=bids, asks=asks, depth=min(bid_depth, ask_depth)
-    )
-
-
-def _bids(venue: VenueBook) -> Levels:
-    return venue.bids
-
-
-def _asks(venue: VenueBook) -> Levels:
-    return venue.asks
-
-
-def _without(venues: Sequence[VenueBook], out: Mapping[str, str]) -> list[VenueBook]:
-    return [venue for venue in venues if venue.exchange not in out]
-
-
-def _left_behind(venues: Sequence[VenueBook], max_skew: float) -> dict[str, str]:
-    if not venues:
-        return {}
-    freshest = min(venues, key=lambda venue: venue.age if venue.age is not None else float("inf"))
-    reasons = ((venue, why_skewed(freshest, venue, max_skew)) for venue in venues if venue is not freshest)
-    return {venue.exchange: reason for venue, reason in reasons if reason}
-
-
-def _outvoted(venues: Sequence[VenueBook]) -> dict[str, str]:
-    out = {}
-    for venue in venues:
-        against = [reason for other in venues if other is not venue and (reason := why_unlike(venue, other))]
-        if len(against) * 2 >= len(venues):
-            out[venue.exchange] = against[0]
-    return out
-
-
-def _side(
-    parts: Sequence[VenueBook], levels_of: Callable[[VenueBook], Levels], sign: int
-) -> tuple[tuple[VenueLevel, ...], int]:
-    """One side of all parts as far as it is known, and for how many prices that is; `sign` is -1 for bids."""
-    sides = [(part, levels_of(part)) for part in parts]
-    # A book with as many levels as were asked for goes on where it ends here.
-    ends = [sign * levels[-1][0] for part, levels in sides if len(levels) >= part.depth]
-    end = min(ends, default=inf)
-    known = [
-        VenueLevel(price, quantity, part.exchange)
-        for part, levels in sides
-        for price, quantity in levels
-        if sign * price <= end
-    ]
-    known.sort(key=_price, reverse=sign < 0)
-    return tuple(known), len(set(map(_price, known))) if ends else sum(part.depth for part in parts)
-
-
-def _by_price(levels: Iterable[VenueLevel]) -> Levels:
-    return tuple((price, sum(level.quantity for level in same)) for price, same in groupby(levels, _price))
-
-
-logger = logging.getLogger(__name__)
-
-_TOLD_BY_AGE = {BookStatus.STALE, BookStatus.MISSING}
-
-
 class _Read(NamedTuple):
-    """Everything that is known of the asset at one moment."""
+    """All books of the asset at one moment."""
 
     book: ConsolidatedBook
     venues: list[VenueReading]
@@ -158,7 +84,7 @@ class _Read(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """A consolidated snapshot, the books it was made of and their exchanges."""
+    """A consolidated snapshot, its source books and their exchanges."""
 
     snapshot: OrderBookSnapshot
     sources: tuple[OrderBookSnapshot | None, ...]
@@ -166,9 +92,9 @@ class _Made(NamedTuple):
 
 
 class ConsolidatedAsset:
-    """Any thread may read; what one reads is never older than what another read before.
+    """The consolidated book of one asset. Thread-safe: no read returns an older book than an earlier read.
 
-    An asset on an exchange that quotes in another currency than `instrument` needs `fx`.
+    `fx` is needed if an exchange quotes in another currency than `instrument`.
     """
 
     def __init__(
@@ -179,33 +105,33 @@ class ConsolidatedAsset:
         self._fx = fx
         self._max_age = max_age
         self._max_skew = max_skew
-        # Reading and numbering are one step: two threads must not number in another order than they read.
+        # Held while reading and numbering, so that two threads number in the order in which they read.
         self._lock = threading.Lock()
         self._made: _Made | None = None
-        self._took_part: set[str] = set()
-        self._left: set[str] = set()
+        self._included: set[str] = set()
+        self._excluded: set[str] = set()
 
     def consolidated(self) -> ConsolidatedBook:
-        """The books as they are now."""
+        """The current books."""
         with self._lock:
             return self._read().book
 
     def observe(self) -> Observation:
         """The consolidated book as one snapshot.
 
-        While no exchange takes part it is the last one there was; its state or its age says that nobody vouches for it.
+        While no exchange is included it is the last snapshot; its state or age shows that it is no longer confirmed.
         """
         with self._lock:
             read = self._read()
             made = self._made = self._newest(read)
-        alive, trouble = _alive(read.venues), "; ".join(dict.fromkeys(read.book.out.values()))
+        alive, error = _alive(read.venues), "; ".join(dict.fromkeys(read.book.out.values()))
         if made is None:
-            return Observation(feeder_alive=alive, trouble=trouble)
+            return Observation(feeder_alive=alive, error=error)
         parts = [reading.observation for reading in read.venues if reading.book.exchange in made.exchanges]
         ages = [part.age for part in parts if part.age is not None]
         updates = [part.update_age for part in parts if part.update_age is not None]
         oldest = max(ages) if len(ages) == len(parts) else None
-        return Observation(made.snapshot, oldest, min(updates, default=None), alive, trouble)
+        return Observation(made.snapshot, oldest, min(updates, default=None), alive, error)
 
     def _read(self) -> _Read:
         converts = any(venue.quote != self.instrument.quote for venue in self._venues)
@@ -215,7 +141,7 @@ class ConsolidatedAsset:
             for venue in self._venues
         ]
         book = consolidate(self.instrument.symbol, (reading.book for reading in readings), self._max_skew)
-        self._tell(book)
+        self._log_changes(book)
         return _Read(book, readings, fx)
 
     def _newest(self, read: _Read) -> _Made | None:
@@ -247,33 +173,94 @@ class ConsolidatedAsset:
     def _next_id(self) -> int:
         return 1 if self._made is None else self._made.snapshot.update_id + 1
 
-    def _tell(self, book: ConsolidatedBook) -> None:
-        """One line when an exchange leaves for a reason of its own, and one when it is back."""
+    def _log_changes(self, book: ConsolidatedBook) -> None:
+        """Log once when an exchange is excluded for its own reason, and once when it is included again."""
         for venue in book.venues:
             if venue.exchange not in book.out:
-                self._took_part.add(venue.exchange)
-                if venue.exchange in self._left:
-                    self._left.discard(venue.exchange)
-                    logger.info("%s takes part in %s again", venue.exchange, book.symbol)
-            elif venue.reason and venue.exchange in self._took_part:
-                self._took_part.discard(venue.exchange)
-                self._left.add(venue.exchange)
-                logger.warning("%s takes no part in %s: %s", venue.exchange, book.symbol, venue.reason)
+                self._included.add(venue.exchange)
+                if venue.exchange in self._excluded:
+                    self._excluded.discard(venue.exchange)
+                    logger.info("%s is included in %s again", venue.exchange, book.symbol)
+            elif venue.reason and venue.exchange in self._included:
+                self._included.discard(venue.exchange)
+                self._excluded.add(venue.exchange)
+                logger.warning("%s is excluded from %s: %s", venue.exchange, book.symbol, venue.reason)
+
+
+def consolidate(symbol: str, venues: Iterable[VenueBook], max_skew: float) -> ConsolidatedBook:
+    """Merge the comparable books.
+
+    A book is excluded for its own reason, or because it was confirmed more than `max_skew` seconds before the newest
+    one, or because its mid price is far from those of at least half of the books. If two disagree, both are excluded:
+    it is unknown which one is wrong.
+    """
+    venues = tuple(venues)
+    out = {venue.exchange: venue.reason for venue in venues if venue.reason}
+    parts = _without(venues, out)
+    out |= _skewed(parts, max_skew)
+    parts = _without(parts, out)
+    out |= _outvoted(parts)
+    parts = _without(parts, out)
+    bids, bid_depth = _side([(part, part.bids) for part in parts], sign=-1)
+    asks, ask_depth = _side([(part, part.asks) for part in parts], sign=1)
+    return ConsolidatedBook(
+        symbol=symbol, venues=venues, out=out, bids=bids, asks=asks, depth=min(bid_depth, ask_depth)
+    )
+
+
+def _state(last: OrderBookSnapshot, readings: Sequence[VenueReading]) -> StoredState:
+    """State of the last consolidated book while no exchange is included."""
+    statuses = {reading.book.status for reading in readings}
+    if statuses == {BookStatus.CLOSED}:
+        return "closed"
+    return last.state if statuses <= _SHOWN_BY_AGE else "suspect"
+
+
+def _alive(readings: Sequence[VenueReading]) -> bool | None:
+    """Whether the feeder of any exchange is alive; None if unknown."""
+    known = {reading.observation.feeder_alive for reading in readings}
+    return True if True in known else None if None in known else False
 
 
 def _same(sources: Sequence[OrderBookSnapshot | None], others: Sequence[OrderBookSnapshot | None]) -> bool:
     return len(sources) == len(others) and all(one is other for one, other in zip(sources, others, strict=True))
 
 
-def _state(last: OrderBookSnapshot, readings: Sequence[VenueReading]) -> StoredState:
-    """What to call the last consolidated book while no exchange takes part."""
-    statuses = {reading.book.status for reading in readings}
-    if statuses == {BookStatus.CLOSED}:
-        return "closed"
-    return last.state if statuses <= _TOLD_BY_AGE else "suspect"
+def _without(venues: Sequence[VenueBook], out: Mapping[str, str]) -> list[VenueBook]:
+    return [venue for venue in venues if venue.exchange not in out]
 
 
-def _alive(readings: Sequence[VenueReading]) -> bool | None:
-    """Whether any exchange's feeder lives; None if that cannot be told."""
-    known = {reading.observation.feeder_alive for reading in readings}
-    return True if True in known else None if None in known else False
+def _skewed(venues: Sequence[VenueBook], max_skew: float) -> dict[str, str]:
+    if not venues:
+        return {}
+    newest = min(venues, key=lambda venue: venue.age if venue.age is not None else float("inf"))
+    reasons = ((venue, skew_reason(newest, venue, max_skew)) for venue in venues if venue is not newest)
+    return {venue.exchange: reason for venue, reason in reasons if reason}
+
+
+def _outvoted(venues: Sequence[VenueBook]) -> dict[str, str]:
+    out = {}
+    for venue in venues:
+        against = [reason for other in venues if other is not venue and (reason := other_asset_reason(venue, other))]
+        if len(against) * 2 >= len(venues):
+            out[venue.exchange] = against[0]
+    return out
+
+
+def _side(sides: Sequence[tuple[VenueBook, Levels]], sign: int) -> tuple[tuple[VenueLevel, ...], int]:
+    """The known levels of one side, best first, and the number of known prices; `sign` is -1 for bids."""
+    # A book with all requested levels continues at the exchange beyond its last one.
+    ends = [sign * levels[-1][0] for part, levels in sides if len(levels) >= part.depth]
+    end = min(ends, default=inf)
+    known = [
+        VenueLevel(price, quantity, part.exchange)
+        for part, levels in sides
+        for price, quantity in levels
+        if sign * price <= end
+    ]
+    known.sort(key=_price, reverse=sign < 0)
+    return tuple(known), len(set(map(_price, known))) if ends else sum(part.depth for part, _ in sides)
+
+
+def _by_price(levels: Iterable[VenueLevel]) -> Levels:
+    return tuple((price, sum(level.quantity for level in same)) for price, same in groupby(levels, _price))

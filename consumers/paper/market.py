@@ -149,7 +149,7 @@ class ProviderMarket:
     def health(self) -> Health:
         """As the provider tells it, and what is known of trades that did not come."""
         health = _health(self._provider)
-        troubles = (health.trouble, *(tail.trouble for tail in self._tails.values()))
+        troubles = (health.trouble, *(tail.error for tail in self._tails.values()))
         return health._replace(trouble="; ".join(dict.fromkeys(filter(None, troubles))))
 
 
@@ -196,7 +196,7 @@ def _health(provider: MarketDataProvider) -> Health:
         status.reconnect_count,
         sum(book.missed for book in books),
         sum(book.conflated for book in books),
-        status.trouble,
+        status.error,
     )
 
 

@@ -5,15 +5,16 @@ import os
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import hiredis
 
-from bookbus.feeders.servers.address import RedisAddress
-from bookbus.schemas.redis_url import redacted
+from bookbus.schemas.redis_url import RedisServer, TlsOptions, redacted
 
-Reply = bytes | int | list[Any] | hiredis.ReplyError | None
+ReplyError = hiredis.ReplyError
+Reply = bytes | int | list[Any] | ReplyError | None
 OnReplies = Callable[[list[Reply]], None]
 
 CONNECT_TIMEOUT = 2.0
@@ -23,18 +24,16 @@ _NOTHING_YET = object()
 
 
 class RedisConnectionError(ConnectionError):
-    """The connection could not be made, or is gone; the message names the server and the cause."""
+    """The connection failed or ended; the message names the server and the cause."""
 
 
 def pack_command(*arguments: str | bytes | int) -> bytes:
-    """One command as it goes over the wire."""
     parts = [b"*%d\r\n" % len(arguments)]
     parts.extend(pack_argument(argument) for argument in arguments)
     return b"".join(parts)
 
 
 def pack_argument(argument: str | bytes | int) -> bytes:
-    """One argument as it goes over the wire."""
     data = argument if isinstance(argument, bytes) else str(argument).encode()
     return b"$%d\r\n%b\r\n" % (len(data), data)
 
@@ -60,7 +59,7 @@ class RespConnection(asyncio.Protocol):
     def send(self, data: bytes, count: int, on_replies: OnReplies) -> None:
         """Write `data`, which holds `count` commands; `on_replies` gets all their replies at once.
 
-        It is never called if the connection is lost or left before the last one came.
+        It is not called if the connection ends before the last reply.
         """
         if self._transport is None or self._transport.is_closing():
             return
@@ -72,14 +71,14 @@ class RespConnection(asyncio.Protocol):
         self._transport.write(data)
 
     async def call(self, *arguments: str | bytes | int) -> Reply:
-        """Send one command and wait. Raises RedisConnectionError; an error reply is returned, not raised."""
+        """Send one command and return its reply, which may be an error. Raises RedisConnectionError."""
         answer: asyncio.Future[Reply] = self._loop.create_future()
 
-        def settle(replies: list[Reply]) -> None:
+        def set_result(replies: list[Reply]) -> None:
             if not answer.done():
                 answer.set_result(replies[0])
 
-        self.send(pack_command(*arguments), 1, settle)
+        self.send(pack_command(*arguments), 1, set_result)
         closed = asyncio.ensure_future(self._closed.wait())
         try:
             await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
@@ -90,40 +89,37 @@ class RespConnection(asyncio.Protocol):
         return answer.result()
 
     def close(self, cause: str = "closed") -> None:
-        """Leave, once everything written is sent."""
+        """Close after everything written is sent."""
         self._set_cause(cause)
         if self._transport is not None:
             self._transport.close()
 
     def abort(self, cause: str) -> None:
-        """Leave at once."""
         self._set_cause(cause)
         if self._transport is not None:
             self._transport.abort()
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that the socket did not take yet."""
+        """Bytes that wait for the socket."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     async def wait_closed(self) -> RedisConnectionError:
-        """Wait for the end of this connection; why it ended."""
+        """Wait for the end of this connection. Returns why it ended."""
         await self._closed.wait()
         return RedisConnectionError(f"{self._masked}: {self._cause}")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
         self._last_progress = self._loop.time()
         replies = self._replies
         self._reader.feed(data)
         while (reply := self._next_reply()) is not _NOTHING_YET:
             replies.append(reply)
             if not self._waiting:
-                self.abort("sent an answer to nothing")
+                self.abort("sent a reply to no command")
                 return
             if len(replies) == self._waiting[0][0]:
                 _, on_replies = self._waiting.popleft()
@@ -134,16 +130,13 @@ class RespConnection(asyncio.Protocol):
                     return
 
     def pause_writing(self) -> None:
-        """Called by the event loop: the socket takes no more for now."""
         self.writable = False
 
     def resume_writing(self) -> None:
-        """Called by the event loop."""
         self.writable = True
         self.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
         self._set_cause("closed the connection" if exc is None else _reason(exc))
         self._waiting.clear()
         if self._deadline is not None:
@@ -153,7 +146,7 @@ class RespConnection(asyncio.Protocol):
     def _next_reply(self) -> Any:
         try:
             return self._reader.gets()
-        except (hiredis.ProtocolError, TypeError):  # TypeError: a map or a set with a key that can be none
+        except (hiredis.ProtocolError, TypeError):  # TypeError: a map or a set with an unhashable key
             self.abort("does not speak the Redis protocol")
             return _NOTHING_YET
 
@@ -172,45 +165,56 @@ class RespConnection(asyncio.Protocol):
             self._cause = cause
 
 
+@cache
+def tls_context(options: TlsOptions) -> ssl.SSLContext:
+    """The context for these options. Raises ValueError if a certificate cannot be read."""
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file, capath=options.ca_path)
+        if options.certificate is not None:
+            context.load_cert_chain(options.certificate, options.key)
+    except OSError as error:
+        raise ValueError(f"cannot read the certificates that the Redis URL names: {error.strerror}") from None
+    context.check_hostname = options.check_hostname
+    if not options.check_certificate:
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 async def open_connection(
-    address: RedisAddress, *, connect_timeout: float = CONNECT_TIMEOUT, reply_timeout: float = REPLY_TIMEOUT
+    server: RedisServer, *, connect_timeout: float = CONNECT_TIMEOUT, reply_timeout: float = REPLY_TIMEOUT
 ) -> RespConnection:
     """Connect and log in. Raises RedisConnectionError with one line that names the server."""
     loop = asyncio.get_running_loop()
+    tls = tls_context(server.login.tls) if server.login.tls is not None else None
 
     def make() -> RespConnection:
-        return RespConnection(address.masked, reply_timeout)
+        return RespConnection(server.masked, reply_timeout)
 
     try:
         async with asyncio.timeout(connect_timeout):
-            if address.path is not None:
-                _, connection = await loop.create_unix_connection(make, address.path)
+            if server.path is not None:
+                _, connection = await loop.create_unix_connection(make, server.path)
             else:
-                _, connection = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
+                _, connection = await loop.create_connection(make, server.host, server.port, ssl=tls)
     except TimeoutError:
-        raise RedisConnectionError(f"{address.masked}: no connection within {connect_timeout:g} s") from None
+        raise RedisConnectionError(f"{server.masked}: no connection within {connect_timeout:g} s") from None
     except OSError as error:
-        raise RedisConnectionError(f"{address.masked}: {_reason(error)}") from None
+        raise RedisConnectionError(f"{server.masked}: {_reason(error)}") from None
     try:
-        await _log_in(connection, address)
+        await _log_in(connection, server)
     except BaseException:
         connection.abort("login failed")
         raise
     return connection
 
 
-async def _log_in(connection: RespConnection, address: RedisAddress) -> None:
-    commands: list[Sequence[str | int]] = []
-    if address.password is not None:
-        commands.append(("AUTH", *([address.username] if address.username else []), address.password))
-    if address.database:
-        commands.append(("SELECT", address.database))
-    for command in commands:
+async def _log_in(connection: RespConnection, server: RedisServer) -> None:
+    for command in server.login.commands():
         reply = await connection.call(*command)
-        if isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, ReplyError):
             # Some servers repeat what they do not understand.
             raise RedisConnectionError(
-                f"{address.masked}: refused {command[0]} ({redacted(reply, [address.password])})"
+                f"{server.masked}: refused {command[0]} ({redacted(reply, [server.login.password])})"
             )
 
 

@@ -1,4 +1,4 @@
-"""This feeder's sign of life on Redis, the list of its books, and whose books are there already."""
+"""The feeder's heartbeat on Redis, the list of its books, and the check that no other source uses their names."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
-from redis.exceptions import ReadOnlyError
 
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, ReadOnlyError, control_client
 from bookbus.schemas.heartbeat import (
     HEARTBEAT_INTERVAL,
     HEARTBEAT_TTL,
@@ -22,30 +21,19 @@ from bookbus.schemas.heartbeat import (
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import redacted, secrets_of
 
-
-def is_synthetic(endpoint: str) -> bool:
-    """Whether books from here are simulated or recorded: the source is a file or a host on this machine."""
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("ws", "wss"):
-        return True
-    host = parts.hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 logger = logging.getLogger(__name__)
 
 
 class PrefixTakenError(Exception):
-    """Real and made-up books would mix under one prefix."""
+    """Real and synthetic books would mix under one prefix."""
 
 
 class Heartbeat:
-    """Tells once a second that the feeder lives; notices by the answer that Redis lost its data."""
+    """Writes the feeder's hash once a second, which expires; detects from the replies that Redis lost its data.
+
+    `make` returns what to write, `book_names` the names of the feeder's books. `on_data_lost` should submit every
+    book again.
+    """
 
     def __init__(
         self,
@@ -62,31 +50,31 @@ class Heartbeat:
         self._book_names = book_names
         self._on_data_lost = on_data_lost
         self._registered: frozenset[str] = frozenset()
+        # When the last successful write was sent: the server has the hash from then or later.
         self._written_at: float | None = None
-        """When the last sign of life was on its way: the server has it from then or later."""
-        self._told: set[type[BaseException]] = set()
-        self._beating: asyncio.Task[None] | None = None
+        self._reported: set[type[BaseException]] = set()
+        self._writing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            # In a task of its own: redis-py forgets at times that it was cancelled, and this one must end then.
-            self._beating = asyncio.create_task(self._beat())
-            await asyncio.wait((self._beating,))
+            # In a task of its own: redis-py sometimes swallows a cancellation, and this coroutine must end on one.
+            self._writing = asyncio.create_task(self._beat())
+            await asyncio.wait((self._writing,))
             try:
-                self._beating.result()
-                self._told.clear()
+                self._writing.result()
+                self._reported.clear()
             except CONTROL_ERRORS as error:
-                # That it is a replica is what the publisher says already.
-                if not isinstance(error, ReadOnlyError) and type(error) not in self._told:
-                    logger.warning("cannot tell that this feeder lives: %s", redacted(error, self._secrets))
-                self._told.add(type(error))
+                # The publisher already reports a replica.
+                if not isinstance(error, ReadOnlyError) and type(error) not in self._reported:
+                    logger.warning("cannot write the heartbeat: %s", redacted(error, self._secrets))
+                self._reported.add(type(error))
             await asyncio.sleep(HEARTBEAT_INTERVAL)
 
     async def end(self) -> None:
-        """Take the sign of life away: this feeder stopped on purpose."""
-        if self._beating is not None:
-            await asyncio.wait((self._beating,))
+        """Delete the hash: this feeder stopped on purpose."""
+        if self._writing is not None:
+            await asyncio.wait((self._writing,))
         with contextlib.suppress(*CONTROL_ERRORS):
             await self._redis.delete(self._names.feeder(self._make().feeder))
         await self._redis.aclose()
@@ -96,27 +84,27 @@ class Heartbeat:
         key = self._names.feeder(beat.feeder)
         books = frozenset(self._book_names())
         new = sorted(books - self._registered)
-        asked_at = time.monotonic()
+        sent_at = time.monotonic()
         await self._redis.publish(self._names.feeders, encode_heartbeat(beat))
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hset(key, mapping=heartbeat_fields(beat))  # type: ignore[arg-type]
             pipeline.expire(key, HEARTBEAT_TTL)
             if books:
-                # One that is there already tells by the answer whether the list is: in a cluster, another node has it.
+                # Adding a known name shows whether the set is still there: in a cluster it may be on another node.
                 pipeline.sadd(self._names.books, *(new or [min(books)]))
             added, _, *listed = await pipeline.execute()
         self._registered = self._registered | books if new or listed != [1] else frozenset()
         if added and self._written_at is not None:
-            # The hash we refresh each second was gone, so everything else may be, if it did not just expire.
+            # The hash was gone. Unless it expired, everything else may be gone too.
             if time.monotonic() - self._written_at < HEARTBEAT_TTL:
                 logger.warning("Redis lost its data: sending every book again")
             self._registered = frozenset()
             self._on_data_lost()
-        self._written_at = asked_at
+        self._written_at = sent_at
 
 
 async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoint: str) -> None:
-    """Raises PrefixTakenError where a feeder of the same exchange lives with another endpoint, one of them made up."""
+    """Raises PrefixTakenError if a running feeder of the exchange has another endpoint, and one is synthetic."""
     redis = control_client(url)
     try:
         async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
@@ -133,8 +121,18 @@ async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoi
         await redis.aclose()
 
 
-def _text(value: bytes | str | None) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
+def is_synthetic(endpoint: str) -> bool:
+    """Whether books from here are simulated or recorded: the source is a file or a host on this machine."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("ws", "wss"):
+        return True
+    host = parts.hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def counters_of(*parts: object) -> dict[str, float]:
@@ -144,3 +142,7 @@ def counters_of(*parts: object) -> dict[str, float]:
         fields = msgspec.to_builtins(part)
         numbers |= {name: value for name, value in fields.items() if isinstance(value, int | float)}
     return numbers
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""

@@ -1,97 +1,32 @@
-"""The newest unsent submission of each book."""
+"""What a feeder has not sent yet, for all servers: the newest submission of each book, and every trade."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Literal, TypeVar
-
-import hiredis
-import msgspec
+from typing import Generic, Protocol, TypeVar
 
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.bus.connection import pack_argument, pack_command
+from bookbus.feeders.bus.connection import ReplyError, pack_argument, pack_command
+from bookbus.feeders.bus.publish_script import BookKey, Submission, script_sha
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.redis_url import HostPort
 from bookbus.schemas.trade import Trade
 
-SubmissionKind = Literal["new", "again", "state"]
+MAX_BATCH = 256
+"""Books, and trades, in one write."""
+
+TRADES_CAPACITY = 10_000
+STREAM_LENGTH = 10_000
+
+_SAME_ID = "equal or smaller"
 
 Key = TypeVar("Key")
 
-
-class Submission(msgspec.Struct, frozen=True):
-    """What is to be told of one book.
-
-    `new`: just decoded. `again`: as it was, and its connection has proved itself alive since. `state`: no longer
-    (known to be) right, as `book.state` says.
-    """
-
-    kind: SubmissionKind
-    topic: Topic
-    book: OrderBookSnapshot
-
-
-class Conflator(Generic[Key]):
-    """Holds one submission a key, the newest; who waits longest is taken first.
-
-    The loss of a book whose ids begin anew goes ahead of the next book, which would be refused without it.
-    """
-
-    def __init__(self) -> None:
-        self._unsent: dict[Key, Submission] = {}
-        self._losses: dict[Key, Submission] = {}
-
-    def __len__(self) -> int:
-        return len(self._unsent)
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._unsent
-
-    def put(self, key: Key, submission: Submission) -> tuple[Submission, bool]:
-        """Hold `submission`. Returns what is held now, and whether something unsent gave way to it."""
-        unsent = self._unsent.get(key)
-        if unsent is not None and unsent.kind == "new" and submission.kind == "again":
-            # What was never sent is no confirmation yet, however often it is repeated.
-            submission = Submission("new", submission.topic, submission.book)
-        self._unsent[key] = submission
-        if unsent is not None and unsent.kind == "state" and submission.book.update_id < unsent.book.update_id:
-            self._losses[key] = unsent
-            return submission, False
-        return submission, unsent is not None
-
-    def take(self, limit: int) -> list[tuple[Key, Submission]]:
-        """Remove and return the submissions of up to `limit` keys."""
-        unsent = self._unsent
-        if len(unsent) <= limit:
-            self._unsent = {}
-            taken = list(unsent.items())
-        else:
-            taken = list(islice(unsent.items(), limit))
-            for key, _ in taken:
-                del unsent[key]
-        return self._after_losses(taken) if self._losses else taken
-
-    def drop_confirmations(self) -> int:
-        """Forget every `again`: it spoke of a moment that has passed. Returns how many."""
-        old = [key for key, submission in self._unsent.items() if submission.kind == "again"]
-        for key in old:
-            del self._unsent[key]
-        return len(old)
-
-    def remove(self, key: Key) -> Submission | None:
-        """Forget one key. Returns what was held of it."""
-        self._losses.pop(key, None)
-        return self._unsent.pop(key, None)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._unsent.clear()
-        self._losses.clear()
-
-    def _after_losses(self, taken: list[tuple[Key, Submission]]) -> list[tuple[Key, Submission]]:
-        losses = [(key, self._losses.pop(key)) for key, _ in taken if key in self._losses]
-        return losses + taken
+ServerOf = Callable[[str], HostPort | None]
+"""The server to write a Redis name to; None while that is not known."""
 
 
 @dataclass(slots=True)
@@ -110,78 +45,384 @@ class PublisherCounters:
     written_bytes: int = 0
 
 
-STREAM_LENGTH = 10_000
+class Writer(Protocol):
+    """The connection to one server, as the outbox uses it."""
 
-_SAME_ID = "equal or smaller"
+    must_load: bool
+    """Whether the next write has to load the script, even if it holds nothing else."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a write can be sent now."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything written has been answered and nothing waits to be retried."""
+
+    def write(self, books: list[tuple[BookKey, Submission]], trades: list[Trade]) -> None:
+        """Send this in one write."""
+
+    def requeue_moved(self, moved: set[str]) -> None:
+        """Return to the outbox what was written or rejected under these names, which another server serves now."""
+
+    def discard(self) -> None:
+        """Retry no book; close the connection if books are unsent in its socket."""
 
 
-class TradeQueue:
-    """Holds up to `capacity` trades; what does not fit pushes out the oldest. All is counted."""
+class Outbox:
+    """Takes what one feeder publishes, and hands it to the writers of the servers, grouped by server.
 
-    def __init__(self, names: RedisNames, capacity: int, counters: PublisherCounters) -> None:
+    Each name is routed once, by `server_of`, and again by `reroute`. `before_write` is called before anything is
+    handed over and may `discard()`.
+    """
+
+    def __init__(
+        self,
+        names: RedisNames,
+        feeder_id: str,
+        counters: PublisherCounters,
+        writers: Mapping[HostPort, Writer],
+        server_of: ServerOf,
+        *,
+        sharded: bool,
+        before_write: Callable[[], None] | None = None,
+    ) -> None:
+        """`writers` by server; it may grow and shrink."""
         self._names = names
-        self._capacity = capacity
-        self._unsent: deque[Trade] = deque()
-        self._prefixes: dict[tuple[str, str], bytes] = {}
+        self._feeder_id = feeder_id
+        self._sha = script_sha(sharded=sharded)
         self._counters = counters
+        self._writers = writers
+        self._server_of = server_of
+        self._sharded = sharded
+        self._before_write = before_write
+        self._keys: dict[tuple[Topic, str, str], BookKey] = {}
+        self._books: Conflator[BookKey] = Conflator()
+        self.trades = TradeQueue(names, TRADES_CAPACITY, counters, server_of)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._flush_due = False
+        self._taken = asyncio.Event()
+        self._became_idle = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything submitted has been answered."""
+        return not (self._books or self.trades) and all(writer.idle for writer in self._writers.values())
+
+    @property
+    def servers(self) -> set[HostPort | None]:
+        """The servers that books and trades are routed to."""
+        return {target.server for target in self._targets()}
+
+    def submit(self, submission: Submission) -> None:
+        """Send it as soon as this turn of the loop ends, unless a newer one of the same book comes before."""
+        book = submission.book
+        key = self._keys.get((submission.topic, book.exchange, book.symbol)) or self._add_key(submission)
+        if submission.kind != "again":
+            key.owes_new = False
+        elif key.owes_new:
+            submission = Submission("new", submission.topic, book)
+        key.newest, replaced = self._books.put(key, submission)
+        if replaced:
+            self._counters.conflated += 1
+        if not self._flush_due:
+            self.schedule_flush()
+
+    async def submit_lossless(self, submission: Submission) -> None:
+        """Send it without replacing an unsent one: wait until that one is on its way."""
+        place = submission.topic, submission.book.exchange, submission.book.symbol
+        while (key := self._keys.get(place)) is not None and key in self._books:
+            await _next(self._taken)
+        self.submit(submission)
+
+    def submit_trade(self, trade: Trade) -> None:
+        """Add one trade to its stream."""
+        self.trades.put(trade)
+        self.schedule_flush()
+
+    async def submit_trade_lossless(self, trade: Trade) -> None:
+        """Add one trade to its stream; wait for room instead of dropping the oldest unsent one."""
+        while self.trades.full:
+            await _next(self._taken)
+        self.submit_trade(trade)
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait until everything submitted has been answered; whether that happened in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not self.idle:
+                    await _next(self._became_idle)
+        return self.idle
+
+    def discard(self) -> None:
+        """Drop every book that is not written yet: it may be old. Trades stay."""
+        self._books.clear()
+        for key in self._keys.values():
+            key.newest = None
+        for writer in self._writers.values():
+            writer.discard()
+        self._wake_waiters()
+
+    def schedule_flush(self) -> None:
+        """Flush when this turn of the loop ends."""
+        if not self._flush_due and self._loop is not None:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand to each writer what is for its server, as far as it has room."""
+        self._flush_due = False
+        if self._before_write is not None:
+            self._before_write()
+        for server, writer in self._writers.items():
+            while writer.has_room and (self._books or self.trades or writer.must_load):
+                books, trades = self._take(server)
+                if not (books or trades or writer.must_load):
+                    break
+                writer.write(books, trades)
+        self._wake_waiters()
+
+    def connected(self, server: HostPort) -> None:
+        """A connection to this server was opened: confirmations queued before are stale, feeders send new ones."""
+        self._loop = asyncio.get_running_loop()
+        self._books.drop_confirmations(lambda key: key.server == server)
+
+    def requeue(self, key: BookKey, submission: Submission) -> None:
+        """Return what was written and not accepted, unless a newer submission has replaced it."""
+        if key.newest is submission:
+            self._books.put(key, submission)
+        elif submission.kind == "new":
+            # The newer one must not be followed by this one; but if it only confirms, these levels are still missing
+            # on the server.
+            key.owes_new = True
+
+    def reroute(self) -> None:
+        """Route every name again. What a moved name's old server may not have accepted is queued for the new one."""
+        moved: dict[HostPort, set[str]] = defaultdict(set)
+        for target in self._targets():
+            server = self._server_of(target.name)
+            # A name stays where it was until its slot has a server.
+            if server is not None and server != target.server:
+                if target.server is not None:
+                    moved[target.server].add(target.name)
+                target.server = server
+        for old, names in moved.items():
+            self._writers[old].requeue_moved(names)
+            for key in self._keys.values():
+                if key.name in names:
+                    self._drop_confirmation(key)
+        self.schedule_flush()
+
+    def _targets(self) -> "list[BookKey | TradeStream]":
+        return [*self._keys.values(), *self.trades.streams]
+
+    def _drop_confirmation(self, key: BookKey) -> None:
+        """An unsent confirmation may be stale; but levels that the server may not have are sent."""
+        unsent = self._books.get(key)
+        if unsent is not None and unsent.kind == "again":
+            self._books.remove(key)
+            if key.owes_new:
+                self.submit(unsent)
+
+    def _take(self, server: HostPort) -> tuple[list[tuple[BookKey, Submission]], list[Trade]]:
+        if not self._sharded:
+            return self._books.take(MAX_BATCH), self.trades.take(MAX_BATCH)
+        return (
+            self._books.take(MAX_BATCH, lambda key: key.server == server),
+            self.trades.take(MAX_BATCH, lambda stream: stream.server == server),
+        )
+
+    def _add_key(self, submission: Submission) -> BookKey:
+        topic, exchange, symbol = submission.topic, submission.book.exchange, submission.book.symbol
+        key = BookKey(self._names.of(topic, exchange, symbol), self._feeder_id, self._sha)
+        key.server = self._server_of(key.name)
+        self._keys[topic, exchange, symbol] = key
+        return key
+
+    def _wake_waiters(self) -> None:
+        self._taken.set()
+        if self.idle:
+            self._became_idle.set()
+
+
+async def _next(event: asyncio.Event) -> None:
+    """Wait for the next time that it is set."""
+    event.clear()
+    await event.wait()
+
+
+class Conflator(Generic[Key]):
+    """Holds one submission a key, the newest; the key that waits longest is taken first.
+
+    The loss of a book whose ids begin anew goes ahead of the next book, which would be refused without it.
+    """
+
+    def __init__(self) -> None:
+        self._unsent: dict[Key, Submission] = {}
+        self._losses: dict[Key, Submission] = {}
 
     def __len__(self) -> int:
         return len(self._unsent)
 
+    def __contains__(self, key: Key) -> bool:
+        return key in self._unsent
+
+    def get(self, key: Key) -> Submission | None:
+        """What is held of one key."""
+        return self._unsent.get(key)
+
+    def put(self, key: Key, submission: Submission) -> tuple[Submission, bool]:
+        """Hold `submission`. Returns what is held now, and whether it replaced an unsent one."""
+        unsent = self._unsent.get(key)
+        if unsent is not None and unsent.kind == "new" and submission.kind == "again":
+            # Levels that were never sent cannot be confirmed.
+            submission = Submission("new", submission.topic, submission.book)
+        self._unsent[key] = submission
+        if unsent is not None and unsent.kind == "state" and submission.book.update_id < unsent.book.update_id:
+            self._losses[key] = unsent
+            return submission, False
+        return submission, unsent is not None
+
+    def take(self, limit: int, ready: Callable[[Key], bool] | None = None) -> list[tuple[Key, Submission]]:
+        """Remove and return the submissions of up to `limit` keys, of those that are `ready`."""
+        unsent = self._unsent
+        if ready is None and len(unsent) <= limit:
+            self._unsent = {}
+            taken = list(unsent.items())
+        else:
+            items = unsent.items() if ready is None else (item for item in unsent.items() if ready(item[0]))
+            taken = list(islice(items, limit))
+            for key, _ in taken:
+                del unsent[key]
+        return self._after_losses(taken) if self._losses else taken
+
+    def drop_confirmations(self, of: Callable[[Key], bool] = lambda _: True) -> int:
+        """Remove every `again` of these keys. Returns how many."""
+        old = [key for key, submission in self._unsent.items() if submission.kind == "again" and of(key)]
+        for key in old:
+            del self._unsent[key]
+        return len(old)
+
+    def remove(self, key: Key) -> None:
+        """Remove what is held of one key."""
+        self._losses.pop(key, None)
+        self._unsent.pop(key, None)
+
+    def clear(self) -> None:
+        """Remove everything."""
+        self._unsent.clear()
+        self._losses.clear()
+
+    def _after_losses(self, taken: list[tuple[Key, Submission]]) -> list[tuple[Key, Submission]]:
+        losses = [(key, self._losses.pop(key)) for key, _ in taken if key in self._losses]
+        return losses + taken
+
+
+class TradeStream:
+    """The unsent trades of one symbol."""
+
+    __slots__ = ("name", "prefix", "server", "unsent")
+
+    def __init__(self, name: str, server: HostPort | None) -> None:
+        self.name = name
+        self.server = server
+        self.unsent: deque[Trade] = deque()
+        # The id and five fields with their values follow.
+        self.prefix = pack_command("XADD", name, "MAXLEN", "~", STREAM_LENGTH).replace(b"*5\r\n", b"*16\r\n", 1)
+
+
+class TradeQueue:
+    """Holds up to `capacity` trades; one that does not fit replaces the oldest. All are counted."""
+
+    def __init__(self, names: RedisNames, capacity: int, counters: PublisherCounters, server_of: ServerOf) -> None:
+        self._names = names
+        self._capacity = capacity
+        self._counters = counters
+        self._server_of = server_of
+        self._streams: dict[tuple[str, str], TradeStream] = {}
+        # The streams with unsent trades; the one that waits longest for its turn first.
+        self._waiting: dict[TradeStream, None] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
     @property
     def full(self) -> bool:
-        """Whether the next trade pushes out the oldest."""
-        return len(self._unsent) >= self._capacity
+        """Whether the next trade replaces the oldest."""
+        return self._length >= self._capacity
+
+    @property
+    def streams(self) -> Sequence[TradeStream]:
+        """One for each symbol that had trades."""
+        return list(self._streams.values())
+
+    def stream_of(self, trade: Trade) -> TradeStream:
+        """The stream that a trade belongs to."""
+        stream = self._streams.get((trade.exchange, trade.symbol))
+        if stream is None:
+            name = self._names.trades(trade.exchange, trade.symbol)
+            stream = self._streams[trade.exchange, trade.symbol] = TradeStream(name, self._server_of(name))
+        return stream
 
     def put(self, trade: Trade) -> None:
         """Add the newest trade."""
         if self.full:
-            self._unsent.popleft()
-            self._counters.trades_dropped += 1
-        self._unsent.append(trade)
+            self._drop_oldest()
+        stream = self.stream_of(trade)
+        stream.unsent.append(trade)
+        self._waiting[stream] = None
+        self._length += 1
 
-    def take(self, limit: int) -> list[Trade]:
-        """Remove and return up to `limit` trades, oldest first."""
-        return [self._unsent.popleft() for _ in range(min(limit, len(self._unsent)))]
+    def take(self, limit: int, ready: Callable[[TradeStream], bool] | None = None) -> list[Trade]:
+        """Remove and return up to `limit` trades of the streams that are `ready`, each stream's oldest first."""
+        taken: list[Trade] = []
+        for stream in [stream for stream in self._waiting if ready is None or ready(stream)]:
+            room = limit - len(taken)
+            if not room:
+                break
+            # To the end: a busy stream does not hold up the others.
+            del self._waiting[stream]
+            taken += [stream.unsent.popleft() for _ in range(min(room, len(stream.unsent)))]
+            if stream.unsent:
+                self._waiting[stream] = None
+        self._length -= len(taken)
+        return taken
 
     def requeue(self, trades: Sequence[Trade]) -> None:
-        """Return what was taken and not answered; the server tells by the ids what it had taken all the same."""
-        room = self._capacity - len(self._unsent)
+        """Return what was taken and not answered. If the server has it already, it says so by the ids."""
+        room = self._capacity - self._length
         kept = trades[len(trades) - min(room, len(trades)) :]
         self._counters.trades_dropped += len(trades) - len(kept)
-        self._unsent.extendleft(reversed(kept))
-
-    def evict(self, exchange: str, symbol: str) -> list[Trade]:
-        """Remove and return the trades of one symbol."""
-        taken = [trade for trade in self._unsent if (trade.exchange, trade.symbol) == (exchange, symbol)]
-        if taken:
-            self._unsent = deque(
-                trade for trade in self._unsent if (trade.exchange, trade.symbol) != (exchange, symbol)
-            )
-        return taken
+        for trade in reversed(kept):
+            stream = self.stream_of(trade)
+            stream.unsent.appendleft(trade)
+            self._waiting[stream] = None
+        self._length += len(kept)
 
     def pack(self, trade: Trade) -> bytes:
         """The command for the server, which refuses an id that is not greater than its last."""
-        prefix = self._prefixes.get((trade.exchange, trade.symbol))
-        if prefix is None:
-            name = self._names.trades(trade.exchange, trade.symbol)
-            # The id and five fields with their values follow.
-            command = pack_command("XADD", name, "MAXLEN", "~", STREAM_LENGTH)
-            prefix = command.replace(b"*5\r\n", b"*16\r\n", 1)
-            self._prefixes[trade.exchange, trade.symbol] = prefix
-        parts = [prefix, pack_argument(f"{trade.trade_id}-0")]
+        parts = [self.stream_of(trade).prefix, pack_argument(f"{trade.trade_id}-0")]
         for field, value in trade.fields().items():
             parts += (pack_argument(field), pack_argument(value))
         return b"".join(parts)
 
-    def settle(self, trades: Sequence[Trade], replies: Sequence[object]) -> Iterator[tuple[str, hiredis.ReplyError]]:
+    def apply_replies(self, trades: Sequence[Trade], replies: Sequence[object]) -> Iterator[tuple[str, ReplyError]]:
         """Count what became of `trades`. Yields each error with the name of the stream; that trade is dropped."""
         for trade, reply in zip(trades, replies, strict=True):
-            if not isinstance(reply, hiredis.ReplyError):
+            if not isinstance(reply, ReplyError):
                 self._counters.trades += 1
             elif _SAME_ID in str(reply):
-                # A twin was first, or it was sent again after a lost connection.
+                # Another feeder was first, or it was sent again after a lost connection.
                 self._counters.trade_duplicates += 1
             else:
                 self._counters.trades_dropped += 1
-                yield self._names.trades(trade.exchange, trade.symbol), reply
+                yield self.stream_of(trade).name, reply
+
+    def _drop_oldest(self) -> None:
+        stream = min(self._waiting, key=lambda stream: stream.unsent[0].received_us)
+        stream.unsent.popleft()
+        if not stream.unsent:
+            del self._waiting[stream]
+        self._length -= 1
+        self._counters.trades_dropped += 1

@@ -1,4 +1,5 @@
--- Decides what one submission does to the book KEYS[1], and announces it on the channel of the same name if taken.
+-- Applies one submission to the book KEYS[1]; an accepted one is published on the channel of the same name.
+-- A feeder confirms a book by submitting it again. A twin is another feeder of the same book.
 --
 -- ARGV  1 kind: new | again | state   2 feeder   3 update_id   4 state   5 published_us
 --       6 bid   7 bid_qty   8 ask   9 ask_qty   10 body: the message after its seq
@@ -7,9 +8,9 @@
 -- Ids and times stay strings: Lua prints large numbers with an exponent. As doubles they are exact below 2^53.
 
 local HEAD = '\142\161v\001\163seq\207'
-local LEVELS = '\164bids' -- where the levels begin, which end the message
-local TWIN_LIMIT = 3000000 -- a twin heard within this time still stands behind the book
-local STAND_LIMIT = 10000000 -- nobody confirmed for this time: nobody stands behind the book any more
+local LEVELS = '\164bids' -- the levels begin here and end the message
+local TWIN_LIMIT = 3000000 -- a twin heard within this time still confirms the book
+local STAND_LIMIT = 10000000 -- a book that was not confirmed for this time is abandoned
 local CLOSED_SECONDS = 86400
 
 local key, kind, feeder, state = KEYS[1], ARGV[1], ARGV[2], ARGV[4]
@@ -38,7 +39,7 @@ elseif exists then
                 redis.call('HSET', key, 'confirmed_us', now_text)
                 return 2
             end
-            -- Two books may have one id where that is a time: of the stored one only the same levels are a sign.
+            -- Two books may have the same id if it is a time: only equal levels confirm the stored one.
             local levels = string.sub(ARGV[10], string.find(ARGV[10], LEVELS, 1, true) or 1)
             if string.sub(redis.call('HMGET', key, 'book')[1] or '', -#levels) == levels then
                 redis.call('HSET', key, 'confirmed_us', now_text, 'feeder', feeder, 'twin_us', confirmed)
@@ -50,7 +51,7 @@ elseif exists then
         end
     elseif id < stored_id then
         local abandoned = stored_state == 'closed' or now - (tonumber(confirmed) or 0) > STAND_LIMIT
-        -- The feeder that stands behind the book is never so far behind itself: the exchange began its ids anew.
+        -- A feeder is never so far behind the id that it published itself: the exchange began its ids anew.
         local anew = same_feeder and (stored_state ~= 'live' or kind == 'new' and id < stored_id / 2)
         if not abandoned and not anew then
             if not same_feeder then
@@ -61,7 +62,7 @@ elseif exists then
     end
 end
 
--- The clock as the first number: after a loss of data it never falls back.
+-- Begins at the clock, so that it also rises after a loss of data.
 seq = exists and seq + 1 or now
 local twin = same_feeder and (stored[6] or '0') or confirmed
 -- Eight bytes, big end first. The highest is 0 below 2^53. Unrolled: a loop over a table costs 3 us more.

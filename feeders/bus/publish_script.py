@@ -3,12 +3,17 @@
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
+from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.connection import pack_argument, pack_command
-from bookbus.feeders.bus.outbox import Submission
+from bookbus.schemas.redis_url import HostPort
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.wire import encode_body
+
+SubmissionKind = Literal["new", "again", "state"]
 
 REFUSED, ACCEPTED, CONFIRMED = 0, 1, 2
 
@@ -27,23 +32,37 @@ def script_text(*, sharded: bool = False) -> bytes:
 
 
 def script_sha(*, sharded: bool = False) -> str:
-    """The name under which the server keeps the script."""
+    """The digest that EVALSHA calls the script by."""
     return hashlib.sha1(script_text(sharded=sharded), usedforsecurity=False).hexdigest()
 
 
-class BookKey:
-    """One book's place on the bus: packs the submissions of one feeder to it."""
+class Submission(msgspec.Struct, frozen=True):
+    """One book, and why it is submitted.
 
-    __slots__ = ("_feeder_id", "_prefixes", "name", "newest", "owes_new")
+    `new`: just decoded. `again`: unchanged, and its connection has received something since. `state`: it is not, or
+    not known to be, right any more, as `book.state` says.
+    """
+
+    kind: SubmissionKind
+    topic: Topic
+    book: OrderBookSnapshot
+
+
+class BookKey:
+    """One book's key on Redis: packs the submissions of one feeder to it. The outbox keeps its state here."""
+
+    __slots__ = ("_feeder_id", "_prefixes", "name", "newest", "owes_new", "server")
 
     def __init__(self, name: str, feeder_id: str, sha: str) -> None:
         self.name = name
         self.newest: Submission | None = None
-        """What was submitted last, sent or not."""
+        """The last submission, sent or not."""
         self.owes_new = False
         """Whether new levels may not have reached the server: then the book cannot just be confirmed."""
+        self.server: HostPort | None = None
+        """The server that it is written to; None while none is known to serve its slot."""
         self._feeder_id = feeder_id
-        # All that stays the same from one submission to the next.
+        # The arguments that are the same in every submission.
         self._prefixes = {
             kind: b"*14\r\n" + b"".join(map(pack_argument, ("EVALSHA", sha, 1, name, kind, feeder_id)))[:-2]
             for kind in ("new", "again", "state")
@@ -71,5 +90,5 @@ class BookKey:
 
 
 def load_command(*, sharded: bool = False) -> bytes:
-    """The command that makes the server keep the script."""
+    """The SCRIPT LOAD command."""
     return pack_command("SCRIPT", "LOAD", script_text(sharded=sharded))

@@ -1,122 +1,58 @@
-"""Which server feeders write to: the one that a URL names, or the primary that Sentinels know."""
+"""The servers that feeders write to: one, the primary that Sentinels know, or the nodes of a cluster."""
 
 import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError as AuthenticationError
+from redis.exceptions import ReadOnlyError as ReadOnlyError
 from redis.exceptions import RedisClusterException, RedisError
 
-from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection
+from bookbus.feeders.bus.connection import RedisConnectionError, RespConnection, open_connection, tls_context
 from bookbus.feeders.reconnect import ReconnectPolicy
-from bookbus.feeders.servers.address import RedisAddress, parse_address
-from bookbus.schemas.redis_cluster import SlotMap
-from bookbus.schemas.redis_url import BusServers, HostPort, masked, no_primary, parse_servers, redacted, secrets_of
-
-Locate = Callable[[], Awaitable[RedisAddress]]
-"""Finds the server to write to now. Raises RedisConnectionError, with what is to be said of it, while there is none."""
-
-SENTINEL_TIMEOUT = 0.5
-
-
-def locator(url: str) -> Locate:
-    """Finds the server that this URL stands for. Raises ValueError for a URL of anything else."""
-    servers = parse_servers(url)
-    if servers.kind == "cluster":
-        raise ValueError("a cluster is many servers at once")
-    if servers.kind == "sentinel":
-        parse_address(servers.url(servers.places[0]))
-        return lambda: _ask_sentinels(servers, url)
-    refuse_replicas(servers)
-    address = parse_address(url)
-
-    async def always() -> RedisAddress:
-        return address
-
-    return always
-
-
-def refuse_replicas(servers: BusServers) -> None:
-    """Raises ValueError for a list of servers, which leaves open who of them is the primary."""
-    if servers.kind == "server" and servers.nearest:
-        raise ValueError("feeders write to one server: name the primary alone, or its Sentinels (redis+sentinel://)")
-
-
-class Sentinels(Sentinel):
-    """Says in one line that no primary is known."""
-
-    async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """The primary of a service. Raises MasterNotFoundError."""
-        try:
-            host, port = await super().discover_master(service_name)
-        except MasterNotFoundError:
-            raise MasterNotFoundError(no_primary(service_name, await self._answers())) from None
-        return host, port
-
-    async def _answers(self) -> str:
-        """Why each of them failed us, of which the library tells only the kind."""
-        told = []
-        for sentinel in self.sentinels:
-            try:
-                await sentinel.sentinel_masters()
-            except RedisError as error:
-                told.append(str(error))
-        return "\n".join(told)
-
-
-def sentinels_of(servers: BusServers, **connection: Any) -> Sentinels:
-    """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
-    options: dict[str, Any] = {**parse_url(servers.url(servers.places[0]))}
-    username, password = servers.sentinel_login
-    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if options.get("connection_class") is SSLConnection:
-        tls["ssl"] = True
-    # Another order each time: one of them that is cut off from the others is not asked for ever.
-    places = random.sample(servers.places, len(servers.places))
-    return Sentinels(  # type: ignore[no-untyped-call]
-        places,
-        sentinel_kwargs={
-            **tls,
-            "username": username,
-            "password": password,
-            "socket_timeout": SENTINEL_TIMEOUT,
-            "socket_connect_timeout": SENTINEL_TIMEOUT,
-            "retry": Retry(NoBackoff(), 0),
-        },
-        **connection,
-    )
-
-
-async def _ask_sentinels(servers: BusServers, url: str) -> RedisAddress:
-    try:
-        async with sentinels_of(servers) as sentinels:
-            place = await sentinels.discover_master(servers.service)
-    except (RedisError, OSError) as error:
-        raise RedisConnectionError(f"{masked(url)}: {redacted(error, secrets_of(url))}") from None
-    return parse_address(servers.url(place))
-
+from bookbus.schemas.redis_cluster import VIEW_COMMANDS, ClusterView, SlotMap
+from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer, no_primary, parse_redis_url, redacted
 
 logger = logging.getLogger(__name__)
 
-# Our own server on a near network: come back soon.
+CONTROL_TIMEOUT = 2.0
+CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What a control client raises when a server does not do what it is asked."""
+
+_DISCOVERY_TIMEOUT = 0.5
+# The server is ours and near: reconnect soon.
 _POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
 _MANY_FAILURES = 10
+_REFRESH_INTERVAL = 5.0
+_UNHEALTHY_REFRESH_INTERVAL = 0.2
+"""Seconds between two requests for the slots, while every node is healthy and while one is not."""
+
+
+def parse_primary_url(url: str) -> RedisAddress:
+    """The servers to write to. Raises ValueError, which repeats no secret, if feeders cannot write to what it names."""
+    address = parse_redis_url(url)
+    if address.kind == "server" and address.nearest:
+        raise ValueError("feeders write to one server: name the primary alone, or its Sentinels (redis+sentinel://)")
+    if address.login.tls is not None:
+        # Raises now rather than when the context is needed.
+        tls_context(address.login.tls)
+    return address
 
 
 class RedisLink:
-    """Connects, and connects again; tells once each why Redis is away, and once that it is back."""
+    """Keeps one server connected; logs each cause of a failure once, and once that the server is back."""
 
     def __init__(
         self,
-        locate: Locate,
-        masked: str,
+        address: RedisAddress | RedisServer,
         on_open: Callable[[RespConnection], None],
         on_lost: Callable[[], None],
         *,
@@ -124,38 +60,36 @@ class RedisLink:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._locate = locate
-        self._masked = masked
+        self._address = address
         self._on_open = on_open
         self._on_lost = on_lost
         self._reply_timeout = reply_timeout
         self._sleep = sleep
         self._chance = chance
         self._failures = 0
-        # Each cause once: a server that is back and refuses the password is another trouble than one that is away.
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     async def run(self) -> None:
-        """Until cancelled; then leave once everything written is sent."""
+        """Until cancelled; then close after everything written is sent."""
         while True:
-            cause = await self._stay_connected()
+            cause = str(await self._stay_connected())
             self._failures += 1
-            if str(cause) not in self._told:
-                self._told.add(str(cause))
-                logger.warning("%s; trying again until Redis takes books", cause)
+            if cause not in self._reported:
+                self._reported.add(cause)
+                logger.warning("%s; retrying until Redis takes books", cause)
             await self._sleep(_POLICY.delay(min(self._failures, _MANY_FAILURES), self._chance()))
 
-    def well(self) -> None:
-        """The server did what it was asked to: being connected alone does not prove it is the right one."""
+    def report_success(self) -> None:
+        """The server accepted a command; a connection alone does not show that it is the right server."""
         self._failures = 0
-        if self._told:
-            self._told.clear()
-            logger.warning("%s answers again", self._masked)
+        if self._reported:
+            self._reported.clear()
+            logger.warning("%s answers again", self._address.masked)
 
     async def _stay_connected(self) -> RedisConnectionError:
-        """Returns why the connection could not be made or ended."""
+        """Returns why the connection failed or ended."""
         try:
-            connection = await open_connection(await self._locate(), reply_timeout=self._reply_timeout)
+            connection = await open_connection(await _locate(self._address), reply_timeout=self._reply_timeout)
         except RedisConnectionError as error:
             return error
         try:
@@ -166,70 +100,196 @@ class RedisLink:
             self._on_lost()
 
 
-_TIMEOUT = 0.5
+class Router(Protocol):
+    """Says which server serves which Redis name. A server is known by its host and port."""
+
+    sharded: bool
+    """Whether the servers are the nodes of a cluster, with shard channels."""
+
+    @property
+    def servers(self) -> frozenset[HostPort]:
+        """Every server to be connected to, as far as they are known."""
+
+    def address(self, server: HostPort) -> RedisAddress | RedisServer:
+        """The server; of a primary that moves, the URL that finds it."""
+
+    def server_of(self, name: str) -> HostPort | None:
+        """The server to write a name to; None while that is not known."""
+
+    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        """Correct the routes by MOVED replies, each with the server that sent it."""
+
+    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        """Keep the routes up to date until cancelled; more often while the servers are not healthy."""
 
 
-async def ask_slots(servers: BusServers, known: Iterable[HostPort], shown: str) -> SlotMap:
-    """The map of the node that knows most of the cluster. Raises RedisConnectionError if no node answers."""
-    places = {*servers.places, *known}
-    answers = await asyncio.gather(*(_ask(servers, place) for place in places))
-    found = [answer for answer in answers if isinstance(answer, tuple)]
-    if not found:
-        causes = sorted(str(answer) for answer in answers)
-        raise RedisConnectionError(f"no node of {shown} tells who has which slot ({causes[0]})")
-    return max(found, key=lambda answer: answer[0])[1]
+def router_of(url: str) -> Router:
+    """The router for the servers that this URL names. Raises ValueError for a URL that feeders cannot write to."""
+    address = parse_primary_url(url)
+    return ClusterRouter(address) if address.kind == "cluster" else PrimaryRouter(address)
 
 
-async def _ask(servers: BusServers, place: HostPort) -> tuple[tuple[bool, int], SlotMap] | str:
-    """How much the node's word counts, and its map; else why there is none."""
+class PrimaryRouter:
+    """Every name is on one server: the one that the URL names, or the primary that its Sentinels name."""
+
+    sharded = False
+
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
+        self._server = address.hosts[0]
+        self.servers = frozenset({self._server})
+
+    def address(self, server: HostPort) -> RedisAddress:
+        return self._address
+
+    def server_of(self, name: str) -> HostPort:
+        return self._server
+
+    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        pass
+
+    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        await asyncio.Event().wait()
+
+
+class ClusterRouter:
+    """Every name is on the node of a cluster that serves its slot."""
+
+    sharded = True
+
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
+        self._slots = SlotMap()
+        self._refresh_now = asyncio.Event()
+        self._failing = False
+
+    @property
+    def servers(self) -> frozenset[HostPort]:
+        return self._slots.nodes
+
+    def address(self, server: HostPort) -> RedisServer:
+        return self._address.server_at(server)
+
+    def server_of(self, name: str) -> HostPort | None:
+        return self._slots.node_of(name.encode())
+
+    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        for server, reply in moves:
+            with suppress(ValueError):
+                self._slots = self._slots.moved(reply, server)
+        # The other nodes may not all know yet.
+        self._refresh_now.set()
+
+    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        while True:
+            await self._refresh(on_change)
+            healthy = self._slots.nodes and is_healthy()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_REFRESH_INTERVAL if healthy else _UNHEALTHY_REFRESH_INTERVAL):
+                    await self._refresh_now.wait()
+            self._refresh_now.clear()
+
+    async def _refresh(self, on_change: Callable[[], None]) -> None:
+        try:
+            slots = await ask_slots(self._address, self._slots.nodes)
+        except RedisConnectionError as error:
+            if not self._failing:
+                logger.warning("%s; retrying until one does", error)
+            self._failing = True
+            return
+        if self._failing:
+            logger.warning("%s answers again", self._address.masked)
+            self._failing = False
+        self._slots = slots
+        on_change()
+
+
+async def ask_slots(address: RedisAddress, known: Iterable[HostPort]) -> SlotMap:
+    """The slots by the node with the best view of the cluster. Raises RedisConnectionError if no node answers."""
+    answers = await asyncio.gather(*(_ask_view(address, node) for node in {*address.hosts, *known}))
+    views = [answer for answer in answers if isinstance(answer, ClusterView)]
+    if not views:
+        errors = sorted(str(answer) for answer in answers)
+        raise RedisConnectionError(f"no node of {address.masked} lists the slots ({errors[0]})")
+    return max(views, key=lambda view: view.rank).slots
+
+
+def control_client(url: str) -> Redis:
+    """A client with short timeouts that does not retry; for Sentinels, of the primary they know.
+
+    Raises ValueError, which repeats no secret, for an invalid URL.
+    """
+    address = parse_primary_url(url)
+    if address.kind == "server":
+        return Redis(**address.servers[0].client_arguments(CONTROL_TIMEOUT), retry=Retry(NoBackoff(), 0))
+    options = address.login.client_arguments(CONTROL_TIMEOUT)
+    if address.kind == "sentinel":
+        sentinels = _sentinels(address, **options, retry=Retry(NoBackoff(), 0))
+        return sentinels.master_for(address.service)  # type: ignore[no-any-return]
+    del options["db"]
+    nodes = [ClusterNode(host, port) for host, port in address.hosts]
+    # The retries are needed to find the other nodes after one is gone; the client has every method that is used here.
+    return RedisCluster(  # type: ignore[return-value]
+        startup_nodes=nodes, require_full_coverage=False, **options, retry=Retry(NoBackoff(), 2)
+    )
+
+
+class _Sentinels(Sentinel):
+    """Says in one line that no primary is known."""
+
+    async def discover_master(self, service_name: str) -> HostPort:
+        try:
+            host, port = await super().discover_master(service_name)
+        except MasterNotFoundError:
+            raise MasterNotFoundError(no_primary(service_name, await self._errors())) from None
+        return host, port
+
+    async def _errors(self) -> str:
+        """The error of each Sentinel; redis-py's own error has only their types."""
+        errors = []
+        for sentinel in self.sentinels:
+            try:
+                await sentinel.sentinel_masters()
+            except RedisError as error:
+                errors.append(str(error))
+        return "\n".join(errors)
+
+
+def _sentinels(address: RedisAddress, **connection: Any) -> _Sentinels:
+    """A client of the Sentinels; `connection` is for the clients that it makes of the servers themselves."""
+    return _Sentinels(  # type: ignore[no-untyped-call]
+        # In random order: a Sentinel that is cut off from the others is not asked first every time.
+        random.sample(address.hosts, len(address.hosts)),
+        sentinel_kwargs={**address.sentinel_login.client_arguments(_DISCOVERY_TIMEOUT), "retry": Retry(NoBackoff(), 0)},
+        **connection,
+    )
+
+
+async def _locate(address: RedisAddress | RedisServer) -> RedisServer:
+    """The server to write to now. Raises RedisConnectionError if no Sentinel knows a primary."""
+    if isinstance(address, RedisServer):
+        return address
+    if address.kind != "sentinel":
+        return address.servers[0]
+    try:
+        async with _sentinels(address) as sentinels:
+            return address.server_at(await sentinels.discover_master(address.service))
+    except (RedisError, OSError) as error:
+        raise RedisConnectionError(f"{address.masked}: {redacted(error, address.secrets)}") from None
+
+
+async def _ask_view(address: RedisAddress, node: HostPort) -> ClusterView | str:
+    """The cluster as a node sees it; else why it does not say."""
     try:
         connection = await open_connection(
-            parse_address(servers.url(place)), connect_timeout=_TIMEOUT, reply_timeout=_TIMEOUT
+            address.server_at(node), connect_timeout=_DISCOVERY_TIMEOUT, reply_timeout=_DISCOVERY_TIMEOUT
         )
     except RedisConnectionError as error:
         return str(error)
     try:
-        info, slots = await connection.call("CLUSTER", "INFO"), await connection.call("CLUSTER", "SLOTS")
-        if not isinstance(info, bytes) or not isinstance(slots, list):
-            refusal = slots if isinstance(info, bytes) else info
-            return f"{place[0]}:{place[1]} answers {refusal!r:.100}"
-        fields = dict(line.split(b":", 1) for line in info.split(b"\r\n") if b":" in line)
-        # Who is cut off from the others knows that the cluster failed, or an epoch that is over.
-        weight = fields.get(b"cluster_state") == b"ok", int(fields.get(b"cluster_current_epoch", 0))
-        return weight, SlotMap.parse(slots, place)
+        info, slots = [await connection.call(*command) for command in VIEW_COMMANDS]
+        return ClusterView.parse(info, slots, node)
     except (RedisConnectionError, ValueError) as error:
         return str(error)
     finally:
         connection.close()
-
-
-TIMEOUT = 2.0
-
-CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""What such a client raises when the servers fail it."""
-
-
-def control_client(url: str) -> "Redis":
-    """Short timeouts, no blind retries; of Sentinels it is a client of the primary. ValueError repeats no secret."""
-    servers = parse_servers(url)
-    refuse_replicas(servers)
-    parse_address(next(servers.urls()))
-    if servers.kind == "server":
-        return Redis.from_url(url, **_limits())
-    options: dict[str, Any] = {**parse_url(servers.url(servers.places[0]))}
-    tls = options.pop("connection_class", None) is SSLConnection
-    for name in ("host", "port"):
-        options.pop(name)
-    options |= _limits() | ({"ssl": True} if tls else {})
-    if servers.kind == "sentinel":
-        return sentinels_of(servers, **options).master_for(servers.service)  # type: ignore[no-any-return]
-    options.pop("db", None)
-    nodes = [ClusterNode(host, port) for host, port in servers.places]
-    # It has every method that is used here.
-    # It asks who has a slot when a node is gone, and then tries again: that much is needed to find the others.
-    options["retry"] = Retry(NoBackoff(), 2)
-    return RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)  # type: ignore[return-value]
-
-
-def _limits() -> dict[str, Any]:
-    return {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "retry": Retry(NoBackoff(), 0)}

@@ -1,1 +1,1 @@
-"""The command line of the feeders: one module a command, read here and nowhere deeper."""
+"""The command line of `python -m feeders`, one module per command."""

@@ -1,66 +1,56 @@
-"""`audit`: what the living feeders found when they compared their books with the exchange."""
+"""`audit`: results of the feeders' comparisons of their books with the exchange's snapshots."""
 
 import asyncio
 from math import floor
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
+from bookbus.schemas.heartbeat import AuditReport, SymbolAudit, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
-EXAMPLES = """
-What each living feeder found since its start, comparing its books with the exchange's own answers: how many were
-equal level by level at the same update id, what differed, and how often a best price was missed.
-
-Exit code 0 if there are feeders and no book was different.
-
-\b
-  python -m feeders audit
-  python -m feeders audit --redis redis://10.0.0.5:6379/0 --prefix paper
-"""
-
-_decode = msgspec.json.Decoder(AuditReport | None).decode
+_FIELDS = ("exchange", "feeder", "host", "audit")
 
 
 def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> None:
-    """What feeders found comparing books with the exchange."""
+    """The result of each running feeder's comparisons of its books with the exchange's snapshots, since its start.
+
+    How many were equal level by level at the same update id, what differed, and how often a best price was missed.
+    Exit code 0 if there are feeders and no book differed.
+
+    \b
+      python -m feeders audit
+      python -m feeders audit --redis redis://10.0.0.5:6379/0 --prefix paper
+    """
     try:
         reports = asyncio.run(_reports(redis, RedisNames(prefix)))
     except ValueError as error:
         fail(str(error))
     except CONTROL_ERRORS as error:
-        fail(f"no answer from {masked(redis)}: {redacted(error, secrets_of(redis))}")
+        fail(f"no reply from {masked(redis)}: {redacted(error, secrets_of(redis))}")
     if not reports:
-        fail("no feeder shows signs of life: start one with `python -m feeders run`")
+        fail("no feeder is running: start one with `python -m feeders run`")
     for title, report in sorted(reports.items()):
         _show(title, report)
     different = sum(report.total.mismatched for report in reports.values() if report is not None)
     if different:
-        fail(f"comparisons that found a difference: {different}; each book was synchronised anew")
-
-
-audit.__doc__ = EXAMPLES
+        fail(f"comparisons that found a difference: {different}; each of these books was synchronised again")
 
 
 async def _reports(url: str, names: RedisNames) -> dict[str, AuditReport | None]:
-    """By exchange, feeder and host. Raises ValueError for a heartbeat that cannot be read."""
+    """Reports by exchange, feeder and host. Raises ValueError for a heartbeat that cannot be decoded."""
     redis = control_client(url)
     try:
         reports = {}
         async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
-            values = await redis.hmget(key, "exchange", "feeder", "host", "audit")
-            exchange, feeder, host, report = (v.decode() if isinstance(v, bytes) else v for v in values)
-            if feeder:  # else it ended just now
-                reports[f"{exchange}: feeder {feeder} on {host}"] = _decode(report or "null")
+            beat = parse_heartbeat_fields(_FIELDS, await redis.hmget(key, *_FIELDS))
+            if beat.get("feeder"):  # else the hash expired after the scan
+                reports[f"{beat.get('exchange')}: feeder {beat['feeder']} on {beat.get('host')}"] = beat.get("audit")
         return reports
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"a feeder's heartbeat cannot be read: {error}") from error
     finally:
         await redis.aclose()
 
@@ -76,7 +66,7 @@ def _show(title: str, report: AuditReport | None) -> None:
         f"{report.symbols} symbols compared\n"
         f"  levels  {total.levels} compared, {_share(total)} equal: "
         f"{total.ghosts} ghosts, {total.missing} missing, {total.wrong} with another quantity\n"
-        f"  prices  {report.prices} best prices looked at, {total.misses} missed"
+        f"  prices  {report.prices} best prices checked, {total.misses} missed"
     )
     if report.worst:
         table = Table("symbol", "equal", "different", "levels equal", "ghosts", "missing", "wrong", "missed")
@@ -87,6 +77,6 @@ def _show(title: str, report: AuditReport | None) -> None:
 
 
 def _share(found: SymbolAudit) -> str:
-    """Rounded down: only what is wholly equal is 100 %."""
+    """Rounded down, so that 100 % means no difference at all."""
     ratio = found.match_ratio
     return "-" if ratio is None else f"{floor(ratio * 1e6) / 1e4:g} %"

@@ -1,4 +1,4 @@
-"""`health`: whether this host's feeder shows signs of life, and its lines; for health checks and people."""
+"""`health`: whether a feeder on this host is alive, its books and its lines."""
 
 import asyncio
 import socket
@@ -10,29 +10,50 @@ import typer
 
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from bookbus.schemas.decoding import DECODE_ERRORS
-from bookbus.schemas.heartbeat import LineReport
+from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
-NOT_WELL = 2
-"""Exit code of `--strict` where a feeder lives, but not all is as it should be."""
+UNHEALTHY = 2
+"""Exit code of `--strict` if a feeder is alive but a book is not live or a line is silent."""
 
-EXAMPLES = """
-Exit code 0 if a feeder on this host told within the last seconds that it lives.
 
-With --strict it has to be well too: every book live, and no line silent of several; else the exit code is 2. Wait for
-that between the two restarts of a pair of feeders.
+def health(
+    redis: RedisUrl = REDIS_DEFAULT,
+    prefix: Prefix = PREFIX_DEFAULT,
+    host: Annotated[str, typer.Option(envvar="BOOKBUS_HEALTH_HOST", help="Host name; by default this host's.")] = "",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
+    ] = False,
+) -> None:
+    """Exit code 0 if a feeder on this host sent a heartbeat within the last seconds, else 1.
 
-\b
-  python -m feeders health
-  python -m feeders health --strict
-  python -m feeders health --host feeder-1
-"""
+    With --strict it must also be healthy: every book live, and no line silent if there are several; else the exit code
+    is 2. When you restart a pair of feeders, wait for this before you restart the second one.
+
+    \b
+      python -m feeders health
+      python -m feeders health --strict
+      python -m feeders health --host feeder-1
+    """
+    try:
+        alive = asyncio.run(_alive(redis, RedisNames(prefix), host or socket.gethostname()))
+    except ValueError as error:
+        fail(str(error))
+    except CONTROL_ERRORS as error:
+        fail(f"no reply from {masked(redis)}: {redacted(error, secrets_of(redis))}")
+    if not alive:
+        fail(f"no feeder on {host or socket.gethostname()} is alive")
+    typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
+    if strict and not all(feeder.healthy for feeder in alive):
+        raise typer.Exit(UNHEALTHY)
+
+
+_FIELDS = ("states", "counters", "lines")
 
 
 class _Feeder(msgspec.Struct):
-    """What its heartbeat says."""
+    """The fields of its heartbeat that are printed."""
 
     key: str
     states: dict[str, str] = {}
@@ -40,12 +61,12 @@ class _Feeder(msgspec.Struct):
     lines: list[LineReport] = []
 
     @property
-    def well(self) -> bool:
-        """Whether every book is live and every line brings updates."""
+    def healthy(self) -> bool:
+        """Whether every book is live and no line is silent."""
         return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
 
     def rows(self) -> Iterator[str]:
-        """For people: what Redis said of its books, and what each line brought."""
+        """Lines of text: the books and each connection line."""
         yield self.key
         if self.states:
             yield self._books()
@@ -53,54 +74,28 @@ class _Feeder(msgspec.Struct):
 
     def _books(self) -> str:
         live = sum(state == "live" for state in self.states.values())
-        accepted, there, older = (int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates"))
-        return f"  {live} of {len(self.states)} books live; {accepted} accepted, {there} there already, {older} older"
-
-
-def health(
-    redis: RedisUrl = REDIS_DEFAULT,
-    prefix: Prefix = PREFIX_DEFAULT,
-    host: Annotated[str, typer.Option(envvar="BOOKBUS_HEALTH_HOST", help="Host name; this one by default.")] = "",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
-    ] = False,
-) -> None:
-    """Exit code 0 if a feeder on this host lives."""
-    try:
-        alive = asyncio.run(_alive(redis, RedisNames(prefix), host or socket.gethostname()))
-    except ValueError as error:
-        fail(str(error))
-    except CONTROL_ERRORS as error:
-        fail(f"no answer from {masked(redis)}: {redacted(error, secrets_of(redis))}")
-    if not alive:
-        fail(f"no feeder on {host or socket.gethostname()} shows signs of life")
-    typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
-    if strict and not all(feeder.well for feeder in alive):
-        raise typer.Exit(NOT_WELL)
-
-
-health.__doc__ = EXAMPLES
+        accepted, present, older = (int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates"))
+        return (
+            f"  {live} of {len(self.states)} books live; {accepted} accepted, {present} already present, {older} older"
+        )
 
 
 async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
     redis = control_client(url)
     try:
         keys = sorted([key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)])
-        found = [(key, await redis.hmget(key, "host", "states", "counters", "lines")) for key in keys]
+        found = [(key, await redis.hmget(key, "host", *_FIELDS)) for key in keys]
     finally:
         await redis.aclose()
     return [_feeder(key, *fields) for key, (where, *fields) in found if where == host.encode()]
 
 
 def _feeder(key: bytes, *fields: bytes | str | None) -> _Feeder:
-    """What cannot be read, as from another version, is left out."""
+    """Without the fields if another version of the feeder wrote them in another format."""
     name = key.decode(errors="replace")
-    parts = {
-        field: msgspec.Raw(text) for field, text in zip(("states", "counters", "lines"), fields, strict=True) if text
-    }
     try:
-        return msgspec.json.decode(msgspec.json.encode({"key": name} | parts), type=_Feeder)
-    except DECODE_ERRORS:
+        return _Feeder(name, **parse_heartbeat_fields(_FIELDS, fields))
+    except HeartbeatError:
         return _Feeder(name)
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, logging, running until a signal, errors in one line."""
+"""Shared by the commands: options, logging, running until a signal, one-line errors."""
 
 import asyncio
 import contextlib
@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from redis.exceptions import AuthenticationError
 
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, AuthenticationError, control_client
 from bookbus.feeders.markets import SymbolSelection, parse_selection, parse_shard
-from bookbus.feeders.settings import DEFAULT_REDIS_URL
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
-from bookbus.schemas.redis_url import masked, redacted, secrets_of, with_password
+from bookbus.schemas.redis_url import DEFAULT_URL, masked, redacted, secrets_of, with_password
 
 
 def add_kept_password(url: str | None) -> str | None:
-    """The URL with the password kept in the environment, or in a file named there, if it names a user without one."""
+    """The URL, with a password from the environment if it names a user without one.
+
+    `BOOKBUS_REDIS_PASSWORD_FILE` names a file and has priority over `BOOKBUS_REDIS_PASSWORD`.
+    """
     password = os.environ.get("BOOKBUS_REDIS_PASSWORD", "")
     if path := os.environ.get("BOOKBUS_REDIS_PASSWORD_FILE"):
         try:
@@ -38,7 +39,7 @@ RedisUrl = Annotated[
     typer.Option(
         "--redis",
         envvar="BOOKBUS_REDIS_URL",
-        help="URL of the bus: redis://, unix://, redis+sentinel://, redis+cluster://, with rediss for TLS.",
+        help="Redis URL: redis://, unix://, redis+sentinel:// or redis+cluster://; with rediss for TLS.",
         callback=add_kept_password,
     ),
 ]
@@ -51,18 +52,18 @@ Symbols = Annotated[
     typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated: BTC, BTC-USDT, BTCUSDT, all:USDT, top:50."),
 ]
 
-REDIS_DEFAULT = DEFAULT_REDIS_URL
+REDIS_DEFAULT = DEFAULT_URL
 PREFIX_DEFAULT = DEFAULT_PREFIX
 
 
 def fail(message: str) -> NoReturn:
-    """End with one line and exit code 1."""
+    """Print one line to standard error and exit with code 1."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(1)
 
 
 def start_logging(level: str) -> None:
-    """Every log line to standard error."""
+    """Log to standard error."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         fail(f"unknown log level {level!r}: use debug, info, warning or error")
@@ -71,12 +72,12 @@ def start_logging(level: str) -> None:
 
 
 def split_symbols(symbols: str) -> tuple[str, ...]:
-    """The names between the commas."""
+    """The names between the commas, without repetitions."""
     return tuple(dict.fromkeys(name.strip() for name in symbols.split(",") if name.strip()))
 
 
 def select_symbols(symbols: str, shard: str = "1/1") -> SymbolSelection:
-    """What the options select. Ends the program in one line if that makes no sense or is nothing."""
+    """The symbols that the options select. Exits with an error if an option is wrong or selects nothing."""
     try:
         selection = parse_selection(split_symbols(symbols) or fail("no symbol given: use --symbols BTC,ETH"))
         return replace(selection, shard=parse_shard(shard))
@@ -85,7 +86,7 @@ def select_symbols(symbols: str, shard: str = "1/1") -> SymbolSelection:
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run on the fastest loop there is until done, Ctrl-C (exit code 130) or SIGTERM (0)."""
+    """Run until done, SIGINT (exit code 130) or SIGTERM (exit code 0); on uvloop if it is installed."""
     received: list[int] = []
 
     async def main() -> None:
@@ -112,7 +113,7 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 
 async def require_redis(url: str) -> None:
-    """Ends the program in one line that says what to do when the server does not answer."""
+    """Exits with an error that says what to do if the server does not answer."""
     try:
         redis = control_client(url)
     except ValueError as error:
@@ -120,15 +121,15 @@ async def require_redis(url: str) -> None:
     try:
         await redis.ping()
     except AuthenticationError as error:
-        told = redacted(error, secrets_of(url))
+        reply = redacted(error, secrets_of(url))
         fail(
-            f"{masked(url)} refuses this login ({told:.80}): name a user in its address, "
+            f"{masked(url)} refuses this login ({reply:.80}): name a user in its address, "
             "redis://USER@host:6379/0, and set BOOKBUS_REDIS_PASSWORD"
         )
     except CONTROL_ERRORS as error:
-        told = redacted(error, secrets_of(url))
+        reply = redacted(error, secrets_of(url))
         fail(
-            f"no Redis at {masked(url)} ({told}): start one with `make redis` or `docker compose up redis`, "
+            f"no Redis at {masked(url)} ({reply}): start one with `make redis` or `docker compose up redis`, "
             "or name another with --redis"
         )
     finally:

@@ -1,4 +1,4 @@
-"""`record`: what an exchange sends, written to a file; no bus needed."""
+"""`record`: write what an exchange sends to a file, without Redis."""
 
 import asyncio
 import logging
@@ -19,30 +19,32 @@ logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL = 10.0
 
-EXAMPLES = """
-Write everything an exchange sends of some symbols to a capture file, until Ctrl-C or for some seconds.
-
-\b
-  python -m feeders record --exchange binance --symbols BTC,ETH --out btc_eth.jsonl.gz
-  python -m feeders record --symbols BTC --topics book,trades --seconds 600 --out btc.jsonl.gz
-"""
-
 
 def record(
     out: Annotated[Path, typer.Option(envvar="BOOKBUS_OUT", help="New file; .gz compresses.")],
     exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")] = "binance",
     symbols: Symbols = "BTC,ETH",
     mode: Annotated[str | None, typer.Option(envvar="BOOKBUS_MODE", help="diff or partial.")] = None,
-    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side.")] = 20,
+    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels per side.")] = 20,
     topics: Annotated[
-        str | None, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades; all by default.")
+        str | None,
+        typer.Option(envvar="BOOKBUS_TOPICS", help="Any of book, quote, trades, comma-separated; by default all."),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop by itself after so long.")] = None,
-    ws_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="Another WebSocket base address.")] = None,
-    rest_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="Another REST base address.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
+    ws_url: Annotated[
+        str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="WebSocket base URL instead of the exchange's.")
+    ] = None,
+    rest_url: Annotated[
+        str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="REST base URL instead of the exchange's.")
+    ] = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Write everything an exchange sends of some symbols to a capture file."""
+    """Write all that an exchange sends about some symbols to a capture file, until Ctrl-C or for --seconds.
+
+    \b
+      python -m feeders record --exchange binance --symbols BTC,ETH --out btc_eth.jsonl.gz
+      python -m feeders record --symbols BTC --topics book,trades --seconds 600 --out btc.jsonl.gz
+    """
     start_logging(log_level)
     venue = choose_venue(exchange)
     settings = FeederSettings(
@@ -64,12 +66,9 @@ def record(
         if recorder.frames:
             typer.echo(f"{recorder.frames} frames in {out}", err=True)
         else:
-            out.unlink()  # the name should be free for the next try
+            out.unlink()  # so that the next run can use the name
     if not recorder.frames:
-        fail(f"nothing was received, so {out} was not kept")
-
-
-record.__doc__ = EXAMPLES
+        fail(f"no frame was received; {out} was removed")
 
 
 async def _record(settings: FeederSettings, venue: Venue, recorder: Recorder, seconds: float | None) -> None:

@@ -1,4 +1,4 @@
-"""`replay`: a recording onto the bus, every changed book of it."""
+"""`replay`: publish a recording to Redis."""
 
 import logging
 from pathlib import Path
@@ -26,40 +26,37 @@ from bookbus.schemas.redis_names import RedisNames
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES = """
-A recording through the same books as the live feed, onto a private server unless --redis is given.
-
-Every changed book reaches its channel; the books stay as they ended. Exit code 0 only if every symbol ended
-with a whole book.
-
-\b
-  python -m feeders replay btc_eth.jsonl.gz
-  python -m feeders replay btc_eth.jsonl.gz --speed 1 --redis redis://127.0.0.1:6379/0 --prefix replay
-  python -m feeders replay btc_eth.jsonl.gz --speed 10 --symbols BTC
-"""
-
 
 def replay(
     capture: Annotated[Path, typer.Argument(help="File written by `record`, compressed or not.")],
-    speed: Annotated[
-        str, typer.Option(envvar="BOOKBUS_SPEED", help="1, any multiple of the recorded pace, or max.")
-    ] = "max",
-    symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Only these; all by default.")] = "",
-    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side.")] = 20,
-    topics: Annotated[str, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades.")] = "book",
+    speed: Annotated[str, typer.Option(envvar="BOOKBUS_SPEED", help="Multiple of the recorded speed, or max.")] = "max",
+    symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Only these symbols; by default all.")] = "",
+    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels per side.")] = 20,
+    topics: Annotated[
+        str, typer.Option(envvar="BOOKBUS_TOPICS", help="Any of book, quote, trades, comma-separated.")
+    ] = "book",
     redis: Annotated[
         str | None,
         typer.Option(
             "--redis",
             envvar="BOOKBUS_REPLAY_REDIS_URL",
-            help="Address of the bus; else a private one.",
+            help="Redis URL; by default a private server is started.",
             callback=add_kept_password,
         ),
     ] = None,
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "warning",
 ) -> None:
-    """A recording through the same books as the live feed."""
+    """Publish a recording through the same order books as the live feed.
+
+    Without --redis, to a private server. Every change of a book is published; the final books stay. Exit code 0 only
+    if the final book of every symbol is live.
+
+    \b
+      python -m feeders replay btc_eth.jsonl.gz
+      python -m feeders replay btc_eth.jsonl.gz --speed 1 --redis redis://127.0.0.1:6379/0 --prefix replay
+      python -m feeders replay btc_eth.jsonl.gz --speed 10 --symbols BTC
+    """
     start_logging(log_level)
     options = feed_options(None, None, depth, topics)
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
@@ -90,9 +87,6 @@ def replay(
         raise typer.Exit(1)
 
 
-replay.__doc__ = EXAMPLES
-
-
 def _speed(text: str) -> float | None:
     if text == "max":
         return None
@@ -104,7 +98,7 @@ def _speed(text: str) -> float | None:
 
 
 def _summarise(result: ReplayResult, options: FeedOptions) -> None:
-    """A table of how every symbol ended, and what was wrong with the recording."""
+    """Print the final book of every symbol, and the faults of the recording."""
     books = {book.symbol: book for topic, book in result.books if topic == "book"}
     table = Table("symbol", "state", "update id", "best bid", "best ask", "levels")
     for symbol, state in sorted(result.states.items()):
@@ -124,20 +118,20 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
     counters = result.counters
     typer.echo(
         f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counters.updates} books published, "
-        f"{counters.unchanged} updates left the best {options.depth} as they were"
+        f"{counters.unchanged} updates did not change the best {options.depth} levels"
     )
     if result.cut_off:
-        typer.echo("the recording is cut off: its last line is not whole", err=True)
+        typer.echo("the recording is truncated: its last line is incomplete", err=True)
     if result.bad_lines or counters.skipped:
         typer.echo(
-            f"skipped {result.bad_lines} lines that are no frames, {counters.skipped} frames that make no sense",
+            f"skipped {result.bad_lines} lines that are no frames and {counters.skipped} frames that cannot be decoded",
             err=True,
         )
     incomplete = [symbol for symbol, state in result.states.items() if state != "live"]
     if incomplete:
         typer.echo(
-            f"error: {len(incomplete)} of {len(result.states)} books are not complete "
-            f"({', '.join(sorted(incomplete))}): the recording holds no snapshot that their updates follow",
+            f"error: {len(incomplete)} of {len(result.states)} books are incomplete "
+            f"({', '.join(sorted(incomplete))}): the recording has no snapshot that their updates continue",
             err=True,
         )
 

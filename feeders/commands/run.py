@@ -1,4 +1,4 @@
-"""`run`: live books of one exchange onto the bus."""
+"""`run`: publish live books of one exchange to Redis."""
 
 import asyncio
 import contextlib
@@ -42,25 +42,9 @@ logger = logging.getLogger(__name__)
 
 _PROGRESS_INTERVAL = 2.0
 _STATUS_INTERVAL = 60.0
-_LISTINGS_INTERVAL = float(os.environ.get("BOOKBUS_LISTINGS_INTERVAL", "600"))
-"""Seconds between two looks at the exchange's list of markets."""
-
 _COLLECT_AFTER = 50_000
-"""Containers more than before, since the last collection, that call for the next: thousands of messages under way
-have as many, and each look through them cost milliseconds.
-"""
-
-EXAMPLES = """
-Live books of one exchange onto the bus, until Ctrl-C.
-
-\b
-  python -m feeders run --exchange binance --symbols BTC,ETH
-  python -m feeders run --symbols BTC-USDT,SOL-USDC --topics book,quote,trades
-  python -m feeders run --symbols all:USDT
-  python -m feeders run --exchange upbit --symbols top:50,USDT-KRW
-  python -m feeders run --symbols all:USDT --shard 2/5
-  python -m feeders run --symbols BTC,ETH --lines 2
-  python -m feeders run --mode partial --depth 10 --redis redis://10.0.0.5:6379/0
+"""Threshold of the youngest generation. Thousands of pending messages hold that many containers, and with Python's
+default threshold each collection of them took milliseconds.
 """
 
 
@@ -71,45 +55,64 @@ def run(
         str | None,
         typer.Option(
             envvar="BOOKBUS_MODE",
-            help="diff (exact, with snapshots) or partial (whole books of few levels); the exchange's best by default.",
+            help="diff (snapshots and updates, exact) or partial (complete books of few levels); "
+            "by default the better one that the exchange has.",
         ),
     ] = None,
-    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side.")] = 20,
-    topics: Annotated[str, typer.Option(envvar="BOOKBUS_TOPICS", help="Of book, quote, trades.")] = "book",
+    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels per side.")] = 20,
+    topics: Annotated[
+        str, typer.Option(envvar="BOOKBUS_TOPICS", help="Any of book, quote, trades, comma-separated.")
+    ] = "book",
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
-    ws_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="Another WebSocket base address.")] = None,
-    rest_url: Annotated[str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="Another REST base address.")] = None,
+    ws_url: Annotated[
+        str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="WebSocket base URL instead of the exchange's.")
+    ] = None,
+    rest_url: Annotated[
+        str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="REST base URL instead of the exchange's.")
+    ] = None,
     feeder_id: Annotated[
-        str | None, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Name of this feeder; made unique for each run.")
+        str | None, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Name of this feeder; each run adds a unique suffix.")
     ] = None,
     snapshot_limit: Annotated[
-        int | None, typer.Option(envvar="BOOKBUS_SNAPSHOT_LIMIT", min=100, max=5000, help="Levels of deep snapshots.")
+        int | None,
+        typer.Option(envvar="BOOKBUS_SNAPSHOT_LIMIT", min=100, max=5000, help="Levels per side of REST snapshots."),
     ] = None,
     shard: Annotated[
-        str, typer.Option(envvar="BOOKBUS_SHARD", help="2/5: only the second of five parts of the symbols.")
+        str, typer.Option(envvar="BOOKBUS_SHARD", help="Only this part of the symbols: 2/5 is the second of five.")
     ] = "1/1",
     lines: Annotated[
-        int, typer.Option(envvar="BOOKBUS_LINES", min=1, max=4, help="Connections that bring each symbol.")
+        int, typer.Option(envvar="BOOKBUS_LINES", min=1, max=4, help="Connections that carry each symbol.")
     ] = 1,
     audit_interval: Annotated[
         float,
         typer.Option(
             envvar="BOOKBUS_AUDIT_INTERVAL",
             min=0.0,
-            help="Seconds between two comparisons of a book with the exchange's answer; 0 for none.",
+            help="Seconds between two comparisons of a book with the exchange's snapshot; 0 for none.",
         ),
     ] = 2.0,
     record: Annotated[
-        Path | None, typer.Option(envvar="BOOKBUS_RECORD", help="Also write everything received to this new file.")
+        Path | None, typer.Option(envvar="BOOKBUS_RECORD", help="Also write all received frames to this new file.")
     ] = None,
     log_level: LogLevel = "info",
 ) -> None:
-    """Live books of one exchange onto the bus."""
+    """Publish live books of one exchange to Redis, until Ctrl-C.
+
+    \b
+      python -m feeders run --exchange binance --symbols BTC,ETH
+      python -m feeders run --symbols BTC-USDT,SOL-USDC --topics book,quote,trades
+      python -m feeders run --symbols all:USDT
+      python -m feeders run --exchange upbit --symbols top:50,USDT-KRW
+      python -m feeders run --symbols all:USDT --shard 2/5
+      python -m feeders run --symbols BTC,ETH --lines 2
+      python -m feeders run --mode partial --depth 10 --redis redis://10.0.0.5:6379/0
+    """
     start_logging(log_level)
     venue = choose_venue(exchange)
+    listings_interval = _listings_interval()
     if record is not None and lines > 1:
-        fail("--record holds what one connection brought: use --lines 1 with it")
+        fail("--record writes the frames of one connection: use it with --lines 1")
     settings = FeederSettings(
         exchange=exchange,
         selection=select_symbols(symbols, shard),
@@ -123,18 +126,15 @@ def run(
         record_to=record,
         audit_interval=audit_interval,
     )
-    run_until_signal(_run(settings, venue))
-
-
-run.__doc__ = EXAMPLES
+    run_until_signal(_run(settings, venue, listings_interval))
 
 
 def feed_options(
     venue: Venue | None, mode: str | None, depth: int, topics: str | None, snapshot_limit: int | None = None
 ) -> FeedOptions:
-    """What is wanted of the exchange, None while that is not known. Ends the program in one line if it makes no sense.
+    """Options of a feed of this venue (None: not known yet). Exits with an error if the venue does not offer them.
 
-    No mode is the exchange's best, no topics all that it offers.
+    Without `mode` the venue's first mode is used, without `topics` all of its topics.
     """
     modes, offered = (venue.modes, venue.topics) if venue else (get_args(FeedMode), get_args(Topic))
     if mode is not None and mode not in modes:
@@ -146,7 +146,7 @@ def feed_options(
 
 
 def choose_venue(exchange: str) -> Venue:
-    """The venue with this id. Ends the program in one line if there is none."""
+    """The venue with this id. Exits with an error if there is none."""
     try:
         return venue_of(exchange)
     except (SymbolError, ImportError) as error:
@@ -155,7 +155,7 @@ def choose_venue(exchange: str) -> Venue:
 
 @contextlib.asynccontextmanager
 async def open_markets(settings: FeederSettings, venue: Venue) -> AsyncIterator[Markets]:
-    """The exchange's instruments and those that are wanted. Ends the program in one line if there are none such."""
+    """The exchange's instruments and the selected ones. Exits with an error if a selected one does not exist."""
     rest = venue.rest(settings.rest_url or venue.rest_url, settings.connection.timeout)
     try:
         yield await Markets.load(MetadataSource(venue, rest, settings.cache_directory), settings.selection)
@@ -165,7 +165,17 @@ async def open_markets(settings: FeederSettings, venue: Venue) -> AsyncIterator[
         await rest.close()
 
 
-async def _run(settings: FeederSettings, venue: Venue) -> None:
+def _listings_interval() -> float:
+    """Seconds between two requests of the exchange's list of markets."""
+    text = os.environ.get("BOOKBUS_LISTINGS_INTERVAL", "600")
+    try:
+        interval = float(text)
+    except ValueError:
+        interval = 0.0
+    return interval if interval > 0 else fail(f"BOOKBUS_LISTINGS_INTERVAL {text}: use a number of seconds above zero")
+
+
+async def _run(settings: FeederSettings, venue: Venue, listings_interval: float) -> None:
     await require_redis(settings.redis_url)
     try:
         names = RedisNames(settings.prefix)
@@ -180,10 +190,10 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
         feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer)
         helpers = [tasks.create_task(_report(feeder))]
         if settings.selection.follows_listings:
-            helpers.append(tasks.create_task(_follow_listings(feeder, markets)))
+            helpers.append(tasks.create_task(_follow_listings(feeder, markets, listings_interval)))
         if recorder is not None:
             helpers.append(tasks.create_task(recorder.run()))
-        # Books are no cycles, and what is loaded now stays: to look through either often only holds up the books.
+        # Books have no reference cycles, and the modules loaded by now stay: collecting rarely avoids pauses.
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         try:
@@ -193,36 +203,36 @@ async def _run(settings: FeederSettings, venue: Venue) -> None:
                 helper.cancel()
 
 
-async def _follow_listings(feeder: Feeder, markets: Markets) -> None:
-    """Take in new markets and let go of those that ended, without a restart."""
+async def _follow_listings(feeder: Feeder, markets: Markets, interval: float) -> None:
+    """Add new markets and drop delisted ones, without a restart."""
     while True:
-        await asyncio.sleep(_LISTINGS_INTERVAL)
+        await asyncio.sleep(interval)
         try:
             added, gone = await markets.refresh(feeder.feed.natives)
         except (RestError, MetadataError, SymbolError) as error:
-            logger.warning("cannot ask for new listings, trying again later: %s", error)
+            logger.warning("cannot get the list of markets, retrying later: %s", error)
             continue
         if added:
             logger.info("new markets: %s", ", ".join(instrument.symbol for instrument in added))
             feeder.add(added)
         for native in gone:
-            logger.info("%s no longer trades", native)
+            logger.info("%s is delisted", native)
             feeder.drop(native)
 
 
 async def _report(feeder: Feeder) -> None:
-    """Progress until every book is live, then a status line now and then."""
+    """Log each change of the number of live books, else a status line every _STATUS_INTERVAL seconds."""
     logger.info("feeder %s starts with %d symbols", feeder.id, len(feeder.feed.natives))
-    told_at, told_live, told_updates, warned = time.monotonic(), -1, 0, False
+    logged_at, logged_live, logged_updates, warned = time.monotonic(), -1, 0, False
     while True:
         await asyncio.sleep(_PROGRESS_INTERVAL)
         states = list(feeder.feed.states().values())
         live, now, updates = states.count("live"), time.monotonic(), feeder.feed.counters().updates
         if not updates and not feeder.feed.connected and not warned:
-            logger.warning("the exchange cannot be reached, still trying; `make demo` shows everything without it")
+            logger.warning("cannot reach the exchange, retrying; `make demo` runs without it")
             warned = True
-        if live != told_live or now - told_at >= _STATUS_INTERVAL:
-            rate = (updates - told_updates) / (now - told_at)
-            refused = "" if feeder.publisher.well else ", but Redis does not take all of them"
-            logger.info("%d of %d books live, %.0f updates/s%s", live, len(states), rate, refused)
-            told_at, told_live, told_updates = now, live, updates
+        if live != logged_live or now - logged_at >= _STATUS_INTERVAL:
+            rate = (updates - logged_updates) / (now - logged_at)
+            rejected = "" if feeder.publisher.healthy else ", but Redis does not accept all of them"
+            logger.info("%d of %d books live, %.0f updates/s%s", live, len(states), rate, rejected)
+            logged_at, logged_live, logged_updates = now, live, updates

@@ -18,7 +18,7 @@ import msgpack
 from redis.asyncio import Redis
 
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.bus.outbox import Submission
+from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.redis_server import private_server

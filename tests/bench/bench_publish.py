@@ -14,8 +14,7 @@ from pathlib import Path
 import redis.asyncio
 from msgspec.structs import replace
 
-from bookbus.feeders.bus.outbox import Submission, SubmissionKind
-from bookbus.feeders.bus.publish_script import BookKey, script_sha, script_text
+from bookbus.feeders.bus.publish_script import BookKey, Submission, SubmissionKind, script_sha, script_text
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.redis_names import RedisNames

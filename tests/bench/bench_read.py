@@ -1,4 +1,4 @@
-"""What reading a backlog costs: the push provider beside redis-py's own loop. Run by hand.
+"""CPU time of reading a backlog: the push provider beside redis-py's own loop. Run by hand.
 
 A private server; the reader is stopped while a part of the messages is published and goes on when all of it waits,
 so that draining is what is measured. CPU time of the reading process for each message, all its threads together.
@@ -33,10 +33,10 @@ UNLIMITED = ("--client-output-buffer-limit", "pubsub", "0", "0", "0")
 
 
 def main() -> None:
-    """The measuring program, or one of the readers it starts."""
+    """The benchmark, or one of the readers that it starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=1_000_000, help="drained by the provider")
-    parser.add_argument("--compared", type=int, default=200_000, help="drained by each of redis-py's loops")
+    parser.add_argument("--messages", type=int, default=1_000_000, help="messages for the provider")
+    parser.add_argument("--compared", type=int, default=200_000, help="messages for each loop of redis-py")
     parser.add_argument("--reader", choices=READERS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(url: str, port: int, name: str, messages: int) -> tuple[int, float]:
-    """Messages read, and microseconds of CPU time for each."""
+    """Number of messages, and microseconds of CPU time per message."""
     command = [sys.executable, "-m", "tests.bench.bench_read", "--reader", name, "--url", url]
     with (
         subprocess.Popen(
@@ -81,7 +81,7 @@ def measure(url: str, port: int, name: str, messages: int) -> tuple[int, float]:
 
 
 def publish(publisher: socket.socket, seq: int) -> int:
-    """One part of the messages, densely numbered after `seq`. The last number."""
+    """Publish a batch of messages with consecutive numbers after `seq`. Returns the last number."""
     levels = tuple((100.0 + level, 1.5) for level in range(LEVELS))
     bids, asks = tuple((price - 50, quantity) for price, quantity in reversed(levels)), levels
     bodies = [encode_body(book(symbol, bids=bids, asks=asks), "A", 1) for symbol in SYMBOLS]
@@ -105,13 +105,13 @@ def _publish(channel: str, message: bytes) -> bytes:
 
 
 def drained(client: redis.Redis) -> bool:
-    """Whether nothing waits in the server for a subscriber."""
+    """Whether the server has no unsent bytes for subscribers."""
     waiting: Iterable[dict[str, str]] = client.client_list(_type="pubsub")
     return all(int(entry["omem"]) == 0 for entry in waiting)
 
 
 def read_with_provider(url: str, messages: int) -> None:
-    """The provider follows; nobody reads a book meanwhile."""
+    """The push provider, without reads of books."""
     with RedisMarketDataProvider(url, "binance", SYMBOLS) as provider:
         began = ready()
         sys.stdin.read()
@@ -127,7 +127,7 @@ def received(provider: RedisMarketDataProvider) -> int:
 
 
 def read_with_redis_py(url: str, messages: int, protocol: int) -> None:
-    """The loop of redis-py's manual, keeping the newest message of each channel."""
+    """The loop in redis-py's documentation, which keeps the newest message of each channel."""
     newest: dict[bytes, bytes] = {}
     client = redis.Redis.from_url(url, protocol=protocol)
     pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
@@ -147,7 +147,7 @@ def read_with_redis_py(url: str, messages: int, protocol: int) -> None:
 
 
 def ready() -> float:
-    """Tell the measuring program; the CPU time used so far."""
+    """Report to the benchmark. Returns the CPU time so far."""
     os.write(1, b"ready\n")
     return time.process_time()
 

@@ -1,4 +1,4 @@
-"""Two whole exchanges on this machine: how long until every book is live, how old books get, how memory behaves.
+"""Two complete exchanges on this machine: time until every book is live, age of books, memory.
 
     python -m tests.bench.whole_market --seconds 300
 
@@ -31,7 +31,7 @@ _NICENESS = 5
 
 @dataclass
 class Market:
-    """One exchange: its local twin, its feeder, a reader of it, and what was measured."""
+    """One exchange: its simulator, its feeder, a reader, and the measurements."""
 
     name: str
     exchange: SimulatorProcess
@@ -44,7 +44,7 @@ class Market:
     not_live: int = 0
 
     def look(self) -> None:
-        """Note the age of every book."""
+        """Record the age of every book."""
         for symbol in self.symbols:
             reading = self.reader.read(symbol)
             self.not_live += reading.status is not BookStatus.LIVE
@@ -52,7 +52,7 @@ class Market:
                 self.ages.append(reading.age)
 
     def weigh(self, now: float) -> None:
-        """Note the feeder's memory in MB."""
+        """Record the feeder's memory in MB."""
         status = Path(f"/proc/{self.feeder.process.pid}/status").read_text()
         kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
         self.memory.append((now, int(kilobytes) / 1024))
@@ -91,7 +91,7 @@ def _open(stack: ExitStack, url: str, name: str, count: int, rate: float) -> Mar
 
 
 def main() -> None:
-    """Read the command line, run, print."""
+    """Run with the options of the command line and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--binance", type=int, default=600)

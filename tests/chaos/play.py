@@ -1,4 +1,4 @@
-"""Plays the faults of one scenario and judges what readers saw of each."""
+"""Injects the faults of one scenario and checks what readers saw of each."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ from tests.chaos.watch import LOOK_INTERVAL, Seen, Watch
 
 _START_LIMIT = 60.0
 _GIVE_UP = 30.0
-"""Seconds after a fault's end when nobody waits for recovery any longer."""
+"""Limit in seconds, after the end of a fault, for recovery."""
 _CALM = 1.0
-"""Seconds without anything unusual after which a fault is over."""
+"""A fault is over after this many seconds in which every book was live."""
 _DEEP_WEIGHT = 50
-"""So much request weight within `_CALM` means deep snapshots: audits and first snapshots weigh 5."""
+"""Request weight within `_CALM` that shows deep snapshots: audits and first snapshots weigh 5."""
 _COUNT_LIMIT = 5.0
 _EXAMPLES = 5
 _BUDGETS = {
@@ -25,13 +25,13 @@ _BUDGETS = {
     "upbit": {"connects_highest": 5},
     "bybit": {"connects_highest": 500},
 }
-"""What one program may use of an exchange's limits in their windows."""
+"""Most that one program may use of an exchange's rate limits."""
 
 
 async def play(name: str, scenario: Scenario, seconds: float = 0.0, patience: float = 1.0) -> Result:
-    """Every fault once, then again and again until so many seconds have passed.
+    """Inject every fault once, then repeat all until `seconds` have passed.
 
-    `patience` stretches the limits for noticing and recovering, for machines that are busy with something else.
+    `patience` multiplies the limits for noticing and recovery, for busy machines.
     """
     async with Stage(scenario) as stage:
         urls = stage.url("reader"), stage.url("bus")
@@ -56,8 +56,8 @@ class _Play:
         self._watch = watch
         self._patience = patience
         self._counted: dict[str, int] = {}
-        """At the end of the last fault."""
-        # In turn, not drawn each time: a feeder spaces out requests for a symbol that is hit again and again.
+        """Counts at the end of the last fault."""
+        # Round-robin instead of random: a feeder delays repeated snapshot requests of one symbol.
         natives = list(stage.symbol_of)
         Random(scenario.seed).shuffle(natives)
         self._turns = cycle(natives)
@@ -77,7 +77,7 @@ class _Play:
                 await asyncio.sleep(self._scenario.pause if outcomes else 0.0)
                 outcomes.append(await self._play(fault))
                 if outcomes[-1].recovered is None and not fault.never:
-                    return outcomes  # what follows would only fail too
+                    return outcomes  # later faults would fail too
         return outcomes
 
     async def _play(self, fault: Fault) -> Outcome:
@@ -88,7 +88,7 @@ class _Play:
             await self._until_deep()
         before = self._counted or await self._counts()
         seen = watch.begin()
-        await self._strike(fault, hit)
+        await self._inject(fault, hit)
         ended = time.monotonic()
         watch.await_fresh()
         failures = await self._stays_lost(symbols) if fault.never else []
@@ -108,8 +108,8 @@ class _Play:
         outcome.failures.extend(failures)
         return outcome
 
-    async def _strike(self, fault: Fault, hit: Sequence[str] | None) -> None:
-        """Begin it, and end it if it lasts; what waits for a message to strike goes on waiting."""
+    async def _inject(self, fault: Fault, hit: Sequence[str] | None) -> None:
+        """Begin the fault, and end it if it has a duration; a fault that waits for a message keeps waiting."""
         for action in fault.begin:
             await self._stage.act(action, hit, fault.seconds)
         if fault.seconds:
@@ -119,7 +119,7 @@ class _Play:
             await self._stage.calm()
 
     async def _recovery(self, symbols: Sequence[str], since: float, limit: float, calm: float = _CALM) -> float | None:
-        """Seconds after `since` until the last symbol was live and fresh for good; None if that did not happen."""
+        """Seconds from `since` until every symbol was live, fresh and stayed so; None if that did not happen."""
         watch, seen = self._watch, self._watch.seen
         while (now := time.monotonic()) < since + limit:
             watch.raise_failures()
@@ -132,7 +132,7 @@ class _Play:
         return None
 
     async def _stays_lost(self, symbols: Sequence[str]) -> list[str]:
-        """Those books that are not told to be lost again and again for a while."""
+        """The books that do not stay lost for four times _CALM."""
         since, not_live = time.monotonic(), self._watch.seen.not_live
         missing = set(symbols)
         while missing and time.monotonic() < since + 4 * _CALM:
@@ -144,10 +144,10 @@ class _Play:
         await self._stage.restart_feeder()
         self._watch.begin()
         recovered = await self._recovery(self._watch.symbols, time.monotonic(), _START_LIMIT)
-        return ["a new feeder did not get the books either"] if recovered is None else []
+        return ["a restarted feeder did not get the books either"] if recovered is None else []
 
     async def _until_deep(self) -> None:
-        """Until no deep snapshots follow the first ones: one that comes late makes a lost message good unnoticed."""
+        """Wait for the deep snapshots after the first ones: a late one would repair a lost message unnoticed."""
         deadline = time.monotonic() + _START_LIMIT
         weight, now = -_DEEP_WEIGHT, await self._weight()
         while now - weight >= _DEEP_WEIGHT and time.monotonic() < deadline:
@@ -158,7 +158,7 @@ class _Play:
         return (await asyncio.to_thread(self._stage.counts))["weight"]
 
     async def _until_all_feeders_live(self) -> None:
-        """A fault of one feeder must not meet the other still recovering from the fault before."""
+        """Wait until all feeders have recovered from the previous fault."""
         deadline = time.monotonic() + _START_LIMIT
         while not await asyncio.to_thread(self._stage.feeders_live):
             if time.monotonic() > deadline:
@@ -166,7 +166,7 @@ class _Play:
             await asyncio.sleep(LOOK_INTERVAL)
 
     async def _until_reader_follows(self) -> None:
-        """A reader that is stopped before it follows any book would miss nothing."""
+        """Wait for the second reader's first book: a reader stopped before it would miss nothing."""
         deadline = time.monotonic() + _START_LIMIT
         while not await asyncio.to_thread(self._stage.reader_follows):
             if time.monotonic() > deadline:
@@ -174,7 +174,7 @@ class _Play:
             await asyncio.sleep(LOOK_INTERVAL)
 
     async def _counts_later(self, before: dict[str, int], wanted: dict[str, int]) -> dict[str, int]:
-        """The counts once they have risen as wanted, or will not: a reader tells of itself once a second."""
+        """The counts once they have risen as wanted, or after _COUNT_LIMIT; a reader reports once a second."""
         deadline = time.monotonic() + _COUNT_LIMIT
         while True:
             counts = await self._counts()

@@ -1,4 +1,4 @@
-"""A reader in a process of its own, to be stopped and woken: `python -m tests.chaos.reader_process URL EXCHANGE`."""
+"""A reader in its own process, to be stopped and continued: `python -m tests.chaos.reader_process URL EXCHANGE`."""
 
 import contextlib
 import signal
@@ -7,6 +7,6 @@ import sys
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 
 if __name__ == "__main__":
-    # Ctrl-C at the terminal is for the scenario, which ends with its reader.
+    # Ctrl-C at the terminal ends the scenario, which then ends its reader.
     with contextlib.suppress(KeyboardInterrupt), RedisMarketDataProvider(sys.argv[1], sys.argv[2]):
         signal.pause()

@@ -1,20 +1,29 @@
-"""What faults did to readers, as rows of a table."""
+"""Results of faults, as rows of a table."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 COLUMNS = (
-    *("scenario", "fault", "times", "noticed s", "recovered s", "readers saw"),
-    *("compared", "wrong", "missed", "weight", "verdict"),
+    "scenario",
+    "fault",
+    "times",
+    "noticed s",
+    "recovered s",
+    "readers saw",
+    "compared",
+    "wrong",
+    "missed",
+    "weight",
+    "verdict",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One fault played once, in seconds.
+    """One fault, injected once. Times in seconds.
 
-    `noticed`: from its beginning until a reader saw it; None if none did. `recovered`: from its end until the last book
-    was live, at a moment after that end, and stayed so; None if that did not happen.
+    `noticed`: from the beginning of the fault until a reader saw it; None if none did. `recovered`: from its end until
+    every book was live and stayed so; None if that did not happen.
     """
 
     fault: str
@@ -27,7 +36,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One scenario. `failures` are those of no single fault; `log` is what the feeders wrote."""
+    """One scenario. `failures` are those of no single fault; `log` is the feeders' log."""
 
     scenario: str
     outcomes: list[Outcome]
@@ -36,7 +45,7 @@ class Result:
 
     @property
     def all_failures(self) -> list[str]:
-        """Everything that was not as it must be, with the fault it belongs to."""
+        """All failures, with scenario and fault."""
         of_faults = [f"{outcome.fault}: {failure}" for outcome in self.outcomes for failure in outcome.failures]
         return [f"{self.scenario}: {failure}" for failure in [*of_faults, *self.failures]]
 
@@ -46,7 +55,7 @@ class Result:
 
 
 def table(results: Iterable[Result]) -> str:
-    """One row a fault, the worst of all the times it was played."""
+    """One row per fault, with the worst of its repetitions."""
     rows = [COLUMNS, *(_row(result.scenario, plays) for result in results for plays in _by_fault(result.outcomes))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = [
@@ -70,13 +79,16 @@ def _row(scenario: str, plays: list[Outcome]) -> tuple[str, ...]:
     saw = sorted(frozenset().union(*(play.saw for play in plays)))
     failed = sum(bool(play.failures) for play in plays)
     return (
-        *(scenario, plays[0].fault, str(len(plays))),
-        *(
-            _worst(play.noticed for play in plays),
-            _worst(play.recovered for play in plays),
-            ", ".join(saw) or "nothing",
-        ),
-        *(total("compared"), total("wrong"), total("missed"), total("weight")),
+        scenario,
+        plays[0].fault,
+        str(len(plays)),
+        _worst(play.noticed for play in plays),
+        _worst(play.recovered for play in plays),
+        ", ".join(saw) or "nothing",
+        total("compared"),
+        total("wrong"),
+        total("missed"),
+        total("weight"),
         f"FAILED {failed}" if failed else "ok",
     )
 

@@ -1,4 +1,4 @@
-"""Plays scenarios with faults and prints what readers saw: `python -m tests.chaos.run --help`."""
+"""Runs scenarios with faults and prints what readers saw: `python -m tests.chaos.run --help`."""
 
 import asyncio
 from typing import Annotated
@@ -10,31 +10,28 @@ from tests.chaos.play import play
 from tests.chaos.report import Result, table
 from tests.chaos.scenario import Scenario, ScenarioError, find, load
 
-EXAMPLES = """
-Play scenarios with faults on real processes and print what readers saw of each.
-
-Exit code 0 if everything was as the scenarios say. Ctrl-C ends it, and tells of the scenarios that were over.
-
-\b
-  python -m tests.chaos.run                               every scenario, each fault once
-  python -m tests.chaos.run exchange-cut redis-restart    these
-  python -m tests.chaos.run --seconds 30 --symbols 150    the long form: each scenario goes on for 30 s
-  python -m tests.chaos.run my-own.toml                   a file of yours
-  python -m tests.chaos.run --list
-"""
-
 _LOG_LINES = 30
-"""Of the feeders' log, shown when something failed."""
+"""Lines of the feeders' log that are printed after a failure."""
 
 
 def run(
-    scenarios: Annotated[list[str] | None, typer.Argument(help="Names or files; all without any.")] = None,
-    seconds: Annotated[float, typer.Option(help="Play each scenario again and again for so long.")] = 0.0,
-    symbols: Annotated[int | None, typer.Option(help="Markets, instead of what the scenario says.")] = None,
-    patience: Annotated[float, typer.Option(help="Stretch limits of time, on a busy machine.")] = 1.0,
-    list_: Annotated[bool, typer.Option("--list", help="Only tell what there is.")] = False,
+    scenarios: Annotated[list[str] | None, typer.Argument(help="Names or files; by default all.")] = None,
+    seconds: Annotated[float, typer.Option(help="Repeat each scenario for this time.")] = 0.0,
+    symbols: Annotated[int | None, typer.Option(help="Number of symbols, if more than the scenario's.")] = None,
+    patience: Annotated[float, typer.Option(help="Multiply the time limits, for a busy machine.")] = 1.0,
+    list_: Annotated[bool, typer.Option("--list", help="List the scenarios.")] = False,
 ) -> None:
-    """Play scenarios with faults on real processes and print what readers saw of each."""
+    """Inject the faults of scenarios into real processes and print what readers saw of each.
+
+    Exit code 0 if all scenarios passed. Ctrl-C ends the run and prints the finished scenarios.
+
+    \b
+      python -m tests.chaos.run                               every scenario, each fault once
+      python -m tests.chaos.run exchange-cut redis-restart    these scenarios
+      python -m tests.chaos.run --seconds 30 --symbols 150    the long form: each scenario for 30 s
+      python -m tests.chaos.run my-own.toml                   your own file
+      python -m tests.chaos.run --list
+    """
     try:
         files = [(path.stem, load(path)) for path in find(scenarios or [])]
     except ScenarioError as error:
@@ -65,9 +62,6 @@ def run(
         compared, wrong = (sum(result.count(name) for result in results) for name in ("compared", "wrong"))
         typer.echo(f"{compared:,} books compared with the exchange's own, {wrong} wrong")
     raise typer.Exit(code)
-
-
-run.__doc__ = EXAMPLES
 
 
 def _sized(scenario: Scenario, symbols: int | None) -> Scenario:

@@ -1,4 +1,4 @@
-"""A scenario file: what runs, what goes wrong one after the other, and what readers may see of it."""
+"""A scenario file: the processes, a sequence of faults, and what readers may see of each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,28 +12,28 @@ FOLDER = Path(__file__).parent / "scenarios"
 
 
 class ScenarioError(ValueError):
-    """A scenario that cannot be read; the message names the file and what is wrong in it."""
+    """A scenario is invalid; the message names the file and the error."""
 
 
 class Way(Network, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A network on the way named by `to`: `exchange`, `rest`, `redis` (the feeder's) or `reader` (its way to Redis)."""
+    """Network conditions of the connection `to`: `exchange`, `rest`, `redis` (of the feeder) or `reader`."""
 
     to: str
     reset_mid_frame: bool = False
-    """Instead of lasting: half a message, then a reset."""
+    """Not a condition: half a message, then a reset."""
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One thing to do; exactly one of these is given."""
+    """One action; exactly one field is given."""
 
     exchange: dict[str, Any] | None = None
-    """A fault as the simulator's control endpoint takes it; `connection = "first"` is the oldest that is open."""
+    """A fault for the simulator's control endpoint; `connection = "first"` is the oldest open one."""
     redis: str | None = None
     """`kill`, `start`, `pause`, `resume`, or a command for the server."""
     feeder: str | None = None
-    """A signal for the first feeder, or `start` for another one in its place."""
+    """A signal for the first feeder, or `start` to replace it."""
     reader: str | None = None
-    """A signal for a reader in a process of its own."""
+    """A signal for the reader in its own process."""
     way: Way | None = None
 
     def __post_init__(self) -> None:
@@ -43,34 +43,34 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What goes wrong. Faults of the exchange and of a way end after `seconds` by themselves."""
+    """One fault. Those of the exchange and of the network end after `seconds`."""
 
     name: str
     begin: list[Action]
     end: list[Action] = []
     seconds: float = 0.0
     hits: int | None = None
-    """How many symbols, others each time, the exchange's faults are for; all without it."""
+    """Number of symbols that the exchange's faults affect, others each time; by default all."""
     sees: list[str] = []
-    """Statuses other than `live` that a reader may see of the symbols hit, or `disconnected`."""
+    """Statuses other than `live` that a reader may see of the affected symbols, or `disconnected`."""
     notice: float | None = None
-    """Within so many seconds of the beginning readers must see one of them."""
+    """Limit in seconds, from the beginning, for readers to see one of them."""
     recover: float = 2.0
-    """Seconds after the end within which every book is right and live again."""
+    """Limit in seconds, from the end, for every book to be right and live again."""
     never: bool = False
-    """The books hit do not come back by themselves: the feeder is started anew."""
+    """The affected books do not recover: the feeder is restarted."""
     may_miss: bool = False
     """Whether readers may miss updates."""
     ids_fall: bool = False
-    """The exchange starts its ids again."""
+    """The exchange restarts its ids."""
     at_least: dict[str, int] = {}
-    """What must have been counted meanwhile."""
+    """Lower limits of counts during the fault."""
     short: bool = False
-    """Whether the short form, which every run of all tests plays, has it."""
+    """Whether the fault is part of the short form, which the test suite runs."""
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One stage and the faults played on it."""
+    """One set of processes and the faults injected into it."""
 
     about: str
     exchange: str = "binance"
@@ -78,26 +78,26 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rate: float = 10.0
     seed: int = 1
     prepared: float = 0.0
-    """Seconds of market computed beforehand and replayed, for loads that could not be computed as they go."""
+    """Seconds of market that are computed beforehand and replayed, for loads that cannot be computed live."""
     feeders: int = 1
     feeder_arguments: list[str] = []
     persistent: bool = False
     """Whether the server keeps its data when it is killed."""
     pause: float = 0.0
-    """Seconds of quiet before each fault: a feeder spaces out requests for a symbol that follow each other closely."""
+    """Seconds before each fault: a feeder delays repeated snapshot requests of one symbol."""
     reader_process: bool = False
-    """Whether a second reader runs in a process of its own."""
+    """Whether a second reader runs in its own process."""
     redis_options: list[str] = []
     fault: list[Fault]
 
     @property
     def ways(self) -> set[str]:
-        """Where a proxy is needed."""
+        """The connections that need a proxy."""
         return {action.way.to for fault in self.fault for action in [*fault.begin, *fault.end] if action.way}
 
 
 def short_form(scenario: Scenario) -> Scenario:
-    """What every run of all tests plays of it."""
+    """The part that the test suite runs."""
     return msgspec.structs.replace(scenario, fault=[fault for fault in scenario.fault if fault.short])
 
 
@@ -116,12 +116,12 @@ def load(path: Path) -> Scenario:
 
 
 def names() -> list[str]:
-    """Every scenario there is."""
+    """Names of all scenarios."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def find(wanted: Sequence[str]) -> list[Path]:
-    """The files of these names or paths, all without any. Raises ScenarioError."""
+    """The files of these names or paths, by default all. Raises ScenarioError."""
     paths = [path if (path := Path(name)).suffix == ".toml" else FOLDER / f"{name}.toml" for name in wanted or names()]
     for path in paths:
         if not path.exists():

@@ -1,4 +1,4 @@
-"""Everything a scenario needs, as real processes: exchange, server, feeders, a second reader, and the ways between."""
+"""The real processes of a scenario: exchange, server, feeders, a second reader, and proxies between them."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _REQUEST_WAYS = {"exchange": "ws_url", "rest": "rest_url"}
 
 
 class Stage:
-    """`async with Stage(scenario)` starts all of it but the readers of this process."""
+    """`async with Stage(scenario)` starts all processes; the readers of this process are not part of it."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -39,7 +39,7 @@ class Stage:
         self.symbol_of: dict[str, str] = {}
         """Standard symbol by native symbol."""
         self.logs: list[str] = []
-        """What feeders wrote that were replaced."""
+        """Logs of replaced feeders."""
         self._ways: dict[str, Proxy] = {}
         self._feeders: list[FeederProcess] = []
         self._reader: subprocess.Popen[bytes] | None = None
@@ -74,7 +74,7 @@ class Stage:
             await self._stack.aclose()
 
     def url(self, way: str) -> str:
-        """Where to connect to get there on this way."""
+        """The address of this connection, through its proxy if it has one."""
         direct = self._direct_url(way)
         if way not in self._ways:
             return direct
@@ -82,7 +82,7 @@ class Stage:
 
     @property
     def log(self) -> str:
-        """What all feeders wrote."""
+        """The logs of all feeders."""
         return "\n".join([*self.logs, *(feeder.log for feeder in self._feeders)])
 
     @property
@@ -91,7 +91,7 @@ class Stage:
         return sum(feeder.process.poll() is not None for feeder in self._feeders)
 
     async def act(self, action: Action, hit: Sequence[str] | None = None, seconds: float = 0.0) -> None:
-        """Do it. `hit`: the native symbols it is for; `seconds`: how long a fault of the exchange lasts."""
+        """Perform an action. `hit`: the affected native symbols; `seconds`: duration of a fault of the exchange."""
         if action.exchange is not None:
             fault = dict(action.exchange)
             if hit is not None:
@@ -111,14 +111,14 @@ class Stage:
             await self._act_on_way(action.way)
 
     async def calm(self) -> None:
-        """End every fault that would go on."""
+        """End every fault that is still active."""
         await asyncio.to_thread(self.exchange.clear)
         for proxy in self._ways.values():
             if proxy.network != GOOD:
                 await proxy.change(GOOD)
 
     def feeders_live(self) -> bool:
-        """Whether every feeder has all its books; while Redis is away nobody knows."""
+        """Whether every feeder has all its books live. Raises an error of redis-py while Redis is down."""
         pids = {str(feeder.process.pid) for feeder in self._feeders}
         with redis.Redis.from_url(self.server.url, decode_responses=True, socket_timeout=2.0) as client:
             beats = [client.hmget(key, "pid", "states") for key in client.scan_iter(match="md:feeder:*")]
@@ -126,15 +126,15 @@ class Stage:
         return pids <= live
 
     def reader_follows(self) -> bool:
-        """Whether the second reader gets books: it looks for new ones now and then."""
+        """Whether the second reader receives books; it looks for new ones periodically."""
         return self._reader_count("received") > 0
 
     async def restart_feeder(self) -> None:
-        """Another first feeder, as somebody would start it by hand."""
+        """Replace the first feeder, like a manual restart."""
         await asyncio.to_thread(self._replace_feeder)
 
     def counts(self) -> dict[str, int]:
-        """What the exchange counted, and the second reader."""
+        """Counts of the exchange and the second reader."""
         status = self.exchange.status()
         statuses = status.get("rest_statuses", {})
         counts = {
@@ -154,9 +154,18 @@ class Stage:
 
     def _start_feeder(self, number: int) -> FeederProcess:
         return FeederProcess(
-            *("--exchange", self.scenario.exchange, "--redis", self.url("redis")),
-            *("--ws-url", self.url("exchange"), "--rest-url", self.url("rest")),
-            *("--symbols", ",".join(self.exchange.symbols), "--feeder-id", "abcdefgh"[number]),
+            "--exchange",
+            self.scenario.exchange,
+            "--redis",
+            self.url("redis"),
+            "--ws-url",
+            self.url("exchange"),
+            "--rest-url",
+            self.url("rest"),
+            "--symbols",
+            ",".join(self.exchange.symbols),
+            "--feeder-id",
+            "abcdefgh"[number],
             *self.scenario.feeder_arguments,
         )
 

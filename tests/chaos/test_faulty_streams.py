@@ -1,4 +1,4 @@
-"""Fifty busy symbols, faults on ten of them: no wrong book, no harm to the other forty."""
+"""Fifty busy symbols with faults on ten of them: no wrong book, and no effect on the other forty."""
 
 import os
 import random
@@ -11,10 +11,10 @@ from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
 
 SECONDS = float(os.environ.get("BOOKBUS_CHAOS_SECONDS", "10"))
-"""How long the faults go on; 60 in the figures of the documentation."""
+"""Duration of the faults; 60 in the figures of the documentation."""
 
 QUIET_SECONDS = float(os.environ.get("BOOKBUS_QUIET_SECONDS", "5"))
-"""How long nothing goes wrong; 600 in the figures of the documentation."""
+"""Duration without faults; 600 in the figures of the documentation."""
 
 SYMBOL_FAULTS = (*FRAME_FAULTS, "stale_snapshot", "empty_snapshot")
 BUDGET_PER_MINUTE = 3_000
@@ -29,7 +29,7 @@ async def _compare_more(seen: BookChecker, count: int) -> None:
     await await_for(lambda: seen.compared >= wanted, 10, "more books")
 
 
-async def test_faults_on_ten_of_fifty_symbols_harm_no_book(redis_url: str) -> None:
+async def test_faults_on_ten_of_fifty_symbols_make_no_book_wrong(redis_url: str) -> None:
     async with BinanceSimulator(symbols=50, seed=11, rate=10.0, truth_flushes=3000) as exchange:
         trading = exchange.symbols
         faulty, healthy = trading[:10], [_standard(native) for native in trading[10:]]

@@ -1,4 +1,4 @@
-"""Each scenario as pytest plays it: a few faults always, all of them for BOOKBUS_CHAOS_SECONDS each if that is set."""
+"""Runs each scenario: its short form, or all faults for BOOKBUS_CHAOS_SECONDS each if that is set."""
 
 import os
 
@@ -13,7 +13,7 @@ from tests.chaos.scenario import FOLDER, Scenario, ScenarioError, find, load, na
 _SECONDS = os.environ.get("BOOKBUS_CHAOS_SECONDS")
 
 _PATIENCE = 10.0
-"""Times are judged by `python -m tests.chaos.run`; here they must not depend on what else the machine does."""
+"""`python -m tests.chaos.run` checks the time limits; here they must hold on a busy machine."""
 
 
 def _scenarios() -> dict[str, Scenario]:
@@ -25,7 +25,7 @@ def _scenarios() -> dict[str, Scenario]:
 
 
 @pytest.mark.parametrize(("name", "scenario"), _scenarios().items(), ids=_scenarios())
-async def test_readers_see_of_each_fault_what_its_scenario_says(name: str, scenario: Scenario) -> None:
+async def test_readers_see_of_each_fault_only_what_its_scenario_allows(name: str, scenario: Scenario) -> None:
     result = await play(name, scenario, float(_SECONDS or 0), _PATIENCE)
 
     print(table([result]))  # noqa: T201 - the figures of a long run are read by a person
@@ -55,7 +55,7 @@ def test_an_unknown_scenario_is_an_error_that_lists_the_known_ones() -> None:
     ],
     ids=["type", "two things", "way", "field"],
 )
-def test_a_scenario_that_makes_no_sense_is_an_error_that_names_its_file(tmp_path, text: str, complaint: str) -> None:  # type: ignore[no-untyped-def]
+def test_an_invalid_scenario_is_an_error_that_names_its_file(tmp_path, text: str, complaint: str) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "own.toml"
     path.write_text(text)
 
@@ -63,14 +63,23 @@ def test_a_scenario_that_makes_no_sense_is_an_error_that_names_its_file(tmp_path
         load(path)
 
 
-def test_the_table_shows_the_worst_of_all_the_times_a_fault_was_played() -> None:
+def test_the_table_shows_the_worst_repetition_of_a_fault() -> None:
     def outcome(noticed: float | None, recovered: float, *failures: str) -> Outcome:
         return Outcome("cut", noticed, recovered, frozenset({"suspect"}), {"compared": 7, "missed": 1}, list(failures))
 
     result = Result("redis", [outcome(0.1, 2.0), outcome(None, 1.0, "too late"), outcome(0.3, 0.5)])
 
     assert table([result]).splitlines()[2].split(" | ") == [
-        *("| redis   ", "cut  ", "3    ", "0.30     ", "2.00       ", "suspect    "),
-        *("21      ", "0    ", "3     ", "0     ", "FAILED 1 |"),
+        "| redis   ",
+        "cut  ",
+        "3    ",
+        "0.30     ",
+        "2.00       ",
+        "suspect    ",
+        "21      ",
+        "0    ",
+        "3     ",
+        "0     ",
+        "FAILED 1 |",
     ]
     assert result.all_failures == ["redis: cut: too late"]

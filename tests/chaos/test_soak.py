@@ -1,4 +1,4 @@
-"""The long run, made short: what it is made of works together."""
+"""A short soak run: its parts work together."""
 
 import asyncio
 from pathlib import Path
@@ -18,6 +18,6 @@ def test_a_short_run_with_faults_compares_books_and_finds_nothing_wrong(tmp_path
     assert failures(outcome) == [], logs
     assert sum(report.compared for report in outcome.reports.values()) > 100
     assert outcome.faults.total() > 0
-    assert len(lines) == 2  # that it begins, and one of progress
+    assert len(lines) == 2  # the start, and one of progress
     assert {name.split()[1] for name in outcome.samples} == {"feeder", "readers"}
     assert "Traceback" not in logs

@@ -1,4 +1,4 @@
-"""Many readers, some of them stopped: the others notice nothing, and the stopped ones are right again when awake."""
+"""Many readers, some stopped: the others are not affected, and the stopped ones recover when continued."""
 
 import json
 import os
@@ -20,28 +20,28 @@ from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
 
 READERS, STOPPED, SECONDS = map(int, os.environ.get("BOOKBUS_STOPPED_READERS", "10/2/4").split("/"))
-"""How many readers, how many of them are stopped, for how long at least; 100/10/60 in the figures of the docs."""
+"""Number of readers, number of stopped ones, seconds; 100/10/60 in the figures of the documentation."""
 
 LONG = SECONDS >= 60
 BUFFER_LIMIT = "8mb 2mb 5" if LONG else "4mb 1mb 2"
-"""The first as documented for a server that others reach."""
+"""The first is the documented limit for production."""
 
 RIGHT_AGAIN_LIMIT = 1.0 if LONG else 5.0
-"""A second is promised; a short run may share its machine with others."""
+"""The documented limit is 1 s; a short run may share its machine."""
 
 READERS_A_PROCESS = 10
 SYMBOLS = [f"S{number}-USDT" for number in range(5)]
 LEVELS, INTERVAL = (100, 0.1) if LONG else (400, 0.05)
-"""In a short run, soon more than the network takes on its way to a stopped reader."""
+"""In a short run, enough to fill the network buffers to a stopped reader quickly."""
 
 
 class Feed:
-    """Submits each book again and again until the block ends."""
+    """Submits all books repeatedly until the block ends."""
 
     def __init__(self, url: str, levels: int) -> None:
         self.rounds = 0
         self.times: list[tuple[float, float]] = []
-        """Time of day and seconds that the server took, for each round."""
+        """Wall-clock time and response time of the server in seconds, for each round."""
         self._url = url
         self._levels = levels
         self._over = threading.Event()
@@ -65,7 +65,7 @@ class Feed:
                 self.rounds += 1
 
     def wait(self, seconds: float) -> None:
-        """Return after as many rounds as are made in `seconds`."""
+        """Return after the number of rounds that take `seconds`."""
         wanted = self.rounds + seconds / INTERVAL
         wait_for(lambda: self.rounds >= wanted, seconds * 5 + 10, "enough updates")
 
@@ -77,7 +77,7 @@ def _book(symbol: str, update_id: int, levels: int) -> OrderBookSnapshot:
     return book(symbol, update_id=update_id, depth=levels, bids=bids, asks=asks)
 
 
-def test_stopped_readers_harm_nobody_and_are_right_again_when_they_wake() -> None:
+def test_stopped_readers_do_not_affect_others_and_recover_when_continued() -> None:
     others = READERS - STOPPED
     shares = [min(READERS_A_PROCESS, others - first) for first in range(0, others, READERS_A_PROCESS)]
     with (
@@ -116,7 +116,7 @@ def test_stopped_readers_harm_nobody_and_are_right_again_when_they_wake() -> Non
         assert max(waking.right_at for waking in wakings) <= wake_at + RIGHT_AGAIN_LIMIT
 
 
-def test_a_stopped_reader_that_is_not_cut_off_misses_nothing_and_calls_nothing_live_that_waited(
+def test_a_stopped_reader_that_stays_connected_misses_nothing_and_calls_no_old_book_live(
     redis_url: str,
 ) -> None:
     with Feed(redis_url, levels=5) as feed, reading_processes(redis_url, [1], SYMBOLS) as (process,):
@@ -134,12 +134,12 @@ def test_a_stopped_reader_that_is_not_cut_off_misses_nothing_and_calls_nothing_l
 
 
 def _subscribed(client: redis.Redis) -> list[int]:
-    """The process of each reader that is subscribed."""
+    """Process ids of the subscribed readers."""
     return [_pid_of(connection["name"]) for connection in client.client_list(_type="pubsub")]
 
 
 def _behind(url: str) -> list[int]:
-    """The processes of those whom `list` calls stopped."""
+    """Process ids of the readers that `list` calls stopped."""
     listed = CliRunner().invoke(app, ["list", "--json", "--redis", url])
     readers = [json.loads(line) for line in listed.stdout.splitlines()]
     assert len(readers) == READERS
@@ -159,9 +159,9 @@ def _print_figures(
     for what, pairs in (("age of a book as it came", ages), ("the server's answer to the feeder", feed.times)):
         before = [seconds for at, seconds in pairs if began <= at < stop_at]
         during = [seconds for at, seconds in pairs if stop_at <= at < wake_at]
-        _write(f"{what}: before {_spread(before)}; while {len(wakings)} readers stood still {_spread(during)}")
+        _write(f"{what}: before {_spread(before)}; while {len(wakings)} readers were stopped {_spread(during)}")
     after = sorted(waking.right_at - wake_at for waking in wakings)
-    _write(f"stood still for {wakings[0].stalled:.0f} s, right again after {after[0]:.3f} to {after[-1]:.3f} s")
+    _write(f"stopped for {wakings[0].stalled:.0f} s, right again after {after[0]:.3f} to {after[-1]:.3f} s")
 
 
 def _spread(seconds: list[float]) -> str:
@@ -170,5 +170,5 @@ def _spread(seconds: list[float]) -> str:
 
 
 def _write(line: str) -> None:
-    # The figures of a long run are read by a person.
+    # For reading the figures of a long run.
     sys.stdout.write(line + "\n")

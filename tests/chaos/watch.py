@@ -1,8 +1,8 @@
-"""What readers see while faults are played: when books stop being live, when they are again, and whether they are true.
+"""Observes readers during faults: when books stop and start being live, and whether live ones are right.
 
-Two readers watch: one takes every message of the bus, the other is the provider that strategies use, looked at 25
-times a second. Whatever either holds as live is compared with the exchange's own book at the same update id. Twice a
-second a third one looks whether a reader that comes now would find every book.
+One reader receives every message of the bus; another is a provider, polled 25 times a second. Every book that either
+has as live is compared with the exchange's own book at the same update id. Twice a second a third reader checks that a
+new reader would find every book.
 """
 
 import asyncio
@@ -26,35 +26,35 @@ _LATE_INTERVAL = 0.5
 _JUDGE_INTERVAL = 3.0
 _RECONNECT_INTERVAL = 0.05
 _SILENCE = 1.0
-"""Seconds without a message after which the bus reader asks whether the server is there."""
+"""Seconds without a message after which the bus reader sends a PING."""
 
 DISCONNECTED = "disconnected"
 
 
 @dataclass
 class Seen:
-    """What was seen since a fault began; times are monotonic."""
+    """Observations since the beginning of a fault; times are monotonic."""
 
     since: float
     not_live: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Symbol to the first and the last moment it was not live."""
+    """First and last time at which a symbol was not live."""
     states: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def take(self, symbol: str, state: str) -> None:
-        """A reader holds the symbol in this state now."""
+        """Record that a reader has the symbol in this state now."""
         now = time.monotonic()
         first, _ = self.not_live.get(symbol, (now, now))
         self.not_live[symbol] = first, now
         self.states[symbol].add(state)
 
 
-class BusWitness(BookChecker):
-    """Sees every message; what is live is compared later, many at once."""
+class BusObserver(BookChecker):
+    """Receives every message; live books are compared later, in batches."""
 
     def __init__(self) -> None:
         super().__init__(truth=lambda _symbol, _update_id: None)
         self.unjudged: dict[str, list[OrderBookSnapshot]] = defaultdict(list)
-        """By native symbol: books held as live whose truth was not asked for yet."""
+        """Live books that are not compared yet, by native symbol."""
         self.undecodable = 0
 
     def _compare(self, book: OrderBookSnapshot) -> None:
@@ -62,10 +62,10 @@ class BusWitness(BookChecker):
 
 
 class Watch:
-    """`async with Watch(...)` reads until the block ends. `url` is the provider's way, `bus_url` the other reader's."""
+    """`async with Watch(...)` reads until the block ends: the provider from `url`, the other readers from `bus_url`."""
 
     def __init__(self, exchange: SimulatorProcess, venue: str, symbols: dict[str, str], url: str, bus_url: str) -> None:
-        self.bus = BusWitness()
+        self.bus = BusObserver()
         self.provider = RedisMarketDataProvider(url, venue, list(symbols.values()))
         self.seen = Seen(time.monotonic())
         self.symbols = list(symbols.values())
@@ -94,41 +94,41 @@ class Watch:
                 raise result
 
     def begin(self) -> Seen:
-        """Forget what was seen so far."""
+        """Start new observations."""
         self.seen = Seen(time.monotonic())
         self.await_fresh()
         return self.seen
 
     def await_fresh(self) -> None:
-        """From now on, only books that the feeder got after this moment count as fresh."""
+        """From now on, only books that the feeder received after this call count as fresh."""
         self._fresh_since_us = time.time_ns() // 1000
         self._fresh = {}
 
     def fresh_at(self, symbol: str) -> float | None:
-        """When the provider first had a fresh live book of the symbol."""
+        """Time at which the provider first had a fresh live book of the symbol."""
         return self._fresh.get(symbol)
 
     def raise_failures(self) -> None:
-        """Raises what ended a reader."""
+        """Raises the exception that ended a reader."""
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
     @property
     def missed(self) -> int:
-        """Updates that never reached the provider."""
+        """Updates that the provider did not receive."""
         return sum(self.provider.status(symbol).missed for symbol in self.symbols)
 
     @property
     def skipped(self) -> int:
-        """Messages that the provider could not take for a book."""
+        """Messages that the provider could not decode."""
         return sum(self.provider.status(symbol).skipped for symbol in self.symbols)
 
     async def judge(self) -> None:
-        """Compare everything that was held as live and is not compared yet."""
+        """Compare the live books that are not compared yet."""
         async with self._judging:
             unjudged, self.bus.unjudged = self.bus.unjudged, defaultdict(list)
-            # All at once: on a busy machine each request waits long for its turn, and costs little then.
+            # Concurrently: on a busy machine each request waits long but costs little.
             await asyncio.gather(*(self._judge_market(native, books) for native, books in unjudged.items()))
 
     async def _judge_market(self, native: str, books: list[OrderBookSnapshot]) -> None:
@@ -150,7 +150,7 @@ class Watch:
             await self.judge()
 
     async def _look(self) -> None:
-        """Look at the provider again and again."""
+        """Poll the provider."""
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             connection = self.provider.get_connection_status()
@@ -167,7 +167,7 @@ class Watch:
                     self._fresh.setdefault(symbol, time.monotonic())
 
     def _read(self, symbol: str) -> OrderBookSnapshot | None:
-        """The book as a strategy gets it, to be compared later; None unless it is live."""
+        """The book as a strategy gets it, compared later; None unless it is live."""
         reading = self.provider.read(symbol)
         book = reading.snapshot if reading.status is BookStatus.LIVE else None
         if book is not None:
@@ -176,7 +176,7 @@ class Watch:
         return book
 
     async def _look_late(self) -> None:
-        """Ask for every book as a reader does that comes late; a server that does not answer tells it nothing."""
+        """Poll for every book like a new reader; without a reply nothing is recorded."""
         while True:
             with suppress(RedisError, OSError, TimeoutError):
                 async with Redis.from_url(self._bus_url, socket_timeout=1.0) as client:
@@ -190,12 +190,12 @@ class Watch:
             for name in self._channels:
                 pipeline.exists(name)
             found = await pipeline.execute()
-        for symbol, there in zip(self.symbols, found, strict=True):
-            if not there:
+        for symbol, exists in zip(self.symbols, found, strict=True):
+            if not exists:
                 self.seen.take(symbol, BookStatus.MISSING)
 
     async def _follow(self) -> None:
-        """Take every message of the bus; connect again for as long as it takes."""
+        """Receive every message of the bus, reconnecting until cancelled."""
         while True:
             with suppress(RedisError, OSError, TimeoutError):
                 async with Redis.from_url(self._bus_url, protocol=2, socket_timeout=5.0) as client:

@@ -1,4 +1,4 @@
-"""What every provider of market data keeps to, wherever its books come from."""
+"""The contract of every market data provider."""
 
 import asyncio
 import logging
@@ -88,7 +88,7 @@ def test_standard_native_and_alias_name_the_same_book(source: ProviderSource) ->
     assert single == [source.names[0]] * 3
 
 
-def test_a_name_that_can_be_no_symbol_is_refused(source: ProviderSource) -> None:
+def test_an_invalid_symbol_is_refused(source: ProviderSource) -> None:
     provider = source.provider()
 
     for read in (provider.get_latest_snapshot, provider.read, provider.status, provider.standard_symbol):
@@ -207,8 +207,8 @@ def test_connection_status_has_every_symbol(source: ProviderSource) -> None:
     provider.stop()
 
     assert (before.is_running, before.connected, during.is_running, during.connected) == (False, False, True, True)
-    assert before.trouble
-    assert during.trouble == ""
+    assert before.error
+    assert during.error == ""
     assert during.thread_alive is source.pushes
     assert during.reconnect_count == 0
     assert list(during.symbols) == list(provider.symbols)

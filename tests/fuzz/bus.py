@@ -8,13 +8,13 @@ from typing import Any, cast
 import hiredis
 
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.readers import parse_clients, parse_record
+from bookbus.consumers.bus.readers import parse_clients
 from bookbus.consumers.bus.session import BusSession, BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.feeders.bus.connection import RespConnection
 from bookbus.feeders.commands.health import _feeder
 from bookbus.schemas import wire
-from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat
+from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat, parse_reader
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import TradeError, trade_of
 from tests.fuzz.target import Target
@@ -162,7 +162,7 @@ def _replies(data: bytes) -> None:
 def _registry(data: bytes) -> None:
     """The list of clients, and the fields of a reader's hash."""
     parse_clients(data)
-    parse_record("reader", data.split(b"\n"))
+    parse_reader("reader", data.split(b"\n"))
 
 
 def _feeder_hash(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""With the users that `make acl` makes, feeders and readers work, and nobody may do anything else."""
+"""The users of `make acl` have the rights that feeders and readers need, and no others."""
 
 import asyncio
 import os
@@ -36,44 +36,97 @@ SHA = sha1(WRITES_KEY.encode(), usedforsecurity=False).hexdigest()
 LOOKING_ROUND = ["PING", "SELECT 1", "TIME", "ROLE", "CLUSTER|INFO", "CLUSTER|SLOTS", "COMMAND", "ASKING"]
 READING = [
     *LOOKING_ROUND,
-    *(f"HGET {BOOK} seq", f"HMGET {BOOK} seq book", f"HGETALL {BOOK}", "SMEMBERS md:books"),
-    *("XRANGE md:trades:x - +", "XREVRANGE md:trades:x + -", "XREAD STREAMS md:trades:x 0", "CLIENT|SETNAME me"),
+    f"HGET {BOOK} seq",
+    f"HMGET {BOOK} seq book",
+    f"HGETALL {BOOK}",
+    "SMEMBERS md:books",
+    "XRANGE md:trades:x - +",
+    "XREVRANGE md:trades:x + -",
+    "XREAD STREAMS md:trades:x 0",
+    "CLIENT|SETNAME me",
 ]
 ALLOWED = {
     "feeder": [
         *LOOKING_ROUND,
-        *(f"HSET {BOOK} seq 1", f"HGET {BOOK} seq", f"HMGET {BOOK} seq", f"EXPIRE {BOOK} 9"),
-        *(f"PERSIST {BOOK}", f"PUBLISH {BOOK} x", f"SPUBLISH {BOOK} x", "SADD md:books x", "XADD md:trades:x * a b"),
-        *(f"DEL {BOOK}", "SCAN 0", f'SCRIPT|LOAD "{WRITES_KEY}"', f"EVALSHA {SHA} 1 {BOOK}"),
+        f"HSET {BOOK} seq 1",
+        f"HGET {BOOK} seq",
+        f"HMGET {BOOK} seq",
+        f"EXPIRE {BOOK} 9",
+        f"PERSIST {BOOK}",
+        f"PUBLISH {BOOK} x",
+        f"SPUBLISH {BOOK} x",
+        "SADD md:books x",
+        "XADD md:trades:x * a b",
+        f"DEL {BOOK}",
+        "SCAN 0",
+        f'SCRIPT|LOAD "{WRITES_KEY}"',
+        f"EVALSHA {SHA} 1 {BOOK}",
     ],
     "runner": [
         *READING,
-        *(f"SUBSCRIBE {BOOK}", f"UNSUBSCRIBE {BOOK}", f"SSUBSCRIBE {BOOK}", f"SUNSUBSCRIBE {BOOK}"),
-        *("HSET md:consumer:me lag 1", "EXPIRE md:consumer:me 5", "DEL md:consumer:me"),
+        f"SUBSCRIBE {BOOK}",
+        f"UNSUBSCRIBE {BOOK}",
+        f"SSUBSCRIBE {BOOK}",
+        f"SUNSUBSCRIBE {BOOK}",
+        "HSET md:consumer:me lag 1",
+        "EXPIRE md:consumer:me 5",
+        "DEL md:consumer:me",
     ],
     "viewer": [*READING, "SCAN 0", "CLIENT|LIST"],
 }
 CHANGES_A_BOOK = [
-    *(f"HSET {BOOK} seq 1", f"HINCRBY {BOOK} seq 1", f"DEL {BOOK}", f"UNLINK {BOOK}", f"EXPIRE {BOOK} 1"),
-    *(f"RENAME {BOOK} md:consumer:x", f"COPY md:consumer:x {BOOK}", f"RESTORE {BOOK} 0 x", "SADD md:books x"),
-    *("XADD md:trades:x * a b", f"PUBLISH {BOOK} x", f"SPUBLISH {BOOK} x", "PUBLISH md:feeders x"),
-    *(f'EVAL "{WRITES_KEY}" 1 {BOOK}', f"EVALSHA {SHA} 1 {BOOK}", f'SCRIPT|LOAD "{WRITES_KEY}"'),
-    *(f"FCALL x 1 {BOOK}", "HSET md:feeder:x time_us 1", "MULTI"),
+    f"HSET {BOOK} seq 1",
+    f"HINCRBY {BOOK} seq 1",
+    f"DEL {BOOK}",
+    f"UNLINK {BOOK}",
+    f"EXPIRE {BOOK} 1",
+    f"RENAME {BOOK} md:consumer:x",
+    f"COPY md:consumer:x {BOOK}",
+    f"RESTORE {BOOK} 0 x",
+    "SADD md:books x",
+    "XADD md:trades:x * a b",
+    f"PUBLISH {BOOK} x",
+    f"SPUBLISH {BOOK} x",
+    "PUBLISH md:feeders x",
+    f'EVAL "{WRITES_KEY}" 1 {BOOK}',
+    f"EVALSHA {SHA} 1 {BOOK}",
+    f'SCRIPT|LOAD "{WRITES_KEY}"',
+    f"FCALL x 1 {BOOK}",
+    "HSET md:feeder:x time_us 1",
+    "MULTI",
 ]
 HARMS_OTHERS = [
-    *("FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "CONFIG|GET *", "CONFIG|SET maxmemory 1", "ACL|LIST", "ACL|SETUSER x on"),
-    *(
-        "SHUTDOWN NOSAVE",
-        "CLUSTER|RESET",
-        "CLUSTER|FAILOVER",
-        "MONITOR",
-        "KEYS *",
-        "CLIENT|KILL TYPE normal",
-        "CLIENT|PAUSE 1000",
-    ),
-    *("SCRIPT|FLUSH", "SCRIPT|KILL", "FUNCTION|FLUSH", "REPLICAOF NO ONE", "SAVE", "MODULE|LIST"),
-    *("GET other", "SET other 1", "HGETALL other", "HSET other a b", "PUBLISH other x", "SUBSCRIBE other"),
-    *("PSUBSCRIBE *", "PSUBSCRIBE md:*", "SORT other", "OBJECT|FREQ other", "HGET mdx:book seq"),
+    "FLUSHALL",
+    "FLUSHDB",
+    "SWAPDB 0 1",
+    "CONFIG|GET *",
+    "CONFIG|SET maxmemory 1",
+    "ACL|LIST",
+    "ACL|SETUSER x on",
+    "SHUTDOWN NOSAVE",
+    "CLUSTER|RESET",
+    "CLUSTER|FAILOVER",
+    "MONITOR",
+    "KEYS *",
+    "CLIENT|KILL TYPE normal",
+    "CLIENT|PAUSE 1000",
+    "SCRIPT|FLUSH",
+    "SCRIPT|KILL",
+    "FUNCTION|FLUSH",
+    "REPLICAOF NO ONE",
+    "SAVE",
+    "MODULE|LIST",
+    "GET other",
+    "SET other 1",
+    "HGETALL other",
+    "HSET other a b",
+    "PUBLISH other x",
+    "SUBSCRIBE other",
+    "PSUBSCRIBE *",
+    "PSUBSCRIBE md:*",
+    "SORT other",
+    "OBJECT|FREQ other",
+    "HGET mdx:book seq",
 ]
 REFUSED = {
     "feeder": [
@@ -98,7 +151,7 @@ def shared_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerW
 
 
 def is_refused(url: str, command: str) -> bool:
-    """Whether the server says that this user may not. A connection each: one that subscribed takes nothing else."""
+    """Whether the server refuses the command to this user. One connection each, because of subscriptions."""
     with redis.Redis.from_url(url, protocol=2) as client:
         try:
             client.execute_command(*shlex.split(command.replace("|", " ", 1)))
@@ -134,7 +187,7 @@ def test_every_right_of_a_user_is_tried(tmp_path: Path, role: str) -> None:
 
 
 @pytest.mark.parametrize("login", ["", "default:@", "default:x@", ":x@", "feeder:@", "feeder:x@"])
-def test_nobody_comes_in_without_a_password_of_a_role(shared_guarded: ServerWithUsers, login: str) -> None:
+def test_a_login_needs_a_password_of_a_role(shared_guarded: ServerWithUsers, login: str) -> None:
     url = f"redis://{login}127.0.0.1:{shared_guarded.server.port}/0"
 
     with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.AuthenticationError):
@@ -142,7 +195,7 @@ def test_nobody_comes_in_without_a_password_of_a_role(shared_guarded: ServerWith
 
 
 @pytest.mark.parametrize("login", ["", "feeder@", "feeder:x@"])
-def test_who_may_not_come_in_is_told_what_to_do(shared_guarded: ServerWithUsers, login: str) -> None:
+def test_a_refused_login_is_an_error_that_says_what_to_do(shared_guarded: ServerWithUsers, login: str) -> None:
     url = f"redis://{login}127.0.0.1:{shared_guarded.server.port}/0"
 
     for app, arguments in ((feeders_app, ["run", "--symbols", "BTC"]), (consumers_app, ["tail", "BTC"])):
@@ -167,14 +220,14 @@ def test_generated_files_hold_the_passwords_for_their_owner_alone(tmp_path: Path
     assert not any(password in users for password in first.values())
 
 
-def test_passwords_that_are_there_are_not_replaced(tmp_path: Path) -> None:
+def test_existing_passwords_are_not_replaced(tmp_path: Path) -> None:
     generate(tmp_path)
     before = {path: path.read_text() for path in tmp_path.iterdir()}
 
     again = CliRunner().invoke(feeders_app, ["acl", "--out", str(tmp_path)])
 
     assert again.exit_code == 1
-    assert again.output.startswith(f"error: {tmp_path / 'users.acl'} is there already: remove")
+    assert again.output.startswith(f"error: {tmp_path / 'users.acl'} already exists: remove")
     assert again.output.count("\n") == 1
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
@@ -225,13 +278,13 @@ async def test_feeder_and_readers_work_with_their_users(guarded: ServerWithUsers
 
 
 def login(guarded: ServerWithUsers, role: str) -> tuple[str, str]:
-    return guarded.apart(role), guarded.passwords[role]
+    return guarded.url_without_password(role), guarded.passwords[role]
 
 
 @contextmanager
 def tail_process(guarded: ServerWithUsers) -> Iterator[IO[bytes]]:
     """The output of a `tail` whose password only its environment has."""
-    command = [sys.executable, "-m", "consumers", "tail", "BTC", "--redis", guarded.apart("runner")]
+    command = [sys.executable, "-m", "consumers", "tail", "BTC", "--redis", guarded.url_without_password("runner")]
     environment = os.environ | {"BOOKBUS_REDIS_PASSWORD": guarded.passwords["runner"]}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None

@@ -25,7 +25,7 @@ def url(redis_url: str) -> str:
     return redis_url
 
 
-def test_one_look_as_json(url: str) -> None:
+def test_one_reading_as_json(url: str) -> None:
     # The books were confirmed but once: how long the command takes to start must not matter.
     limits = ["--max-age", "600", "--fx-max-age", "600", "--max-skew", "600"]
 
@@ -45,7 +45,7 @@ def test_one_look_as_json(url: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_signal_ends_it_without_a_trace(url: str, number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_it_without_a_traceback(url: str, number: signal.Signals, code: int) -> None:
     with subprocess.Popen(
         [*COMMAND, "--json", "--redis", url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

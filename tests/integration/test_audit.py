@@ -27,7 +27,7 @@ _decode = msgspec.json.Decoder(AuditReport | None).decode
 
 
 class Reports:
-    """What the only feeder says of its audits."""
+    """The audit report of the only feeder."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -70,7 +70,7 @@ async def see_more(seen: BookChecker, count: int) -> None:
     await await_for(lambda: seen.compared >= wanted, 10, "more books")
 
 
-async def test_what_is_right_stays_and_a_level_corrupted_in_silence_is_found(redis_url: str, reports: Reports) -> None:
+async def test_right_books_stay_live_and_a_silently_corrupted_level_is_found(redis_url: str, reports: Reports) -> None:
     async with (
         BinanceSimulator(symbols=NATIVES, seed=21, rate=10.0, rest_delay=0.05) as exchange,
         book_checker(redis_url, "binance", SYMBOLS, exchange.truth) as seen,

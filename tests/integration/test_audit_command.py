@@ -1,4 +1,4 @@
-"""`python -m feeders audit`, over what feeders told of themselves."""
+"""`python -m feeders audit`, over heartbeats of feeders."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def run(url: str, *options: str) -> tuple[int, str]:
 
 
 def beat(url: str, feeder: str, audit: AuditReport | None, exchange: str = "binance", prefix: str = "md") -> None:
-    """A feeder says that it lives, and what it found."""
+    """Write the heartbeat of a feeder with its audit report."""
     heartbeat = FeederHeartbeat(
         feeder=feeder,
         exchange=exchange,
@@ -38,7 +38,7 @@ def beat(url: str, feeder: str, audit: AuditReport | None, exchange: str = "bina
         client.hset(RedisNames(prefix).feeder(feeder), mapping=fields)
 
 
-def test_equal_books_are_told_of_with_exit_code_0(redis_url: str) -> None:
+def test_equal_books_give_exit_code_0(redis_url: str) -> None:
     beat(redis_url, "a", GOOD)
 
     assert run(redis_url) == (
@@ -46,7 +46,7 @@ def test_equal_books_are_told_of_with_exit_code_0(redis_url: str) -> None:
         "binance: feeder a on host\n"
         "  books   7 equal, 0 different, 1 not comparable; 2 symbols compared\n"
         "  levels  1400 compared, 100 % equal: 0 ghosts, 0 missing, 0 with another quantity\n"
-        "  prices  20 best prices looked at, 0 missed\n",
+        "  prices  20 best prices checked, 0 missed\n",
     )
 
 
@@ -63,7 +63,7 @@ def test_a_different_book_is_shown_by_name_and_fails(redis_url: str) -> None:
     assert output.splitlines()[-1].startswith("error: comparisons that found a difference: 1;")
 
 
-def test_before_the_first_comparison_no_share_is_told(redis_url: str) -> None:
+def test_before_the_first_comparison_no_ratio_is_printed(redis_url: str) -> None:
     beat(redis_url, "a", AuditReport(symbols=0, prices=0, total=SymbolAudit()))
 
     code, output = run(redis_url)
@@ -90,12 +90,12 @@ def test_without_a_feeder_it_fails_in_one_line(redis_url: str) -> None:
     code, output = run(redis_url)
 
     assert code == 1
-    assert output.startswith("error: no feeder shows signs of life")
+    assert output.startswith("error: no feeder is running")
     assert output.count("\n") == 1
     assert run(redis_url, "--prefix", "paper")[0] == 0
 
 
-def test_a_heartbeat_that_cannot_be_read_is_one_line(redis_url: str) -> None:
+def test_an_invalid_heartbeat_is_a_one_line_error(redis_url: str) -> None:
     beat(redis_url, "a", GOOD)
     with redis.Redis.from_url(redis_url) as client:
         client.hset(RedisNames().feeder("a"), "audit", "{}")
@@ -103,5 +103,5 @@ def test_a_heartbeat_that_cannot_be_read_is_one_line(redis_url: str) -> None:
     code, output = run(redis_url)
 
     assert code == 1
-    assert output.startswith("error: a feeder's heartbeat cannot be read")
+    assert output.startswith("error: cannot decode a feeder's heartbeat")
     assert output.count("\n") == 1

@@ -12,7 +12,7 @@ from tests.support.captures import capture_path
 EXAMPLE = Path(__file__).parents[2] / "consumers/paper/examples/binance_20240808_btc_eth.json"
 
 
-def test_the_example_is_what_calibrate_makes_of_its_capture() -> None:
+def test_the_example_is_the_calibration_of_its_capture() -> None:
     example = load_table(EXAMPLE)
     settings = CalibrationSettings(horizon=example.method.horizon_seconds)
 

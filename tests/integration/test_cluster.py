@@ -19,7 +19,7 @@ LONG = pytest.mark.long(os.environ.get("BOOKBUS_FLEET_LONG"), "BOOKBUS_FLEET_LON
 BTC = RedisNames().book("binance", "BTC-USDT")
 
 
-async def test_books_are_followed_when_their_slot_moves_and_when_their_node_dies() -> None:
+async def test_books_stay_live_when_their_slot_moves_and_when_their_node_is_killed() -> None:
     with cluster() as servers:
         async with watched_bus(servers.url) as bus:
             source = servers.owner(BTC)
@@ -32,7 +32,7 @@ async def test_books_are_followed_when_their_slot_moves_and_when_their_node_dies
 
 
 @LONG
-async def test_a_node_that_hangs_is_left_and_joins_again_later() -> None:
+async def test_a_hung_node_is_disconnected_and_used_again_later() -> None:
     with cluster() as servers:
         async with watched_bus(servers.url) as bus:
             node = servers.owner(BTC)
@@ -44,7 +44,7 @@ async def test_a_node_that_hangs_is_left_and_joins_again_later() -> None:
 
 
 @LONG
-async def test_every_node_may_die_and_come_back_empty() -> None:
+async def test_every_node_may_restart_without_its_data() -> None:
     with cluster() as servers:
         async with watched_bus(servers.url) as bus:
             for replica in servers.replicas:

@@ -40,7 +40,7 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 class Seen:
-    """Every book a provider told of, by native symbol."""
+    """Every book of a provider's callback, by native symbol."""
 
     def __init__(self, provider: DirectProvider, names: Names) -> None:
         self.books: dict[str, list[OrderBookSnapshot]] = {native: [] for native in names.natives}
@@ -55,7 +55,7 @@ class Seen:
         return all(books[-1].state == "suspect" for books in self.books.values())
 
     def wrong(self, exchange: SimulatorProcess) -> list[OrderBookSnapshot]:
-        """Live books that differ from the truth at their update id, or whose truth nobody knows."""
+        """Live books that differ from the exchange's book at their update id, or have an unknown id."""
         # Books go on coming: what is compared was there before its truth was asked for.
         compared = {native: list(books) for native, books in self.books.items()}
         truths = {native: exchange.truths(native) for native in compared}
@@ -124,7 +124,7 @@ def test_after_five_refused_attempts_it_is_down_and_says_so(names: Names) -> Non
         wait_for(lambda: not provider.get_connection_status().is_running, 10, "the end of all attempts")
 
         status, reading = provider.get_connection_status(), provider.read("BTC")
-        assert status.trouble.startswith("gave up after 5 attempts in a row: cannot connect to ws://127.0.0.1")
+        assert status.error.startswith("gave up after 5 attempts in a row: cannot connect to ws://127.0.0.1")
         assert (reading.status, status.connected) == (BookStatus.FEEDER_DOWN, False)
         assert reading.snapshot is not None
         assert reading.snapshot.state == "suspect"
@@ -143,7 +143,7 @@ def test_a_quiet_market_is_confirmed_by_its_connection(monkeypatch: pytest.Monke
         wait_for(beyond_the_limit, 10, "an update older than the limit")
 
 
-def test_a_connection_that_is_dead_without_a_word_makes_books_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silently_dead_connection_makes_books_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookbus.feeders.websocket_client, "PING_AFTER", 0.1)
     monkeypatch.setattr(bookbus.feeders.websocket_client, "PONG_LIMIT", 0.5)
     with simulate(BINANCE, seed=15) as exchange, connect(BINANCE, exchange, reconnect_delay=60.0) as provider:
@@ -152,10 +152,10 @@ def test_a_connection_that_is_dead_without_a_word_makes_books_suspect(monkeypatc
         exchange.inject(kind="half_open")
 
         wait_for(lambda: provider.read("BTC").status is BookStatus.SUSPECT, 10, "a suspect book")
-        assert provider.get_connection_status().trouble == "no frame and no pong for 0.5 s"
+        assert provider.get_connection_status().error == "no frame and no pong for 0.5 s"
 
 
-def test_a_process_that_stood_still_believes_no_book_until_it_has_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_stall_books_are_suspect_until_new_ones_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     with simulate(BINANCE, seed=16) as exchange, connect(BINANCE, exchange, reconnect_delay=0.05) as provider:
         seen = Seen(provider, BINANCE)
         wait_for(lambda: seen.count() >= 5, 20, "books of each symbol")

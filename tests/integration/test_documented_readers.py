@@ -161,7 +161,7 @@ def test_program_of_the_provider_page_prints_a_live_book(bus: Bus) -> None:
     assert re.fullmatch(r"BTC-USDT [\d.]+ live\n", printed)
 
 
-def test_program_of_several_exchanges_prints_both_and_what_they_offer(bus: Bus) -> None:
+def test_program_of_several_exchanges_prints_both_and_their_opportunities(bus: Bus) -> None:
     book_line, *offers = run_block("docs/how-to/several-exchanges.md", bus).splitlines()
 
     assert re.fullmatch(r"(VenueLevel\(price=[\d.]+, .*exchange='\w+'\) ){2}\{.*\}", book_line)
@@ -169,7 +169,7 @@ def test_program_of_several_exchanges_prints_both_and_what_they_offer(bus: Bus) 
     assert set(offer.split()[:2]) == {"binance", "upbit"}
 
 
-def test_bot_of_the_tutorial_tells_what_it_sees() -> None:
+def test_bot_of_the_tutorial_prints_what_it_reads() -> None:
     with ExitStack() as cleanup:
         url = cleanup.enter_context(private_server()).url
         exchange = cleanup.enter_context(SimulatorProcess(["BTCUSDT", "ETHUSDT"]))

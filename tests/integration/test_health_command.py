@@ -19,7 +19,7 @@ def check(url: str, *options: str) -> tuple[int, str]:
 
 
 def beat(url: str, host: str, feeder: str = "a", prefix: str = "md", **more: Any) -> None:
-    """A feeder on `host` says that it lives."""
+    """Write the heartbeat of a feeder on `host`."""
     known: dict[str, Any] = {"exchange": "binance", "endpoint": "wss://x", "pid": 1, "states": {}}
     heartbeat = FeederHeartbeat(feeder=feeder, host=host, started_us=0, time_us=0, **known | more)
     fields: dict[Any, Any] = {**heartbeat_fields(heartbeat)}
@@ -41,7 +41,7 @@ LINES = [
 ]
 
 
-def test_what_redis_said_of_the_books_and_each_line_has_a_row(redis_url: str) -> None:
+def test_the_books_and_each_line_have_a_row(redis_url: str) -> None:
     counters = {"accepted": 12.0, "confirmed": 9.0, "duplicates": 3.0, "frames": 99.0}
     states = {"BTC-USDT": "live", "ETH-USDT": "suspect"}
     beat(redis_url, socket.gethostname(), states=states, counters=counters, lines=LINES)
@@ -49,7 +49,7 @@ def test_what_redis_said_of_the_books_and_each_line_has_a_row(redis_url: str) ->
     assert check(redis_url) == (
         0,
         "md:feeder:a\n"
-        "  1 of 2 books live; 12 accepted, 9 there already, 3 older\n"
+        "  1 of 2 books live; 12 accepted, 9 already present, 3 older\n"
         "  line 1: 1 of 1 open, first with 80 of 90 updates, by 1.2 ms (median), 20.0 ms (p99)\n"
         "  line 2: SILENT, 0 of 1 open, first with 10 of 70 updates\n",
     )
@@ -58,13 +58,13 @@ def test_what_redis_said_of_the_books_and_each_line_has_a_row(redis_url: str) ->
 @pytest.mark.parametrize(
     ("states", "lines", "code"),
     [
-        pytest.param({"BTC-USDT": "live"}, LINES[:1], 0, id="all well"),
+        pytest.param({"BTC-USDT": "live"}, LINES[:1], 0, id="healthy"),
         pytest.param({"BTC-USDT": "live"}, LINES, 2, id="a silent line"),
         pytest.param({"BTC-USDT": "live", "ETH-USDT": "syncing"}, [], 2, id="a book that is not live"),
         pytest.param({}, [], 2, id="no book"),
     ],
 )
-def test_a_strict_check_wants_all_well(
+def test_a_strict_check_needs_live_books_and_no_silent_line(
     redis_url: str, states: dict[str, Any], lines: list[LineReport], code: int
 ) -> None:
     beat(redis_url, socket.gethostname(), states=states, lines=lines)
@@ -73,7 +73,7 @@ def test_a_strict_check_wants_all_well(
     assert check(redis_url, "--strict")[0] == code
 
 
-def test_what_another_version_tells_of_itself_is_left_out(redis_url: str) -> None:
+def test_fields_in_the_format_of_another_version_are_left_out(redis_url: str) -> None:
     beat(redis_url, socket.gethostname())
     with redis.Redis.from_url(redis_url) as client:
         client.hset("md:feeder:a", mapping={"lines": '[{"line":"one"}]'})
@@ -82,7 +82,7 @@ def test_what_another_version_tells_of_itself_is_left_out(redis_url: str) -> Non
 
 
 def test_no_feeder_is_not_healthy(redis_url: str) -> None:
-    assert check(redis_url) == (1, f"error: no feeder on {socket.gethostname()} shows signs of life\n")
+    assert check(redis_url) == (1, f"error: no feeder on {socket.gethostname()} is alive\n")
 
 
 def test_feeders_of_other_hosts_and_prefixes_do_not_count(redis_url: str) -> None:
@@ -94,20 +94,20 @@ def test_feeders_of_other_hosts_and_prefixes_do_not_count(redis_url: str) -> Non
     assert check(redis_url, "--prefix", "paper")[0] == 0
 
 
-def test_a_server_that_does_not_answer_is_one_line_without_the_password() -> None:
+def test_a_server_that_does_not_answer_is_a_one_line_error_without_the_password() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
     code, output = check(f"redis://:secret@127.0.0.1:{port}/0")
 
     assert code == 1
-    assert output.startswith(f"error: no answer from redis://:***@127.0.0.1:{port}/0")
+    assert output.startswith(f"error: no reply from redis://:***@127.0.0.1:{port}/0")
     assert "secret" not in output
     assert output.count("\n") == 1
 
 
 @pytest.mark.parametrize("options", [["--prefix", "a:b"], ["--redis", "nonsense"]])
-def test_an_option_that_makes_no_sense_is_one_line(redis_url: str, options: list[str]) -> None:
+def test_a_wrong_option_is_a_one_line_error(redis_url: str, options: list[str]) -> None:
     code, output = check(redis_url, *options)
 
     assert code == 1

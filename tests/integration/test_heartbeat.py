@@ -31,7 +31,7 @@ def beat() -> FeederHeartbeat:
     )
 
 
-async def test_it_ends_whenever_it_is_cancelled_and_leaves_no_sign_of_life(redis_url: str) -> None:
+async def test_it_ends_at_any_cancellation_and_deletes_its_heartbeat(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         for turns in range(0, 120, 3):
             heartbeat = Heartbeat(redis_url, NAMES, beat, lambda: [BOOK], lambda: None)
@@ -48,7 +48,7 @@ async def test_it_ends_whenever_it_is_cancelled_and_leaves_no_sign_of_life(redis
 
 
 @pytest.mark.parametrize(("step", "told"), [(0.1, True), (2.8, False)], ids=["too soon to expire", "a late answer"])
-async def test_only_a_sign_of_life_that_cannot_have_expired_tells_that_data_was_lost(
+async def test_only_a_missing_heartbeat_that_cannot_have_expired_means_lost_data(
     redis_url: str, step: float, told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ticks = count(0.0, step)

@@ -18,8 +18,8 @@ from tests.support.server_with_users import server_with_users
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
 
-NO_CLIENTS = "this user may not see CLIENT LIST"
-NO_RECORDS = "this user may not read what readers tell of themselves"
+NO_CLIENTS = "this user may not run CLIENT LIST"
+NO_RECORDS = "this user may not read the hashes of the readers"
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def test_readers_and_other_programs_are_listed(own_redis_server: LocalServer, cl
     assert ours["name"] in shown.stdout
     assert "2 readers, 0 slow or stopped" in shown.stdout
     wait_for(lambda: not client.client_list(_type="pubsub"))
-    assert run(url).stdout == "nobody reads\n"
+    assert run(url).stdout == "no readers\n"
 
 
-def test_a_program_that_takes_nothing_is_called_slow(own_redis_server: LocalServer, client: redis.Redis) -> None:
+def test_a_program_that_does_not_read_is_called_slow(own_redis_server: LocalServer, client: redis.Redis) -> None:
     url = own_redis_server.url
     with socket.create_connection(("127.0.0.1", own_redis_server.port)) as connection:
         connection.sendall(b"CLIENT SETNAME bot\r\nSUBSCRIBE md:book:binance:BTC-USDT\r\n")
@@ -82,7 +82,7 @@ def test_a_program_that_takes_nothing_is_called_slow(own_redis_server: LocalServ
     assert (shown.exit_code, "1 reader, 1 slow or stopped" in shown.stdout) == (1, True)
 
 
-def test_with_generated_users_a_runner_tells_of_itself_and_a_viewer_sees_it(tmp_path: Path) -> None:
+def test_with_generated_users_a_runner_registers_and_a_viewer_sees_it(tmp_path: Path) -> None:
     with server_with_users(tmp_path) as server, RedisMarketDataProvider(server.url("runner"), "binance", ["BTC"]):
         wait_for(lambda: listed(server.url("viewer"))[0]["record"])
         (reader,) = listed(server.url("viewer"))
@@ -92,7 +92,7 @@ def test_with_generated_users_a_runner_tells_of_itself_and_a_viewer_sees_it(tmp_
     assert (shown.exit_code, NO_CLIENTS in shown.stdout, NO_RECORDS in shown.stdout) == (0, False, False)
 
 
-def test_without_the_right_to_see_clients_it_says_so_and_lists_what_readers_tell(
+def test_without_the_right_to_list_clients_it_says_so_and_lists_registered_readers(
     own_redis_server: LocalServer, client: redis.Redis
 ) -> None:
     url = as_user(client, own_redis_server, "+scan", "+hgetall")
@@ -119,7 +119,7 @@ def test_without_the_right_to_search_readers_are_found_by_their_connections(
     assert (shown.exit_code, NO_CLIENTS in shown.stdout, NO_RECORDS in shown.stdout) == (0, False, not may_read)
 
 
-def test_who_may_see_nothing_is_told_in_one_line(own_redis_server: LocalServer, client: redis.Redis) -> None:
+def test_a_user_without_rights_gets_a_one_line_error(own_redis_server: LocalServer, client: redis.Redis) -> None:
     shown = run(as_user(client, own_redis_server))
 
     assert (shown.exit_code, shown.stdout) == (1, "")
@@ -127,7 +127,7 @@ def test_who_may_see_nothing_is_told_in_one_line(own_redis_server: LocalServer, 
     assert shown.stderr.count("\n") == 1
 
 
-def test_without_a_server_one_line_says_what_to_do() -> None:
+def test_without_a_server_a_one_line_error_says_what_to_do() -> None:
     shown = run("redis://:secret@127.0.0.1:1/0")
 
     assert (shown.exit_code, shown.stdout) == (1, "")
@@ -135,7 +135,7 @@ def test_without_a_server_one_line_says_what_to_do() -> None:
     assert "secret" not in shown.stderr
 
 
-def test_what_is_no_redis_is_told_in_one_line() -> None:
+def test_a_server_that_is_no_redis_is_a_one_line_error() -> None:
     def answer() -> None:
         peer, _ = server.accept()
         with peer:
@@ -153,7 +153,7 @@ def test_what_is_no_redis_is_told_in_one_line() -> None:
     assert shown.stderr.count("\n") == 1
 
 
-def test_what_is_no_hash_among_the_records_is_left_out(own_redis_server: LocalServer, client: redis.Redis) -> None:
+def test_a_record_that_is_no_hash_is_left_out(own_redis_server: LocalServer, client: redis.Redis) -> None:
     client.set("md:consumer:x", "text")
     client.hset("md:consumer:y", "pid", "7")
 

@@ -1,4 +1,4 @@
-"""The server of our own: it starts, hangs, dies and comes back as told, and never stays behind."""
+"""The local server: start, pause, kill, restart, and no process left behind."""
 
 import os
 import signal
@@ -42,12 +42,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path
 
 
 def test_a_private_server_answers_and_is_gone_with_its_directory_afterwards() -> None:
@@ -129,7 +123,7 @@ def test_a_taken_port_is_one_line_that_says_so(own_redis_server: LocalServer) ->
     assert client_of(own_redis_server).ping()
 
 
-def test_a_machine_without_a_server_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_server_binary_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_process, "find_spec", {}.get)
     monkeypatch.setenv("PATH", "")
 
@@ -174,35 +168,37 @@ def test_a_server_dies_with_a_parent_that_was_killed() -> None:
     wait_for(lambda: not alive(pid), what="the orphan's end")
 
 
-def test_the_shared_server_outlives_who_started_it_and_stops_when_told(cache: Path, free_port: int) -> None:
-    program = f"from bookbus.feeders.redis_server import start_shared\nprint(start_shared({free_port}))"
+def test_the_shared_server_outlives_its_starter_and_can_be_stopped(tmp_path: Path, free_port: int) -> None:
+    program = "import sys; from pathlib import Path; from bookbus.feeders.redis_server import start_shared\n"
+    program += "print(start_shared(int(sys.argv[1]), Path(sys.argv[2])))"
 
-    started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program, str(free_port), str(tmp_path)]
+    started = subprocess.run(command, capture_output=True, text=True, check=True)
 
     try:
         assert started.stdout == "True\n"
         identity = identify(free_port)
         assert identity is not None
-        assert not start_shared(free_port)
+        assert not start_shared(free_port, tmp_path)
         assert identify(free_port) == identity
     finally:
-        assert stop_shared(free_port)
+        assert stop_shared(free_port, tmp_path)
     wait_for(lambda: not alive(identity.pid), what="its end")
-    assert not stop_shared(free_port)
+    assert not stop_shared(free_port, tmp_path)
 
 
-def test_a_server_that_bookbus_did_not_start_is_left_alone(cache: Path, own_redis_server: LocalServer) -> None:
-    assert not start_shared(own_redis_server.port)
+def test_a_server_that_bookbus_did_not_start_is_left_alone(tmp_path: Path, own_redis_server: LocalServer) -> None:
+    assert not start_shared(own_redis_server.port, tmp_path)
 
     with pytest.raises(LocalRedisError, match="not the one bookbus started"):
-        stop_shared(own_redis_server.port)
+        stop_shared(own_redis_server.port, tmp_path)
 
     assert client_of(own_redis_server).ping()
 
 
-def test_a_port_taken_by_something_else_is_named(cache: Path) -> None:
+def test_a_port_taken_by_something_else_is_named(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as listener:
         port = listener.getsockname()[1]
 
         with pytest.raises(LocalRedisError, match=f"port {port} does not answer"):
-            start_shared(port)
+            start_shared(port, tmp_path)

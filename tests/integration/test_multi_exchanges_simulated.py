@@ -117,7 +117,7 @@ def test_every_net_figure_is_that_of_the_exchanges_true_books(world: World) -> N
     assert max(map(abs, checked.values())) < 1e-6
 
 
-def test_an_exchange_rate_whose_feeder_stands_still_makes_nothing_actionable(world: World) -> None:
+def test_a_stale_exchange_rate_makes_nothing_actionable(world: World) -> None:
     world.rate_feeder.signal(signal.SIGSTOP)
 
     books = world.wait_for_parts("binance")
@@ -130,7 +130,7 @@ def test_an_exchange_rate_whose_feeder_stands_still_makes_nothing_actionable(wor
     world.wait_for_parts("binance", "upbit")
 
 
-def test_an_exchange_whose_feeder_is_killed_is_out_within_the_limit_and_back_with_the_next(world: World) -> None:
+def test_an_exchange_whose_feeder_is_killed_is_excluded_until_the_next_feeder(world: World) -> None:
     world.upbit_feeder.signal(signal.SIGKILL)
 
     books = world.wait_for_parts("binance")
@@ -143,7 +143,7 @@ def test_an_exchange_whose_feeder_is_killed_is_out_within_the_limit_and_back_wit
     world.wait_for_parts("binance", "upbit")
 
 
-def test_an_exchange_that_cuts_its_connections_is_out_at_once_and_back_with_the_next(world: World) -> None:
+def test_an_exchange_that_closes_its_connections_is_excluded_until_they_are_open_again(world: World) -> None:
     world.upbit.inject(kind="refuse_connections", seconds=1.0)
     world.upbit.inject(kind="reset")
 

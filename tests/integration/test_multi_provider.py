@@ -125,9 +125,7 @@ def test_the_net_figure_of_a_known_cross_is_the_one_computed_by_hand(
     assert found.fx_size == 90_000.0
 
 
-def test_an_exchange_rate_that_stands_still_makes_nothing_actionable(
-    provider: MultiExchangeProvider, market: Market
-) -> None:
+def test_an_unconfirmed_exchange_rate_makes_nothing_actionable(provider: MultiExchangeProvider, market: Market) -> None:
     offer_when(provider, lambda offer: offer.actionable, market.all)
 
     frozen = offer_when(provider, lambda offer: "FX" in offer.reason, market.binance, market.upbit)
@@ -140,7 +138,7 @@ def test_an_exchange_rate_that_stands_still_makes_nothing_actionable(
     assert offer_when(provider, lambda offer: offer.actionable, market.all)
 
 
-def test_an_exchange_that_dies_is_out_within_the_limit_and_back_after_it_recovers(
+def test_a_dead_exchange_is_excluded_within_the_limit_until_it_recovers(
     provider: MultiExchangeProvider, market: Market
 ) -> None:
     dying = books_until(provider, ["binance"], market.binance, market.rate)
@@ -154,7 +152,7 @@ def test_an_exchange_that_dies_is_out_within_the_limit_and_back_after_it_recover
     assert recovered[-1].best_ask() == (99_000.0, 0.5, "upbit")
 
 
-def test_a_suspect_book_is_out_with_the_message_that_says_so(provider: MultiExchangeProvider, market: Market) -> None:
+def test_a_suspect_book_is_excluded_with_its_message(provider: MultiExchangeProvider, market: Market) -> None:
     books_until(provider, ["binance", "upbit"], market.all)
     market.lose_upbit()
 
@@ -175,7 +173,7 @@ async def test_updates_follow_the_bus(provider: MultiExchangeProvider, market: M
     assert second.update_id > first.update_id
 
 
-def test_without_a_server_no_book_is_live_and_all_are_back_with_it(own_redis_server: LocalServer) -> None:
+def test_without_a_server_no_book_is_live_until_it_is_back(own_redis_server: LocalServer) -> None:
     with redis.Redis.from_url(own_redis_server.url) as client:
         market = Market(client)
         market.all()
@@ -183,7 +181,7 @@ def test_without_a_server_no_book_is_live_and_all_are_back_with_it(own_redis_ser
             provider.wait_until_live()
             own_redis_server.kill()
             wait_for(lambda: provider.read("BTC").status != "live", what="no live book")
-            assert provider.get_connection_status().trouble
+            assert provider.get_connection_status().error
             assert provider.get_latest_snapshot("BTC") is not None
 
             own_redis_server.start()

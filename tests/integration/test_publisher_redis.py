@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,13 +11,15 @@ from typing import Any
 import pytest
 import redis
 
-from bookbus.feeders.bus.publisher import Publisher, Submission
-from bookbus.feeders.redis_server import HOST, LocalServer, private_server
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import Publisher
+from bookbus.feeders.redis_server import HOST, LocalServer, free_port, private_server
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import decode
 from tests.support.builders import book
 from tests.support.resp_server import in_background
+from tests.support.tls_server import make_certificates, tls_options
 from tests.support.waiting import await_for
 
 NAMES = RedisNames()
@@ -99,7 +100,7 @@ async def test_a_killed_server_gets_every_book_again_with_higher_seqs(own_redis_
     assert all(after > earlier for after, earlier in zip(seqs(url), before, strict=True))
 
 
-async def test_a_persistent_server_goes_on_counting_where_it_was(tmp_path: Path) -> None:
+async def test_a_persistent_server_continues_its_seqs(tmp_path: Path) -> None:
     with LocalServer(directory=tmp_path, persistent=True) as server:
         async with feeding(server.url) as feed:
             before = seqs(server.url)
@@ -113,7 +114,7 @@ async def test_a_persistent_server_goes_on_counting_where_it_was(tmp_path: Path)
         assert seqs(server.url) == [seq + 1 for seq in before]
 
 
-async def test_a_hung_server_is_left_and_gets_the_newest_when_it_wakes(own_redis_server: LocalServer) -> None:
+async def test_a_hung_server_is_disconnected_and_gets_the_newest_books_later(own_redis_server: LocalServer) -> None:
     url = own_redis_server.url
     async with feeding(url, reply_timeout=0.2) as feed:
         own_redis_server.pause()
@@ -147,7 +148,7 @@ async def test_a_flushed_server_takes_the_books_and_the_script_again(redis_url: 
     assert feed.publisher.counters.errors == 0
 
 
-async def test_a_full_server_is_told_once_and_takes_the_newest_when_there_is_room(
+async def test_a_full_server_is_logged_once_and_gets_the_newest_books_later(
     own_redis_server: LocalServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = own_redis_server.url
@@ -155,7 +156,7 @@ async def test_a_full_server_is_told_once_and_takes_the_newest_when_there_is_roo
         with redis.Redis.from_url(url) as client:
             client.config_set("maxmemory", "1mb")
             feed.move()
-            await await_for(lambda: feed.publisher.errors.by_kind["OOM"] > len(SYMBOLS))
+            await await_for(lambda: feed.publisher.error_kinds["OOM"] > len(SYMBOLS))
             assert all_at(url, 0)
 
             client.config_set("maxmemory", "0")
@@ -167,18 +168,20 @@ async def test_a_full_server_is_told_once_and_takes_the_newest_when_there_is_roo
     assert feed.publisher.connected is False
 
 
-async def test_a_server_that_became_a_replica_is_left_until_it_is_master_again(own_redis_server: LocalServer) -> None:
+async def test_a_server_that_became_a_replica_is_not_used_until_it_is_a_master(
+    own_redis_server: LocalServer,
+) -> None:
     url = own_redis_server.url
     async with feeding(url) as feed:
         with redis.Redis.from_url(url) as client:
             client.replicaof("127.0.0.1", "1")  # nobody there
             feed.move()
-            await await_for(lambda: sum(feed.publisher.errors.by_kind.values()))
+            await await_for(lambda: sum(feed.publisher.error_kinds.values()))
 
             client.replicaof("NO", "ONE")
 
         await await_for(lambda: all_at(url, 1))
-    assert set(feed.publisher.errors.by_kind) <= {"READONLY", "MASTERDOWN"}
+    assert set(feed.publisher.error_kinds) <= {"READONLY", "MASTERDOWN"}
 
 
 async def test_a_foreign_type_under_one_name_leaves_the_others_alone(redis_url: str) -> None:
@@ -192,16 +195,15 @@ async def test_a_foreign_type_under_one_name_leaves_the_others_alone(redis_url: 
             assert await feed.publisher.drain(5)
 
     assert all_at(redis_url, 0)
-    assert set(feed.publisher.errors.by_kind) == {"WRONGTYPE"}
+    assert set(feed.publisher.error_kinds) == {"WRONGTYPE"}
 
 
 async def test_a_user_who_may_only_publish_books_is_enough() -> None:
     with private_server() as server:
         with redis.Redis.from_url(server.url) as client:
-            client.execute_command(
-                *("ACL", "SETUSER", "feeder", "on", ">pw", "resetchannels", "~md:*", "&md:*", "-@all"),
-                *("+evalsha", "+script|load", "+hmget", "+hset", "+time", "+publish", "+expire", "+persist", "+xadd"),
-            )
+            commands = "+evalsha +script|load +hmget +hset +time +publish +expire +persist +xadd"
+            rights = f"on >pw resetchannels ~md:* &md:* -@all {commands}"
+            client.execute_command("ACL", "SETUSER", "feeder", *rights.split())
         url = f"redis://feeder:pw@{HOST}:{server.port}/0"
 
         async with feeding(url) as feed:
@@ -228,7 +230,7 @@ async def test_a_wrong_password_is_one_line_without_it(caplog: pytest.LogCapture
             assert "wr0ng" not in caplog.text
 
 
-async def test_nobody_there_is_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_connection_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         port = taken.getsockname()[1]
@@ -267,12 +269,10 @@ DEBIAN_SERVER = shutil.which("redis-server")
 @pytest.mark.skipif(DEBIAN_SERVER is None, reason="the embedded server has no TLS; this needs redis-server on PATH")
 async def test_tls_is_used_and_the_certificate_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert DEBIAN_SERVER is not None
-    key, certificate = make_certificate(tmp_path)
+    certificates = make_certificates(tmp_path / "tls", "DNS:localhost")
     port = free_port()
-    options = ("--tls-port", str(port), "--tls-auth-clients", "no")
-    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate))
-    with LocalServer(binary=Path(DEBIAN_SERVER), options=options + files) as server:
-        async with feeding(f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}"):
+    with LocalServer(binary=Path(DEBIAN_SERVER), options=tls_options(port, certificates)) as server:
+        async with feeding(f"rediss://localhost:{port}/0?ssl_ca_certs={certificates}/ca.crt"):
             assert all_at(server.url, 0)
 
         caplog.clear()
@@ -280,25 +280,3 @@ async def test_tls_is_used_and_the_certificate_checked(tmp_path: Path, caplog: p
         async with in_background(stranger.run()):
             await await_for(lambda: caplog.records)
         assert "certificate verify failed" in caplog.text
-
-
-def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """A key, and a certificate for `localhost` that only who is given it trusts."""
-    key, certificate = directory / "key.pem", directory / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-keyout", str(key), "-out", str(certificate), "-days", "2"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return key, certificate
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

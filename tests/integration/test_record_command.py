@@ -70,5 +70,5 @@ async def test_nothing_received_leaves_no_file_and_says_so(tmp_path: Path) -> No
         code, said = await record("ws://127.0.0.1:1", exchange.rest_url, *arguments)
 
     assert code != 0
-    assert f"nothing was received, so {out} was not kept" in said
+    assert f"no frame was received; {out} was removed" in said
     assert not out.exists()

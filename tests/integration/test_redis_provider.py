@@ -1,4 +1,4 @@
-"""RedisMarketDataProvider against a real server and everything that can befall it."""
+"""RedisMarketDataProvider against a real server and its failures."""
 
 import asyncio
 import logging
@@ -47,7 +47,7 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 class Busy:
-    """A feeder that goes on updating all its symbols until the block ends."""
+    """A feeder that keeps updating all its symbols until the block ends."""
 
     def __init__(self, url: str, symbols: list[str]) -> None:
         self._url = url
@@ -209,9 +209,7 @@ def test_what_the_feeder_says_of_its_book_is_the_status(
         wait_for(lambda: provider.read("BTC").status == state)
 
 
-def test_lost_data_leaves_the_last_book_and_the_next_ones_count_as_a_new_beginning(
-    redis_url: str, client: redis.Redis
-) -> None:
+def test_lost_data_leaves_the_last_book_and_the_next_ones_count_as_a_reset(redis_url: str, client: redis.Redis) -> None:
     writer = BusWriter(client)
     writer.submit_all(book(symbol, update_id=50) for symbol in HUNDRED)
     with RedisMarketDataProvider(redis_url, "binance", HUNDRED) as provider:
@@ -227,7 +225,7 @@ def test_lost_data_leaves_the_last_book_and_the_next_ones_count_as_a_new_beginni
         assert (total(provider, "resets"), total(provider, "missed")) == (100, 0)
 
 
-def test_a_server_restarted_without_its_data_is_followed_again_by_itself(
+def test_a_server_restarted_without_its_data_is_subscribed_again(
     own_redis_server: LocalServer, own_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "bookbus.consumers.bus.reader")
@@ -236,7 +234,7 @@ def test_a_server_restarted_without_its_data_is_followed_again_by_itself(
         own_redis_server.kill()
         wait_for(lambda: not provider.get_connection_status().connected)
         assert update_id(provider, HUNDRED[0]) == 50
-        assert "closed the connection" in provider.get_connection_status().trouble
+        assert "closed the connection" in provider.get_connection_status().error
 
         own_redis_server.start()
         BusWriter(own_client).submit_all(book(symbol, update_id=51) for symbol in HUNDRED)
@@ -247,7 +245,7 @@ def test_a_server_restarted_without_its_data_is_followed_again_by_itself(
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
-def test_a_subscriber_that_the_server_cuts_off_comes_back_and_knows_what_it_missed(
+def test_a_disconnected_subscriber_reconnects_and_counts_what_it_missed(
     own_redis_server: LocalServer, own_client: redis.Redis
 ) -> None:
     BusWriter(own_client).submit_all(book(symbol, update_id=1) for symbol in HUNDRED)
@@ -267,7 +265,7 @@ def test_a_subscriber_that_the_server_cuts_off_comes_back_and_knows_what_it_miss
         assert total(provider, "resets") == 0
 
 
-def test_a_reader_that_stands_still_is_cut_off_and_comes_back_while_others_go_on(
+def test_a_stopped_reader_is_disconnected_and_recovers_while_others_continue(
     own_redis_server: LocalServer, own_client: redis.Redis
 ) -> None:
     own_client.config_set("client-output-buffer-limit", "pubsub 1mb 512kb 1")
@@ -330,9 +328,9 @@ def test_a_server_that_hangs_makes_books_old_and_its_return_makes_them_live(
             wait_for(lambda: provider.read("BTC").status is BookStatus.STALE)
             assert update_id(provider) == 100
             if mode == "push":
-                wait_for(lambda: "no answer for 5 s" in provider.get_connection_status().trouble, timeout=10)
+                wait_for(lambda: "no answer for 5 s" in provider.get_connection_status().error, timeout=10)
             else:
-                assert "timed out" in provider.get_connection_status().trouble
+                assert "timed out" in provider.get_connection_status().error
         finally:
             own_redis_server.resume()
         writer.update(update_id=101)
@@ -341,7 +339,7 @@ def test_a_server_that_hangs_makes_books_old_and_its_return_makes_them_live(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_server_that_hangs_from_the_beginning_is_told_within_the_limit(mode: Mode) -> None:
+def test_a_server_that_hangs_at_the_start_is_an_error_within_the_limit(mode: Mode) -> None:
     with silent_server() as (url, _):
         provider = RedisMarketDataProvider(url, "binance", ["BTC"], mode)
         began = time.monotonic()
@@ -356,7 +354,7 @@ FOREIGN: dict[str, bytes] = {
     "json": b'{"v": 1}',
     "no msgpack": b"\xc1" * 64,
     "head alone": HEAD,
-    "spoiled": HEAD + (2**63).to_bytes(8, "big") + b"\x00" * 64,
+    "corrupted": HEAD + (2**63).to_bytes(8, "big") + b"\x00" * 64,
     "crossed": encode(book(seq=2**40, bids=((101.0, 1.0),))),
     "another symbol": encode(book("ETH-USDT", seq=2**40)),
     "large": b"x" * 1_000_000,
@@ -387,20 +385,20 @@ def received(provider: RedisMarketDataProvider) -> int:
     return provider._counts("BTC-USDT").received
 
 
-def test_a_spoiled_message_behind_a_book_nobody_read_does_not_hide_it(redis_url: str, client: redis.Redis) -> None:
+def test_a_corrupted_message_after_an_unread_book_does_not_hide_it(redis_url: str, client: redis.Redis) -> None:
     with push(redis_url, "BTC") as provider:
         BusWriter(client).update(update_id=1)
         wait_for(lambda: received(provider) == 1)
-        client.publish(BTC, FOREIGN["spoiled"])
+        client.publish(BTC, FOREIGN["corrupted"])
         wait_for(lambda: received(provider) == 2)
 
         assert update_id(provider) == 1
 
 
-def test_a_book_that_spoiled_messages_hide_is_found_in_the_hash(redis_url: str, client: redis.Redis) -> None:
+def test_a_book_hidden_by_corrupted_messages_is_found_in_the_hash(redis_url: str, client: redis.Redis) -> None:
     with push(redis_url, "BTC") as provider:
         BusWriter(client).update(update_id=1)
-        client.publish(BTC, FOREIGN["spoiled"])
+        client.publish(BTC, FOREIGN["corrupted"])
         client.publish(BTC, FOREIGN["crossed"])
 
         wait_for(lambda: update_id(provider) == 1)
@@ -574,7 +572,7 @@ def test_reading_in_pull_mode_never_raises_when_the_server_goes(
 
         assert update_id(provider) == 100
         assert provider.get_latest_snapshot("ETH") is None
-        assert "make redis" in provider.get_connection_status().trouble
+        assert "make redis" in provider.get_connection_status().error
 
         own_redis_server.start()
         BusWriter(own_client).update(update_id=3)

@@ -1,4 +1,4 @@
-"""`python -m feeders replay`: how a recording ends, on the bus and for whoever called it."""
+"""`python -m feeders replay`: the final books in Redis, output and exit code."""
 
 import subprocess
 import sys
@@ -63,7 +63,7 @@ def test_a_recording_without_its_snapshot_ends_with_no_book_and_says_why(tmp_pat
     done = replay(write(tmp_path / "c.jsonl", "BTCUSDT", answered=False), redis_url)
 
     assert done.returncode == 1
-    assert "the recording holds no snapshot that their updates follow" in done.stderr
+    assert "the recording has no snapshot that their updates continue" in done.stderr
     assert stored(redis_url) == {}
 
 
@@ -85,7 +85,7 @@ def test_a_recording_that_is_cut_off_is_replayed_and_reported(tmp_path: Path, re
     done = replay(path, redis_url)
 
     assert done.returncode == 0, done.stderr
-    assert "the recording is cut off" in done.stderr
+    assert "the recording is truncated" in done.stderr
     assert stored(redis_url)["BTCUSDT"].update_id == 11
 
 

@@ -1,4 +1,4 @@
-"""A primary with replicas: readers take the nearest, and a feeder that was given a replica says so."""
+"""A primary with replicas: readers use the nearest one, and a feeder reports that its server is a replica."""
 
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from tests.support.feeder_process import feeder_process

@@ -15,7 +15,7 @@ from tests.support.binance_capture import write_capture
 from tests.support.calibrations import table, tape_info
 from tests.support.feeder_process import feeder_process
 from tests.support.runner_process import RunnerProcess, runner_process
-from tests.support.tapes import MadeUpTape
+from tests.support.tapes import SyntheticTape
 from tests.support.waiting import await_for
 
 MAX_AGE = 2.0
@@ -111,7 +111,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(tmp_path: Path, arguments: tu
 @pytest.mark.parametrize("more", [(), ("--grid", "tp-bps=6,12"), ("--fill-model", "calibrated")])
 def test_a_recording_is_not_traded_on_with_the_table_it_made(tmp_path: Path, more: tuple[str, ...]) -> None:
     capture, path, results = tmp_path / "monday.jsonl.gz", tmp_path / "table.json", tmp_path / "results"
-    write_capture(capture, MadeUpTape(1, seconds=10.0, entry_rate=0.8, exit_rate=1.2).events())
+    write_capture(capture, SyntheticTape(1, seconds=10.0, entry_rate=0.8, exit_rate=1.2).events())
     tape = replace(tape_info("monday.jsonl.gz"), sha256=tape_hash(capture))
     save_table(table(tapes=(tape,)), path)
     options = ("--log-level", "error", "--l2-source", f"capture:{capture}", "--calibration-path", str(path))

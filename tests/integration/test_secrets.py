@@ -14,8 +14,8 @@ from bookbus.consumers.__main__ import app as consumers_app
 from bookbus.feeders.__main__ import app as feeders_app
 from bookbus.feeders.bus.connection import RedisConnectionError, open_connection
 from bookbus.feeders.redis_server import free_port
-from bookbus.feeders.servers.address import parse_address
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.schemas.redis_url import parse_redis_url
 from tests.support.feeder_process import feeder_process
 from tests.support.resp_server import Command, resp_server
 from tests.support.runner_process import runner_process
@@ -87,7 +87,7 @@ async def test_nobody_tells_what_a_server_repeats_of_the_login(tmp_path: Path) -
             for app, arguments in ((feeders_app, ["health"]), (consumers_app, ["show", "BTC"]))
         ]
         with pytest.raises(RedisConnectionError) as refused:
-            await open_connection(parse_address(url))
+            await open_connection(parse_redis_url(url).servers[0])
 
     assert any(PASSWORD.encode() in command for command in server.commands)
     told = [*outputs, str(refused.value)]
@@ -106,7 +106,9 @@ async def test_no_log_file_or_command_line_shows_a_password_through_outages(
         kept.write_text(guarded.passwords["feeder"] + "\n")
         monkeypatch.setenv("BOOKBUS_REDIS_PASSWORD_FILE", str(kept))
         async with BinanceSimulator(symbols=["BTCUSDT"], seed=1, rate=10.0) as exchange:
-            with feeder_process(guarded.apart("feeder"), exchange.ws_url, exchange.rest_url, ["BTC"]) as feeder:
+            with feeder_process(
+                guarded.url_without_password("feeder"), exchange.ws_url, exchange.rest_url, ["BTC"]
+            ) as feeder:
                 await await_for(lambda: "1 of 1 books live" in feeder.log, LIMIT, "a live book")
                 monkeypatch.delenv("BOOKBUS_REDIS_PASSWORD_FILE")
                 monkeypatch.setenv("BOOKBUS_REDIS_URL", guarded.url("runner"))
@@ -114,7 +116,7 @@ async def test_no_log_file_or_command_line_shows_a_password_through_outages(
                     await await_for(lambda: runner.lines("decisions"), LIMIT, "a decision")
                     started = [command_line(process.pid) for process in (feeder.process, runner.process)]
                     guarded.server.kill()
-                    await await_for(lambda: "connecting again" in runner.log, LIMIT, "the runner's loss")
+                    await await_for(lambda: "reconnecting" in runner.log, LIMIT, "the runner's loss")
                     guarded.server.start()
                     await await_for(lambda: "connected to" in runner.log, LIMIT, "the runner's return")
                     await await_for(lambda: "answers again" in feeder.log, LIMIT, "the feeder's return")

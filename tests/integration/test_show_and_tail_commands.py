@@ -75,7 +75,7 @@ def test_show_of_a_book_that_is_not_live_says_why_and_fails(redis_url: str, writ
     shown = run("show", "BTC", "--redis", redis_url)
 
     assert shown.exit_code == 1
-    assert "is suspect: its truth is unknown" in shown.stdout
+    assert "is suspect: it is out of sync" in shown.stdout
     assert "99.5" in shown.stdout
 
 
@@ -105,7 +105,7 @@ def test_show_prints_what_does_not_fit_the_type(redis_url: str, client: redis.Re
 
 
 @pytest.mark.parametrize("command", ["show", "tail"])
-def test_without_a_server_one_line_says_what_to_do(command: str) -> None:
+def test_without_a_server_a_one_line_error_says_what_to_do(command: str) -> None:
     done = run(command, "BTC", "--redis", NOBODY)
 
     assert (done.exit_code, done.stdout) == (1, "")

@@ -26,7 +26,7 @@ def test_one_exchange_gives_live_books(source: str, exchange: str) -> None:
         assert len(snapshot.bids) == len(snapshot.asks) > 0
 
 
-def test_multi_puts_both_exchanges_together_in_one_currency() -> None:
+def test_multi_consolidates_both_exchanges_in_one_currency() -> None:
     with (
         SimulatorProcess(MARKETS["binance"], exchange="binance") as binance,
         SimulatorProcess(MARKETS["upbit"], exchange="upbit") as upbit,

@@ -1,4 +1,4 @@
-"""The source `redis`: a feeder's live book, or an error that says what is missing."""
+"""The source `redis`: a live book, or an error with the reason."""
 
 import threading
 
@@ -14,7 +14,7 @@ def settings(url: str) -> SourceSettings:
     return SourceSettings(redis_url=url, timeout=0.3)
 
 
-def test_with_a_feeders_book_it_opens(redis_url: str) -> None:
+def test_it_opens_with_a_live_book(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         BusWriter(client).update("BTC-USDT", update_id=7)
 
@@ -23,7 +23,7 @@ def test_with_a_feeders_book_it_opens(redis_url: str) -> None:
             assert provider.read("BTC").require_live().update_id == 7
 
 
-def test_without_a_feeder_it_is_an_error_that_says_so(redis_url: str) -> None:
+def test_without_a_feeder_it_is_an_error(redis_url: str) -> None:
     threads = threading.active_count()
 
     with pytest.raises(SourceError, match=r"source redis: not live within 0\.3 s: BTC-USDT: missing .*`make feeder`"):
@@ -32,7 +32,7 @@ def test_without_a_feeder_it_is_an_error_that_says_so(redis_url: str) -> None:
     assert threading.active_count() == threads
 
 
-def test_a_book_that_its_feeder_lost_is_no_reason_to_open(redis_url: str) -> None:
+def test_with_a_suspect_book_it_is_an_error(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         writer = BusWriter(client)
         writer.update("BTC-USDT", update_id=7)

@@ -17,8 +17,10 @@ from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process
 from tests.support.server_with_users import ServerWithUsers, server_with_users
+from tests.support.tls_server import make_certificates, tls_options
 from tests.support.waiting import await_for
 
+LOCALHOST = "DNS:localhost"
 SCRIPT = Path(__file__).parents[2] / "deploy" / "make_certificates.sh"
 DEBIAN_SERVER = shutil.which("redis-server")
 
@@ -29,13 +31,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def make_certificates(directory: Path) -> Path:
-    """An authority and a certificate of a server called `localhost`, and by no address."""
-    subprocess.run([SCRIPT, directory, "DNS:localhost"], check=True, capture_output=True)
-    return directory
-
-
-class TlsServer:
+class ServerOverTls:
     """A server with users and a certificate."""
 
     def __init__(self, guarded: ServerWithUsers, port: int, certificates: Path) -> None:
@@ -51,17 +47,14 @@ class TlsServer:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerOverTls]:
     """A server over TLS."""
     assert DEBIAN_SERVER is not None
-    directory = make_certificates(tmp_path_factory.mktemp("tls") / "own")
+    directory = make_certificates(tmp_path_factory.mktemp("tls") / "own", LOCALHOST)
     port = free_port()
-    options = [
-        *("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(directory / "ca.crt")),
-        *("--tls-cert-file", str(directory / "server.crt"), "--tls-key-file", str(directory / "server.key")),
-    ]
+    options = tls_options(port, directory)
     with server_with_users(tmp_path_factory.mktemp("users"), options, Path(DEBIAN_SERVER)) as guarded:
-        yield TlsServer(guarded, port, directory)
+        yield ServerOverTls(guarded, port, directory)
 
 
 def run(package: str, *arguments: str) -> tuple[int, str]:
@@ -76,7 +69,7 @@ def ask(package: str, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-async def test_books_go_over_tls(server: TlsServer) -> None:
+async def test_books_go_over_tls(server: ServerOverTls) -> None:
     provider = RedisMarketDataProvider(server.url("runner"), "binance", ["BTC"])
     puller = RedisMarketDataProvider(server.url("viewer"), "binance", ["BTC"], mode="pull")
     async with BinanceSimulator(symbols=["BTCUSDT"], seed=1, rate=10.0) as exchange:
@@ -99,9 +92,9 @@ async def test_books_go_over_tls(server: TlsServer) -> None:
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_server_of_another_authority_is_refused_in_one_line(
-    server: TlsServer, tmp_path: Path, package: str, role: str, arguments: list[str], run: Run
+    server: ServerOverTls, tmp_path: Path, package: str, role: str, arguments: list[str], run: Run
 ) -> None:
-    stranger = make_certificates(tmp_path / "stranger") / "ca.crt"
+    stranger = make_certificates(tmp_path / "stranger", LOCALHOST) / "ca.crt"
 
     code, output = run(package, *arguments, "--redis", server.url(role, stranger))
 
@@ -115,7 +108,7 @@ def test_a_server_of_another_authority_is_refused_in_one_line(
     ("package", "role", "arguments"), [("feeders", "feeder", ["health"]), ("consumers", "viewer", ["show", "BTC"])]
 )
 def test_a_server_of_another_name_is_refused_in_one_line(
-    server: TlsServer, package: str, role: str, arguments: list[str]
+    server: ServerOverTls, package: str, role: str, arguments: list[str]
 ) -> None:
     code, output = ask(package, *arguments, "--redis", server.url(role, host="127.0.0.1"))
 
@@ -124,8 +117,8 @@ def test_a_server_of_another_name_is_refused_in_one_line(
     assert output.count("\n") == 1, output
 
 
-def test_certificates_that_are_there_are_not_replaced(tmp_path: Path) -> None:
-    directory = make_certificates(tmp_path / "own")
+def test_existing_certificates_are_not_replaced(tmp_path: Path) -> None:
+    directory = make_certificates(tmp_path / "own", LOCALHOST)
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
 
     again = subprocess.run([SCRIPT, directory, "DNS:localhost"], capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.__main__ import app
-from bookbus.feeders.bus.publisher import publisher_of
+from bookbus.feeders.bus.publisher import Publisher
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import BINARY, MakeServer, cluster, place, replicated, watched
 from tests.support.tls_server import TlsServer, make_certificates
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Bus:
-    """Running servers, and where feeders and readers are told to find them."""
+    """Running servers, and their addresses for feeders and readers."""
 
     servers: list[TlsServer]
     own: Path
@@ -112,7 +112,7 @@ def test_feeders_refuse_servers_of_another_authority_in_one_line(bus: Bus, comma
 
 
 async def test_a_feeder_at_work_refuses_them_in_one_line(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
-    publisher = publisher_of(bus.feeder(bus.other), RedisNames(), "feeder")
+    publisher = Publisher(bus.feeder(bus.other), RedisNames(), "feeder")
     work = asyncio.create_task(publisher.run())
     with _nobody_gets_in(bus):
         try:
@@ -128,7 +128,7 @@ async def test_a_feeder_at_work_refuses_them_in_one_line(bus: Bus, caplog: pytes
     assert not publisher.connected
 
 
-def test_a_server_notes_who_tries_without_tls(tmp_path: Path) -> None:
+def test_a_server_logs_clients_without_tls(tmp_path: Path) -> None:
     assert SERVER is not None
     server = TlsServer(make_certificates(tmp_path / "own", "IP:127.0.0.1"), Path(SERVER))
     with server, socket.create_connection(("127.0.0.1", server.port)) as plain:

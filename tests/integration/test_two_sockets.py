@@ -252,7 +252,7 @@ def test_a_recording_of_two_lines_is_refused_in_one_line(tmp_path: Path) -> None
     result = CliRunner().invoke(app, ["run", "--lines", "2", "--record", str(tmp_path / "capture")])
 
     assert result.exit_code == 1
-    assert result.output == "error: --record holds what one connection brought: use --lines 1 with it\n"
+    assert result.output == "error: --record writes the frames of one connection: use it with --lines 1\n"
 
 
 def health(redis_url: str) -> str:

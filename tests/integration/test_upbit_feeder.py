@@ -99,8 +99,20 @@ async def test_a_market_that_rests_is_there_and_stays_confirmed(redis_url: str) 
 async def test_a_bad_frame_is_skipped_and_no_wrong_book_is_ever_seen(redis_url: str) -> None:
     async with running(redis_url) as (upbit, feeder, seen):
         for kind in (
-            *("drop", "duplicate", "reorder", "replay_old", "malformed_json", "invalid_utf8", "text", "oversized"),
-            *("unknown_type", "array_frame", "out_of_order", "nan_price", "negative_price", "wrong_types"),
+            "drop",
+            "duplicate",
+            "reorder",
+            "replay_old",
+            "malformed_json",
+            "invalid_utf8",
+            "text",
+            "oversized",
+            "unknown_type",
+            "array_frame",
+            "out_of_order",
+            "nan_price",
+            "negative_price",
+            "wrong_types",
             "missing_field",
         ):
             upbit.inject(Fault(kind=kind, count=2))

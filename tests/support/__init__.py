@@ -1,1 +1,1 @@
-"""What tests share: builders, waiting, private servers."""
+"""Shared by tests: builders, waiting, private servers."""

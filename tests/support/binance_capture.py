@@ -1,4 +1,4 @@
-"""A made-up tape as a recording of Binance's frames."""
+"""Writes a synthetic tape as a recording of Binance frames."""
 
 import gzip
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _REST_URL = "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=1000"
 
 
 def write_capture(path: Path, events: Iterable[TapeEvent]) -> None:
-    """Every book as an update of all its levels, the first one also as the answer to a request for it."""
+    """Each book as an update of all its levels, the first one also as a REST snapshot."""
     with gzip.open(path, "wb") as lines:
         update_id = 0
         for event in events:

@@ -1,4 +1,4 @@
-"""Sees every message on the book channels and compares each live book with the exchange's truth."""
+"""Receives every message of the book channels and compares each live book with the exchange's own book."""
 
 import asyncio
 import contextlib
@@ -13,12 +13,12 @@ from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 Truth = Callable[[str, int], tuple[Levels, Levels] | None]
-"""Native symbol and update id -> true bids and asks; None where the id is not known (any more)."""
+"""Native symbol and update id -> true bids and asks; None if the id is unknown or no longer kept."""
 
 
 @dataclass
 class BookChecker:
-    """What one reader of all channels saw."""
+    """What one subscriber of all channels received."""
 
     truth: Truth
     compared: int = 0
@@ -31,7 +31,7 @@ class BookChecker:
     older_after_newer: int = 0
 
     def take(self, book: OrderBookSnapshot) -> None:
-        """Judge one message."""
+        """Check one message."""
         before = self.newest.get(book.symbol)
         self.newest[book.symbol] = book
         self.seen[book.symbol] += 1
@@ -43,7 +43,7 @@ class BookChecker:
             self._compare(book)
 
     def never_left_live(self, symbols: Iterable[str]) -> bool:
-        """Whether these symbols were seen, and seen in no other state than live."""
+        """Whether these symbols were received, and only as live."""
         return all(set(self.states.get(symbol, {"missing": 1})) == {"live"} for symbol in symbols)
 
     def _compare(self, book: OrderBookSnapshot) -> None:

@@ -1,4 +1,4 @@
-"""Values for tests: what does not matter has a default."""
+"""Values for tests, with defaults for every field."""
 
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, StoredState
 

@@ -1,4 +1,4 @@
-"""Calibration tables for tests: what does not matter has a default."""
+"""Calibration tables for tests, with defaults for every field."""
 
 from bookbus.consumers.paper.calibration.table import CalibrationTable, Method, Score, TapeInfo, Zone
 

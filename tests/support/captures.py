@@ -1,4 +1,4 @@
-"""Recorded exchange traffic and the books an independent program computed from it, where they are at hand."""
+"""Recorded exchange traffic, and the books that an independent program computed from it, if available."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ Levels = tuple[tuple[float, float], ...]
 
 
 class Checkpoint(msgspec.Struct):
-    """The best five levels right after one line of the recording, which has the number `line`, the first being 0."""
+    """The best five levels after line number `line` of the recording, counted from 0."""
 
     line: int
     last_update_id: int
@@ -42,7 +42,7 @@ class Checkpoint(msgspec.Struct):
 
 
 class GoldenBook(msgspec.Struct):
-    """One symbol's book as it must be after the last line, and on the way."""
+    """One symbol's expected book after the last line and at checkpoints."""
 
     symbol: str
     last_update_id: int
@@ -52,6 +52,6 @@ class GoldenBook(msgspec.Struct):
 
 
 def golden_books(name: str) -> dict[str, GoldenBook]:
-    """By native symbol: what every book of a recording must be."""
+    """The expected books of a recording, by native symbol."""
     data: dict[str, Any] = msgspec.json.decode((capture_directory() / "golden" / f"{name}.json").read_bytes())
     return {book.symbol: book for book in msgspec.convert(data["books"], list[GoldenBook], strict=False)}

@@ -1,6 +1,6 @@
 """Known weaknesses of the pinned dependencies: `python -m tests.support.dependency_audit`, part of `make check`.
 
-Exit code 1 if there are any. Where no registry tells of weaknesses that is said, and is no failure.
+Exit code 1 if there are any. A registry without data on weaknesses is reported and is no failure.
 """
 
 import subprocess
@@ -13,8 +13,19 @@ import msgspec
 PINS = Path(__file__).parents[2] / "constraints.txt"
 LIMIT = 120.0
 AUDIT = (
-    *(sys.executable, "-m", "pip_audit", "--requirement", str(PINS), "--no-deps", "--disable-pip"),
-    *("--format", "json", "--progress-spinner", "off", "--timeout", "5"),
+    sys.executable,
+    "-m",
+    "pip_audit",
+    "--requirement",
+    str(PINS),
+    "--no-deps",
+    "--disable-pip",
+    "--format",
+    "json",
+    "--progress-spinner",
+    "off",
+    "--timeout",
+    "5",
 )
 
 
@@ -26,7 +37,7 @@ class Weakness(msgspec.Struct):
 
 
 class Dependency(msgspec.Struct):
-    """One pinned package; with a reason instead of a version where the registry knows nothing of it."""
+    """One pinned package; a reason instead of a version if the registry does not know it."""
 
     name: str
     version: str = ""
@@ -35,18 +46,18 @@ class Dependency(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
-    """What pip-audit prints."""
+    """The output of pip-audit."""
 
     dependencies: list[Dependency]
 
 
 def verdict(printed: bytes) -> tuple[int, list[str]]:
-    """Exit code and what to tell, from what pip-audit printed."""
+    """Exit code and lines to print for an output of pip-audit."""
     try:
         dependencies = msgspec.json.decode(printed, type=Answer).dependencies
     except msgspec.DecodeError:
         return 0, ["dependencies not audited: no registry answered"]
-    told = [
+    lines = [
         f"{dependency.name} {dependency.version}: {weakness.id}, "
         + (f"repaired in {', '.join(weakness.fix_versions)}" if weakness.fix_versions else "not repaired yet")
         for dependency in dependencies
@@ -55,20 +66,20 @@ def verdict(printed: bytes) -> tuple[int, list[str]]:
     unknown = sum(bool(dependency.skip_reason) for dependency in dependencies)
     known = len(dependencies) - unknown
     if not known:
-        return 0, ["dependencies not audited: the registry in use tells of no weaknesses"]
-    summary = f"{known} dependencies audited, {len(told)} weaknesses known"
-    return int(bool(told)), [*told, summary + (f"; {unknown} could not be audited" if unknown else "")]
+        return 0, ["dependencies not audited: the registry in use has no data on weaknesses"]
+    summary = f"{known} dependencies audited, {len(lines)} weaknesses known"
+    return int(bool(lines)), [*lines, summary + (f"; {unknown} could not be audited" if unknown else "")]
 
 
 def main() -> None:
-    """Ask, tell, and end with the verdict."""
+    """Run pip-audit and exit with the verdict."""
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "timeout": LIMIT}
     try:
         printed = subprocess.run(AUDIT, check=False, **options).stdout
     except subprocess.TimeoutExpired:
         printed = b""
-    code, told = verdict(printed)
-    print("\n".join(told))  # noqa: T201 - a command
+    code, lines = verdict(printed)
+    print("\n".join(lines))  # noqa: T201 - a command
     sys.exit(code)
 
 

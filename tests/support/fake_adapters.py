@@ -1,4 +1,4 @@
-"""Exchange connections that carry what a test injects, and nothing else."""
+"""Fake exchange connections that deliver the snapshots that a test injects."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from bookbus.schemas.snapshot import OrderBookSnapshot
 
 
 class FakeWebSocketAdapter:
-    """Connects to nothing. `lose()` ends its connection; while `refuse` is set, none can be made."""
+    """Connects to nothing. `lose()` ends the connection; while `refuse` is set, `connect()` fails with it."""
 
     def __init__(self, symbols: Sequence[str], callback: Callable[[OrderBookSnapshot], None], **kwargs: Any) -> None:
         self.symbols = symbols
@@ -21,28 +21,28 @@ class FakeWebSocketAdapter:
         self._lost = ""
 
     async def connect(self) -> None:
-        """Count, and refuse if so told."""
+        """Count the attempt. Raises WebSocketConnectionError if `refuse` is set."""
         self.connects += 1
         self._lost = ""
         if self.refuse:
             raise WebSocketConnectionError(self.refuse)
 
     async def subscribe(self, channels: Sequence[str]) -> None:
-        """Remember what was asked for."""
+        """Record the requested channels."""
         self.subscribed = list(channels)
 
     async def receive_loop(self) -> None:
-        """Return after a moment, or raise if the connection was lost."""
+        """Return after 5 ms. Raises WebSocketConnectionError after `lose()`."""
         await asyncio.sleep(0.005)
         if self._lost:
             raise WebSocketConnectionError(self._lost)
 
     def inject_snapshot(self, snapshot: OrderBookSnapshot) -> None:
-        """As if the exchange had sent it."""
+        """Deliver it as if the exchange had sent it."""
         self.callback(snapshot)
 
     def lose(self, reason: str = "connection closed") -> None:
-        """As if the exchange had closed the connection."""
+        """End the connection as if the exchange had closed it."""
         self._lost = reason
 
 
@@ -55,5 +55,5 @@ class FakeUpbitWebSocketAdapter(FakeWebSocketAdapter):
 
 
 def no_callback(_: OrderBookSnapshot) -> None:
-    """For a fake whose callback is to be replaced by that of the provider it is given to."""
-    raise AssertionError("the provider left the adapter's callback as it was")
+    """The callback of a fake whose provider must replace it."""
+    raise AssertionError("the provider did not replace the adapter's callback")

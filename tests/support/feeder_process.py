@@ -1,4 +1,4 @@
-"""A feeder in a process of its own, started as a user starts it."""
+"""A feeder in its own process, started like by a user."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from typing import IO
 
 
 class FeederProcess:
-    """`python -m feeders run` with these arguments; its log is kept for the test's message."""
+    """`python -m feeders run` with these arguments; its log is kept for failure messages."""
 
     def __init__(self, *arguments: str) -> None:
         self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
@@ -25,7 +25,7 @@ class FeederProcess:
 
     @property
     def log(self) -> str:
-        """Everything it wrote so far."""
+        """The output so far."""
         self._log.seek(0)
         return self._log.read()
 
@@ -34,7 +34,7 @@ class FeederProcess:
         self.process.send_signal(number)
 
     def stop(self, timeout: float = 10.0) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM. Returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
@@ -46,7 +46,7 @@ class FeederProcess:
                 self.process.wait()
 
     def close(self) -> None:
-        """Stop it and drop its log."""
+        """Stop it and delete its log."""
         self.stop()
         self._log.close()
         self._cache.cleanup()
@@ -58,7 +58,14 @@ def feeder_process(
 ) -> Iterator[FeederProcess]:
     """A feeder of a simulated exchange, stopped at the end of the block."""
     feeder = FeederProcess(
-        *("--redis", redis_url, "--ws-url", ws_url, "--rest-url", rest_url, "--symbols", ",".join(symbols)),
+        "--redis",
+        redis_url,
+        "--ws-url",
+        ws_url,
+        "--rest-url",
+        rest_url,
+        "--symbols",
+        ",".join(symbols),
         *more,
     )
     try:

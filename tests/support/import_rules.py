@@ -15,10 +15,25 @@ PACKAGES = ("schemas", "feeders", "consumers")
 
 # Clocks, threads, event loops, logs, processes, the network.
 IMPURE = (
-    *("asyncio", "concurrent", "threading", "multiprocessing", "subprocess", "signal"),
-    *("socket", "ssl", "select", "selectors", "http", "urllib.request"),
-    *("time", "logging"),
-    *("redis", "hiredis", "websockets", "aiohttp", "uvloop"),
+    "asyncio",
+    "concurrent",
+    "threading",
+    "multiprocessing",
+    "subprocess",
+    "signal",
+    "socket",
+    "ssl",
+    "select",
+    "selectors",
+    "http",
+    "urllib.request",
+    "time",
+    "logging",
+    "redis",
+    "hiredis",
+    "websockets",
+    "aiohttp",
+    "uvloop",
 )
 
 
@@ -96,7 +111,9 @@ RULES = (
     Rule(
         "pure modules reach no clock, thread, log or network",
         who=(
-            *("bookbus.schemas", "bookbus.feeders.books", "bookbus.feeders.venue"),
+            "bookbus.schemas",
+            "bookbus.feeders.books",
+            "bookbus.feeders.venue",
             "bookbus.feeders.exchanges.*_protocol",
         ),
         what=IMPURE,
@@ -165,14 +182,6 @@ RULES = (
         who=("bookbus",),
         what=("redis",),
         allowed=("bookbus.feeders.bus.servers", "bookbus.consumers.bus.servers"),
-        not_yet=(
-            "bookbus.consumers.bus.cluster_reader",
-            "bookbus.consumers.bus.connection",
-            "bookbus.consumers.bus.control_client",
-            "bookbus.feeders.bus.heartbeat",
-            "bookbus.feeders.commands.options",
-            "bookbus.feeders.servers.address",
-        ),
         planted=("bookbus.consumers.redis_provider", "from redis.exceptions import RedisError"),
     ),
     Rule(
@@ -180,16 +189,6 @@ RULES = (
         who=("bookbus",),
         what=("hiredis",),
         allowed=("bookbus.feeders.bus.connection", "bookbus.consumers.bus.connection"),
-        not_yet=(
-            "bookbus.consumers.bus.cluster_reader",
-            "bookbus.consumers.bus.poller",
-            "bookbus.consumers.bus.reader",
-            "bookbus.consumers.bus.readers",
-            "bookbus.consumers.bus.servers",
-            "bookbus.consumers.bus.session",
-            "bookbus.feeders.bus.outbox",
-            "bookbus.feeders.bus.publisher",
-        ),
         planted=("bookbus.feeders.bus.publish_script", "import hiredis"),
     ),
     Rule(
@@ -203,8 +202,7 @@ RULES = (
         "the environment is read in commands alone, but for the user's cache directory",
         who=("bookbus",),
         what=("os.environ", "os.getenv"),
-        allowed=(*_COMMANDS, "bookbus.feeders.markets", "bookbus.feeders.redis_server"),
-        not_yet=("bookbus.feeders.settings",),
+        allowed=(*_COMMANDS, "bookbus.feeders.markets"),
         planted=("bookbus.feeders.feed", "import os\nurl = os.environ['BOOKBUS_REDIS_URL']"),
     ),
 )

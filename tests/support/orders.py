@@ -1,4 +1,4 @@
-"""Orders and trades for tests: what does not matter has a default."""
+"""Orders and trades for tests, with defaults for every field."""
 
 from bookbus.consumers.paper.fills.model import Order
 from bookbus.schemas.snapshot import Side
@@ -35,6 +35,6 @@ def order(
 def trade(
     price: float, quantity: float, at_us: int, aggressor: Side = "sell", *, exchange_us: int | None = None
 ) -> Trade:
-    """One trade of the market that `order` is for."""
+    """One trade in the market of `order`."""
     happened_us = at_us if exchange_us is None else exchange_us
     return Trade("binance", "BTC-USDT", "BTCUSDT", 1, price, quantity, aggressor, happened_us, at_us)

@@ -1,4 +1,4 @@
-"""A paper runner in a world where a test decides what the books are and how time passes."""
+"""A paper runner in simulated time, over books that a test sets."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ SYMBOL = "BTC-USDT"
 
 
 class World:
-    """`at(seconds, action)` happens that long after the beginning; books are confirmed unless an action ages them."""
+    """Runs the actions planned with `at(seconds, action)`; books stay confirmed unless an action ages them."""
 
     def __init__(self, directory: Path, exchange: str = "binance") -> None:
         self.directory = directory
@@ -29,7 +29,7 @@ class World:
         self._plan: list[tuple[float, Callable[[], object]]] = []
 
     def put(self, bid: float, ask: float, quantity: float = 1.0, symbol: str = SYMBOL) -> None:
-        """A book of three levels a side."""
+        """Set a book of three levels per side."""
         self.provider.put(
             symbol,
             tuple((bid - step, quantity) for step in range(3)),
@@ -37,7 +37,7 @@ class World:
         )
 
     def at(self, seconds: float, action: Callable[[], object]) -> None:
-        """Plan something."""
+        """Run `action` that many seconds after the start."""
         self._plan.append((seconds, action))
         self._plan.sort(key=lambda planned: planned[0])
 
@@ -47,7 +47,7 @@ class World:
         market: Market | None = None,
         listed: Mapping[str, InstrumentRegistry] = MappingProxyType({}),
     ) -> Kpi:
-        """The whole run."""
+        """Run to the end. Returns the figures."""
         market = market or ProviderMarket(self.provider, self.provider.exchange, settings.fees)
         return run_live(
             settings,
@@ -69,7 +69,7 @@ class World:
         return self._lines("decisions")
 
     def markouts(self) -> dict[str, dict[str, Any]]:
-        """Its mark-outs, by order."""
+        """Its markouts, by order."""
         found: dict[str, dict[str, Any]] = {}
         for line in self._lines("markouts"):
             found.setdefault(line["order_id"], {}).update(line)

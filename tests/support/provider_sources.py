@@ -1,4 +1,4 @@
-"""Every kind of provider with the means to bring it books: what the contract tests run over."""
+"""Every kind of provider, with a way to deliver books to it, for the contract tests."""
 
 import socket
 import threading
@@ -21,24 +21,24 @@ from tests.support.writer import BusWriter
 
 
 class ProviderSource(ABC):
-    """Makes providers that follow BTC and ETH, and books of BTC for them. Of ETH there never is one."""
+    """Creates providers of BTC and ETH, and delivers books of BTC to them. ETH never has a book."""
 
     names = ("BTC-USDT", "BTCUSDT", "BTC")
     """Standard, native and alias."""
     absent = "ETH"
     pushes = True
-    """Whether its providers tell of changes."""
+    """Whether its providers notify of changes."""
 
     @abstractmethod
     def provider(self, max_age: float = 5.0) -> MarketDataProvider:
-        """A provider that was not started."""
+        """A new provider, not started."""
 
     @abstractmethod
     def bring(self, update_id: int) -> None:
-        """A newer book of BTC comes. Ids rise from one call to the next."""
+        """Deliver a newer book of BTC. Ids rise from one call to the next."""
 
     def close(self) -> None:  # noqa: B027
-        """The test is over; most have nothing to close."""
+        """Release resources at the end of the test."""
 
 
 class RedisSource(ProviderSource):
@@ -62,14 +62,14 @@ class RedisSource(ProviderSource):
 
 
 class PulledRedisSource(RedisSource):
-    """The same, asked instead of followed."""
+    """The same in pull mode."""
 
     mode = "pull"
     pushes = False
 
 
 class MultiSource(RedisSource):
-    """The books of two exchanges on a real server, and the exchange rate between them, as one."""
+    """The books of two exchanges and the exchange rate on a real server, consolidated."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -93,14 +93,14 @@ class MultiSource(RedisSource):
 
 
 class PulledMultiSource(MultiSource):
-    """The same, asked instead of followed."""
+    """The same in pull mode."""
 
     mode = "pull"
     pushes = False
 
 
 class MockSource(ProviderSource):
-    """Made-up books, which come by themselves."""
+    """Synthetic books, which change by themselves."""
 
     absent = "DOGE"
 
@@ -119,7 +119,7 @@ class MockSource(ProviderSource):
 
 
 class BinanceSource(ProviderSource):
-    """Books that a fake connection to the exchange brings."""
+    """Books of a fake connection to the exchange."""
 
     def __init__(self, url: str) -> None:
         self._adapters: list[FakeBinanceWebSocketAdapter] = []
@@ -135,7 +135,7 @@ class BinanceSource(ProviderSource):
 
 
 class UpbitSource(ProviderSource):
-    """The same for an exchange that names its markets the other way round."""
+    """The same for an exchange with quote-first symbols."""
 
     names = ("BTC-KRW", "KRW-BTC", "BTC")
 
@@ -174,7 +174,7 @@ SOURCES: dict[str, type[RedisSource] | type[MockSource] | type[BinanceSource] | 
 
 @contextmanager
 def silent_server() -> Iterator[tuple[str, threading.Event]]:
-    """A server that takes connections and never says a word: its URL, and whether somebody has connected."""
+    """A server that accepts connections and never replies: its URL, and an event set by the first connection."""
     connected = threading.Event()
     taken: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -192,7 +192,7 @@ def silent_server() -> Iterator[tuple[str, threading.Event]]:
         try:
             yield f"redis://127.0.0.1:{server.getsockname()[1]}/0", connected
         finally:
-            # Closing alone does not wake the thread that accepts.
+            # Closing the socket alone does not end accept().
             server.shutdown(socket.SHUT_RDWR)
             thread.join()
             for connection in taken:

@@ -1,4 +1,4 @@
-"""What the publish script does, on whatever server: test classes inherit this and say which."""
+"""Tests of the publish script on any server: a test class inherits them and provides the fixture `bus`."""
 
 import time
 from typing import Any
@@ -13,20 +13,30 @@ from tests.support.builders import book
 
 NAME = "md:book:binance:BTC-USDT"
 FIELDS = [
-    *("seq", "update_id", "state", "feeder", "published_us", "confirmed_us", "twin_us"),
-    *("bid", "bid_qty", "ask", "ask_qty", "book"),
+    "seq",
+    "update_id",
+    "state",
+    "feeder",
+    "published_us",
+    "confirmed_us",
+    "twin_us",
+    "bid",
+    "bid_qty",
+    "ask",
+    "ask_qty",
+    "book",
 ]
 
 
 class Bus:
-    """The script on one server, called as a feeder calls it."""
+    """Calls the script on one server like a feeder."""
 
     def __init__(self, client: "redis.Redis", *, sharded: bool = False) -> None:
         self.client: Any = client
         self.sha: str = client.script_load(script_text(sharded=sharded).decode())
 
     def submit(self, kind: str, feeder: str, update_id: int, state: str = "", name: str = NAME) -> int:
-        """One submission; a book is `live` unless said otherwise."""
+        """Submit a book, by default a live one."""
         stored: StoredState = state or "live"  # type: ignore[assignment]
         return self.submit_book(kind, book(update_id=update_id, state=stored, feeder=feeder), name)
 
@@ -56,7 +66,7 @@ class Bus:
 class PublishScriptRules:
     """Inherited by a class that has a fixture `bus`."""
 
-    def test_the_replies_to_a_long_story_are_as_designed(self, bus: Bus) -> None:
+    def test_replies_to_a_long_sequence_of_submissions(self, bus: Bus) -> None:
         assert bus.submit("state", "A", 100, "suspect") == REFUSED
         assert not bus.client.exists(NAME)
         assert bus.submit("new", "A", 100) == ACCEPTED
@@ -147,7 +157,7 @@ class PublishScriptRules:
         assert bus.field("update_id") == str(largest)
         assert abs(int(bus.field("confirmed_us")) - bus.server_us()) < 5_000_000
 
-    def test_what_is_accepted_is_announced_with_the_stored_bytes_and_nothing_else_is(self, bus: Bus) -> None:
+    def test_only_accepted_books_are_published_with_the_stored_bytes(self, bus: Bus) -> None:
         with bus.client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(NAME)
             channel.get_message(timeout=1)
@@ -243,7 +253,7 @@ class PublishScriptRules:
 
         assert bus.field("twin_us") == "0"
 
-    def test_a_line_that_fails_alone_says_so_once(self, bus: Bus) -> None:
+    def test_a_feeder_without_a_twin_marks_its_book_suspect_once(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)
 
         assert bus.submit("state", "A", 100, "suspect") == ACCEPTED
@@ -252,14 +262,14 @@ class PublishScriptRules:
         assert bus.stored().state == "suspect"
         assert bus.field("state") == "suspect"
 
-    def test_a_line_that_is_not_behind_a_book_says_nothing_of_its_failure(self, bus: Bus) -> None:
+    def test_a_feeder_that_did_not_write_the_book_cannot_mark_it_suspect(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)
 
         assert bus.submit("state", "B", 100, "suspect") == REFUSED
 
         assert bus.stored().state == "live"
 
-    def test_where_there_is_no_book_a_failure_is_not_told(self, bus: Bus) -> None:
+    def test_without_a_book_suspect_is_refused(self, bus: Bus) -> None:
         bus.set(feeder="A", state="live")
 
         assert bus.submit("state", "A", 100, "suspect") == REFUSED
@@ -272,7 +282,7 @@ class PublishScriptRules:
         assert bus.submit("state", "A", 100, "suspect") == reply
 
     @pytest.mark.parametrize(("seconds", "reply"), [(8, REFUSED), (12, ACCEPTED)])
-    def test_for_ten_seconds_a_book_belongs_to_the_line_that_vouched_for_it(
+    def test_for_ten_seconds_a_book_belongs_to_the_feeder_that_confirmed_it(
         self, bus: Bus, seconds: int, reply: int
     ) -> None:
         bus.submit("new", "A", 100)
@@ -280,7 +290,7 @@ class PublishScriptRules:
 
         assert bus.submit("new", "B", 50) == reply
 
-    def test_a_time_that_is_missing_is_one_long_ago(self, bus: Bus) -> None:
+    def test_a_missing_time_counts_as_long_ago(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)
         bus.client.hdel(NAME, "confirmed_us", "twin_us")
 
@@ -314,7 +324,7 @@ class PublishScriptRules:
 
         assert bus.submit("new", "A", 49) == ACCEPTED
 
-    def test_a_line_still_at_the_old_ids_falls_in_as_soon_as_it_sees_the_new_ones(self, bus: Bus) -> None:
+    def test_a_feeder_with_the_old_ids_is_accepted_again_once_it_has_the_new_ones(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)
         bus.submit("new", "A", 1)
 
@@ -357,14 +367,14 @@ class PublishScriptRules:
         assert bus.stored().update_id == 101
 
     @pytest.mark.parametrize("fields", [{"color": "blue"}, {"seq": "many", "update_id": "x"}, {"update_id": "9"}])
-    def test_a_foreign_hash_gives_way_to_the_book(self, bus: Bus, fields: dict[str, str]) -> None:
+    def test_a_hash_of_another_program_is_overwritten_by_the_book(self, bus: Bus, fields: dict[str, str]) -> None:
         bus.set(**fields)
 
         assert bus.submit("new", "A", 5) == ACCEPTED
 
         assert bus.stored().update_id == 5
 
-    def test_a_foreign_type_under_the_name_is_an_error_and_stays(self, bus: Bus) -> None:
+    def test_a_key_of_another_type_is_an_error_and_stays(self, bus: Bus) -> None:
         bus.client.set(NAME, "mine")
 
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
@@ -372,7 +382,7 @@ class PublishScriptRules:
 
         assert bus.client.get(NAME) == b"mine"
 
-    def test_in_a_cluster_it_announces_on_the_shards_channel(self, bus: Bus) -> None:
+    def test_in_a_cluster_it_publishes_on_the_sharded_channel(self, bus: Bus) -> None:
         sharded = Bus(bus.client, sharded=True)
         with bus.client.pubsub(ignore_subscribe_messages=True) as channel:
             channel.ssubscribe(NAME)

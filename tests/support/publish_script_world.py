@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from lupa import lua51  # type: ignore[import-untyped]
 
-from bookbus.feeders.bus.outbox import Conflator, Submission, SubmissionKind
-from bookbus.feeders.bus.publish_script import ACCEPTED, REFUSED, script_text
+from bookbus.feeders.bus.outbox import Conflator
+from bookbus.feeders.bus.publish_script import ACCEPTED, REFUSED, Submission, SubmissionKind, script_text
 from bookbus.schemas.snapshot import StoredState
 from bookbus.schemas.wire import decode, encode_body
 from tests.support.builders import book

@@ -1,4 +1,4 @@
-"""Readers in a process of their own that can be stopped: how old books were as they came, and what waking was like."""
+"""Readers in their own process, which a test can stop and continue; they report ages of books and the recovery."""
 
 import argparse
 import contextlib
@@ -21,16 +21,16 @@ from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for
 
 _LOOK_INTERVAL = 0.02
-_STANDSTILL = 2.0
+_STALL = 2.0
 MAX_AGE = 1.0
 _FALSE_AGE = 3.0
-"""Older than any book may be that is called live: MAX_AGE, and what the age of a book may be wrong by."""
+"""A live book must not be older: MAX_AGE, plus the largest error of an age."""
 _WAKING_LIMIT = 30.0
 
 
 @dataclass
 class Waking:
-    """What came after a standstill: when every book was right, by the time of day, and what was false until then."""
+    """Recovery after a stall: wall-clock time at which all books were right, and count of old books called live."""
 
     stalled: float
     right_at: float
@@ -39,7 +39,7 @@ class Waking:
 
 @dataclass
 class Summary:
-    """All that the readers of a process saw, at its end; `ages` are pairs of time of day and age of a book."""
+    """Counts of all readers of a process; `ages` are pairs of wall-clock time and age of a book."""
 
     received: int = 0
     missed: int = 0
@@ -50,12 +50,12 @@ class Summary:
 
 
 def quantity_of(update_id: int) -> float:
-    """The quantity on every level of a right book."""
+    """The quantity on every level of a correct book."""
     return float(update_id)
 
 
 class ReadingProcess:
-    """So many readers of these symbols, each with its own connections, until `finish()`."""
+    """Readers of these symbols, each with its own connections, until `finish()`."""
 
     def __init__(self, url: str, readers: int, symbols: Sequence[str]) -> None:
         self.readers = readers
@@ -72,30 +72,30 @@ class ReadingProcess:
         return self.process.pid
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has written so far: `ready`, then one `waking` for each standstill, last `summary`."""
+        """The output so far: `ready`, then one `waking` per stall, last `summary`."""
         assert self.process.poll() in (None, 0)
         # Not moved with seek: the process writes at the same position.
         text = os.pread(self._out.fileno(), os.fstat(self._out.fileno()).st_size, 0)
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
 
     def ready(self) -> bool:
-        """Whether all its readers have all books."""
+        """Whether all readers have all books."""
         return bool(self.lines())
 
     def wakings(self) -> list[Waking]:
-        """What each standstill so far ended in."""
+        """The recovery after each stall so far."""
         return [Waking(**line["waking"]) for line in self.lines() if "waking" in line]
 
     def stop(self) -> None:
-        """Make it stand still."""
+        """SIGSTOP."""
         self.process.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
-        """Let it go on."""
+        """SIGCONT."""
         self.process.send_signal(signal.SIGCONT)
 
     def finish(self) -> Summary:
-        """End it and tell what it saw."""
+        """End it. Returns its summary."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         wait_for(lambda: "summary" in self.lines()[-1], 20, "the summary")
@@ -103,7 +103,7 @@ class ReadingProcess:
         return Summary(**self.lines()[-1]["summary"])
 
     def close(self) -> None:
-        """End it, if it has not ended, and drop its output."""
+        """Kill it if it runs, and delete its output."""
         self.process.kill()
         self.process.communicate()
         self._out.close()
@@ -111,7 +111,7 @@ class ReadingProcess:
 
 @contextlib.contextmanager
 def reading_processes(url: str, readers: Sequence[int], symbols: Sequence[str]) -> Iterator[list[ReadingProcess]]:
-    """Processes with so many readers each, all of them ready; gone at the end of the block."""
+    """Processes with the given numbers of readers, all ready; killed at the end of the block."""
     with contextlib.ExitStack() as stack:
         processes = []
         for count in readers:
@@ -140,7 +140,7 @@ class _Readers:
         seen = boottime()
         while not over():
             now = boottime()
-            if now - seen > _STANDSTILL:
+            if now - seen > _STALL:
                 _write("waking", asdict(self._wake(now, now - seen)))
             seen = boottime()
 

@@ -1,4 +1,4 @@
-"""A server that speaks RESP2 and answers as a test says: with fakeredis behind it, or with errors, or not at all."""
+"""A RESP2 server whose replies a test controls: from fakeredis, errors, or none."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +24,7 @@ class RespServer:
         self.commands: list[Command] = []
         self.connections = 0
         self.answering = asyncio.Event()
-        """Cleared, the server hangs: it takes commands and says nothing."""
+        """Cleared, the server hangs: it accepts commands and does not reply."""
         self.answering.set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -37,7 +37,7 @@ class RespServer:
         self._server = await asyncio.start_unix_server(self._serve, self.path)
 
     async def stop(self) -> None:
-        """Stop listening and drop everyone."""
+        """Stop listening and close all connections."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -49,7 +49,7 @@ class RespServer:
             writer.transport.abort()
 
     def calls(self, name: bytes) -> list[Command]:
-        """The commands of this name that came so far."""
+        """The commands of this name so far."""
         return [command for command in self.commands if command[0] == name]
 
     def answer_by_fakeredis(self, command: Command) -> Any:
@@ -96,7 +96,7 @@ async def resp_server(directory: Path, answer: Answer | None = None) -> AsyncIte
 
 @asynccontextmanager
 async def in_background(work: Awaitable[None]) -> AsyncIterator["asyncio.Task[None]"]:
-    """`work` runs meanwhile and is cancelled at the end; its failure is the test's."""
+    """Runs `work` during the block and cancels it at the end; raises its failure."""
     task = asyncio.ensure_future(work)
     try:
         yield task

@@ -1,4 +1,4 @@
-"""A paper runner in a process of its own, started as a user starts it."""
+"""A paper runner in its own process, started like by a user."""
 
 import contextlib
 import subprocess
@@ -12,7 +12,7 @@ import msgspec
 
 
 class RunnerProcess:
-    """`python -m consumers run` with these arguments; its output is kept for the test's message."""
+    """`python -m consumers run` with these arguments; its output is kept for failure messages."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.directory = directory
@@ -25,24 +25,24 @@ class RunnerProcess:
 
     @property
     def log(self) -> str:
-        """Everything it wrote so far."""
+        """The output so far."""
         self._log.seek(0)
         return self._log.read()
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The whole lines of one of its files so far; none before it is there."""
+        """The complete lines of one of its files so far; none before the file exists."""
         found = sorted(self.directory.glob(f"{name}_*.jsonl"))
         text = found[0].read_bytes() if found else b""
         return [msgspec.json.decode(line) for line in text.splitlines(keepends=True) if line.endswith(b"\n")]
 
     def kpi(self) -> dict[str, Any]:
-        """The figures at its end."""
+        """The KPI file, after its end."""
         (path,) = self.directory.glob("kpi_*.json")
         found: dict[str, Any] = msgspec.json.decode(path.read_bytes())
         return found
 
     def close(self) -> None:
-        """End it, if it has not ended, and drop its output."""
+        """Kill it if it runs, and delete its output."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -51,7 +51,7 @@ class RunnerProcess:
 
 @contextlib.contextmanager
 def runner_process(directory: Path, *arguments: str) -> Iterator[RunnerProcess]:
-    """A runner, gone at the end of the block."""
+    """A runner that is killed at the end of the block."""
     runner = RunnerProcess(directory, *arguments)
     try:
         yield runner

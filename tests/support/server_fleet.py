@@ -1,4 +1,4 @@
-"""Several real servers that make one bus: a primary with replicas, watched by Sentinels, and a cluster."""
+"""Several real servers as one bus: a primary with replicas, with Sentinels, and a cluster."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ from tests.support.waiting import wait_for
 
 SERVICE = "bus"
 LIMIT = 20.0
-# Any other server than the one found first: BOOKBUS_TEST_SERVER=/usr/bin/redis-server
+# Another server binary than the default: BOOKBUS_TEST_SERVER=/usr/bin/redis-server
 BINARY = Path(os.environ["BOOKBUS_TEST_SERVER"]) if "BOOKBUS_TEST_SERVER" in os.environ else None
 MakeServer = Callable[..., LocalServer]
-"""A server with these options, not started yet."""
+"""Creates a server with these options, not started."""
 _PLAIN: MakeServer = partial(LocalServer, binary=BINARY)
 
 _SENTINEL = """
@@ -31,42 +31,42 @@ sentinel failover-timeout {service} 5000
 
 
 def ask(server: LocalServer, *command: Any) -> Any:
-    """The answer of one server, with its errors raised."""
+    """The reply of one server. Raises its errors."""
     with redis.Redis.from_url(server.url, socket_timeout=2.0, decode_responses=True) as client:
         return client.execute_command(*command)
 
 
 def place(server: LocalServer) -> str:
-    """Host and port, as in a list of them."""
+    """Host and port, as in a URL."""
     return f"127.0.0.1:{server.port}"
 
 
 @dataclass
 class Replicated:
-    """A primary with replicas. Started from the first on; killed and started again as a test says."""
+    """A primary with replicas, all started."""
 
     servers: list[LocalServer]
 
     @property
     def primary(self) -> LocalServer | None:
-        """Who calls itself the primary; None while nobody does, or several."""
+        """The server with the role of primary; None if there is none, or more than one."""
         primaries = [server for server in self.servers if _role(server) == "master"]
         return primaries[0] if len(primaries) == 1 else None
 
     @property
     def replicas(self) -> list[LocalServer]:
-        """Who follows the primary."""
+        """The servers with the role of replica."""
         return [server for server in self.servers if _role(server) == "slave"]
 
 
 @dataclass
 class Watched(Replicated):
-    """The same, watched by three Sentinels."""
+    """The same with three Sentinels."""
 
     sentinels: list[LocalServer] = field(default_factory=list)
 
     def fail_over(self) -> None:
-        """Have the Sentinels make another one the primary, although nothing is wrong with it."""
+        """Have the Sentinels promote a replica while the primary is up."""
         wait_for(self._begins_failover, LIMIT, "Sentinels that know a replica to take over")
 
     def _begins_failover(self) -> bool:
@@ -99,7 +99,7 @@ def watched(replicas: int = 1, make: MakeServer = _PLAIN) -> Iterator[Watched]:
 
 @dataclass
 class Cluster:
-    """Primaries that share the slots, and a replica of each, in the same order."""
+    """Primaries that share the slots, and one replica of each, in the same order."""
 
     primaries: list[LocalServer]
     replicas: list[LocalServer]
@@ -113,13 +113,13 @@ class Cluster:
         return self.primaries + self.replicas
 
     def owner(self, key: str) -> LocalServer | None:
-        """Who has the slot of a key in the eyes of all who answer; None while they differ."""
+        """The owner of a key's slot according to all servers that reply; None while they disagree."""
         slot = slot_of(key.encode())
         answers = {_owner_port(server, slot) for server in self.servers} - {None}
         return next((server for server in self.servers if {server.port} == answers), None)
 
     def move_slot(self, key: str, to: LocalServer) -> None:
-        """Hand the slot of a key over with all its keys, as `redis-cli --cluster reshard` does."""
+        """Move the slot of a key with all its keys, like `redis-cli --cluster reshard`."""
         slot, source = slot_of(key.encode()), self.owner(key)
         assert source is not None
         source_id, target_id = ask(source, "CLUSTER", "MYID"), ask(to, "CLUSTER", "MYID")
@@ -146,7 +146,9 @@ def cluster(primaries: int = 3, make: MakeServer = _PLAIN) -> Iterator[Cluster]:
         for primary, replica in zip(fleet.primaries, fleet.replicas, strict=True):
             primary_id = ask(primary, "CLUSTER", "MYID")
             wait_for(lambda: _replicates(replica, primary_id), LIMIT, "a replica that knows its primary")  # noqa: B023
-        wait_for(lambda: all(_cluster_info(one)["cluster_state"] == "ok" for one in servers), LIMIT, "a whole cluster")
+        wait_for(
+            lambda: all(_cluster_info(one)["cluster_state"] == "ok" for one in servers), LIMIT, "a complete cluster"
+        )
         for replica in fleet.replicas:
             wait_for(lambda: ask(replica, "ROLE")[3] == "connected", LIMIT, "replicas in step")  # noqa: B023
         yield fleet
@@ -154,8 +156,16 @@ def cluster(primaries: int = 3, make: MakeServer = _PLAIN) -> Iterator[Cluster]:
 
 def _cluster_node(make: MakeServer) -> LocalServer:
     options = [
-        *("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "1500"),
-        *("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"),
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        str(free_port()),
+        "--cluster-node-timeout",
+        "1500",
+        "--cluster-require-full-coverage",
+        "no",
+        "--repl-diskless-sync-delay",
+        "0",
     ]
     return make(options=options)
 
@@ -181,7 +191,7 @@ def _owner_port(server: LocalServer, slot: int) -> int | None:
 
 
 def _replicated(stack: ExitStack, replicas: int, make: MakeServer) -> list[LocalServer]:
-    # A replica asks again each second, so that tests need not wait; Redis and Valkey differ in which word they know.
+    # Without this delay a replica synchronises at once, so that tests need not wait.
     primary = stack.enter_context(make(options=["--repl-diskless-sync-delay", "0"]))
     following = ["--replicaof", "127.0.0.1", str(primary.port), "--repl-diskless-sync-delay", "0"]
     servers = [primary]

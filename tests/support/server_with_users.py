@@ -1,4 +1,4 @@
-"""A server with the users that `python -m feeders acl` makes, and nobody else."""
+"""A server with the users that `python -m feeders acl` creates, and no others."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +21,9 @@ class ServerWithUsers:
 
     def url(self, role: str) -> str:
         """The address with the role's name and password."""
-        return self.apart(role).replace("@", f":{self.passwords[role]}@")
+        return self.url_without_password(role).replace("@", f":{self.passwords[role]}@")
 
-    def apart(self, role: str) -> str:
+    def url_without_password(self, role: str) -> str:
         """The address with the role's name alone."""
         return f"redis://{role}@127.0.0.1:{self.server.port}/0"
 
@@ -40,7 +40,7 @@ def generate(directory: Path, prefix: str = "md") -> dict[str, str]:
 def server_with_users(
     directory: Path, options: Sequence[str] = (), binary: Path | None = None
 ) -> Iterator[ServerWithUsers]:
-    """The server as it is started with the generated file."""
+    """A server started with the generated file."""
     passwords = generate(directory)
     with LocalServer(options=("--aclfile", str(directory / "users.acl"), *options), binary=binary) as server:
         yield ServerWithUsers(server, passwords)

@@ -1,4 +1,4 @@
-"""A small simulated exchange, and a client of it that does nothing by itself."""
+"""A small simulated Binance, and a low-level client of it."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ LIMIT = 5.0
 
 
 def exchange(*symbols: str, **options: Any) -> BinanceSimulator:
-    """A small one, quick to start."""
+    """A small simulator that starts quickly."""
     return BinanceSimulator(symbols or ("BTCUSDT", "ETHUSDT"), **{"levels": 300, "seed": 1} | options)
 
 
@@ -45,7 +45,7 @@ async def ask(connection: ClientConnection, method: str, *parameters: Any, reque
 
 
 async def closing(connection: ClientConnection) -> tuple[int | None, str]:
-    """Code and reason of the end."""
+    """Code and reason of the close frame."""
     async with asyncio.timeout(LIMIT):
         try:
             while True:
@@ -84,7 +84,7 @@ def levels(texts: list[list[str]]) -> Levels:
 
 
 class Book:
-    """A client's book by the rules of the exchange."""
+    """A client's book, maintained by the rules of the exchange."""
 
     def __init__(self, snapshot: dict[str, Any]) -> None:
         self.update_id: int = snapshot["lastUpdateId"]

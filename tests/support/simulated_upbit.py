@@ -1,4 +1,4 @@
-"""A small simulated Upbit, and a client of it that does nothing by itself."""
+"""A small simulated Upbit, and a low-level client of it."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ Frame = dict[str, Any]
 
 
 def exchange(*symbols: str, rules: UpbitRules | None = None, **options: Any) -> UpbitSimulator:
-    """A small one, quick to start."""
+    """A small simulator that starts quickly."""
     settings: dict[str, Any] = {"levels": 120, "rules": rules or UpbitRules()} | options
     return UpbitSimulator(symbols or ("KRW-BTC", "KRW-ETH", "BTC-ETH"), **settings)
 
@@ -54,7 +54,7 @@ async def receive_some(connection: ClientConnection, count: int) -> list[Any]:
 
 
 async def closing(connection: ClientConnection) -> int | None:
-    """Code of the end; None if it came without one."""
+    """Code of the close frame; None without one."""
     async with asyncio.timeout(LIMIT):
         try:
             while True:
@@ -64,7 +64,7 @@ async def closing(connection: ClientConnection) -> int | None:
 
 
 def sides(frame: Frame) -> tuple[Levels, Levels]:
-    """Bids and asks of a frame in any format, without what fills them up."""
+    """Bids and asks of a frame in any format, without padding levels."""
     if "ty" in frame:
         units, names = frame["obu"], ("bp", "bs", "ap", "as")
     else:

@@ -1,4 +1,4 @@
-"""A provider whose books, ages and connection are what a test tells it."""
+"""A provider whose books, ages and connection a test sets."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from tests.support.builders import book
 
 
 class StubProvider(MarketDataProvider):
-    """Books of one exchange; ages stand still until told otherwise."""
+    """Books of one exchange; ages do not advance by themselves."""
 
     def __init__(self, exchange: str, blocking_reads: bool = False) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class StubProvider(MarketDataProvider):
         self.blocking_reads = blocking_reads
         self.calls: list[str] = []
         self.running = False
-        self.trouble = ""
+        self.error = ""
         self.observations: dict[str, Observation] = {}
         self._names = InstrumentRegistry(exchange_of(exchange), offline=True)
 
@@ -39,15 +39,15 @@ class StubProvider(MarketDataProvider):
         self._changes.publish(symbol)
         return snapshot
 
-    def tell(self, symbol: str, **changes: object) -> None:
-        """Something else is known of a book: its `age`, that its feeder is not alive, its `snapshot`."""
+    def change(self, symbol: str, **changes: object) -> None:
+        """Replace fields of a symbol's observation."""
         self.observations[symbol] = replace(self.observations[symbol], **changes)
 
     def lose(self, symbol: str) -> None:
-        """The book is suspect from now on."""
+        """Make the book suspect."""
         snapshot = self.observations[symbol].snapshot
         assert snapshot is not None
-        self.tell(symbol, snapshot=replace(snapshot, state="suspect"))
+        self.change(symbol, snapshot=replace(snapshot, state="suspect"))
         self._changes.publish(symbol)
 
     @property
@@ -70,10 +70,10 @@ class StubProvider(MarketDataProvider):
     def get_connection_status(self) -> ConnectionStatus:
         return ConnectionStatus(
             is_running=self.running,
-            connected=self.running and not self.trouble,
+            connected=self.running and not self.error,
             thread_alive=self.running,
             reconnect_count=1,
-            trouble=self.trouble,
+            error=self.error,
             symbols=self._statuses(),
         )
 

@@ -1,4 +1,4 @@
-"""Made-up tapes on which the probability that a waiting order is filled is known."""
+"""Synthetic tapes with a known probability that a resting order is filled."""
 
 import hashlib
 import heapq
@@ -17,10 +17,10 @@ START_US = 1_700_000_000_000_000
 
 ENTRY_PRICE, EXIT_PRICE = 9_999.0, 10_004.0
 ZONE = "0.2-0.8/4.2-4.8"
-"""Rounds to these two prices: the best bid is 10,000 and a tick is 1, a basis point."""
+"""Rounds to these two prices: the best bid is 10,000, a tick 1, which is 1 bp."""
 
 AHEAD = 1.0
-"""Displayed at either price."""
+"""Quantity displayed at either price."""
 
 TRADE = 0.4
 """Quantity of every trade: three of them are more than what is ahead and an order of `QUANTITY`."""
@@ -31,11 +31,11 @@ NEEDED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class MadeUpTape:
-    """Trades at the entry and the exit price come at random, each on its own, `entry_rate` and `exit_rate` a second.
+class SyntheticTape:
+    """Independent random trades at the entry and the exit price, `entry_rate` and `exit_rate` per second.
 
-    Every level is refilled behind the order at once, so that trades alone move the queue. With `calm` below 1, the
-    rates of whole stretches of `stretch` seconds are that much lower, in half of the stretches, at random.
+    Every level is refilled behind the order at once, so that only trades move the queue. With `calm` below 1, both
+    rates are multiplied by it in a random half of the stretches of `stretch` seconds.
     """
 
     seed: int
@@ -49,10 +49,10 @@ class MadeUpTape:
 
     def tape(self) -> Tape:
         """For `calibrate`."""
-        return Tape(f"made-up-{self.seed}", hashlib.sha256(repr(self).encode()).hexdigest(), self.events)
+        return Tape(f"synthetic-{self.seed}", hashlib.sha256(repr(self).encode()).hexdigest(), self.events)
 
     def events(self) -> Iterator[TapeEvent]:
-        """All of it, the same with every call."""
+        """All events, the same at every call."""
         draw = random.Random(self.seed)
         slow = [draw.random() < 0.5 for _ in range(int(self.seconds / self.stretch) + 1)]
         entries = [(at, "sell", ENTRY_PRICE) for at in self._times(draw, self.entry_rate, slow)]
@@ -63,9 +63,9 @@ class MadeUpTape:
         for number, (at, aggressor, price) in enumerate(heapq.merge(books, sorted(entries), sorted(exits))):
             at_us = self.start_us + round(at * 1e6)
             if not aggressor:
-                yield made_up_book(at_us)
+                yield synthetic_book(at_us)
             else:
-                yield made_up_trade(number, at_us, "sell" if aggressor == "sell" else "buy", price)
+                yield synthetic_trade(number, at_us, "sell" if aggressor == "sell" else "buy", price)
 
     def _times(self, draw: random.Random, rate: float, slow: list[bool]) -> Iterator[float]:
         at = 0.0
@@ -76,13 +76,13 @@ class MadeUpTape:
 
 
 def fill_probability(rate: float, seconds: float) -> float:
-    """Probability of at least as many trades as an order needs, while it waits for `seconds`."""
+    """Probability of at least NEEDED trades within `seconds`."""
     expected = rate * seconds
     return 1 - math.exp(-expected) * math.fsum(expected**k / math.factorial(k) for k in range(NEEDED))
 
 
-def made_up_book(at_us: int) -> OrderBookSnapshot:
-    """Ten levels a side, a tick apart, all of one size."""
+def synthetic_book(at_us: int) -> OrderBookSnapshot:
+    """Ten levels per side, one tick apart, of equal quantity."""
     return book(
         exchange_us=at_us,
         received_us=at_us,
@@ -91,6 +91,6 @@ def made_up_book(at_us: int) -> OrderBookSnapshot:
     )
 
 
-def made_up_trade(number: int, at_us: int, aggressor: Side, price: float) -> Trade:
-    """One trade of the usual size."""
+def synthetic_trade(number: int, at_us: int, aggressor: Side, price: float) -> Trade:
+    """One trade of quantity TRADE."""
     return Trade("binance", "BTC-USDT", "BTCUSDT", number, price, TRADE, aggressor, at_us, at_us)

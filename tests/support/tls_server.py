@@ -1,4 +1,4 @@
-"""A server that speaks nothing but TLS."""
+"""A server that accepts only TLS connections."""
 
 import subprocess
 from collections.abc import Sequence
@@ -15,13 +15,20 @@ _START_LIMIT = 10.0
 
 
 def make_certificates(directory: Path, names: str) -> Path:
-    """An authority and a certificate of a server with these names, `DNS:localhost,IP:127.0.0.1`."""
+    """Certificate authority and server certificate for these names, like `DNS:localhost,IP:127.0.0.1`."""
     subprocess.run([_MAKE_CERTIFICATES, directory, names], check=True, capture_output=True)
     return directory
 
 
+def tls_options(port: int, certificates: Path) -> list[str]:
+    """Options of a server that listens on this port with TLS, without client certificates."""
+    authority, certificate, key = (str(certificates / name) for name in ("ca.crt", "server.crt", "server.key"))
+    files = ["--tls-ca-cert-file", authority, "--tls-cert-file", certificate, "--tls-key-file", key]
+    return ["--tls-port", str(port), "--tls-auth-clients", "no", *files]
+
+
 class TlsServer(LocalServer):
-    """The same without a plain port; what it says to its like goes over TLS as well."""
+    """A server without a plain port, which also uses TLS for replication and the cluster bus."""
 
     def __init__(
         self, certificates: Path, binary: Path, *, options: Sequence[str] = (), configuration: str | None = None
@@ -29,22 +36,25 @@ class TlsServer(LocalServer):
         port = free_port()
         super().__init__(port, options=options, configuration=configuration, binary=binary)
         self._authority = certificates / "ca.crt"
-        # The port that every server of ours is told comes before; the last word counts.
+        # LocalServer passes a port before these options; the last one counts.
         self.options += (
-            *("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"),
-            *("--tls-replication", "yes", "--tls-cluster", "yes"),
-            *("--tls-ca-cert-file", str(self._authority), "--tls-cert-file", str(certificates / "server.crt")),
-            *("--tls-key-file", str(certificates / "server.key")),
+            "--port",
+            "0",
+            *tls_options(port, certificates),
+            "--tls-replication",
+            "yes",
+            "--tls-cluster",
+            "yes",
         )
 
     @property
     def url(self) -> str:
-        """Where clients connect that trust its authority."""
+        """Address for clients, with its certificate authority."""
         return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={self._authority}"
 
     @property
     def log(self) -> str:
-        """What it said so far."""
+        """The log so far."""
         return (self.directory / LOG_NAME).read_text(errors="replace")
 
     def _await_ready(self, process: subprocess.Popen[bytes], port: int) -> None:

@@ -1,4 +1,4 @@
-"""A feeder's writing side for tests of readers: books put on a bus by the publish script itself."""
+"""Publishes books with the publish script, for tests of readers."""
 
 import time
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ Kind = Literal["new", "again", "state"]
 
 
 class BusWriter:
-    """One feeder that says what a test tells it to say, when it tells it."""
+    """One feeder whose submissions and heartbeats a test sends."""
 
     def __init__(self, client: redis.Redis, feeder: str = "A", prefix: str = DEFAULT_PREFIX) -> None:
         self.client = client
@@ -26,12 +26,12 @@ class BusWriter:
         self._script = client.register_script(script_text())
 
     def submit(self, snapshot: OrderBookSnapshot, kind: Kind = "new") -> int:
-        """What the script answers: 0 refused, 1 accepted, 2 confirmed."""
+        """The script's reply: 0 refused, 1 accepted, 2 confirmed."""
         (reply,) = self.submit_all([snapshot], kind)
         return reply
 
     def submit_all(self, snapshots: Iterable[OrderBookSnapshot], kind: Kind = "new") -> list[int]:
-        """The same for many in one go."""
+        """The replies for several books, in one pipeline."""
         pipeline = self.client.pipeline(transaction=False)
         for snapshot in snapshots:
             name = self.names.book(snapshot.exchange, snapshot.symbol)
@@ -40,11 +40,11 @@ class BusWriter:
         return [int(reply) for reply in pipeline.execute()[::2]]
 
     def update(self, symbol: str = "BTC-USDT", update_id: int = 100, **fields: Any) -> int:
-        """Submit a new book that does not matter otherwise."""
+        """Submit a new book with these fields."""
         return self.submit(book(symbol, update_id=update_id, **fields))
 
     def heartbeat(self, symbols: Iterable[str], exchange: str = "binance", late: float = 0.0) -> None:
-        """Say that this feeder lives, or did `late` seconds ago."""
+        """Send a heartbeat, or one that is `late` seconds old."""
         beat = FeederHeartbeat(
             feeder=self.feeder,
             exchange=exchange,

@@ -40,7 +40,7 @@ def test_a_known_weakness_fails_and_is_named_with_its_repair() -> None:
 def test_a_registry_that_knows_nothing_is_no_clean_bill() -> None:
     assert verdict(printed(UNKNOWN)) == (
         0,
-        ["dependencies not audited: the registry in use tells of no weaknesses"],
+        ["dependencies not audited: the registry in use has no data on weaknesses"],
     )
 
 

@@ -170,7 +170,7 @@ def test_what_was_made_in_secret_is_not_committed_or_put_into_an_image() -> None
     assert not any("secrets" in line for line in dockerignore)
 
 
-def test_what_listens_listens_on_loopback_unless_told_otherwise() -> None:
+def test_servers_listen_on_loopback_by_default() -> None:
     hosts = {
         name: parameter.default
         for app in (feeders_app, consumers_app)

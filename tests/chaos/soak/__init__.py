@@ -1,1 +1,1 @@
-"""A long run with faults: `python -m tests.chaos.soak`."""
+"""A soak run with faults: `python -m tests.chaos.soak`."""

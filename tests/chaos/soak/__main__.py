@@ -1,8 +1,8 @@
-"""Both exchanges simulated, random faults, ten readers, for as long as asked: nothing may be wrong, nothing may grow.
+"""Soak run: simulated exchanges, random faults and ten readers. No book may be wrong and no resource may grow.
 
-Every live book a reader gets is compared with the exchange's truth. A book may become suspect only while a fault
-touches it. Memory, open files, threads and tasks of feeders and readers are looked at every ten seconds. What was
-seen is told at the end; the exit code is 0 only if all of it is as it should be.
+Every live book of a reader is compared with the exchange's own. A book may become suspect only while a fault affects
+it. Memory, open files, threads and tasks of feeders and readers are sampled every ten seconds. The results are printed
+at the end; the exit code is 0 if the run passed.
 
   python -m tests.chaos.soak --minutes 60
   python -m tests.chaos.soak --minutes 2 --seed 7 --directory logs/soak
@@ -24,19 +24,19 @@ _INTERRUPTED = 130
 
 
 def main() -> int:
-    """Read the command line, run, tell."""
+    """Run with the options of the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=60.0, help="how long; memory is judged from 10 on")
-    parser.add_argument("--seed", type=int, default=1, help="another seed is another order of faults")
-    parser.add_argument("--symbols", type=int, default=20, help="of each exchange")
-    parser.add_argument("--readers", type=int, default=10, help="half of them for each exchange")
-    parser.add_argument("--directory", type=Path, default=Path("logs/soak"), help="for the logs of all processes")
+    parser.add_argument("--minutes", type=float, default=60.0, help="duration; memory is checked from 10 on")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the order of faults")
+    parser.add_argument("--symbols", type=int, default=20, help="symbols of each exchange")
+    parser.add_argument("--readers", type=int, default=10, help="readers, half of them for each exchange")
+    parser.add_argument("--directory", type=Path, default=Path("logs/soak"), help="directory for the logs")
     arguments = parser.parse_args()
     say = partial(print, flush=True)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # Also in the background, where Ctrl-C is ignored: no process may be left behind.
+        # Also in a background job, which ignores SIGINT: no process may be left behind.
         signal.signal(number, signal.default_int_handler)
     soak = Soak(arguments.directory, arguments.seed, arguments.symbols, arguments.readers, say)
     try:

@@ -1,4 +1,4 @@
-"""The private server of a long run: how it is harmed, and whether every book on it is live."""
+"""The private server of a soak run: its faults, and whether every book on it is live."""
 
 import asyncio
 import time
@@ -17,15 +17,15 @@ _LOOK_INTERVAL = 0.2
 
 
 class SoakBus:
-    """One persistent server; `symbols` are standard names by exchange."""
+    """One persistent server; `symbols` are standard symbols by exchange."""
 
     def __init__(self, server: LocalServer, symbols: Mapping[str, Sequence[str]]) -> None:
         names = RedisNames()
         self._server = server
         self._names = [names.book(exchange, each) for exchange, some in symbols.items() for each in some]
 
-    async def harm(self, action: Bus) -> None:
-        """Do it, and end it if it is something that lasts."""
+    async def inject(self, action: Bus) -> None:
+        """Inject a fault, and end it if it has a duration."""
         server = self._server
         match action:
             case "restart":
@@ -42,7 +42,7 @@ class SoakBus:
                 await self._command(action)
 
     async def until_live(self, limit: float, is_possible: Callable[[], bool] = lambda: True) -> bool:
-        """Wait until every book is live and was confirmed since this call; False if that takes too long."""
+        """Wait until every book is live and was confirmed since this call. Returns False after `limit` seconds."""
         since, deadline = time.time_ns() // 1000, time.monotonic() + limit
         while time.monotonic() < deadline and is_possible():
             if await self._all_live(since):

@@ -1,4 +1,4 @@
-"""`python -m feeders`; on SIGUSR1 it writes how many asyncio tasks it has to the file of `BOOKBUS_SOAK_TASKS`."""
+"""`python -m feeders` that writes its number of asyncio tasks to the file `BOOKBUS_SOAK_TASKS` on SIGUSR1."""
 
 import asyncio
 import os
@@ -9,11 +9,11 @@ from types import FrameType
 from bookbus.feeders.__main__ import main
 
 
-def _tell(number: int, frame: FrameType | None) -> None:
+def _write_task_count(number: int, frame: FrameType | None) -> None:
     Path(os.environ["BOOKBUS_SOAK_TASKS"]).write_text(str(len(asyncio.all_tasks())))
 
 
 if __name__ == "__main__":
-    # Before the loop runs there is nothing to count, and by default the signal would end the process.
-    signal.signal(signal.SIGUSR1, _tell)
+    # Installed before the loop runs: by default the signal would end the process.
+    signal.signal(signal.SIGUSR1, _write_task_count)
     main()

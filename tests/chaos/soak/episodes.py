@@ -1,4 +1,4 @@
-"""What goes wrong during a long run: one episode after the other, chosen by a seed, and whom each may touch."""
+"""The faults of a soak run: a sequence of episodes chosen by a seed, and the books that each may affect."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,28 +11,34 @@ from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
 Bus = Literal["kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"]
 
 _BUS: tuple[Bus, ...] = (
-    *("kill clients", "kill subscribers", "restart", "crash", "pause", "flush data", "flush scripts"),
+    "kill clients",
+    "kill subscribers",
+    "restart",
+    "crash",
+    "pause",
+    "flush data",
+    "flush scripts",
 )
 _SHORT_HOLD = 2.0
 _UNANSWERED = 13.0
 """A subscription that is not answered ends its connection after ten seconds."""
 
 _ONE_CONNECTION = 5.0
-"""Seconds in which a fault of subscriptions meets the connection after a reset, and not the one after that."""
+"""Seconds in which a subscription fault affects the first connection after a reset, but not the second."""
 
 _NOT_JUDGED = {
     "binance": (),
-    # Of two books in one millisecond the exchange's truth keeps the later one. A book without bids is a book that
-    # nobody can tell from a false one: every message of this exchange is the whole truth.
+    # Of two books in one millisecond the simulator keeps only the later one. Every message of this exchange is a
+    # complete book, so a feeder cannot recognise a book without bids as wrong.
     "upbit": ("same_time", "empty_side"),
 }
-"""What the exchange itself says wrongly, so that no feeder can know better."""
+"""Wrong data of the exchange that no feeder can detect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One thing that goes wrong. `touches` are native symbols whose books may become suspect; None means all of
-    the exchange's. What happens to the bus may make no book suspect.
+    """One fault. `touches` are the native symbols whose books may become suspect; None means all of the exchange's.
+    A fault of the bus may make no book suspect.
     """
 
     name: str
@@ -41,11 +47,11 @@ class Episode:
     bus: Bus | None = None
     touches: tuple[str, ...] | None = ()
     hold: float = _SHORT_HOLD
-    """Seconds until what lasts is ended."""
+    """Seconds until the fault is ended."""
 
 
 def episodes(seed: int, markets: Mapping[str, Sequence[str]]) -> Iterator[tuple[float, Episode]]:
-    """Without end: seconds of quiet, then what goes wrong. `markets` are native symbols by exchange."""
+    """Endless pairs of seconds to wait and the next episode. `markets` are native symbols by exchange."""
     rng = random.Random(seed)
     while True:
         quiet = rng.uniform(5.0, 15.0)
@@ -67,7 +73,7 @@ def _of_exchange(rng: random.Random, exchange: str, natives: Sequence[str]) -> E
     symbols = tuple(rng.sample(list(natives), rng.randint(1, 3)))
     kinds: list[tuple[str, ...]] = [(kind,) for kind in sorted(frames) if kind not in _NOT_JUDGED[exchange]]
     if exchange == "binance":
-        # A lost update makes the feeder ask for the snapshot that is spoiled.
+        # A lost update makes the feeder request the faulty snapshot.
         kinds += [("stale_snapshot", "drop"), ("empty_snapshot", "drop"), ("rest_truncated", "drop")]
         kinds += [("rest_delay", "drop"), ("rest_status", "drop"), ("rest_timeout", "drop")]
     chosen = rng.choice(kinds)

@@ -1,4 +1,4 @@
-"""The processes of a long run: simulated exchanges, feeders, readers."""
+"""The processes of a soak run: simulated exchanges, feeders, readers."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ SIMULATED: dict[str, dict[str, float]] = {
     "binance": {"rate": 10.0, "changes": 6, "levels": 1500},
     "upbit": {"rate": 5.0, "changes": 6},
 }
-"""Busy enough, and little enough work for an hour beside other things."""
+"""A realistic load that leaves CPU time for the other processes."""
 
 _STOP_LIMIT = 20.0
 
@@ -29,7 +29,7 @@ _decode_report = msgspec.json.Decoder(Report).decode
 
 
 class Worker:
-    """One process that is looked at now and then; its log goes to a file."""
+    """One process that is sampled periodically; its log goes to a file."""
 
     def __init__(self, name: str, arguments: Sequence[str], directory: Path, *, counts_tasks: bool = False) -> None:
         self.name = name
@@ -55,7 +55,7 @@ class Worker:
             self.process.send_signal(signal.SIGUSR1)
 
     def stop(self) -> int:
-        """SIGTERM for a feeder, end of input for a reader; the exit code."""
+        """Send SIGTERM to a feeder, close the input of a reader. Returns the exit code."""
         if self._counts_tasks:
             self.process.terminate()
         assert self.process.stdin is not None
@@ -70,7 +70,7 @@ class Worker:
             self._cache.cleanup()
 
     def _tasks(self) -> int | None:
-        """What the process answered to the question before this one."""
+        """The number of tasks that the process wrote after the previous signal."""
         try:
             return int(self._tasks_file.read_text())
         except (OSError, ValueError):
@@ -78,15 +78,23 @@ class Worker:
 
 
 class ReaderProcess(Worker):
-    """Several readers in one process, and the newest of their reports."""
+    """Several readers in one process, and their newest report."""
 
     def __init__(self, exchange: "Exchange", redis_url: str, directory: Path, readers: int) -> None:
         super().__init__(
             f"{exchange.id} readers",
             [
-                *("tests.chaos.soak.reader", "--redis", redis_url, "--exchange", exchange.id),
-                *("--rest-url", exchange.process.rest_url, "--symbols", ",".join(exchange.symbols)),
-                *("--readers", str(readers)),
+                "tests.chaos.soak.reader",
+                "--redis",
+                redis_url,
+                "--exchange",
+                exchange.id,
+                "--rest-url",
+                exchange.process.rest_url,
+                "--symbols",
+                ",".join(exchange.symbols),
+                "--readers",
+                str(readers),
             ],
             directory,
         )
@@ -95,7 +103,7 @@ class ReaderProcess(Worker):
         self.reports = 0
 
     async def run(self) -> None:
-        """Take reports until the process ends."""
+        """Receive reports until the process ends."""
         assert self.process.stdout is not None
         with self.process.stdout as lines:
             while line := await asyncio.to_thread(lines.readline):
@@ -104,7 +112,7 @@ class ReaderProcess(Worker):
 
 
 class Exchange:
-    """One simulated exchange and the names of its markets."""
+    """One simulated exchange and its symbols."""
 
     def __init__(self, exchange_id: str, symbols: int, seed: int) -> None:
         self.id = exchange_id
@@ -112,23 +120,32 @@ class Exchange:
 
     @property
     def natives(self) -> list[str]:
-        """The exchange's own names."""
+        """Native symbols."""
         return self.process.symbols
 
     @property
     def symbols(self) -> list[str]:
-        """Standard names."""
+        """Standard symbols."""
         return [guess_instrument(EXCHANGES[self.id], native).symbol for native in self.natives]
 
 
 def feeder(exchange: Exchange, redis_url: str, directory: Path) -> Worker:
-    """A feeder of all markets of an exchange."""
+    """A feeder of all symbols of an exchange."""
     return Worker(
         f"{exchange.id} feeder",
         [
-            *("tests.chaos.soak.counted_feeder", "run", "--exchange", exchange.id, "--redis", redis_url),
-            *("--ws-url", exchange.process.ws_url, "--rest-url", exchange.process.rest_url),
-            *("--symbols", ",".join(exchange.natives)),
+            "tests.chaos.soak.counted_feeder",
+            "run",
+            "--exchange",
+            exchange.id,
+            "--redis",
+            redis_url,
+            "--ws-url",
+            exchange.process.ws_url,
+            "--rest-url",
+            exchange.process.rest_url,
+            "--symbols",
+            ",".join(exchange.natives),
         ],
         directory,
         counts_tasks=True,
@@ -137,7 +154,7 @@ def feeder(exchange: Exchange, redis_url: str, directory: Path) -> Worker:
 
 @contextlib.contextmanager
 def stopped_at_end(worker: Worker) -> Iterator[Worker]:
-    """Leave no process behind, however the block ends."""
+    """Stop the process at the end of the block."""
     try:
         yield worker
     finally:

@@ -1,4 +1,4 @@
-"""A process of several readers of one exchange, each of whose books it compares with the exchange's truth."""
+"""A process with several readers of one exchange that compares their books with the exchange's own."""
 
 import argparse
 import contextlib
@@ -16,14 +16,14 @@ from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 
 REPORT_INTERVAL = 5.0
 RESTART_INTERVAL = 60.0
-"""The last reader of a process stops and starts again so often: what it leaves behind would add up."""
+"""Seconds between restarts of the last reader of a process, which would show a leak."""
 
 _JUMP = 60_000
 
 
 @dataclass
 class Report:
-    """What the readers of one process saw so far; the last three are as of now."""
+    """Totals of the readers of one process; the last three are current values."""
 
     compared: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Report:
 
 
 class Seen(NamedTuple):
-    """A live book as a reader got it. Its levels are kept as a number: the books of five seconds take much memory."""
+    """A live book of a reader. `levels` is a hash, because the books of five seconds need much memory."""
 
     exchange: str
     native: str
@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 
 
 class Reader:
-    """One provider and the live books it handed out since the last look."""
+    """One provider and its live books since the last `taken()`."""
 
     def __init__(self, url: str, exchange: str, symbols: list[str]) -> None:
         self.provider = RedisMarketDataProvider(url, exchange, symbols)
@@ -78,13 +78,13 @@ class Readers:
         self._stopped = False
 
     def start(self) -> None:
-        """Return once each has every book."""
+        """Return once each reader has every book."""
         for reader in self._readers:
             reader.provider.start()
             reader.provider.wait_until_live(timeout=60.0)
 
     def stop(self) -> None:
-        """End their threads."""
+        """Stop all readers."""
         for reader in self._readers:
             reader.provider.stop()
 
@@ -95,7 +95,7 @@ class Readers:
         self.start_stopped()
 
     def start_stopped(self) -> None:
-        """Start the last reader if it is stopped; while the server is away, that has to be tried again."""
+        """Start the last reader if it is stopped; does nothing if the server is down."""
         if not self._stopped:
             return
         try:
@@ -105,7 +105,7 @@ class Readers:
         self._stopped = False
 
     def report(self) -> Report:
-        """Judge what came since the last report, and say how everything stands."""
+        """Check the books since the last report. Returns the totals."""
         self._judge([book for reader in self._readers for book in reader.taken()])
         statuses = [reader.provider.get_connection_status() for reader in self._readers]
         symbols = [status for each in statuses for status in each.symbols.values()]
@@ -137,7 +137,7 @@ class Readers:
 
 
 def spans(update_ids: Iterable[int]) -> list[tuple[int, int]]:
-    """First and last of each stretch of ids without a jump: an exchange that began anew left the old ids far away."""
+    """First and last id of each range without a jump; a restarted exchange begins far from its old ids."""
     found: list[tuple[int, int]] = []
     for update_id in sorted(update_ids):
         if found and update_id - found[-1][1] <= _JUMP:
@@ -148,7 +148,7 @@ def spans(update_ids: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def main() -> None:
-    """Report now and then on standard output until standard input closes."""
+    """Write reports to standard output until standard input closes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--redis", required=True)
     parser.add_argument("--exchange", required=True)

@@ -1,4 +1,4 @@
-"""What a process holds, looked at now and then (Linux), and whether it grows."""
+"""Samples of the resources of a process (Linux), and whether they grow."""
 
 import os
 import statistics
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK = 60.0
-"""Samples are averaged over so many seconds first: neighbours are alike, and would make the error too small."""
+"""Seconds of samples that are averaged first: neighbouring samples are correlated and would reduce the error."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -15,7 +15,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One process at one moment; `tasks` is None where it cannot be asked."""
+    """One process at one moment; `tasks` is None if unknown."""
 
     at: float
     memory_mb: float
@@ -27,14 +27,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Growth an hour, and one standard error of it."""
+    """Growth per hour and its standard error."""
 
     per_hour: float
     error: float
 
 
 def sample(pid: int, at: float, tasks: int | None = None) -> Sample:
-    """A process as it is now. Raises OSError once it is gone."""
+    """A sample of a process. Raises OSError if it has ended."""
     folder = Path(f"/proc/{pid}")
     pages = int((folder / "statm").read_text().split()[1])
     links = [_link(entry) for entry in (folder / "fd").iterdir()]
@@ -49,13 +49,13 @@ def sample(pid: int, at: float, tasks: int | None = None) -> Sample:
 
 
 def processor_seconds(pid: int) -> float:
-    """Time a process spent computing so far. Raises OSError once it is gone."""
+    """CPU time of a process. Raises OSError if it has ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def memory_slope(samples: Sequence[Sample], after: float) -> Slope | None:
-    """Of the samples taken after so many seconds; None for fewer than five blocks."""
+    """Slope of the samples taken after `after` seconds; None for fewer than five blocks."""
     blocks: dict[int, list[Sample]] = {}
     for each in samples:
         if each.at >= after:
@@ -71,9 +71,9 @@ def memory_slope(samples: Sequence[Sample], after: float) -> Slope | None:
 
 
 def usual(counts: Sequence[int]) -> tuple[int, int] | None:
-    """The median of the first and of the last quarter: what leaks raises the second, what comes and goes does not.
+    """Medians of the first and of the last quarter: a leak raises the second, a fluctuation does not.
 
-    None for fewer than eight.
+    None for fewer than eight counts.
     """
     quarter = len(counts) // 4
     if quarter < 2:

@@ -1,4 +1,4 @@
-"""One long run: starts everything, lets one thing after the other go wrong, and looks at what that does."""
+"""One soak run: starts all processes, injects one fault after the other, and observes the effects."""
 
 import asyncio
 import contextlib
@@ -21,15 +21,15 @@ _START_LIMIT = 90.0
 _START_INTERVAL = 0.1
 _RECOVERY_LIMIT = 60.0
 _READERS_LIMIT = 10.0
-"""Seconds after which readers must have noticed, too, that all is well: at least one report."""
+"""Seconds after recovery within which readers must report live books: at least one report."""
 
 
 class SoakError(RuntimeError):
-    """A part of the run did not start, or died."""
+    """A process did not start, or ended."""
 
 
 class Soak:
-    """`say` gets a line of progress every ten seconds."""
+    """One run. `say` is called with a line of progress every ten seconds."""
 
     def __init__(self, directory: Path, seed: int, symbols: int, readers: int, say: Callable[[str], None]) -> None:
         self._directory = directory
@@ -40,11 +40,11 @@ class Soak:
         self._feeders: list[Worker] = []
         self._readers: list[ReaderProcess] = []
         self._played: list[Played] = []
-        self._well_since = 0.0
+        self._healthy_since = 0.0
         self._outcome = Outcome(0.0)
 
     async def run(self, seconds: float) -> Outcome:
-        """All of it. Raises SoakError, SimulatorError or LocalRedisError if something does not start or dies."""
+        """Run for `seconds`. Raises SoakError, SimulatorError or LocalRedisError if a process fails."""
         self._directory.mkdir(parents=True, exist_ok=True)
         self._say(f"starting exchanges, server, feeders and readers; their logs are in {self._directory}")
         with LocalServer(persistent=True) as server:
@@ -55,11 +55,11 @@ class Soak:
                     for reader in self._readers:
                         tasks.create_task(reader.run())
                     await self._until_read()
-                    begin = self._well_since = time.monotonic()
+                    begin = self._healthy_since = time.monotonic()
                     helpers = [tasks.create_task(watch.run()), tasks.create_task(self._look(begin, watch))]
                     await self._play(bus, begin + seconds)
                     await asyncio.sleep(REPORT_INTERVAL)
-                    self._weigh(server)
+                    self._record_cpu_time(server)
                     for helper in helpers:
                         helper.cancel()
                     await self._stop(watch)
@@ -89,7 +89,7 @@ class Soak:
             await asyncio.sleep(_START_INTERVAL)
 
     async def _play(self, bus: SoakBus, end: float) -> None:
-        """One episode after the other, and time at the end for the last one to be over."""
+        """One episode after the other until `end`; the last one is finished."""
         markets = {name: exchange.natives for name, exchange in self._exchanges.items()}
         for quiet, episode in episodes(self._seed, markets):
             await asyncio.sleep(min(quiet, max(0.0, end - time.monotonic())))
@@ -98,17 +98,17 @@ class Soak:
             self._outcome.faults[episode.name] += 1
             played = Played(episode, time.time())
             self._played.append(played)
-            await self._harm(bus, episode)
+            await self._inject(bus, episode)
             recovering = time.monotonic()
             if not await bus.until_live(_RECOVERY_LIMIT):
                 self._outcome.not_recovered.append(f"{episode.exchange} {episode.name}".strip())
             self._outcome.recoveries.append(time.monotonic() - recovering)
             played.end = time.time()
-            self._well_since = time.monotonic()
+            self._healthy_since = time.monotonic()
 
-    async def _harm(self, bus: SoakBus, episode: Episode) -> None:
+    async def _inject(self, bus: SoakBus, episode: Episode) -> None:
         if episode.bus is not None:
-            await bus.harm(episode.bus)
+            await bus.inject(episode.bus)
             return
         exchange = self._exchanges[episode.exchange].process
         for fault in episode.faults:
@@ -117,18 +117,18 @@ class Soak:
         await asyncio.to_thread(exchange.clear)
 
     async def _look(self, begin: float, watch: Watch) -> None:
-        """Samples and a line of progress, and whether the readers are well when all else is."""
+        """Take samples, report progress, and check that readers are live when all books are."""
         seen = {reader.name: 0 for reader in self._readers}
         for number in range(1, 1 << 30):
             await asyncio.sleep(max(0.0, begin + number * SAMPLE_INTERVAL - time.monotonic()))
             at = time.monotonic() - begin
             for worker in (*self._feeders, *self._readers):
                 if worker.process.poll() is not None:
-                    raise SoakError(f"the {worker.name} ended by themselves: see {worker.log}")
+                    raise SoakError(f"the process {worker.name!r} ended: see {worker.log}")
                 worker.look(at)
             for reader in self._readers:
-                well = self._is_quiet() and time.monotonic() - self._well_since > _READERS_LIMIT
-                if well and reader.reports > seen[reader.name]:
+                healthy = self._is_quiet() and time.monotonic() - self._healthy_since > _READERS_LIMIT
+                if healthy and reader.reports > seen[reader.name]:
                     self._outcome.late_readers += [f"{reader.name}: {reason}" for reason in reader.report.not_live]
                 seen[reader.name] = reader.reports
             self._say(self._progress(at, watch))
@@ -150,15 +150,15 @@ class Soak:
             f"MB {memory}; {fault}"
         )
 
-    def _weigh(self, server: LocalServer) -> None:
-        """How much of the machine all of it took."""
+    def _record_cpu_time(self, server: LocalServer) -> None:
+        """Record the CPU time of all processes."""
         pids = {worker.name: worker.process.pid for worker in (*self._feeders, *self._readers)}
         pids |= {f"{exchange.id} simulator": exchange.process.pid for exchange in self._exchanges.values()}
         pids |= {"server": server.pid, "this": os.getpid()}
         self._outcome.processor = {name: processor_seconds(pid) for name, pid in pids.items()}
 
     async def _stop(self, watch: Watch) -> None:
-        """End readers, then feeders, and take what they came to."""
+        """Stop readers, then feeders, and collect their results."""
         outcome = self._outcome
         for worker in (*self._readers, *self._feeders):
             outcome.samples[worker.name] = worker.samples
@@ -174,7 +174,7 @@ class Soak:
 
 @contextlib.asynccontextmanager
 async def _one_error() -> AsyncIterator[None]:
-    """The first error of a group of tasks, by itself."""
+    """Raise the first error of an exception group."""
     try:
         yield
     except ExceptionGroup as group:

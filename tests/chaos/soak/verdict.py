@@ -1,4 +1,4 @@
-"""What a long run comes to: a table, and what failed."""
+"""Results of a soak run: a table, and the failures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ from tests.chaos.soak.reader import Report
 from tests.chaos.soak.resources import Sample, Slope, memory_slope, usual
 
 WARM_UP = 300.0
-"""Seconds whose memory is not judged: caches fill, books deepen."""
+"""Seconds whose memory is not checked: caches and books fill."""
 
 _FLAT = 1.0
-"""MB an hour that no error is needed to explain."""
+"""Growth in MB per hour that is always accepted."""
 
 
 @dataclass
 class Outcome:
-    """Everything that was seen."""
+    """All observations of a run."""
 
     seconds: float
     samples: dict[str, list[Sample]] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Outcome:
 
 
 def table(outcome: Outcome) -> list[str]:
-    """Lines for people."""
+    """Lines of text."""
     heads = f"{'memory MB':>15} {'slope MB/h':>14} {'second half':>14} {'files':>9} {'threads':>9} {'tasks':>9}"
     lines = [f"{'process':18} {heads}"]
     for name, samples in outcome.samples.items():
@@ -57,7 +57,7 @@ def table(outcome: Outcome) -> list[str]:
 
 
 def failures(outcome: Outcome) -> list[str]:
-    """What must not be; nothing for a run that passed."""
+    """The failures; empty for a run that passed."""
     found = [f"{name} ended with code {code}" for name, code in outcome.exit_codes.items() if code]
     for name, report in outcome.reports.items():
         if not report.compared:
@@ -87,7 +87,7 @@ def _growth(samples: Sequence[Sample]) -> list[str]:
 
 
 def _late_slope(samples: Sequence[Sample]) -> Slope | None:
-    """Of the second half: a leak goes on, while what the largest message took is kept once."""
+    """Slope of the second half: a leak continues, while buffers grow to the largest message once."""
     return memory_slope(samples, max(WARM_UP, samples[-1].at / 2)) if samples else None
 
 

@@ -1,4 +1,4 @@
-"""Sees every message on the book channels and notes each book that is not live."""
+"""Receives every message of the book channels and records suspect books."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ _RETRY = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A book that a feeder marked, by the feeder's own clock."""
+    """A book that a feeder marked suspect; `at` is the feeder's clock."""
 
     at: float
     exchange: str
@@ -27,7 +27,7 @@ class Suspect:
 
 @dataclass(slots=True)
 class Played:
-    """An episode that happened, from its first fault until all books were live again."""
+    """An episode, from its first fault until all books were live again."""
 
     episode: Episode
     begin: float
@@ -43,12 +43,12 @@ class Played:
 
 
 def unexplained(suspects: Sequence[Suspect], played: Sequence[Played]) -> list[Suspect]:
-    """Those that no episode had to do with."""
+    """Suspect books that no episode explains."""
     return [suspect for suspect in suspects if not any(each.explains(suspect) for each in played)]
 
 
 class Watch:
-    """A subscriber that comes back by itself; what is sent while it is away it does not see."""
+    """A subscriber that reconnects; messages during an outage are lost."""
 
     def __init__(self, url: str, symbols: Mapping[str, Sequence[str]]) -> None:
         names = RedisNames()

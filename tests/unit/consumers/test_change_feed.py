@@ -1,4 +1,4 @@
-"""Telling listeners which books changed."""
+"""Notification of listeners about changed books."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from tests.support.waiting import wait_for
 
 
 class Books:
-    """What a provider would find, and the feed that tells of it."""
+    """The books of a provider, and the feed that notifies of their changes."""
 
     def __init__(self) -> None:
         self.newest: dict[str, OrderBookSnapshot] = {}
@@ -61,9 +61,9 @@ async def test_a_change_that_was_already_handed_out_is_not_repeated() -> None:
     books.change(1)
     await waiting
 
-    books.feed.publish("BTC-USDT")  # it told of the book that was read already
+    books.feed.publish("BTC-USDT")  # the change of a book that was already read
     waiting = asyncio.ensure_future(anext(updates))
-    for _ in range(20):  # turns of the loop, many more than handing out takes
+    for _ in range(20):  # more turns of the loop than the delivery needs
         await asyncio.sleep(0)
     assert not waiting.done()
 

@@ -148,7 +148,7 @@ def test_while_the_connection_is_away_the_status_says_why(exchange: Exchange) ->
         fake.inject_snapshot(exchange.book())
 
         fake.lose("the exchange is asleep")
-        wait_for(lambda: provider.get_connection_status().trouble == "the exchange is asleep", what="the reason")
+        wait_for(lambda: provider.get_connection_status().error == "the exchange is asleep", what="the reason")
 
         status = provider.get_connection_status()
         assert (status.is_running, status.connected) == (True, False)
@@ -167,17 +167,17 @@ def test_after_five_attempts_in_a_row_it_is_down_and_says_so(
 
         status, reading = provider.get_connection_status(), provider.read("BTC")
         assert fake.connects == 6
-        assert status.trouble == "gave up after 5 attempts in a row: connection refused"
+        assert status.error == "gave up after 5 attempts in a row: connection refused"
         assert not status.connected
         assert (reading.status, status.symbols[exchange.symbol].feeder_alive) == (BookStatus.FEEDER_DOWN, False)
-        assert reading.reason.endswith(status.trouble)
+        assert reading.reason.endswith(status.error)
         assert reading.snapshot is not None
         assert reading.snapshot.state == "suspect"
         assert (provider.read("ETH").status, provider.read("ETH").reason) == (
             BookStatus.MISSING,
-            f"ETH: {status.trouble}",
+            f"ETH: {status.error}",
         )
-        assert f"{exchange.id} is down: {status.trouble}" in caplog.messages
+        assert f"{exchange.id} is down: {status.error}" in caplog.messages
         wait_for(lambda: not provider.get_connection_status().thread_alive, what="the thread to end")
 
 
@@ -198,7 +198,7 @@ def test_connections_that_bring_no_book_are_attempts_like_any_other(exchange: Ex
     with provider:
         wait_until_down(provider)
 
-        assert provider.get_connection_status().trouble == "gave up after 2 attempts in a row: connection closed"
+        assert provider.get_connection_status().error == "gave up after 2 attempts in a row: connection closed"
 
 
 def test_a_provider_that_is_down_can_be_started_again(exchange: Exchange) -> None:
@@ -222,7 +222,7 @@ def test_a_bug_in_the_adapter_is_logged_and_the_provider_down(
     with provider:
         wait_for(lambda: not provider.get_connection_status().thread_alive, what="the thread to end")
 
-        assert provider.get_connection_status().trouble == "it ended by a bug, see the log"
+        assert provider.get_connection_status().error == "it ended by a bug, see the log"
         assert not provider.get_connection_status().is_running
         assert any(record.exc_info for record in caplog.records)
 

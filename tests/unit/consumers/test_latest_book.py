@@ -11,7 +11,7 @@ def test_before_the_first_update_nothing_is_known() -> None:
     assert not unknown.lose(now=1.0)
     unknown.confirm(2.0)
 
-    assert unknown.observe(3.0, None, "not started") == Observation(trouble="not started")
+    assert unknown.observe(3.0, None, "not started") == Observation(error="not started")
     assert unknown.counts() == Counts()
 
 

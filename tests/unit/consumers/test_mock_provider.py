@@ -1,4 +1,4 @@
-"""MockMarketDataProvider: made-up books that behave like books."""
+"""MockMarketDataProvider: synthetic books with the properties of real ones."""
 
 import math
 import statistics
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from bookbus.consumers.mock_provider import MadeUpMarket, MockMarketDataProvider
+from bookbus.consumers.mock_provider import MockMarketDataProvider, SyntheticMarket
 from bookbus.schemas.instruments import EXCHANGES, SymbolError
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.waiting import wait_for
@@ -54,7 +54,7 @@ def test_how_often_it_is_read_makes_no_difference() -> None:
         assert provider.get_latest_snapshot("BTC") == books_of(seed=7, moments=50)[-1]
 
 
-def test_both_legs_of_one_moment_see_one_book() -> None:
+def test_two_reads_within_one_step_return_the_same_book() -> None:
     clock = Clock()
     with MockMarketDataProvider(["BTC"], clock=clock) as provider:
         buy = provider.get_latest_snapshot("BTC")
@@ -67,7 +67,7 @@ def test_both_legs_of_one_moment_see_one_book() -> None:
     assert later is not sell
 
 
-def test_every_book_says_that_it_is_made_up() -> None:
+def test_every_book_has_the_exchange_id_mock() -> None:
     books = books_of(seed=1, moments=2)
 
     assert {book.exchange for book in books} == {"mock"}
@@ -87,7 +87,7 @@ def test_books_are_numbered_and_timed_by_the_clock() -> None:
     [("BTC", "USDT", 20), ("BTC", "USDT", 2), ("BTC", "USDT", 1), ("ETH", "BTC", 20), ("BTC", "KRW", 20)],
 )
 def test_every_book_is_whole_sorted_and_not_crossed(base: str, quote: str, depth: int) -> None:
-    market = MadeUpMarket(base, quote, seed=3, depth=depth)
+    market = SyntheticMarket(base, quote, seed=3, depth=depth)
 
     for _ in range(300):
         market.step()
@@ -101,7 +101,7 @@ def test_every_book_is_whole_sorted_and_not_crossed(base: str, quote: str, depth
 
 def test_books_have_the_shape_of_recorded_ones() -> None:
     """The bounds hold the figures of the two symbols of a recording made in August 2024."""
-    market, books = MadeUpMarket("BTC", "USDT", seed=5, depth=20), []
+    market, books = SyntheticMarket("BTC", "USDT", seed=5, depth=20), []
     for _ in range(4_000):
         market.step()
         books.append(market.levels())
@@ -120,8 +120,8 @@ def test_books_have_the_shape_of_recorded_ones() -> None:
     assert statistics.median(best) > 10 * statistics.median(map(math.exp, deeper))
 
 
-def test_a_wandering_price_turns_back() -> None:
-    market = MadeUpMarket("BTC", "USDT", seed=1, depth=2)
+def test_a_drifting_price_turns_back() -> None:
+    market = SyntheticMarket("BTC", "USDT", seed=1, depth=2)
     market._bids, market._asks = [(1_000_000, 1.0)], [(1_000_001, 1.0)]
     market.step()
 
@@ -131,7 +131,7 @@ def test_a_wandering_price_turns_back() -> None:
     assert market.levels()[0][0][0] < 100_000
 
 
-def test_never_asked_for_is_none_and_no_symbol_is_an_error() -> None:
+def test_a_symbol_without_a_book_is_none_and_an_invalid_one_an_error() -> None:
     with MockMarketDataProvider("BTC,ETH") as provider:
         assert provider.symbols == ["BTC-USDT", "ETH-USDT"]
         assert provider.get_latest_snapshot("DOGE") is None
@@ -160,7 +160,7 @@ def test_before_start_there_is_no_book_and_after_stop_it_grows_old() -> None:
     )
 
 
-def test_it_changes_by_itself_and_tells_its_listeners() -> None:
+def test_it_changes_by_itself_and_notifies_its_listeners() -> None:
     seen: list[OrderBookSnapshot] = []
     provider = MockMarketDataProvider()
     provider.on_snapshot(seen.append)

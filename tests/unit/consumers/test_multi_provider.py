@@ -1,4 +1,4 @@
-"""Several providers as one: what takes part, what is said of the rest, and what is numbered how."""
+"""Several providers as one: included and excluded books, their reasons, and ids."""
 
 import asyncio
 import logging
@@ -86,7 +86,7 @@ def test_age_is_that_of_the_oldest_book_that_takes_part() -> None:
 
 def test_an_old_exchange_rate_makes_nothing_actionable_and_the_reason_says_fx() -> None:
     world = World()
-    world.upbit.tell("USDT-KRW", age=5.5)
+    world.upbit.change("USDT-KRW", age=5.5)
 
     (found,) = world.provider.opportunities("BTC")
 
@@ -103,14 +103,14 @@ def test_the_exchange_rate_has_its_own_limit_of_age() -> None:
     assert world.out() == {"upbit": "FX USDT-KRW is stale: not confirmed for 1.5 s (limit 1 s)"}
 
 
-def test_half_an_exchange_rate_is_none() -> None:
+def test_a_one_sided_exchange_rate_is_not_used() -> None:
     world = World()
     world.upbit.put("USDT-KRW", (), WON_RATE[1])
 
     assert world.out() == {"upbit": "FX USDT-KRW has no bids"}
 
 
-def test_half_a_book_takes_no_part() -> None:
+def test_a_one_sided_book_is_excluded() -> None:
     world = World()
     world.upbit.put("BTC-KRW", ((138_459_000.0, 1.0),), ())
 
@@ -123,7 +123,7 @@ def test_two_exchanges_in_the_common_quote_need_no_exchange_rate() -> None:
     provider = MultiExchangeProvider(
         {"binance": world.binance, "upbit": world.upbit, "bybit": bybit}, ["BTC"], fx=FxSource(world.upbit)
     )
-    world.upbit.tell("USDT-KRW", age=60.0)
+    world.upbit.change("USDT-KRW", age=60.0)
 
     found = {(pair.buy, pair.sell): pair for pair in provider.opportunities("BTC")}
 
@@ -147,7 +147,7 @@ def test_two_exchanges_in_the_common_quote_need_no_exchange_rate() -> None:
 )
 def test_a_book_that_is_not_of_this_moment_leaves_at_once_and_says_so(changes: dict[str, object], reason: str) -> None:
     world = World()
-    world.upbit.tell("BTC-KRW", **changes)
+    world.upbit.change("BTC-KRW", **changes)
 
     assert world.out() == {"upbit": reason}
     assert live(world.provider).asks == ((99_401.0, 1.0), (99_500.0, 1.0))
@@ -222,7 +222,7 @@ def test_a_symbol_has_three_names(name: str) -> None:
 def test_the_same_books_are_the_same_snapshot() -> None:
     world = World()
     first = live(world.provider)
-    world.upbit.tell("BTC-KRW", age=0.9)
+    world.upbit.change("BTC-KRW", age=0.9)
     world.provider.consolidated("BTC")
 
     assert live(world.provider) is first
@@ -270,7 +270,7 @@ def test_without_any_exchange_the_last_book_is_no_longer_live(
         assert snapshot is not None
         if "state" in changes:
             changes = {**changes, "snapshot": replace(snapshot, state=changes["state"])}
-        provider.tell(symbol, **{name: value for name, value in changes.items() if name != "state"})
+        provider.change(symbol, **{name: value for name, value in changes.items() if name != "state"})
 
     reading = world.provider.read("BTC")
 
@@ -282,54 +282,54 @@ def test_without_any_exchange_the_last_book_is_no_longer_live(
 
 def test_the_last_book_is_live_no_longer_when_only_the_rate_is_old() -> None:
     world = World()
-    world.binance.tell("BTC-USDT", age=9.0)
-    world.upbit.tell("BTC-KRW", age=0.1)
+    world.binance.change("BTC-USDT", age=9.0)
+    world.upbit.change("BTC-KRW", age=0.1)
     alone = live(world.provider)
     assert alone.best_ask() == 99_000.0
 
-    world.upbit.tell("USDT-KRW", age=9.0)
+    world.upbit.change("USDT-KRW", age=9.0)
 
     reading = world.provider.read("BTC")
     assert reading.status is BookStatus.SUSPECT
     assert "FX USDT-KRW is stale" in reading.reason
     assert reading.snapshot is not None
 
-    world.upbit.tell("USDT-KRW", age=0.1)
+    world.upbit.change("USDT-KRW", age=0.1)
 
     again = live(world.provider)
     assert alone.update_id < reading.snapshot.update_id < again.update_id
     assert (again.bids, again.asks) == (alone.bids, alone.asks)
 
 
-def test_an_exchange_that_leaves_is_logged_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_excluded_exchange_is_logged_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world = World()
     live(world.provider)
-    world.upbit.tell("BTC-KRW", age=6.0)
+    world.upbit.change("BTC-KRW", age=6.0)
     for _ in range(3):
         live(world.provider)
-    world.upbit.tell("BTC-KRW", age=0.1)
+    world.upbit.change("BTC-KRW", age=0.1)
     for _ in range(3):
         live(world.provider)
 
     assert [(record.levelname, record.message) for record in caplog.records] == [
         (
             "WARNING",
-            "upbit takes no part in BTC-USDT: upbit BTC-KRW is stale: not confirmed for 6.0 s (limit 5 s)",
+            "upbit is excluded from BTC-USDT: upbit BTC-KRW is stale: not confirmed for 6.0 s (limit 5 s)",
         ),
-        ("INFO", "upbit takes part in BTC-USDT again"),
+        ("INFO", "upbit is included in BTC-USDT again"),
     ]
 
 
 def test_counts_and_connection_are_those_of_all_providers() -> None:
     world = World()
     world.provider.start()
-    world.upbit.trouble = "connection lost"
+    world.upbit.error = "connection lost"
 
     status = world.provider.get_connection_status()
 
     assert (status.is_running, status.connected, status.thread_alive) == (True, False, True)
-    assert (status.trouble, status.reconnect_count) == ("connection lost", 2)
+    assert (status.error, status.reconnect_count) == ("connection lost", 2)
     assert status.symbols.keys() == {"BTC-USDT", "ETH-USDT"}
     assert (status.symbols["BTC-USDT"].received, status.symbols["BTC-USDT"].conflated) == (4, 2)
     world.provider.stop()
@@ -469,12 +469,12 @@ def test_a_slow_read_never_numbers_older_books_after_newer_ones(monkeypatch: pyt
         ({"fx": None}, "upbit quotes in KRW: name the exchange rate to USDT"),
         ({"quote": "EUR"}, "binance quotes in USDT: USDT-KRW is no rate from that to EUR"),
         ({"fees": {"kraken": 5.0}}, "a fee is given for kraken, which is not among binance, upbit"),
-        ({"fees": {"upbit": float("nan")}}, "no fee in bps: upbit=nan"),
+        ({"fees": {"upbit": float("nan")}}, "not a fee in bps: upbit=nan"),
         ({"max_skew": 0.0}, "max_skew must be above zero"),
         ({"max_age": 0.0}, "max_age must be above zero"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments: dict[str, object], complaint: str) -> None:
+def test_invalid_arguments_are_refused(arguments: dict[str, object], complaint: str) -> None:
     world = World()
     usual = {
         "providers": {"binance": world.binance, "upbit": world.upbit},

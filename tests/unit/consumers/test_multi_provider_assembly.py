@@ -1,4 +1,4 @@
-"""Which books are asked of which exchange."""
+"""The books that are requested from each exchange."""
 
 import pytest
 

@@ -1,17 +1,17 @@
-"""How far a book may be believed."""
+"""The status of a book."""
 
 import pytest
 
 from bookbus.consumers.bus.liveness import FeederLife, ServerClock
-from bookbus.consumers.reading import BookNotLiveError, Observation, Reading, judge
+from bookbus.consumers.reading import BookNotLiveError, ConnectionStatus, Observation, Reading, judge
 from bookbus.schemas.snapshot import BookStatus, StoredState
 from tests.support.builders import book
 
 
 def status(
-    state: StoredState = "live", age: float | None = 1.0, feeder_alive: bool | None = None, trouble: str = ""
+    state: StoredState = "live", age: float | None = 1.0, feeder_alive: bool | None = None, error: str = ""
 ) -> BookStatus:
-    return judge(Observation(book(state=state), age, age, feeder_alive, trouble), 5.0)[0]
+    return judge(Observation(book(state=state), age, age, feeder_alive, error), 5.0)[0]
 
 
 @pytest.mark.parametrize(
@@ -34,13 +34,13 @@ def test_status_follows_from_state_age_and_feeder(
     assert status(state, age, feeder_alive) is expected
 
 
-def test_a_book_never_seen_is_missing_and_says_what_stands_in_the_way() -> None:
-    assert judge(Observation(trouble="not started"), 5.0) == (BookStatus.MISSING, "not started")
+def test_a_book_never_received_is_missing_with_the_error_as_reason() -> None:
+    assert judge(Observation(error="not started"), 5.0) == (BookStatus.MISSING, "not started")
 
 
 def test_only_a_live_book_has_no_reason() -> None:
     assert judge(Observation(book(), 1.0), 5.0) == (BookStatus.LIVE, "")
-    assert judge(Observation(book(), 7.25, trouble="connection lost"), 5.0) == (
+    assert judge(Observation(book(), 7.25, error="connection lost"), 5.0) == (
         BookStatus.STALE,
         "not confirmed for 7.2 s (limit 5 s); connection lost",
     )
@@ -79,7 +79,7 @@ def test_a_server_clock_that_was_set_is_believed_at_once() -> None:
 def test_a_feeder_is_alive_for_three_seconds_after_its_heartbeat() -> None:
     life = FeederLife()
     life.listen(0.0)
-    life.hear("A", "binance", ["BTC-USDT"], 10.0)
+    life.receive("A", "binance", ["BTC-USDT"], 10.0)
 
     assert life.alive("A", "binance", "BTC-USDT", 13.0) is True
     assert life.alive("A", "binance", "BTC-USDT", 13.1) is False
@@ -88,7 +88,7 @@ def test_a_feeder_is_alive_for_three_seconds_after_its_heartbeat() -> None:
 def test_another_feeder_that_serves_the_book_keeps_it_from_being_orphaned() -> None:
     life = FeederLife()
     life.listen(0.0)
-    life.hear("B", "binance", ["BTC-USDT"], 10.0)
+    life.receive("B", "binance", ["BTC-USDT"], 10.0)
 
     assert life.alive("A", "binance", "BTC-USDT", 11.0) is True
     assert life.alive("A", "binance", "ETH-USDT", 11.0) is False
@@ -104,3 +104,12 @@ def test_nobody_is_declared_dead_before_a_heartbeat_could_have_been_heard() -> N
 
     assert life.alive("A", "binance", "BTC-USDT", 103.0) is None
     assert life.alive("A", "binance", "BTC-USDT", 103.1) is False
+
+
+def test_the_earlier_name_of_a_connections_error_still_works() -> None:
+    status = ConnectionStatus(
+        is_running=True, connected=False, thread_alive=True, reconnect_count=0, error="refused", symbols={}
+    )
+
+    assert status.trouble == status.error == "refused"
+    assert Observation(error="refused").trouble == "refused"

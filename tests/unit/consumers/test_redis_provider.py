@@ -139,7 +139,7 @@ def test_status_before_start_says_so() -> None:
         connected=False,
         thread_alive=False,
         reconnect_count=0,
-        trouble="not started",
+        error="not started",
         symbols={"BTC-USDT": provider.status("BTC")},
     )
     assert provider.read("BTC").reason == "BTC: not started"

@@ -1,4 +1,4 @@
-"""Which provider stands behind the name of a source, and that none stands in for another."""
+"""The provider of each source; no source falls back to another."""
 
 import logging
 import socket
@@ -81,7 +81,7 @@ def test_l2_source_unknown() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_name_that_can_be_no_symbol_is_an_error_of_every_source(source: str) -> None:
+def test_an_invalid_symbol_is_an_error_of_every_source(source: str) -> None:
     with pytest.raises(SymbolError):
         make_provider(source, ["-"])
 

@@ -1,4 +1,4 @@
-"""A feeder's sign of life, as a message and as the fields of a hash."""
+"""A feeder's heartbeat, as a message and as the fields of a hash."""
 
 import json
 
@@ -13,6 +13,7 @@ from bookbus.schemas.heartbeat import (
     decode_heartbeat,
     encode_heartbeat,
     heartbeat_fields,
+    parse_heartbeat_fields,
 )
 
 BEAT = FeederHeartbeat(
@@ -54,6 +55,26 @@ def test_fields_of_the_hash_are_text_and_maps_are_json() -> None:
         "lines": "[]",
         "audit": "null",
     }
+
+
+def test_fields_of_the_hash_are_read_back_whichever_are_there() -> None:
+    names = ("feeder", "pid", "states", "lines", "audit", "endpoint")
+    fields = heartbeat_fields(BEAT)
+    values = [fields[name].encode() for name in names[:-1]]
+
+    assert parse_heartbeat_fields(names, [*values, None]) == {
+        "feeder": BEAT.feeder,
+        "pid": 7,
+        "states": BEAT.states,
+        "lines": [],
+        "audit": None,
+    }
+
+
+@pytest.mark.parametrize(("name", "value"), [("pid", b"x"), ("lines", b'[{"line":"one"}]'), ("feeder", b"\xff")])
+def test_a_field_of_the_hash_that_is_something_else_is_refused(name: str, value: bytes) -> None:
+    with pytest.raises(HeartbeatError, match="cannot decode a feeder's heartbeat"):
+        parse_heartbeat_fields([name], [value])
 
 
 @pytest.mark.parametrize(

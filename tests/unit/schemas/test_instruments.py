@@ -34,8 +34,11 @@ def upbit(base: str, quote: str) -> Instrument:
 LISTED = InstrumentRegistry(
     BINANCE,
     [
-        *(binance("BTC", "USDT"), binance("ETH", "USDT"), binance("币安人生", "USDT")),
-        *(binance("ETH", "BTC"), binance("WBTC", "BTC")),
+        binance("BTC", "USDT"),
+        binance("ETH", "USDT"),
+        binance("币安人生", "USDT"),
+        binance("ETH", "BTC"),
+        binance("WBTC", "BTC"),
     ],
 )
 LISTED_ON_UPBIT = InstrumentRegistry(UPBIT, [upbit("BTC", "KRW"), upbit("BTC", "USDT"), upbit("ETH", "BTC")])
@@ -131,7 +134,7 @@ def test_name_that_is_a_market_and_a_bare_base_is_ambiguous() -> None:
 
 
 def test_two_instruments_of_one_native_name_are_refused() -> None:
-    with pytest.raises(SymbolError, match="ABC stands for both"):
+    with pytest.raises(SymbolError, match="ABC is the name of both"):
         InstrumentRegistry(BINANCE, [binance("A", "BC"), binance("AB", "C")])
 
 

@@ -1,4 +1,4 @@
-"""Every name of the system, spelled out once."""
+"""All Redis names."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What a snapshot computes, by examples done by hand."""
+"""Figures of a snapshot, against examples computed by hand."""
 
 import msgspec
 import pytest

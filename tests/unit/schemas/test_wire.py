@@ -1,4 +1,4 @@
-"""Wire format version 1, held by golden files and by a second, independent msgpack library."""
+"""Wire format version 1, against golden files and another msgpack library."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,20 @@ from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 
 KEYS = (
-    *("v", "seq", "exchange", "symbol", "native", "state", "update_id"),
-    *("exchange_us", "received_us", "published_us", "feeder", "depth", "bids", "asks"),
+    "v",
+    "seq",
+    "exchange",
+    "symbol",
+    "native",
+    "state",
+    "update_id",
+    "exchange_us",
+    "received_us",
+    "published_us",
+    "feeder",
+    "depth",
+    "bids",
+    "asks",
 )
 
 GOLDEN = Path(__file__).parent / "golden"

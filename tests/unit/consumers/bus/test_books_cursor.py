@@ -11,7 +11,7 @@ def steady_at(seq: int, at: float = 0.0) -> BookCursor:
     cursor = BookCursor()
     cursor.await_hash()
     cursor.hash_read(entry(seq, at))
-    cursor.settle()
+    cursor.caught_up()
     return cursor
 
 
@@ -87,7 +87,7 @@ def test_the_hash_wins_over_what_an_earlier_connection_told() -> None:
     cursor.await_hash()
 
     cursor.hash_read(entry(4))
-    cursor.settle()
+    cursor.caught_up()
 
     assert (seq_of(cursor), cursor.missed, cursor.resets) == (4, 0, 1)
 
@@ -100,7 +100,7 @@ def test_updates_between_the_old_connection_and_the_hash_are_missed_unless_they_
     message(cursor, 13)
     message(cursor, 14)
     message(cursor, 15)
-    cursor.settle()
+    cursor.caught_up()
 
     assert (seq_of(cursor), cursor.received, cursor.missed) == (15, 4, 2)
 
@@ -142,7 +142,7 @@ def test_late_messages_of_a_new_beginning_were_never_counted_as_missed() -> None
 
     message(cursor, 1_700_000_009_000_001, at=9.0)
     message(cursor, 1_700_000_009_000_002, at=9.0)
-    cursor.settle()
+    cursor.caught_up()
 
     assert (cursor.missed, cursor.resets, seq_of(cursor)) == (0, 1, 1_700_000_009_000_003)
 
@@ -154,6 +154,6 @@ def test_what_was_jumped_over_is_not_missed_before_everything_has_come() -> None
 
     assert cursor.missed == 0
 
-    cursor.settle()
+    cursor.caught_up()
 
     assert cursor.missed == 1

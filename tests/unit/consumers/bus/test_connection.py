@@ -4,14 +4,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import hiredis
 import pytest
 
-from bookbus.consumers.bus.connection import BusAddress, BusConnectionError, BusLink
+from bookbus.consumers.bus.connection import BusConnection, BusConnectionError
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
+from bookbus.schemas.redis_url import Login, RedisServer
 
 SESAME = "open sesame"
 WELCOME = b"-ERR unknown command 'CLIENT'\r\n+PONG\r\n"
@@ -29,8 +29,8 @@ class Ends:
     """Both ends of one connection."""
 
     def __init__(self, server: socket.socket, **login: object) -> None:
-        address = replace(BusAddress.parse(f"unix://{server.getsockname()}"), **login)  # type: ignore[arg-type]
-        self.link = BusLink(address, "me")
+        address = RedisServer("", "", 0, server.getsockname(), Login(**login))  # type: ignore[arg-type]
+        self.link = BusConnection(address, "me")
         self.peer = server.accept()[0]
 
     def __enter__(self) -> "Ends":

@@ -1,70 +1,43 @@
-"""URLs of the bus, and what is said when it cannot be reached."""
+"""TLS contexts, and what is said when the bus cannot be reached."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from bookbus.consumers.bus.connection import DEFAULT_URL, BusAddress, refused, unreachable
+from bookbus.consumers.bus.connection import connect_failed, rejected, tls_context
+from bookbus.feeders.bus.connection import tls_context as feeders_tls_context
+from bookbus.schemas.redis_url import DEFAULT_URL, RedisServer, TlsOptions, parse_redis_url
+
+both_packages = pytest.mark.parametrize("make", [tls_context, feeders_tls_context])
 
 
-def test_the_default_is_this_machine() -> None:
-    address = BusAddress.parse(DEFAULT_URL)
+def server_of(url: str) -> RedisServer:
+    (server,) = parse_redis_url(url).servers
+    return server
 
-    assert (address.host, address.port, address.database, address.password, address.tls) == (
-        *("127.0.0.1", 6379, 0),
-        *(None, None),
+
+@both_packages
+def test_tls_checks_certificate_and_name_unless_told_otherwise(make: Callable[[TlsOptions], ssl.SSLContext]) -> None:
+    checked, unchecked, any_name = (
+        make(parse_redis_url(f"rediss://h{options}").login.tls or pytest.fail("no TLS"))
+        for options in ("", "?ssl_cert_reqs=none", "?ssl_check_hostname=False")
     )
 
-
-@pytest.mark.parametrize(
-    ("url", "masked", "parts"),
-    [
-        ("redis://h", "redis://h", ("h", 6379, None, 0, None, None)),
-        ("redis://u:p%40ss@h:1/2", "redis://u:***@h:1/2", ("h", 1, None, 2, "u", "p@ss")),
-        ("redis://:open@h/1?socket_timeout=3", "redis://:***@h/1", ("h", 6379, None, 1, None, "open")),
-        ("unix:///tmp/s.sock?db=3", "unix:///tmp/s.sock", ("localhost", 6379, "/tmp/s.sock", 3, None, None)),  # noqa: S108
-    ],
-)
-def test_a_url_is_taken_apart_and_shown_without_secrets(
-    url: str, masked: str, parts: tuple[str, int, str | None, int, str | None, str | None]
-) -> None:
-    address = BusAddress.parse(url)
-
-    assert address.masked == masked
-    assert parts == (
-        *(address.host, address.port, address.path, address.database),
-        *(address.username, address.password),
-    )
-    assert address.password is None or address.password not in repr(address)
-
-
-@pytest.mark.parametrize(
-    "url", ["", "h:6379", "http://:secret@h", "redis://:secret@h:port/0", "redis+sentinel://:secret@h:1/s"]
-)
-def test_what_is_no_url_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(ValueError, match="not a usable Redis URL: write redis://host:6379/0") as caught:
-        BusAddress.parse(url)
-
-    assert "secret" not in str(caught.value)
-
-
-def test_tls_checks_certificate_and_name_unless_told_otherwise() -> None:
-    checked = BusAddress.parse("rediss://h").tls
-    unchecked = BusAddress.parse("rediss://h?ssl_cert_reqs=none").tls
-    any_name = BusAddress.parse("rediss://h?ssl_check_hostname=False").tls
-
-    assert checked is not None
-    assert unchecked is not None
-    assert any_name is not None
     assert (checked.verify_mode, checked.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert (unchecked.verify_mode, unchecked.check_hostname) == (ssl.CERT_NONE, False)
     assert (any_name.verify_mode, any_name.check_hostname) == (ssl.CERT_REQUIRED, False)
 
 
-def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="No such file"):
-        BusAddress.parse(f"rediss://h?ssl_ca_certs={tmp_path / 'absent.pem'}")
+@both_packages
+def test_a_certificate_that_cannot_be_read_is_told(
+    make: Callable[[TlsOptions], ssl.SSLContext], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"Redis URL.*No such file") as caught:
+        make(TlsOptions(ca_file=str(tmp_path / "absent.pem")))
+
+    assert caught.value.__cause__ is None
 
 
 @pytest.mark.parametrize(
@@ -78,14 +51,14 @@ def test_a_certificate_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_server_says_is_told_with_what_it_means(message: str, expected: str) -> None:
-    error = refused(BusAddress.parse("redis://:secret@h/0"), message)
+    error = rejected(server_of("redis://:secret@h/0"), message)
 
     assert expected in str(error)
     assert "secret" not in str(error)
 
 
 def test_nobody_there_is_told_with_what_to_do() -> None:
-    error = unreachable(BusAddress.parse(DEFAULT_URL), ConnectionRefusedError(111, "Connection refused"))
+    error = connect_failed(server_of(DEFAULT_URL), ConnectionRefusedError(111, "Connection refused"))
 
     assert str(error) == (
         "no Redis answers at redis://127.0.0.1:6379/0 (connection refused); "

@@ -10,14 +10,13 @@ from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.readers import (
     Client,
     Reader,
-    ReaderRecord,
     ReaderState,
     Registry,
     parse_clients,
-    parse_record,
     readers_of,
 )
 from bookbus.consumers.commands.list import table_of
+from bookbus.schemas.heartbeat import ReaderRecord, parse_reader
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.documents import column
 
@@ -59,7 +58,7 @@ def test_what_a_reader_told_is_read_back() -> None:
     table.add([table.book("BTC-USDT"), table.book("ETH-USDT")])
     fields = consumer_fields(identity, table, 0.0123, None, 2)
 
-    told = parse_record(identity.id, [text.encode() for field in fields.items() for text in field])
+    told = parse_reader(identity.id, [text.encode() for field in fields.items() for text in field])
 
     assert told == ReaderRecord(
         client=NAME,
@@ -86,13 +85,13 @@ def test_every_field_that_a_reader_tells_is_documented() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"x", b"-1", b"1" * 5000, b"\xff", "٣".encode()])
 def test_figures_that_are_none_are_unknown(value: bytes) -> None:
-    told = parse_record("x", [b"received", value, b"pid", value])
+    told = parse_reader("x", [b"received", value, b"pid", value])
 
     assert (told.received, told.pid, told.missed) == (None, None, None)
 
 
 def test_what_others_wrote_does_nothing_to_a_terminal() -> None:
-    told = parse_record("x", [b"host", b"\x1b[2J\nroot\xff", b"symbols", b"\x1b]0;y BTC-USDT", b"odd"])
+    told = parse_reader("x", [b"host", b"\x1b[2J\nroot\xff", b"symbols", b"\x1b]0;y BTC-USDT", b"odd"])
 
     assert (told.host, told.symbols) == ("?[2J?root\ufffd", ("?]0;y", "BTC-USDT"))
 

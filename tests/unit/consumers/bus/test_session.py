@@ -261,7 +261,7 @@ def test_a_confirmation_that_comes_while_the_hash_is_read_asks_for_nothing_more(
 def test_an_answer_nobody_asked_for_ends_the_session() -> None:
     answered = session()
 
-    with pytest.raises(SessionLostError, match="nobody asked"):
+    with pytest.raises(SessionLostError, match="a reply to no question"):
         answered.receive(replies([b"1", b"0"], [], b"surprise"), 10.0)
 
 
@@ -307,11 +307,11 @@ def test_a_reader_that_may_not_write_says_no_more_that_it_lives(caplog: pytest.L
     silent.receive(replies([b"1", b"0"], []), 10.0)
     silent.outgoing()
 
-    silent.announce("md:consumer:x", [("a", "b")], 5, 11.0)
+    silent.write_heartbeat("md:consumer:x", [("a", "b")], 5, 11.0)
     assert silent.outgoing() == [("HSET", "md:consumer:x", "a", "b"), ("EXPIRE", "md:consumer:x", 5)]
     silent.receive(replies(hiredis.ReplyError("NOPERM"), hiredis.ReplyError("NOPERM")), 11.0)
 
-    silent.announce("md:consumer:x", [("a", "b")], 5, 12.0)
+    silent.write_heartbeat("md:consumer:x", [("a", "b")], 5, 12.0)
     assert silent.outgoing() == []
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
@@ -319,11 +319,11 @@ def test_a_reader_that_may_not_write_says_no_more_that_it_lives(caplog: pytest.L
 def test_a_reader_that_could_not_write_once_tries_again() -> None:
     heard = session()
     heard.receive(replies([b"1", b"0"], []), 10.0)
-    heard.announce("md:consumer:x", [("a", "b")], 5, 11.0)
+    heard.write_heartbeat("md:consumer:x", [("a", "b")], 5, 11.0)
     heard.outgoing()
 
     heard.receive(replies(hiredis.ReplyError("OOM command not allowed"), 0), 11.0)
-    heard.announce("md:consumer:x", [("a", "b")], 5, 12.0)
+    heard.write_heartbeat("md:consumer:x", [("a", "b")], 5, 12.0)
 
     assert heard.outgoing() == [("HSET", "md:consumer:x", "a", "b"), ("EXPIRE", "md:consumer:x", 5)]
 

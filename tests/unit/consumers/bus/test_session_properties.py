@@ -43,9 +43,9 @@ class ModelServer:
         message = encode(book(symbol, seq=seq, update_id=seq % 2**52))
         self.hashes[NAMES.book("binance", symbol)] = (seq, message, self.time_us)
         self.published_us[message] = self.time_us
-        self.announce(NAMES.book("binance", symbol).encode(), message)
+        self.write_heartbeat(NAMES.book("binance", symbol).encode(), message)
 
-    def announce(self, channel: bytes, message: bytes) -> None:
+    def write_heartbeat(self, channel: bytes, message: bytes) -> None:
         if channel in self.channels:
             self.replies["stream"].append([b"message", channel, message])
 
@@ -134,7 +134,7 @@ class Reader:
         else:
             self.receive(connection, self.random.randint(1, 4))
 
-    def settle(self) -> None:
+    def caught_up(self) -> None:
         """Everything that is under way arrives."""
         while any(self.server.asked.values()) or any(self.server.replies.values()):
             for connection in ("stream", "query"):
@@ -182,12 +182,12 @@ class Reader:
 
     def publish_foreign_bytes(self) -> None:
         data = self.random.choice((b"", b"foreign", b"\xc1" * 40, HEAD, HEAD + b"\xff" * 7))
-        self.server.announce(NAMES.book("binance", self.random.choice(SYMBOLS)).encode(), data)
+        self.server.write_heartbeat(NAMES.book("binance", self.random.choice(SYMBOLS)).encode(), data)
 
     def publish_spoiled_book(self) -> None:
         seq = self.random.choice((0, START_US + self.random.randint(0, 10**7), 2**64 - 1))
         corrupted = HEAD + seq.to_bytes(8, "big") + b"spoiled"
-        self.server.announce(NAMES.book("binance", self.random.choice(SYMBOLS)).encode(), corrupted)
+        self.server.write_heartbeat(NAMES.book("binance", self.random.choice(SYMBOLS)).encode(), corrupted)
 
     def run(self, steps: int, weights: "dict[Step, int]") -> None:
         for step in self.random.choices(list(weights), list(weights.values()), k=steps):
@@ -208,13 +208,13 @@ class Reader:
 
     def end(self, ticks: int = 1) -> None:
         """All arrives, and as many quiet seconds as the poll of quiet books needs pass."""
-        self.settle()
+        self.caught_up()
         for _ in range(ticks):
             self.now += 2.5
             self.server.time_us += 2_500_000
             self.session.tick(self.now)
             self.send()
-            self.settle()
+            self.caught_up()
         assert self.session.ready
 
 

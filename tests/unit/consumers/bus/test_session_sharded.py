@@ -43,7 +43,7 @@ def test_each_book_is_subscribed_by_itself_and_heartbeats_as_everywhere() -> Non
 def test_a_node_is_not_asked_for_what_another_one_has() -> None:
     node = session(BusTable("binance", NAMES), "BTC-USDT")
 
-    node.announce("md:consumer:x", [("lag", "1")], 5, 10.0)
+    node.write_heartbeat("md:consumer:x", [("lag", "1")], 5, 10.0)
 
     assert node.outgoing() == [("TIME",)]
 
@@ -78,7 +78,7 @@ def test_heartbeats_come_by_the_ordinary_channel() -> None:
 def test_a_channel_that_the_node_gives_up_ends_the_session() -> None:
     stream = BusStream(BusTable("binance", NAMES), lambda *_: None, lambda *_: None, 0.0, sharded=True)
 
-    with pytest.raises(SessionLostError, match="md:book:binance:BTC-USDT is another node's now"):
+    with pytest.raises(SessionLostError, match="md:book:binance:BTC-USDT is served by another node now"):
         stream.receive(replies([b"sunsubscribe", BTC, 0]), 11.0)
 
 
@@ -120,7 +120,7 @@ def test_a_node_that_leaves_the_cluster_makes_no_other_deaf() -> None:
     for node in (left, right):
         node.feeders.listen(1.0, node)
 
-    right.feeders.lose(right)
+    right.feeders.stop_listening(right)
     assert whole.feeders.alive("A", "binance", "BTC-USDT", 10.0) is False
-    left.feeders.lose(left)
+    left.feeders.stop_listening(left)
     assert whole.feeders.alive("A", "binance", "BTC-USDT", 10.0) is None

@@ -9,6 +9,7 @@ from bookbus.consumers.bus import trades as bus_trades
 from bookbus.consumers.bus.trades import BusTradeTail, TradeSource
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import parse_redis_url
 from bookbus.schemas.trade import Trade
 
 NAMES = RedisNames()
@@ -31,7 +32,7 @@ def writer(server: fakeredis.FakeServer) -> Any:
 
 @pytest.fixture
 def tail(server: fakeredis.FakeServer) -> BusTradeTail:
-    made = BusTradeTail("redis://127.0.0.1:1/0", NAMES, "binance", "BTC-USDT", "BTCUSDT")
+    made = BusTradeTail(parse_redis_url("redis://127.0.0.1:1/0"), NAMES, "binance", "BTC-USDT", "BTCUSDT")
     made._client = fakeredis.FakeRedis(server=server, decode_responses=True)
     return made
 
@@ -85,13 +86,14 @@ def test_without_a_server_there_are_no_trades_and_a_reason_until_it_is_back(
     tail.take()
     server.connected = False
     assert tail.take() == []
-    assert tail.trouble
+    assert tail.error
+    assert tail.trouble == tail.error
 
     server.connected = True
     add(writer, trade(1))
 
     assert tail.take() == [trade(1)]
-    assert tail.trouble == ""
+    assert tail.error == ""
 
 
 def test_the_redis_provider_is_a_source_of_trades_and_takes_any_spelling_of_a_symbol() -> None:

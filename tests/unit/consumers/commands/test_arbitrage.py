@@ -1,4 +1,4 @@
-"""The arbitrage command without a bus: what it prints, and what it says of a mistake."""
+"""The arbitrage command without Redis: its output and its errors."""
 
 import json
 from io import StringIO
@@ -41,6 +41,7 @@ def test_the_assumption_behind_net_figures_is_always_said() -> None:
 
     assert printed(offer()).split()[-len(words) :] == words
     assert json.loads(json_line(offer(), 0.0))["assumes"] == ASSUMPTION
+    assert ASSUMPTION in " ".join((arbitrage.__doc__ or "").split()).replace("Net figures", "net figures")
 
 
 def test_a_reason_is_said_once_for_all_pairs_that_have_it() -> None:

@@ -11,7 +11,7 @@ from bookbus.consumers.commands.calibrate import calibrate
 from bookbus.consumers.paper.calibration.table import load_table
 from bookbus.consumers.paper.calibration.tape import tape_hash
 from tests.support.binance_capture import write_capture
-from tests.support.tapes import ZONE, MadeUpTape, made_up_book
+from tests.support.tapes import ZONE, SyntheticTape, synthetic_book
 
 app = typer.Typer()
 app.command()(calibrate)
@@ -20,7 +20,7 @@ app.command()(calibrate)
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("captures") / "monday.jsonl.gz"
-    write_capture(path, MadeUpTape(1, seconds=400.0, entry_rate=0.8, exit_rate=1.2).events())
+    write_capture(path, SyntheticTape(1, seconds=400.0, entry_rate=0.8, exit_rate=1.2).events())
     return path
 
 
@@ -63,7 +63,7 @@ def test_a_table_is_not_validated_on_its_own_recording_however_it_is_stored(capt
 def test_a_table_is_scored_on_another_recording(capture: Path, tmp_path: Path) -> None:
     out, other = tmp_path / "table.json", tmp_path / "tuesday.jsonl.gz"
     calibrated(capture, out)
-    write_capture(other, MadeUpTape(2, 400.0, 0.8, 1.2, start_us=1_800_000_000_000_000).events())
+    write_capture(other, SyntheticTape(2, 400.0, 0.8, 1.2, start_us=1_800_000_000_000_000).events())
 
     result = run(other, "--validate", out)
 
@@ -113,7 +113,7 @@ def test_what_is_no_recording_is_one_line(content: bytes | None, message: str, t
 
 def test_a_recording_without_trades_says_so(tmp_path: Path) -> None:
     path = tmp_path / "books.jsonl.gz"
-    write_capture(path, [made_up_book(1_700_000_000_000_000 + number) for number in range(5)])
+    write_capture(path, [synthetic_book(1_700_000_000_000_000 + number) for number in range(5)])
 
     result = run(path, "--out", tmp_path / "table.json")
 

@@ -1,4 +1,4 @@
-"""What two exchanges offer against each other."""
+"""Opportunities between two exchanges."""
 
 from fractions import Fraction
 

@@ -114,7 +114,7 @@ def test_of_two_that_disagree_both_stay_out() -> None:
     assert (book.bids, book.asks, book.best_bid(), book.best_ask()) == ((), (), None, None)
 
 
-def test_mids_ten_percent_apart_are_still_of_one_asset() -> None:
+def test_mid_prices_ten_percent_apart_are_still_of_one_asset() -> None:
     one, other = (
         venue_book("binance", ((99.0, 1.0),), ((101.0, 1.0),)),
         venue_book("upbit", ((109.0, 1.0),), ((111.0, 1.0),)),

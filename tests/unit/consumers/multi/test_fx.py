@@ -34,7 +34,7 @@ def test_the_other_way_prices_are_multiplied_by_the_side_of_the_trade() -> None:
     assert to_won.bids(((100_000.0, 0.5),)) == ((140_000_000.0, 0.5),)
 
 
-def test_what_the_best_rate_covers_is_told_in_the_wanted_currency() -> None:
+def test_the_amount_that_the_best_rate_covers_is_in_the_target_currency() -> None:
     to_tether, to_won = conversion(RATE, "USDT"), conversion(RATE, "KRW")
 
     assert (to_tether.ask_size, to_tether.bid_size) == (500.0, 800.0)

@@ -105,10 +105,10 @@ def test_volumes_are_those_of_the_book_and_a_thin_one_fills_in_part(world: World
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda world: world.provider.tell(SYMBOL, age=5.1), "stale"),
-        (lambda world: world.provider.tell(SYMBOL, age=5.1, feeder_alive=False), "feeder_down"),
+        (lambda world: world.provider.change(SYMBOL, age=5.1), "stale"),
+        (lambda world: world.provider.change(SYMBOL, age=5.1, feeder_alive=False), "feeder_down"),
         (lambda world: world.provider.lose(SYMBOL), "suspect"),
-        (lambda world: world.provider.tell(SYMBOL, snapshot=None), "missing"),
+        (lambda world: world.provider.change(SYMBOL, snapshot=None), "missing"),
         (lambda world: world.provider.put(SYMBOL, ((100.0, 1.0),), ()), "one_sided"),
     ],
 )
@@ -317,6 +317,8 @@ def test_waiting_orders_need_trades(world: World) -> None:
 class TradesLost(StubProvider):
     """A provider of trades some of which never came."""
 
+    trouble = ""
+
     def trades(self, symbol: str) -> "TradesLost":
         return self
 
@@ -330,7 +332,7 @@ def test_trades_that_did_not_come_are_no_secret() -> None:
     market = ProviderMarket(provider, "binance", {}, with_trades=True)
 
     assert market.health().trouble == ""
-    provider.trouble = "3 trades are missing"
+    provider.error = "3 trades are missing"
 
     assert "3 trades are missing" in market.health().trouble
 

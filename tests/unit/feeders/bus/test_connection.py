@@ -8,13 +8,18 @@ import hiredis
 import pytest
 
 from bookbus.feeders.bus.connection import RedisConnectionError, Reply, RespConnection, open_connection, pack_command
-from bookbus.feeders.servers.address import parse_address
+from bookbus.schemas.redis_url import RedisServer, parse_redis_url
 from tests.support.resp_server import Command, RespServer, resp_server
 from tests.support.waiting import await_for
 
 
 def echo(command: Command) -> Any:
     return command[-1]
+
+
+def parse_address(url: str) -> RedisServer:
+    (server,) = parse_redis_url(url).servers
+    return server
 
 
 async def connect(server: RespServer, login: str = "", **options: float) -> RespConnection:

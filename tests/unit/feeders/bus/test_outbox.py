@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.feeders.bus.outbox import Conflator, Submission, SubmissionKind
+from bookbus.feeders.bus.outbox import Conflator
+from bookbus.feeders.bus.publish_script import Submission, SubmissionKind
 from tests.support.builders import book
 
 
@@ -32,6 +33,15 @@ def test_who_waits_longest_is_taken_first_however_often_it_was_replaced() -> Non
     assert conflator.take(1) == [("a", submission("new", 2))]
     assert "b" in conflator
     assert "a" not in conflator
+
+
+def test_keys_that_are_not_ready_keep_their_turn() -> None:
+    conflator: Conflator[str] = Conflator()
+    for key in ("a", "b", "c", "d"):
+        conflator.put(key, submission("new", 1))
+
+    assert [key for key, _ in conflator.take(2, lambda key: key != "b")] == ["a", "c"]
+    assert [key for key, _ in conflator.take(2)] == ["b", "d"]
 
 
 def test_a_repetition_of_what_was_never_sent_is_still_new() -> None:

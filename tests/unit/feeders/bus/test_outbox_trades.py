@@ -13,7 +13,7 @@ def trades(*ids: int) -> list[Trade]:
 
 def queue_of(*ids: int, capacity: int = 5) -> tuple[TradeQueue, PublisherCounters]:
     counters = PublisherCounters()
-    queue = TradeQueue(RedisNames(), capacity, counters)
+    queue = TradeQueue(RedisNames(), capacity, counters, lambda _: None)
     for trade in trades(*ids):
         queue.put(trade)
     return queue, counters
@@ -34,7 +34,40 @@ def test_what_does_not_fit_pushes_out_the_oldest() -> None:
     assert counters.trades_dropped == 2
 
 
-def test_what_is_put_back_comes_before_what_came_since_and_gives_way_to_it() -> None:
+def trade_of(symbol: str, trade_id: int, received_us: int) -> Trade:
+    return Trade("binance", symbol, symbol, trade_id, 100.5, 0.25, "sell", 1, received_us)
+
+
+def test_the_oldest_of_all_streams_is_pushed_out() -> None:
+    queue, counters = queue_of(capacity=3)
+    for trade in (trade_of("B", 1, 20), trade_of("A", 1, 10), trade_of("A", 2, 40), trade_of("B", 2, 30)):
+        queue.put(trade)
+
+    assert sorted(trade.received_us for trade in queue.take(9)) == [20, 30, 40]
+    assert counters.trades_dropped == 1
+
+
+def test_a_busy_stream_does_not_hold_up_the_others() -> None:
+    queue, _ = queue_of(capacity=10)
+    for trade_id in range(3):
+        queue.put(trade_of("A", trade_id, 1))
+    queue.put(trade_of("B", 7, 1))
+
+    assert queue.take(2) == [trade_of("A", 0, 1), trade_of("A", 1, 1)]
+    assert queue.take(2) == [trade_of("B", 7, 1), trade_of("A", 2, 1)]
+    assert len(queue) == 0
+
+
+def test_streams_that_are_not_ready_keep_their_trades() -> None:
+    queue, _ = queue_of(capacity=10)
+    for symbol in ("A", "B"):
+        queue.put(trade_of(symbol, 1, 1))
+
+    assert queue.take(9, lambda stream: stream.name.endswith("B")) == [trade_of("B", 1, 1)]
+    assert queue.take(9) == [trade_of("A", 1, 1)]
+
+
+def test_requeued_trades_come_before_newer_ones_and_give_way_to_them() -> None:
     queue, counters = queue_of(1, 2, 3)
     taken = queue.take(3)
     for trade in trades(4, 5, 6):
@@ -46,7 +79,7 @@ def test_what_is_put_back_comes_before_what_came_since_and_gives_way_to_it() -> 
     assert counters.trades_dropped == 1
 
 
-def test_nothing_is_put_back_into_a_full_queue() -> None:
+def test_nothing_is_requeued_into_a_full_queue() -> None:
     queue, counters = queue_of(1)
     taken = queue.take(1)
     for trade in trades(2, 3, 4, 5, 6):
@@ -77,7 +110,7 @@ def test_replies_are_counted_by_what_became_of_the_trade() -> None:
     known = hiredis.ReplyError("ERR The ID specified in XADD is equal or smaller than the target stream top item")
     full = hiredis.ReplyError("OOM full")
 
-    errors = list(queue.settle(trades(1, 2, 3), [b"1-0", known, full]))
+    errors = list(queue.apply_replies(trades(1, 2, 3), [b"1-0", known, full]))
 
     assert errors == [("md:trades:binance:BTC-USDT", full)]
     assert (counters.trades, counters.trade_duplicates, counters.trades_dropped) == (1, 1, 1)

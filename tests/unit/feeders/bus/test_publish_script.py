@@ -4,8 +4,7 @@ import fakeredis
 import hiredis
 import pytest
 
-from bookbus.feeders.bus.outbox import Submission
-from bookbus.feeders.bus.publish_script import BookKey, load_command, script_sha, script_text
+from bookbus.feeders.bus.publish_script import BookKey, Submission, load_command, script_sha, script_text
 from bookbus.schemas.wire import HEAD, decode
 from tests.support.builders import book
 from tests.support.publish_script_rules import Bus, PublishScriptRules

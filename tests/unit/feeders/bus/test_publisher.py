@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 import redis
 
-from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, TRADES_CAPACITY, Publisher, Submission
+from bookbus.feeders.bus import publisher as publisher_module
+from bookbus.feeders.bus.outbox import TRADES_CAPACITY
+from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, Publisher
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import HostPort, RedisAddress, parse_redis_url
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import decode
@@ -164,12 +168,12 @@ async def test_a_server_that_never_answers_is_left_and_tried_again(
         assert await publisher.drain(5)
     assert stored(server).update_id == 7
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        f"{server.url}: did not answer within 0.05 s; trying again until Redis takes books",
+        f"{server.url}: did not answer within 0.05 s; retrying until Redis takes books",
         f"{server.url} answers again",
     ]
 
 
-async def test_a_server_that_comes_later_is_told_once_to_be_missing(
+async def test_a_server_that_comes_later_is_reported_once_as_missing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = RespServer(tmp_path / "redis.sock")
@@ -270,12 +274,12 @@ async def test_a_server_that_will_not_load_the_script_is_not_hammered(server: Re
     server.answer = answer
     async with running(server, retry_interval=60) as publisher:
         publisher.submit(new(7))
-        await await_for(lambda: publisher.errors.by_kind["NOSCRIPT"])
+        await await_for(lambda: publisher.error_kinds["NOSCRIPT"])
 
         assert not await publisher.drain(0.05)
 
     assert len(sent(server)) <= 2
-    assert publisher.errors.by_kind["NOPERM"] == len(server.calls(b"SCRIPT")) <= 3
+    assert publisher.error_kinds["NOPERM"] == len(server.calls(b"SCRIPT")) <= 3
 
 
 @pytest.mark.parametrize("kind", ["OOM", "MISCONF", "NOPERM", "BUSY"])
@@ -285,7 +289,7 @@ async def test_a_book_that_the_server_refuses_is_tried_until_it_takes_it(
     async with running(server) as publisher:
         server.answer = failing(server, b"", f"{kind} not now")
         publisher.submit(new(7))
-        await await_for(lambda: publisher.errors.by_kind[kind] >= 3)
+        await await_for(lambda: publisher.error_kinds[kind] >= 3)
 
         server.answer = server.answer_by_fakeredis
 
@@ -320,7 +324,7 @@ async def test_one_refused_book_does_not_hold_up_the_others(
 
     assert stored(server, NAMES.book("binance", "ETH-USDT")).update_id == 3
     assert server.redis.get(BTC) == b"somebody else's"
-    assert publisher.errors.by_kind == {"WRONGTYPE": 3}
+    assert publisher.error_kinds == {"WRONGTYPE": 3}
     assert len(caplog.records) == 1
 
 
@@ -355,7 +359,7 @@ async def test_levels_that_were_refused_are_not_just_confirmed_later(server: Res
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "reported"),
     [
         ("READONLY", "is a read-only replica, and feeders write to its primary: name that with --redis"),
         ("LOADING", "LOADING wrong role"),
@@ -364,7 +368,7 @@ async def test_levels_that_were_refused_are_not_just_confirmed_later(server: Res
     ],
 )
 async def test_a_server_in_the_wrong_role_is_left_and_everything_sent_to_the_next(
-    server: RespServer, caplog: pytest.LogCaptureFixture, kind: str, told: str
+    server: RespServer, caplog: pytest.LogCaptureFixture, kind: str, reported: str
 ) -> None:
     connected: list[bool] = []
     async with running(server, on_connected=lambda: connected.append(True)) as publisher:
@@ -378,10 +382,10 @@ async def test_a_server_in_the_wrong_role_is_left_and_everything_sent_to_the_nex
         assert await publisher.drain(5)
     assert stored(server).update_id == 7
     assert len(connected) == server.connections
-    assert publisher.errors.by_kind[kind] == server.connections - 1
+    assert publisher.error_kinds[kind] == server.connections - 1
     assert server.redis.xlen(NAMES.trades("binance", "BTC-USDT")) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        f"{server.url}: {told}; trying again until Redis takes books",
+        f"{server.url}: {reported}; retrying until Redis takes books",
         f"{server.url} answers again",
     ]
 
@@ -396,13 +400,13 @@ async def test_what_is_discarded_is_never_sent(server: RespServer) -> None:
 
         publisher.discard()
 
-        await await_for(lambda: publisher._retry is None)
+        await await_for(lambda: all(writer._retry is None for writer in publisher._writers.values()))
         assert await publisher.drain(5)
     assert sent(server) == []
     assert publisher.counters.errors == tries
 
 
-async def test_what_stood_in_the_socket_when_books_became_old_is_given_up(server: RespServer) -> None:
+async def test_what_is_in_the_socket_when_books_become_old_is_not_sent(server: RespServer) -> None:
     async with running(server) as publisher:
         server.answering.clear()
         levels = tuple((float(price), 1.0) for price in range(100_000, 0, -1))
@@ -476,7 +480,7 @@ async def test_trades_that_the_server_refuses_are_dropped_and_counted(server: Re
 
         assert await publisher.drain(5)
 
-    assert publisher.errors.by_kind == {"WRONGTYPE": 1}
+    assert publisher.error_kinds == {"WRONGTYPE": 1}
     assert (publisher.counters.trades, publisher.counters.trades_dropped) == (1, 1)
 
 
@@ -502,7 +506,7 @@ async def test_trades_wait_for_a_server_up_to_a_limit(tmp_path: Path) -> None:
     assert publisher.counters.trades_dropped == 7
 
 
-async def test_nothing_told_to_people_holds_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_log_line_holds_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with resp_server(tmp_path, lambda _: redis.ResponseError("WRONGPASS invalid pair")) as server:
         publisher = Publisher(f"unix://ada:s3cret@{server.path}", NAMES, "A")
@@ -534,67 +538,252 @@ def moved(server: RespServer, *symbols: str) -> None:
     server.answer = answer
 
 
+HERE, THERE = ("here", 7000), ("there", 7000)
+
+
+class TwoNodes:
+    """Routes every name to `here`, those in `moved` to `there`."""
+
+    sharded = True
+    servers = frozenset({HERE, THERE})
+
+    def __init__(self, here: RespServer, there: RespServer) -> None:
+        self.here, self.there = here, there
+        self.moved: set[str] = set()
+        self.replies: list[str] = []
+
+    def address(self, server: HostPort) -> RedisAddress:
+        return parse_redis_url((self.here if server == HERE else self.there).url)
+
+    def server_of(self, name: str) -> HostPort:
+        return THERE if name in self.moved else HERE
+
+    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        self.replies += [reply for server, reply in moves if server == HERE]
+
+    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        self.move = on_change
+        await asyncio.Event().wait()
+
+
+@pytest.fixture
+async def nodes(server: RespServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TwoNodes]:
+    """Every publisher made from now on writes to these."""
+    (tmp_path / "there").mkdir()
+    async with resp_server(tmp_path / "there") as there:
+        nodes = TwoNodes(server, there)
+        monkeypatch.setattr(publisher_module, "router_of", lambda _: nodes)
+        yield nodes
+
+
 async def test_a_node_that_has_a_book_no_longer_is_taken_at_its_word(
-    server: RespServer, caplog: pytest.LogCaptureFixture
+    nodes: TwoNodes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[str] = []
-    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
-        moved(server, "BTC", "ETH")
+    async with running(nodes.here, retry_interval=3600) as publisher:
+        moved(nodes.here, "BTC", "ETH")
         for symbol in ("BTC-USDT", "ETH-USDT", "SOL-USDT"):
             publisher.submit(new(7, symbol))
-        await await_for(lambda: len(told) == 2)
+        await await_for(lambda: len(nodes.replies) == 2)
 
-        assert publisher.evict("book", "binance", "BTC-USDT") == new(7)
-        assert publisher.evict("book", "binance", "ETH-USDT") == new(7, "ETH-USDT")
-        assert publisher.evict("book", "binance", "SOL-USDT") is None
+        nodes.moved = {NAMES.book("binance", symbol) for symbol in ("BTC-USDT", "ETH-USDT", "SOL-USDT")}
+        nodes.move()
+
         assert await publisher.drain(5)
-    assert told == ["MOVED 42 there:7000"] * 2
+    assert sent(nodes.there) == [("new", 7)]
+    assert sent(nodes.there, NAMES.book("binance", "ETH-USDT")) == [("new", 7)]
+    assert sent(nodes.there, NAMES.book("binance", "SOL-USDT")) == []
+    assert nodes.replies == ["MOVED 42 there:7000"] * 2
     assert publisher.counters.errors == 0
     assert caplog.records == []
 
 
-async def test_a_confirmation_of_levels_that_never_arrived_moves_on_with_them(server: RespServer) -> None:
-    told: list[str] = []
-    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
-        moved(server, "BTC")
+async def test_a_confirmation_of_levels_that_never_arrived_moves_on_with_them(nodes: TwoNodes) -> None:
+    async with running(nodes.here, retry_interval=3600) as publisher:
+        moved(nodes.here, "BTC")
         publisher.submit(new(7))
-        await await_for(lambda: told)
+        await await_for(lambda: nodes.replies)
         publisher.submit(again(8))
-        await await_for(lambda: len(told) == 2)
+        await await_for(lambda: len(nodes.replies) == 2)
 
-        assert publisher.evict("book", "binance", "BTC-USDT") == new(8)
+        nodes.moved = {BTC}
+        nodes.move()
+
+        assert await publisher.drain(5)
+    assert sent(nodes.there) == [("new", 8)]
 
 
-async def test_a_confirmation_alone_does_not_move_on(server: RespServer) -> None:
-    told: list[str] = []
-    async with running(server, on_moved=told.append, retry_interval=3600) as publisher:
+async def test_a_confirmation_alone_does_not_move_on(nodes: TwoNodes) -> None:
+    async with running(nodes.here, retry_interval=3600) as publisher:
         publisher.submit(new(7))
         assert await publisher.drain(5)
-        moved(server, "BTC")
+        moved(nodes.here, "BTC")
         publisher.submit(again(7))
-        await await_for(lambda: told)
+        await await_for(lambda: nodes.replies)
 
-        assert publisher.evict("book", "binance", "BTC-USDT") is None
+        nodes.moved = {BTC}
+        nodes.move()
+
+        assert await publisher.drain(5)
+    assert sent(nodes.there) == []
 
 
-async def test_what_is_taken_out_is_not_sent_any_more(server: RespServer) -> None:
-    async with running(server, on_moved=lambda _: None) as publisher:
-        server.answering.clear()
+async def fill(publisher: Publisher, symbol: str) -> None:
+    """Let as many writes as the server may leave unanswered be in flight."""
+    for update_id in range(MAX_IN_FLIGHT):
+        publisher.submit(new(update_id, symbol))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("unanswered", "sent_there"), [(False, []), (True, [("new", 8)])])
+async def test_an_unsent_confirmation_moves_on_only_with_levels_that_may_be_missing(
+    nodes: TwoNodes, unanswered: bool, sent_there: list[tuple[str, int]]
+) -> None:
+    async with running(nodes.here) as publisher:
+        publisher.submit(new(7))
+        assert await publisher.drain(5)
+        nodes.here.answering.clear()
+        if unanswered:
+            publisher.submit(new(8))
+        await fill(publisher, "ETH-USDT")
+        publisher.submit(again(8 if unanswered else 7))
+
+        nodes.moved = {BTC}
+        nodes.move()
+        await asyncio.sleep(0.05)
+        nodes.here.answering.set()
+
+        assert await publisher.drain(5)
+    assert sent(nodes.there) == sent_there
+    assert ("again", 7) not in sent(nodes.here)
+
+
+async def test_another_node_that_connects_leaves_confirmations_alone(nodes: TwoNodes) -> None:
+    async with running(nodes.here) as publisher:
+        publisher.submit(new(7))
+        assert await publisher.drain(5)
+        nodes.here.answering.clear()
+        await fill(publisher, "ETH-USDT")
+        publisher.submit(again(7))
+        connections = nodes.there.connections
+
+        nodes.there.drop()
+        await await_for(lambda: nodes.there.connections > connections)
+        await await_for(lambda: publisher.connected)
+        nodes.here.answering.set()
+
+        assert await publisher.drain(5)
+    assert sent(nodes.here)[-1] == ("again", 7)
+
+
+async def test_what_moved_is_not_sent_to_the_old_node_any_more(nodes: TwoNodes) -> None:
+    async with running(nodes.here) as publisher:
+        nodes.here.answering.clear()
         for update_id in range(MAX_IN_FLIGHT + 2):
             publisher.submit(new(update_id))
             publisher.submit_trade(trade(update_id + 1))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
-        assert publisher.evict("book", "binance", "BTC-USDT") == new(MAX_IN_FLIGHT + 1)
-        assert publisher.take_out_trades("binance", "BTC-USDT")[-1] == trade(MAX_IN_FLIGHT + 2)
+        nodes.moved = {BTC, NAMES.trades("binance", "BTC-USDT")}
+        nodes.move()
 
-        server.answering.set()
+        await await_for(lambda: sent(nodes.there) == [("new", MAX_IN_FLIGHT + 1)])
+        await await_for(lambda: len(nodes.there.calls(b"XADD")) == MAX_IN_FLIGHT + 2)
+        assert nodes.there.calls(b"XADD")[-1][5] == b"%d-0" % (MAX_IN_FLIGHT + 2)
+
+        nodes.here.answering.set()
         assert await publisher.drain(5)
-    assert stored(server).update_id == MAX_IN_FLIGHT - 1
+    assert stored(nodes.here).update_id == MAX_IN_FLIGHT - 1
 
 
-async def test_one_node_of_a_cluster_is_told_to_be_that(server: RespServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_trades_of_a_moved_stream_are_sent_to_its_new_node_in_order(
+    nodes: TwoNodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = NAMES.trades("binance", "BTC-USDT")
+
+    def answer(command: Command) -> Any:
+        if command[0] == b"XADD" and command[1] == stream.encode():
+            return redis.ResponseError("MOVED 42 there:7000")
+        return nodes.here.answer_by_fakeredis(command)
+
+    async with running(nodes.here, retry_interval=3600) as publisher:
+        nodes.here.answer = answer
+        for trade_id in (1, 2):
+            publisher.submit_trade(trade(trade_id))
+            publisher.submit_trade(trade(trade_id, "ETH-USDT"))
+            await await_for(lambda: len(nodes.replies) == trade_id)  # noqa: B023
+        assert not publisher._outbox.idle
+
+        nodes.moved = {stream}
+        nodes.move()
+        publisher.submit_trade(trade(3))
+
+        assert await publisher.drain(5)
+    entries: Any = nodes.there.redis.xrange(stream)
+    assert [entry_id for entry_id, _ in entries] == [b"1-0", b"2-0", b"3-0"]
+    assert (publisher.counters.trades, publisher.counters.trades_dropped) == (5, 0)
+    assert publisher.counters.errors == 0
+    assert caplog.records == []
+
+
+async def test_moved_trades_are_tried_again_while_no_other_node_is_known(nodes: TwoNodes) -> None:
+    stream = NAMES.trades("binance", "BTC-USDT")
+    async with running(nodes.here) as publisher:
+        nodes.here.answer = lambda _: redis.ResponseError("MOVED 42 there:7000")
+        publisher.submit_trade(trade(1))
+        await await_for(lambda: len(nodes.replies) >= 3)
+
+        nodes.here.answer = nodes.here.answer_by_fakeredis
+
+        assert await publisher.drain(5)
+    assert nodes.here.redis.xlen(stream) == 1
+
+
+async def test_a_node_that_hangs_does_not_hold_up_the_others(nodes: TwoNodes) -> None:
+    eth = NAMES.book("binance", "ETH-USDT")
+    nodes.moved = {eth, NAMES.trades("binance", "ETH-USDT")}
+    async with running(nodes.here) as publisher:
+        nodes.here.answering.clear()
+        for update_id in range(2 * MAX_IN_FLIGHT):
+            for symbol in ("BTC-USDT", "ETH-USDT"):
+                publisher.submit(new(update_id, symbol))
+                publisher.submit_trade(trade(update_id + 1, symbol))
+            await await_for(lambda: len(sent(nodes.there, eth)) == update_id + 1)  # noqa: B023
+
+        await await_for(lambda: publisher.counters.trades == 2 * MAX_IN_FLIGHT)
+        nodes.here.answering.set()
+        assert await publisher.drain(5)
+    assert stored(nodes.here).update_id == 2 * MAX_IN_FLIGHT - 1
+    assert publisher.counters.trades == 4 * MAX_IN_FLIGHT
+
+
+@pytest.mark.parametrize("end", ["MOVED 42 there:7000", "OOM full", "drop"])
+async def test_what_an_old_node_does_with_a_moved_book_does_not_matter(nodes: TwoNodes, end: str) -> None:
+    async with running(nodes.here) as publisher:
+        nodes.here.answering.clear()
+        nodes.here.answer = lambda _: redis.ResponseError(end)
+        publisher.submit(new(7))
+        publisher.submit_trade(trade(1))
+        await await_for(lambda: nodes.here.calls(b"XADD"))
+
+        nodes.moved = {BTC, NAMES.trades("binance", "BTC-USDT")}
+        nodes.move()
+        await await_for(lambda: publisher.counters.trades)
+        if end == "drop":
+            nodes.here.answer = nodes.here.answer_by_fakeredis
+            nodes.here.drop()
+            await await_for(lambda: nodes.here.connections == 2)
+        nodes.here.answering.set()
+
+        assert await publisher.drain(5)
+        assert publisher.healthy
+    assert sent(nodes.there) == [("new", 7)]
+    assert len(sent(nodes.here)) == 1
+    assert publisher.counters.accepted == 1
+
+
+async def test_one_node_of_a_cluster_is_reported_as_one(server: RespServer, caplog: pytest.LogCaptureFixture) -> None:
     async with running(server) as publisher:
         moved(server, "BTC")
         publisher.submit(new(7))

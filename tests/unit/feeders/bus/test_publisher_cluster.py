@@ -2,17 +2,20 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
-from bookbus.feeders.bus import publisher
+from bookbus.feeders.bus import publisher, servers
 from bookbus.feeders.bus.connection import RedisConnectionError
-from bookbus.feeders.bus.outbox import PublisherCounters, Submission
-from bookbus.feeders.bus.publisher import ClusterPublisher, Publisher, publisher_of
+from bookbus.feeders.bus.outbox import Outbox, PublisherCounters
+from bookbus.feeders.bus.publish_script import BookKey, Submission
+from bookbus.feeders.bus.publisher import Publisher
+from bookbus.feeders.bus.servers import ClusterRouter, PrimaryRouter, router_of
 from bookbus.schemas.redis_cluster import SLOTS, SlotMap, slot_of
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import HostPort
+from bookbus.schemas.redis_url import HostPort, RedisServer
 from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.resp_server import in_background
@@ -24,17 +27,30 @@ LEFT, RIGHT = ("left", 7000), ("right", 7001)
 
 
 class Node:
-    """Stands for the publisher of one node, and keeps what it is given."""
+    """Stands for the writer of one node, and keeps what it is given."""
 
-    def __init__(self, url: str, *_: Any, on_moved: Callable[[str], None], counters: PublisherCounters, **__: Any):
-        self.url = url
-        self.on_moved = on_moved
+    must_load = False
+    has_room = idle = connected = healthy = True
+
+    def __init__(
+        self,
+        server: HostPort,
+        _: RedisServer,
+        *,
+        outbox: Outbox,
+        on_moved: Callable[[HostPort, str], None],
+        counters: PublisherCounters,
+        **__: Any,
+    ):
+        self.on_moved = partial(on_moved, server)
         self.counters = counters
-        self.connected = self.well = True
         self.submitted: list[Submission] = []
         self.trades: list[Trade] = []
         self.pending: Submission | None = None
+        """Set: it answered nothing yet."""
         self.runs = self.discarded = False
+        self._outbox = outbox
+        self._books: list[tuple[BookKey, Submission]] = []
 
     async def run(self) -> None:
         self.runs = True
@@ -43,47 +59,38 @@ class Node:
         finally:
             self.runs = False
 
-    def submit(self, submission: Submission) -> None:
-        self.submitted.append(submission)
+    def write(self, books: list[tuple[BookKey, Submission]], trades: list[Trade]) -> None:
+        self._books += books
+        self.submitted += [submission for _, submission in books]
+        self.trades += trades
 
-    async def submit_lossless(self, submission: Submission) -> None:
-        self.submit(submission)
-
-    def submit_trade(self, trade: Trade) -> None:
-        self.trades.append(trade)
-
-    async def submit_trade_lossless(self, trade: Trade) -> None:
-        self.submit_trade(trade)
-
-    def evict(self, *_: str) -> Submission | None:
-        return self.pending
-
-    def take_out_trades(self, *_: str) -> list[Trade]:
-        taken, self.trades = self.trades, []
-        return taken
+    def requeue_moved(self, moved: set[str]) -> None:
+        for key, submission in self._books:
+            if self.pending is not None and key.name in moved:
+                self._outbox.requeue(key, submission)
+        if NAMES.trades("binance", BTC) in moved:
+            taken, self.trades = self.trades, []
+            self._outbox.trades.requeue(taken)
 
     def discard(self) -> None:
         self.discarded = True
-
-    async def drain(self, timeout: float) -> bool:
-        return True
 
 
 class World:
     """Nodes, and the map that they answer with; None while none answers."""
 
     def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[HostPort, Node] = {}
         self.slots: SlotMap | None = None
         self.asked = 0
-        self.publisher = ClusterPublisher("redis+cluster://left:7000,right:7001", NAMES, "A")
+        self.publisher: Publisher
 
     def node(self, place: HostPort) -> Node:
-        return self.nodes[f"redis://{place[0]}:{place[1]}/0"]
+        return self.nodes[place]
 
-    def make(self, url: str, *arguments: Any, **options: Any) -> Node:
-        self.nodes[url] = Node(url, *arguments, **options)
-        return self.nodes[url]
+    def make(self, server: HostPort, *arguments: Any, **options: Any) -> Node:
+        self.nodes[server] = Node(server, *arguments, **options)
+        return self.nodes[server]
 
     async def ask(self, *_: Any) -> SlotMap:
         self.asked += 1
@@ -98,16 +105,19 @@ class World:
 
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """In it, what is submitted is written at once, not at the end of the loop's turn."""
     world = World()
-    monkeypatch.setattr(publisher, "Publisher", world.make)
-    monkeypatch.setattr(publisher, "ask_slots", world.ask)
-    monkeypatch.setattr(publisher, "_CALM", 0.01)
-    monkeypatch.setattr(publisher, "_DOUBT", 0.01)
+    monkeypatch.setattr(publisher, "ServerWriter", world.make)
+    monkeypatch.setattr(servers, "ask_slots", world.ask)
+    monkeypatch.setattr(servers, "_REFRESH_INTERVAL", 0.01)
+    monkeypatch.setattr(servers, "_UNHEALTHY_REFRESH_INTERVAL", 0.01)
+    monkeypatch.setattr(Outbox, "schedule_flush", Outbox.flush)
+    world.publisher = Publisher("redis+cluster://left:7000,right:7001", NAMES, "A")
     return world
 
 
 @asynccontextmanager
-async def running(world: World) -> AsyncIterator[ClusterPublisher]:
+async def running(world: World) -> AsyncIterator[Publisher]:
     async with in_background(world.publisher.run()):
         yield world.publisher
 
@@ -204,26 +214,45 @@ async def test_all_that_a_node_says_at_once_of_moved_slots_is_followed_in_one_go
     """With hundreds of books, following each by itself keeps everything else waiting for seconds."""
     symbols = [BTC, ETH, "SOL-USDT"]
     world.slots = owned_by(LEFT, {"another": RIGHT})
-    uses: list[SlotMap] = []
+    uses = 0
     async with running(world) as publisher:
         await await_for(lambda: publisher.connected)
         for symbol in symbols:
             publisher.submit(new(1, symbol))
         world.node(LEFT).pending = new(1)
         world.slots = None
-        use = publisher._use
+        reroute = publisher._reroute
 
-        def counted(slots: SlotMap) -> None:
-            uses.append(slots)
-            use(slots)
+        def counted() -> None:
+            nonlocal uses
+            uses += 1
+            reroute()
 
-        monkeypatch.setattr(publisher, "_use", counted)
+        monkeypatch.setattr(publisher, "_reroute", counted)
 
         for symbol in symbols:
             world.node(LEFT).on_moved(f"MOVED {slot_of(NAMES.book('binance', symbol).encode())} right:7001")
         await await_for(lambda: len(world.node(RIGHT).submitted) == len(symbols))
 
-    assert len(uses) == 1
+    assert uses == 1
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+async def test_slots_are_asked_for_often_while_a_node_is_not_healthy(
+    world: World, monkeypatch: pytest.MonkeyPatch, healthy: bool
+) -> None:
+    monkeypatch.setattr(servers, "_REFRESH_INTERVAL", 3600)
+    world.slots = owned_by(LEFT)
+    async with running(world) as publisher:
+        await await_for(lambda: publisher.connected)
+        world.node(LEFT).healthy = healthy
+        world.publisher._router.follow([])
+        asked = world.asked
+        if not healthy:
+            await world.looks_again()
+
+        await await_for(lambda: world.asked > asked)
+        assert healthy is (world.asked == asked + 1)
 
 
 async def test_a_book_stays_where_it_was_while_nobody_has_its_slot(world: World) -> None:
@@ -268,7 +297,7 @@ async def test_what_is_discarded_is_discarded_everywhere(world: World) -> None:
 
 
 async def test_the_url_decides_who_publishes() -> None:
-    assert isinstance(publisher_of("redis+cluster://one:7000", NAMES, "A"), ClusterPublisher)
-    assert isinstance(publisher_of("redis+sentinel://one/main", NAMES, "A"), Publisher)
+    assert isinstance(router_of("redis+cluster://one:7000"), ClusterRouter)
+    assert isinstance(router_of("redis+sentinel://one/main"), PrimaryRouter)
     with pytest.raises(ValueError, match="name the primary alone"):
-        publisher_of("redis://one,two", NAMES, "A")
+        Publisher("redis://one,two", NAMES, "A")

@@ -1,4 +1,4 @@
-"""Error replies by kind, told once."""
+"""Error replies by kind, each reported once."""
 
 import hiredis
 import pytest
@@ -21,13 +21,13 @@ def test_an_error_is_known_by_its_first_word_wherever_the_server_puts_it(text: s
     assert error_kind(hiredis.ReplyError(text)) == kind
 
 
-def test_each_kind_is_told_once_until_all_is_well(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_kind_is_reported_once_until_nothing_fails(caplog: pytest.LogCaptureFixture) -> None:
     log = ErrorLog("redis://h")
     for _ in range(2):
         log.add("a", hiredis.ReplyError("OOM full"))
         log.add("b", hiredis.ReplyError("WRONGTYPE other"))
-    log.well()
-    log.well()
+    log.healthy()
+    log.healthy()
     log.add("b", hiredis.ReplyError("OOM full"))
 
     assert [record.getMessage() for record in caplog.records] == [

@@ -28,10 +28,10 @@ from tests.support.tapes import (
     NOTIONAL,
     START_US,
     ZONE,
-    MadeUpTape,
+    SyntheticTape,
     fill_probability,
-    made_up_book,
-    made_up_trade,
+    synthetic_book,
+    synthetic_trade,
 )
 
 HORIZON = 4.0
@@ -47,10 +47,10 @@ COVERAGE_TAPES = int(os.environ.get("BOOKBUS_COVERAGE_TAPES", "12"))
 
 
 def synthetic(seed: int, seconds: float = 1_000.0) -> Tape:
-    return MadeUpTape(seed, seconds, ENTRY_RATE, EXIT_RATE).tape()
+    return SyntheticTape(seed, seconds, ENTRY_RATE, EXIT_RATE).tape()
 
 
-def tape_of(events: Iterable[TapeEvent], name: str = "made-up") -> Tape:
+def tape_of(events: Iterable[TapeEvent], name: str = "synthetic") -> Tape:
     kept = list(events)
     return Tape(name, "0" * 64, lambda: kept)
 
@@ -123,16 +123,16 @@ def test_zones_that_differ_are_foretold_better_than_by_one_rate() -> None:
 
 
 def test_a_table_is_scored_on_another_tape_and_never_on_its_own(fitted: CalibrationTable) -> None:
-    moved = MadeUpTape(2, 1_000.0, ENTRY_RATE, EXIT_RATE, start_us=START_US + 86_400_000_000).tape()
+    moved = SyntheticTape(2, 1_000.0, ENTRY_RATE, EXIT_RATE, start_us=START_US + 86_400_000_000).tape()
 
     buy, sell = validate(fitted, [moved])
 
     assert buy.samples == 119
     assert buy.brier == pytest.approx(BUY_TRUTH * (1 - BUY_TRUTH), abs=0.03)
     assert sell.samples == pytest.approx(119 * BUY_TRUTH, abs=15)
-    with pytest.raises(CalibrationError, match="fitted on made-up-1: made-up-1 cannot validate it"):
+    with pytest.raises(CalibrationError, match="fitted on synthetic-1: synthetic-1 cannot validate it"):
         validate(fitted, [synthetic(1)])
-    with pytest.raises(CalibrationError, match="fitted on made-up-1: made-up-2 cannot validate it"):
+    with pytest.raises(CalibrationError, match="fitted on synthetic-1: synthetic-2 cannot validate it"):
         validate(fitted, [synthetic(2)])
 
 
@@ -140,7 +140,7 @@ def test_a_tape_without_books_or_trades_calibrates_nothing() -> None:
     with pytest.raises(CalibrationError, match="holds no book"):
         survey(tape_of([]))
     with pytest.raises(CalibrationError, match="holds no trade"):
-        survey(tape_of([made_up_book(START_US)]))
+        survey(tape_of([synthetic_book(START_US)]))
 
 
 def test_the_tick_is_what_divides_every_price() -> None:
@@ -154,17 +154,17 @@ def test_the_tick_is_what_divides_every_price() -> None:
 
 def trial(latency_us: int = 0) -> Trial:
     settings = TrialSettings(4_000_000, NOTIONAL, QueueFill(0.0, latency_us))
-    begun = begin(made_up_book(START_US), START_US, 0.5, 4.5, 1.0, settings)
+    begun = begin(synthetic_book(START_US), START_US, 0.5, 4.5, 1.0, settings)
     assert begun is not None
     return begun
 
 
 def sell_at(at: float, price: float = ENTRY_PRICE) -> TapeEvent:
-    return made_up_trade(1, START_US + round(at * 1e6), "sell", price)
+    return synthetic_trade(1, START_US + round(at * 1e6), "sell", price)
 
 
 def buy_at(at: float, price: float = EXIT_PRICE) -> TapeEvent:
-    return made_up_trade(1, START_US + round(at * 1e6), "buy", price)
+    return synthetic_trade(1, START_US + round(at * 1e6), "buy", price)
 
 
 @pytest.mark.parametrize(
@@ -268,10 +268,10 @@ def test_an_entry_before_a_loss_counts_and_the_exit_after_it_does_not() -> None:
     def events() -> Iterable[TapeEvent]:
         for number in range(12):
             at = number * 8.4
-            yield made_up_book(START_US + round(at * 1e6))
+            yield synthetic_book(START_US + round(at * 1e6))
             yield sell_at(at + 1, ENTRY_PRICE - 1)
-            yield msgspec.structs.replace(made_up_book(START_US + round((at + 2) * 1e6)), state="suspect")
-            yield made_up_book(START_US + round((at + 3) * 1e6))
+            yield msgspec.structs.replace(synthetic_book(START_US + round((at + 2) * 1e6)), state="suspect")
+            yield synthetic_book(START_US + round((at + 3) * 1e6))
 
     (zone,) = calibrate([tape_of(events())], replace(SETTINGS, minimum_samples=2), "now").zones
 
@@ -292,12 +292,12 @@ def test_a_slot_of_a_symbol_that_stands_still_counts_like_any_other() -> None:
     """Only ETH moves; BTC's one book stays true."""
 
     def events() -> Iterable[TapeEvent]:
-        yield made_up_book(START_US)
+        yield synthetic_book(START_US)
         for number in range(200):
             at_us = START_US + number * 500_000
-            other = msgspec.structs.replace(made_up_book(at_us), symbol="ETH-USDT", native="ETHUSDT")
+            other = msgspec.structs.replace(synthetic_book(at_us), symbol="ETH-USDT", native="ETHUSDT")
             yield other
-        yield made_up_trade(1, START_US + 99_600_000, "sell", 10_000.0)
+        yield synthetic_trade(1, START_US + 99_600_000, "sell", 10_000.0)
 
     table = calibrate([tape_of(events())], replace(SETTINGS, minimum_samples=2), "now")
 
@@ -306,7 +306,7 @@ def test_a_slot_of_a_symbol_that_stands_still_counts_like_any_other() -> None:
     assert table.zones[0].buy_fill_ratio == 0.0
 
 
-def test_made_up_books_never_cross() -> None:
-    for event in MadeUpTape(3, seconds=20).events():
+def test_synthetic_books_never_cross() -> None:
+    for event in SyntheticTape(3, seconds=20).events():
         if isinstance(event, OrderBookSnapshot):
             assert event.bids[0][0] < event.asks[0][0]
