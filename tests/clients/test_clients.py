@@ -9,14 +9,12 @@ import subprocess
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from .conftest import DEPTH, ROOT, ROWS, Exchange, Row
+from .conftest import DEPTH, ENVIRONMENT, PYTHON, ROWS, Client, Exchange, Row
 
-ENVIRONMENT = ROOT / ".venv-clients"
-PYTHON = ENVIRONMENT / "bin" / "python"
 PROGRAMS = Path(__file__).parent / "programs"
 
 BOOKS = 20
@@ -24,16 +22,6 @@ BOOKS = 20
 LIMIT = 90.0
 DEPTHS = {"binance": DEPTH, "bybit": 50, "upbit": 30}
 """Levels a side that are compared: all that the exchange shows, or that the simulator remembers."""
-
-
-class Client(NamedTuple):
-    package: str
-    program: str
-    exchange: str
-    least_python: tuple[int, int] = (3, 11)
-    """Below it the package has no wheel."""
-    path: str = ""
-    """Where the package is, if it cannot be in one environment with the others."""
 
 
 CLIENTS = (
@@ -58,11 +46,6 @@ def test_a_real_client_holds_the_true_books(
     client: Client, exchanges: dict[str, Exchange], request: pytest.FixtureRequest
 ) -> None:
     exchange, rows = exchanges[client.exchange], request.config.stash[ROWS]
-    python = python_version()
-    if python < client.least_python:
-        reason = f"no wheel for Python {python[0]}.{python[1]}"
-        rows.append(Row(client.package, "-", client.exchange, "-", "-", reason))
-        pytest.skip(f"{client.package}: {reason}")
 
     lines, errors = run(client, exchange)
 
@@ -79,13 +62,6 @@ def test_a_real_client_holds_the_true_books(
     assert not failed, "\n".join(failed)
     counts = {symbol: sum(book["symbol"] == symbol for book in books) for symbol in exchange.symbols}
     assert all(count >= BOOKS for count in counts.values()), f"too few books: {counts}"
-
-
-def python_version() -> tuple[int, int]:
-    """Of the clients' environment."""
-    program = "import sys; print(*sys.version_info[:2])"
-    major, minor = subprocess.run([PYTHON, "-c", program], check=True, capture_output=True, text=True).stdout.split()
-    return int(major), int(minor)
 
 
 def run(client: Client, exchange: Exchange) -> tuple[list[dict[str, Any]], str]:

@@ -429,7 +429,7 @@ def _weight(request: HttpRequest) -> int:
     symbols = 1 if "symbol" in request.query else names.count(",") + 1 if names else None
     match request.path:
         case "/api/v3/ticker/bookTicker" | "/api/v3/ticker/price":
-            return 2 if symbols == 1 else 4
+            return 2 if "symbol" in request.query else 4
         case "/api/v3/ticker/24hr":
             return 80 if symbols is None or symbols > 100 else 40 if symbols > 20 else 2
         case "/api/v3/ticker" | "/api/v3/ticker/tradingDay":
