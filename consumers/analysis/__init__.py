@@ -1,1 +1,1 @@
-"""What paper runs left behind, judged and shown."""
+"""Evaluates the files of paper runs: acceptance, statistics, reports."""

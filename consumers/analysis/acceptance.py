@@ -1,4 +1,4 @@
-"""Whether a run may be believed: one row for each thing asked of it."""
+"""Acceptance of a run: one row for each criterion."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from bookbus.consumers.analysis.statistics import ages, relative_spread, volumes
 from bookbus.consumers.paper.kpi import Kpi
 from bookbus.schemas.snapshot import Side
 
-Outcome = Literal["passed", "failed", "unknown"]
+Verdict = Literal["passed", "failed", "unknown"]
 
 MINIMUM_SECONDS = 300.0
 MINIMUM_FILLS = 40
@@ -19,21 +19,21 @@ MAXIMUM_GAP = 10.0
 MAXIMUM_SKIPPED = 0.1
 _TRADABLE = "live"
 _BY_DESIGN = frozenset({"open_trade", "zone_unknown", "zone_unusable", "zone_refused"})
-"""Reasons to skip a decision that the settings ask for; all others are trouble."""
+"""Skip reasons that the settings ask for; all others are failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`measured` is for people. Unknown is not passed."""
+    """One criterion and its verdict; `asked` and `measured` are for people."""
 
     name: str
     asked: str
     measured: str
-    outcome: Outcome
+    outcome: Verdict
 
 
 def judge(run: RunFiles) -> list[Row]:
-    """Every row; what the files do not tell is unknown."""
+    """A row for every criterion; its verdict is `unknown` where the files do not decide it."""
     return [
         _duration(run),
         _fills(run),
@@ -49,15 +49,15 @@ def judge(run: RunFiles) -> list[Row]:
 
 
 def passed(rows: list[Row]) -> bool:
-    """Whether all rows hold."""
+    """Whether every verdict is `passed`."""
     return all(row.outcome == "passed" for row in rows)
 
 
-def _outcome(holds: bool) -> Outcome:
+def _verdict(holds: bool) -> Verdict:
     return "passed" if holds else "failed"
 
 
-def _from_kpi(run: RunFiles, name: str, asked: str, judged: Callable[[Kpi], tuple[str, Outcome]]) -> Row:
+def _from_kpi(run: RunFiles, name: str, asked: str, judged: Callable[[Kpi], tuple[str, Verdict]]) -> Row:
     return Row(name, asked, *(judged(run.kpi) if run.kpi is not None else ("no KPI file", "unknown")))
 
 
@@ -65,17 +65,17 @@ def _duration(run: RunFiles) -> Row:
     asked = f"at least {MINIMUM_SECONDS:g} s"
     if run.kpi is not None:
         seconds = run.kpi.actual_duration_seconds
-        return Row("Duration", asked, f"{seconds:.1f} s", _outcome(seconds >= MINIMUM_SECONDS))
-    # A run lasts at least from its first event to its last.
+        return Row("Duration", asked, f"{seconds:.1f} s", _verdict(seconds >= MINIMUM_SECONDS))
+    # Without a KPI file, first and last event give a lower bound.
     span = max(run.times) - min(run.times) if run.times else 0.0
-    known: Outcome = "passed" if span >= MINIMUM_SECONDS else "unknown"
+    known: Verdict = "passed" if span >= MINIMUM_SECONDS else "unknown"
     return Row("Duration", asked, f"{span:.1f} s from the first event to the last, no KPI file", known)
 
 
 def _fills(run: RunFiles) -> Row:
     fills = sum(event.filled_quantity > 0 for event in run.events)
     measured = f"{fills} of {len(run.events)} orders filled at least in part"
-    return Row("Fill events", f"at least {MINIMUM_FILLS}", measured, _outcome(fills >= MINIMUM_FILLS))
+    return Row("Fill events", f"at least {MINIMUM_FILLS}", measured, _verdict(fills >= MINIMUM_FILLS))
 
 
 def _spread(run: RunFiles, side: Side) -> Row:
@@ -86,18 +86,18 @@ def _spread(run: RunFiles, side: Side) -> Row:
     if spread is None:
         return Row(name, asked, f"{count} volumes, too few to tell", "unknown")
     within = "" if len(markets) == 1 else f" within {len(markets)} markets"
-    return Row(name, asked, f"{spread:.3f}{within}, {count} volumes", _outcome(spread > MINIMUM_SPREAD))
+    return Row(name, asked, f"{spread:.3f}{within}, {count} volumes", _verdict(spread > MINIMUM_SPREAD))
 
 
-def _reconnects(kpi: Kpi) -> tuple[str, Outcome]:
-    return str(kpi.reconnects), _outcome(0 <= kpi.reconnects <= MAXIMUM_RECONNECTS)
+def _reconnects(kpi: Kpi) -> tuple[str, Verdict]:
+    return str(kpi.reconnects), _verdict(0 <= kpi.reconnects <= MAXIMUM_RECONNECTS)
 
 
-def _fatal_errors(kpi: Kpi) -> tuple[str, Outcome]:
-    return f"{kpi.fatal_errors} {kpi.error}".strip(), _outcome(kpi.fatal_errors == 0 and not kpi.error)
+def _fatal_errors(kpi: Kpi) -> tuple[str, Verdict]:
+    return f"{kpi.fatal_errors} {kpi.error}".strip(), _verdict(kpi.fatal_errors == 0 and not kpi.error)
 
 
-def _books(run: RunFiles, kpi: Kpi) -> tuple[str, Outcome]:
+def _books(run: RunFiles, kpi: Kpi) -> tuple[str, Verdict]:
     statuses = kpi.orders_by_book_status
     bad = sum(count for status, count in statuses.items() if status != _TRADABLE)
     limit = kpi.settings.max_age * 1e3
@@ -110,25 +110,25 @@ def _books(run: RunFiles, kpi: Kpi) -> tuple[str, Outcome]:
     return f"none of {judged}, oldest {max(ages(run.events), default=0.0):.0f} ms", "passed"
 
 
-def _gap(kpi: Kpi) -> tuple[str, Outcome]:
+def _gap(kpi: Kpi) -> tuple[str, Verdict]:
     if not kpi.total_iterations:
         return "the run made no step", "unknown"
     longest = kpi.gaps.longest_seconds
-    return f"{longest:.1f} s, {kpi.gaps.count} in all", _outcome(longest <= MAXIMUM_GAP)
+    return f"{longest:.1f} s, {kpi.gaps.count} in all", _verdict(longest <= MAXIMUM_GAP)
 
 
-def _skipped(kpi: Kpi) -> tuple[str, Outcome]:
+def _skipped(kpi: Kpi) -> tuple[str, Verdict]:
     by_design = sum(count for reason, count in kpi.skipped_decisions.items() if reason in _BY_DESIGN)
-    troubled = {reason: count for reason, count in kpi.skipped_decisions.items() if reason not in _BY_DESIGN}
+    failures = {reason: count for reason, count in kpi.skipped_decisions.items() if reason not in _BY_DESIGN}
     free = kpi.decisions - by_design
     if free <= 0:
         return f"all of {kpi.decisions} skipped by design", "unknown"
-    share = sum(troubled.values()) / free
-    reasons = ", ".join(f"{count} {reason}" for reason, count in troubled.items()) or "none"
-    return f"{share:.1%} of {free}: {reasons}; {by_design} more by design", _outcome(share <= MAXIMUM_SKIPPED)
+    share = sum(failures.values()) / free
+    reasons = ", ".join(f"{count} {reason}" for reason, count in failures.items()) or "none"
+    return f"{share:.1%} of {free}: {reasons}; {by_design} more by design", _verdict(share <= MAXIMUM_SKIPPED)
 
 
-def _whole(run: RunFiles, kpi: Kpi) -> tuple[str, Outcome]:
+def _whole(run: RunFiles, kpi: Kpi) -> tuple[str, Verdict]:
     if run.lines.bad:
         return f"{run.lines.bad} bad lines; {run.lines.first_bad[0]}", "failed"
     if len(run.events) != kpi.fill_events_count:

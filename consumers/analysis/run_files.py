@@ -1,4 +1,4 @@
-"""The files that a run left behind, read with doubt."""
+"""Reads and checks the files of a run."""
 
 import hashlib
 import math
@@ -15,20 +15,20 @@ from bookbus.consumers.paper.records import DecisionEvent, FillEvent
 from bookbus.schemas.decoding import DECODE_ERRORS
 
 _LARGEST = 1e15
-"""No price, volume or time of a market is beyond it; what is, came from elsewhere."""
+"""Limit of plausible prices, volumes and times."""
+
 _ROUNDING = 1 + 1e-9
 _MAX_KPI_BYTES = 10_000_000
 _SHOWN_BAD_LINES = 3
-
 _Line = TypeVar("_Line")
 
 
 class RunFileError(ValueError):
-    """This is no file of a run, or not of that one."""
+    """A file is not of a run, or is of another run."""
 
 
 class Markout(msgspec.Struct, frozen=True, kw_only=True):
-    """One look at the market after a fill; only one of the figures is there."""
+    """One line of the mark-outs file, with one of the figures."""
 
     trade_id: str
     order_id: str
@@ -39,7 +39,7 @@ class Markout(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """How much of a file could be read; `first_bad` says of the first bad lines what is wrong with them."""
+    """Count of bad lines; `first_bad` has the errors of the first ones."""
 
     bad: int = 0
     first_bad: tuple[str, ...] = ()
@@ -47,13 +47,13 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """All there is of one run; `kpi` and `decisions` are None where their file is not there."""
+    """The files of one run; `kpi` and `decisions` are None without their file."""
 
     path: Path
     session_id: str
     events: tuple[FillEvent, ...]
     times: tuple[float, ...]
-    """Of each event, in seconds since 1970."""
+    """Timestamp of each event in seconds since 1970."""
     sha256: str
     lines: Lines
     kpi: Kpi | None
@@ -61,12 +61,12 @@ class RunFiles:
 
 
 def read_run(events_path: Path, kpi_path: Path | None = None) -> RunFiles:
-    """The run of a fill event file; KPI, decisions and mark-outs are looked for beside it.
+    """The run of a fill event file; KPI, decisions and mark-outs are read from the same directory.
 
     Raises RunFileError.
     """
     content = _content(events_path)
-    events, lines = _decoded(content, FillEvent, _OneSession().why_bad)
+    events, lines = _decoded(content, FillEvent, _OneSession().line_error)
     if lines.bad and not events:
         raise RunFileError(f"{events_path}: no line is a fill event; {lines.first_bad[0]}")
     kpi = _read_kpi(kpi_path if kpi_path is not None else _beside(events_path, "kpi", ".json"), kpi_path is not None)
@@ -80,9 +80,9 @@ def read_run(events_path: Path, kpi_path: Path | None = None) -> RunFiles:
     return RunFiles(events_path, session_id, tuple(events), times, digest, lines, kpi, decisions)
 
 
-def why_bad_event(event: FillEvent) -> str:
-    """What cannot be true of this event; empty if nothing."""
-    if why := _why_no_time(event.timestamp):
+def event_error(event: FillEvent) -> str:
+    """Why an event is invalid; empty if it is valid."""
+    if why := _timestamp_error(event.timestamp):
         return why
     for name in FillEvent.__struct_fields__:
         value = getattr(event, name)
@@ -103,14 +103,14 @@ def why_bad_event(event: FillEvent) -> str:
 
 
 class _OneSession:
-    """One session's events, each order once."""
+    """Checks that all events are of one session, each order once."""
 
     def __init__(self) -> None:
         self._session_id: str | None = None
         self._orders: set[str] = set()
 
-    def why_bad(self, event: FillEvent) -> str:
-        if why := why_bad_event(event):
+    def line_error(self, event: FillEvent) -> str:
+        if why := event_error(event):
             return why
         if self._session_id not in (None, event.session_id):
             return f"session {event.session_id} among those of {self._session_id}"
@@ -121,7 +121,7 @@ class _OneSession:
         return ""
 
 
-def _why_no_time(text: str) -> str:
+def _timestamp_error(text: str) -> str:
     try:
         time = datetime.fromisoformat(text)
         time.timestamp()
@@ -130,14 +130,14 @@ def _why_no_time(text: str) -> str:
     return "" if time.tzinfo is not None else f"timestamp {text!r} has no offset"
 
 
-def _decoded(content: bytes, kind: type[_Line], why_bad: Callable[[_Line], str]) -> tuple[list[_Line], Lines]:
-    """The good lines, and a count of the others."""
+def _decoded(content: bytes, kind: type[_Line], line_error: Callable[[_Line], str]) -> tuple[list[_Line], Lines]:
+    """The valid lines, and a count of the others."""
     good: list[_Line] = []
     bad: list[str] = []
     for number, line in _numbered(content):
         try:
             decoded = msgspec.json.decode(line, type=kind)
-            why = why_bad(decoded)
+            why = line_error(decoded)
         except DECODE_ERRORS as error:
             why = str(error)
         if why:
@@ -159,7 +159,6 @@ def _content(path: Path) -> bytes:
 
 
 def _beside(events_path: Path, name: str, suffix: str) -> Path:
-    """Another file of the same run."""
     return events_path.with_name(events_path.stem.replace("fill_events", name, 1) + suffix)
 
 
@@ -169,24 +168,24 @@ def _read_kpi(path: Path, required: bool) -> Kpi | None:
     content = _content(path)
     try:
         if len(content) > _MAX_KPI_BYTES:
-            raise RunFileError(f"{path} has {len(content)} bytes, which are no KPI")
+            raise RunFileError(f"{path} has {len(content)} bytes, too many for a KPI file")
         return msgspec.json.decode(content, type=Kpi)
     except DECODE_ERRORS as error:
-        raise RunFileError(f"{path}: not the KPI of a run: {error}") from error
+        raise RunFileError(f"{path}: not a KPI file: {error}") from error
 
 
 def _read_decisions(path: Path, session_id: str) -> tuple[DecisionEvent, ...] | None:
     if not path.exists():
         return None
 
-    def why_bad(decision: DecisionEvent) -> str:
-        return _why_no_time(decision.timestamp) if decision.session_id == session_id else "of another session"
+    def line_error(decision: DecisionEvent) -> str:
+        return _timestamp_error(decision.timestamp) if decision.session_id == session_id else "of another session"
 
-    return tuple(_decoded(_content(path), DecisionEvent, why_bad)[0])
+    return tuple(_decoded(_content(path), DecisionEvent, line_error)[0])
 
 
 def _with_markouts(events: list[FillEvent], path: Path) -> list[FillEvent]:
-    """The events with what was found out after them."""
+    """The events with their mark-outs."""
     if not path.exists():
         return events
     found: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""`analyze`: what a paper run came to, and whether it may be believed."""
+"""`analyze` and `compare`: statistics of paper runs, and acceptance of one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,16 +27,6 @@ from bookbus.consumers.analysis.report import (
 from bookbus.consumers.analysis.run_files import RunFileError, RunFiles, read_run
 from bookbus.consumers.commands.options import fail
 
-EXAMPLES = """
-What a paper run came to, and a verdict on it. Exit code 0 only if every row of the verdict holds.
-
-The run's KPI, decisions and mark-outs are read from beside its fill events.
-
-\b
-  python -m consumers analyze --events-file runs/fill_events_20240808_235414.jsonl
-  python -m consumers analyze --events-file runs/fill_events_20240808_235414.jsonl --report reports
-"""
-
 _COLOURS = {"passed": "green", "failed": "bold red", "unknown": "yellow"}
 
 
@@ -49,66 +39,26 @@ def analyze(
         Path | None, typer.Option(envvar="BOOKBUS_REPORT", help="Directory for a page with plots.")
     ] = None,
 ) -> None:
-    run = read_or_fail(events_file, kpi)
+    """Statistics of a paper run, and whether it is accepted. Exit code 0 only if every row of the verdict passes.
+
+    KPI, decisions and mark-outs are read from the directory of the fill events.
+
+    \b
+      python -m consumers analyze --events-file runs/fill_events_20240808_235414.jsonl
+      python -m consumers analyze --events-file runs/fill_events_20240808_235414.jsonl --report reports
+    """
+    run = _read(events_file, kpi)
     rows = judge(run)
-    show("By side", side_table([(run.session_id, run)]))
-    show("By zone", zone_table(run))
-    show("Times", time_table(run))
-    show("Verdict", verdict_table(rows))
+    _show("By side", side_table([(run.session_id, run)]))
+    _show("By zone", zone_table(run))
+    _show("Times", time_table(run))
+    _show("Verdict", verdict_table(rows))
     if run.lines.bad:
         typer.echo(f"{run.lines.bad} bad lines skipped: {'; '.join(run.lines.first_bad)}", err=True)
     if report is not None:
-        write_or_fail(report, f"analysis_{session_of(events_file)}.html", lambda: run_page(run, rows))
+        _write(report, f"analysis_{_session_of(events_file)}.html", lambda: run_page(run, rows))
     typer.echo("PASSED" if passed(rows) else "NOT PASSED")
     raise typer.Exit(0 if passed(rows) else 1)
-
-
-analyze.__doc__ = EXAMPLES
-
-
-def read_or_fail(events_file: Path, kpi: Path | None = None) -> RunFiles:
-    """A run. Ends the program, with one line, if it cannot be read."""
-    try:
-        return read_run(events_file, kpi)
-    except RunFileError as error:
-        fail(str(error))
-
-
-def session_of(events_file: Path) -> str:
-    """By the file's name: what stands in the file is no name to write under."""
-    return events_file.stem.removeprefix("fill_events_")
-
-
-def write_or_fail(directory: Path, name: str, make_page: Callable[[], str]) -> None:
-    """Write a page and say where. Ends the program, with one line, if that fails."""
-    try:
-        typer.echo(f"report: {write_page(directory, name, make_page())}")
-    except PlotsMissingError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"cannot write into {directory}: {error.strerror or error}")
-
-
-def show(title: str, content: Table) -> None:
-    """A table on standard output."""
-    shown = ShownTable(title=title, title_justify="left", box=None, pad_edge=False)
-    for place, head in enumerate(content.heads):
-        shown.add_column(head, justify="left" if place < content.text_columns else "right", overflow="fold")
-    for row in content.rows:
-        shown.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
-    console = Console()
-    console.print(shown)
-    console.print()
-
-
-COMPARE_EXAMPLES = """
-How the fills of several paper runs differ: the same figures beside each other, and tests against the first run.
-It makes sense for runs of the same symbols.
-
-\b
-  python -m consumers compare runs/fill_events_A.jsonl runs/fill_events_B.jsonl
-  python -m consumers compare A.jsonl B.jsonl C.jsonl --report reports
-"""
 
 
 def compare(
@@ -117,15 +67,53 @@ def compare(
         Path | None, typer.Option(envvar="BOOKBUS_REPORT", help="Directory for a page with plots.")
     ] = None,
 ) -> None:
+    """Compare the fills of several paper runs: figures of each run, and tests against the first one. The runs should
+    have the same symbols.
+
+    \b
+      python -m consumers compare runs/fill_events_A.jsonl runs/fill_events_B.jsonl
+      python -m consumers compare A.jsonl B.jsonl C.jsonl --report reports
+    """
     if len(events_files) < 2:
         fail("name the fill events of two runs or more")
-    runs = [(chr(ord("A") + place), read_or_fail(path)) for place, path in enumerate(events_files)]
-    show("Runs", run_table(runs))
-    show("By side", side_table(runs))
-    show("Differences", difference_table(runs))
+    runs = [(chr(ord("A") + place), _read(path)) for place, path in enumerate(events_files)]
+    _show("Runs", run_table(runs))
+    _show("By side", side_table(runs))
+    _show("Differences", difference_table(runs))
     typer.echo(COMPARISON_NOTE)
     if report is not None:
-        write_or_fail(report, f"comparison_{session_of(events_files[0])}.html", lambda: comparison_page(runs))
+        _write(report, f"comparison_{_session_of(events_files[0])}.html", lambda: comparison_page(runs))
 
 
-compare.__doc__ = COMPARE_EXAMPLES
+def _read(events_file: Path, kpi: Path | None = None) -> RunFiles:
+    """Ends the program with one line if the run cannot be read."""
+    try:
+        return read_run(events_file, kpi)
+    except RunFileError as error:
+        fail(str(error))
+
+
+def _session_of(events_file: Path) -> str:
+    """From the file name: the content is not trusted as a name of a new file."""
+    return events_file.stem.removeprefix("fill_events_")
+
+
+def _write(directory: Path, name: str, make_page: Callable[[], str]) -> None:
+    """Write a page and print its path. Ends the program with one line if that fails."""
+    try:
+        typer.echo(f"report: {write_page(directory, name, make_page())}")
+    except PlotsMissingError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"cannot write into {directory}: {error.strerror or error}")
+
+
+def _show(title: str, content: Table) -> None:
+    shown = ShownTable(title=title, title_justify="left", box=None, pad_edge=False)
+    for place, head in enumerate(content.heads):
+        shown.add_column(head, justify="left" if place < content.text_columns else "right", overflow="fold")
+    for row in content.rows:
+        shown.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+    console = Console()
+    console.print(shown)
+    console.print()

@@ -21,18 +21,6 @@ from bookbus.consumers.paper.calibration.table import (
 from bookbus.consumers.paper.calibration.tape import Tape, capture_tape
 from bookbus.schemas.instruments import SymbolError
 
-EXAMPLES = """
-How often passive orders are filled along recordings of books and trades, by zone of entry and take-profit.
-
-Fitted on the first part of each recording and scored on the rest. With --validate, an existing table is scored on
-recordings it does not come from.
-
-\b
-  python -m consumers calibrate monday.jsonl.gz tuesday.jsonl.gz --out table.json
-  python -m consumers calibrate monday.jsonl.gz --out table.json --symbols BTC --horizon 30 --zones 0-1/2-5,1-3/2-5
-  python -m consumers calibrate friday.jsonl.gz --validate table.json
-"""
-
 
 def calibrate(
     captures: Annotated[list[Path], typer.Argument(help="Recordings, compressed or not.")],
@@ -40,7 +28,7 @@ def calibrate(
     validate_path: Annotated[
         Path | None, typer.Option("--validate", envvar="BOOKBUS_VALIDATE", help="Score this table instead.")
     ] = None,
-    symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Only these; all by default.")] = "",
+    symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated; default all.")] = "",
     zones: Annotated[
         str, typer.Option(envvar="BOOKBUS_ZONES", help="entry_min-entry_max/tp_min-tp_max in bps, comma-separated.")
     ] = fit.DEFAULT_ZONES,
@@ -48,22 +36,31 @@ def calibrate(
         float, typer.Option(envvar="BOOKBUS_HORIZON", min=0.1, max=86_400, help="Seconds an order may wait.")
     ] = 10.0,
     latency_ms: Annotated[
-        float, typer.Option(envvar="BOOKBUS_LATENCY_MS", min=0, max=60_000, help="Until an order takes effect.")
+        float, typer.Option(envvar="BOOKBUS_LATENCY_MS", min=0, max=60_000, help="Time until an order takes effect.")
     ] = 50.0,
     order_notional: Annotated[
         float, typer.Option(envvar="BOOKBUS_ORDER_NOTIONAL", min=1e-9, help="Value of an order, in quote currency.")
     ] = 100.0,
     depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side.")] = 200,
     fit_share: Annotated[
-        float, typer.Option(envvar="BOOKBUS_FIT_SHARE", min=0.1, max=0.9, help="Part of a recording to fit on.")
+        float, typer.Option(envvar="BOOKBUS_FIT_SHARE", min=0.1, max=0.9, help="Share of each recording to fit on.")
     ] = 0.7,
     minimum_samples: Annotated[
         int, typer.Option(envvar="BOOKBUS_MINIMUM_SAMPLES", min=2, help="A zone with fewer is unusable.")
     ] = 30,
-    seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="Of where in a zone each order is placed.")] = 42,
+    seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="Seed of the targets within a zone.")] = 42,
     log_level: LogLevel = "error",
 ) -> None:
-    """How often passive orders are filled along a recording."""
+    """How often passive orders are filled along recordings of books and trades, by zone of entry and take-profit.
+
+    The table is fitted on the first part of each recording and scored on the rest. With --validate, an existing table
+    is scored on recordings that it was not fitted on.
+
+    \b
+      python -m consumers calibrate monday.jsonl.gz tuesday.jsonl.gz --out table.json
+      python -m consumers calibrate monday.jsonl.gz --out table.json --symbols BTC --horizon 30 --zones 0-1/2-5,1-3/2-5
+      python -m consumers calibrate friday.jsonl.gz --validate table.json
+    """
     start_logging(log_level)
     if (out is None) == (validate_path is None):
         fail("give either --out to write a table or --validate to score one")
@@ -86,9 +83,6 @@ def calibrate(
         fail(str(error))
     except OSError as error:
         fail(f"cannot write {out}: {error.strerror or error}")
-
-
-calibrate.__doc__ = EXAMPLES
 
 
 def _tapes(captures: list[Path], symbols: tuple[str, ...], depth: int) -> list[Tape]:

@@ -1,4 +1,4 @@
-"""`run`: paper trades on live books or a recording."""
+"""`run`: paper trading on live books or on a recording."""
 
 import logging
 import signal
@@ -31,7 +31,7 @@ from bookbus.consumers.multi_provider import MultiExchangeProvider
 from bookbus.consumers.paper.calibration.table import CalibrationError
 from bookbus.consumers.paper.kpi import Kpi
 from bookbus.consumers.paper.market import Market, MultiMarket, ProviderMarket
-from bookbus.consumers.paper.runner import Stop, run_live
+from bookbus.consumers.paper.runner import Stop, run_captures, run_live
 from bookbus.consumers.paper.settings import (
     DEFAULT_DURATION,
     PASSIVE_MODELS,
@@ -51,93 +51,206 @@ logger = logging.getLogger(__name__)
 
 CAPTURE = "capture:"
 
+_EXIT_CODES = {"interrupted": 130}
 
-def known_source(source: str) -> str:
-    """The source as it was asked for. Raises ValueError for an unknown one."""
-    if source in SOURCES or (source.startswith(CAPTURE) and source != CAPTURE):
-        return source
-    raise ValueError(f"--l2-source {source}: use {', '.join(SOURCES)} or {CAPTURE}FILE")
-
-
-def duration_of(source: str, seconds: float | None, smoke: bool) -> float | None:
-    """How long to run; a recording runs to its end unless a time is given."""
-    if smoke:
-        return SMOKE_DURATION
-    if seconds is not None:
-        return seconds
-    return None if source.startswith(CAPTURE) else DEFAULT_DURATION
-
-
-def entry_settings(
-    mode: EntryMode, minimum: float, maximum: float | None, seed: int, weights: str, tp_bps: float
-) -> EntrySettings:
-    """Where entries are aimed at. Raises ValueError."""
-    try:
-        numbers = tuple(float(weight) for weight in weights.split(",") if weight.strip())
-    except ValueError:
-        raise ValueError(f"--entry-bps-zone-weights {weights}: write numbers, comma-separated") from None
-    return EntrySettings(mode, minimum, minimum if maximum is None else maximum, seed, numbers, tp_bps)
-
-
-def endpoints_of(urls: Mapping[str, tuple[str, str]]) -> dict[str, Endpoint]:
-    """Where exchanges are reached, by exchange: socket and REST address, empty for the usual ones."""
-    return {exchange: Endpoint(ws or None, rest or None) for exchange, (ws, rest) in urls.items()}
-
-
-def fees_of(text: str) -> dict[str, float]:
-    """`binance=7.5,upbit=5` as bps by exchange. Raises ValueError."""
-    return parse_fees(text)
-
-
-def why_not_passive(settings: RunSettings) -> str:
-    """Why orders cannot wait with this source; empty if they can, or need not."""
-    if settings.fill_model in PASSIVE_MODELS and settings.source == "multi":
-        return f"--fill-model {settings.fill_model} waits on one exchange: use another source than multi"
-    return ""
-
-
-def renamed(settings: RunSettings, source: str) -> RunSettings:
-    """The same settings for another source."""
-    return replace(settings, source=source)
-
-
-def listed_instruments(exchanges: Sequence[str], sources: SourceSettings) -> dict[str, InstrumentRegistry]:
-    """What a feeder on this machine learned of exchanges whose own books are read: tick, step, minimum value.
-
-    None with several exchanges, whose prices are converted and stand on no tick.
-    """
-    if len(exchanges) > 1 or exchanges[0] not in EXCHANGES:
-        return {}
-    (exchange,) = exchanges
-    try:
-        # What knows the exchanges is an extra that a reader of the bus need not have installed.
-        from bookbus.consumers.direct_provider import known_instruments
-    except ImportError:
-        instruments = None
-    else:
-        instruments = known_instruments(exchange, sources.endpoints.get(exchange, Endpoint()).rest_url)
-    if not instruments:
-        logger.info("%s told nobody here its ticks, steps and minimum values: orders are not held to them", exchange)
-        return {}
-    return {exchange: InstrumentRegistry(exchange_of(exchange), instruments, offline=True)}
-
-
-_ENTRY: Mapping[str, str] = {
+_ENTRY_PARAMETERS: Mapping[str, str] = {
     "entry-bps-mode": "mode",
     "entry-bps-min": "minimum",
     "entry-bps-max": "maximum",
     "entry-bps-seed": "seed",
     "tp-bps": "tp_bps",
 }
-_RUN = (
-    *("trade-interval", "max-hold", "sl-bps", "order-quantity", "order-notional", "fill-model", "fillmodel-mode"),
-    *("calibrated-mode", "min-fill-probability", "calibration-path"),
+_RUN_PARAMETERS = (
+    "trade-interval",
+    "max-hold",
+    "sl-bps",
+    "order-quantity",
+    "order-notional",
+    "fill-model",
+    "fillmodel-mode",
+    "calibrated-mode",
+    "min-fill-probability",
+    "calibration-path",
 )
-PARAMETERS = (*_ENTRY, *_RUN)
+
+
+def run(
+    l2_source: Annotated[
+        str,
+        typer.Option(envvar="BOOKBUS_L2_SOURCE", help="mock, upbit, binance, multi, redis or capture:FILE."),
+    ] = "mock",
+    symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated, like BTC,ETH.")] = "BTC",
+    smoke: Annotated[bool, typer.Option("--smoke", envvar="BOOKBUS_SMOKE", help="Run for 300 s.")] = False,
+    duration_seconds: Annotated[
+        float | None,
+        typer.Option(envvar="BOOKBUS_DURATION_SECONDS", help="Default 1200; a recording runs to its end."),
+    ] = None,
+    trade_interval: Annotated[
+        float, typer.Option(envvar="BOOKBUS_TRADE_INTERVAL", help="Seconds from one decision to the next.")
+    ] = 10.0,
+    max_hold: Annotated[
+        float | None,
+        typer.Option(envvar="BOOKBUS_MAX_HOLD", help="Seconds a position is held; default one interval."),
+    ] = None,
+    order_quantity: Annotated[
+        float | None, typer.Option(envvar="BOOKBUS_ORDER_QUANTITY", help="Quantity of an order; default 0.001.")
+    ] = None,
+    order_notional: Annotated[
+        float | None, typer.Option(envvar="BOOKBUS_ORDER_NOTIONAL", help="Value of an order, in place of a quantity.")
+    ] = None,
+    fill_model: Annotated[
+        str,
+        typer.Option(envvar="BOOKBUS_FILL_MODEL", help="simple, advanced, book_walk, queue or calibrated."),
+    ] = "book_walk",
+    calibrated_mode: Annotated[
+        Literal["sampled", "expected"],
+        typer.Option(
+            envvar="BOOKBUS_CALIBRATED_MODE",
+            help="Fill a calibrated order by chance, or in part.",
+        ),
+    ] = "sampled",
+    calibration_path: Annotated[
+        Path | None, typer.Option(envvar="BOOKBUS_CALIBRATION_PATH", help="Table made by `calibrate`.")
+    ] = None,
+    fillmodel_mode: Annotated[
+        FillModelMode,
+        typer.Option(envvar="BOOKBUS_FILLMODEL_MODE", help="Score decisions by the table, or also reject zones."),
+    ] = "none",
+    min_fill_probability: Annotated[
+        float, typer.Option(envvar="BOOKBUS_MIN_FILL_PROBABILITY", help="Minimum fill ratio of a zone in strict mode.")
+    ] = 0.3,
+    entry_bps_mode: Annotated[
+        EntryMode, typer.Option(envvar="BOOKBUS_ENTRY_BPS_MODE", help="How each decision's entry is chosen.")
+    ] = "fixed",
+    entry_bps_min: Annotated[
+        float,
+        typer.Option(
+            envvar="BOOKBUS_ENTRY_BPS_MIN",
+            help="Waiting orders: how far behind the best bid; others: at most how far beyond the best ask.",
+        ),
+    ] = 10.0,
+    entry_bps_max: Annotated[
+        float | None, typer.Option(envvar="BOOKBUS_ENTRY_BPS_MAX", help="Default: the minimum.")
+    ] = None,
+    entry_bps_seed: Annotated[
+        int, typer.Option(envvar="BOOKBUS_ENTRY_BPS_SEED", help="Seed of everything random in the run.")
+    ] = 42,
+    entry_bps_zone_weights: Annotated[
+        str, typer.Option(envvar="BOOKBUS_ENTRY_BPS_ZONE_WEIGHTS", help="For zone_random: one weight for each zone.")
+    ] = "",
+    tp_bps: Annotated[float, typer.Option(envvar="BOOKBUS_TP_BPS", help="Take-profit above the entry price.")] = 12.0,
+    sl_bps: Annotated[float, typer.Option(envvar="BOOKBUS_SL_BPS", help="Stop-loss below the entry price.")] = 12.0,
+    fees: Annotated[str, typer.Option(envvar="BOOKBUS_FEES", help="Bps by exchange, like binance=7.5,upbit=5.")] = "",
+    cash: Annotated[
+        float | None,
+        typer.Option(envvar="BOOKBUS_CASH", help="Of each exchange; default 10000, in KRW 10000000."),
+    ] = None,
+    inventory_notional: Annotated[
+        float,
+        typer.Option(
+            envvar="BOOKBUS_INVENTORY_NOTIONAL",
+            min=0,
+            help="Value of each symbol held on each exchange.",
+        ),
+    ] = 0.0,
+    max_notional: Annotated[
+        float | None,
+        typer.Option(envvar="BOOKBUS_MAX_NOTIONAL", help="Limit of a trade; default as for --cash."),
+    ] = None,
+    max_daily_loss: Annotated[
+        float | None,
+        typer.Option(envvar="BOOKBUS_MAX_DAILY_LOSS", help="Default 1000, in KRW 1000000; per UTC day."),
+    ] = None,
+    max_open_trades: Annotated[
+        int, typer.Option(envvar="BOOKBUS_MAX_OPEN_TRADES", min=1, help="Limit for all symbols together.")
+    ] = 10,
+    max_age: Annotated[
+        float, typer.Option(envvar="BOOKBUS_MAX_AGE", help="Seconds without confirmation until a book is stale.")
+    ] = MAX_AGE,
+    depth: Annotated[
+        int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side of a recording's books.")
+    ] = 20,
+    grid: Annotated[
+        str, typer.Option(envvar="BOOKBUS_GRID", help="Vary options over a recording: 'tp-bps=8,12 sl-bps=6,12'.")
+    ] = "",
+    session_tag: Annotated[str, typer.Option(envvar="BOOKBUS_SESSION_TAG", help="Part of the session's name.")] = "",
+    output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/paper"),
+    exchange: Annotated[
+        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books --l2-source redis reads.")
+    ] = "binance",
+    binance_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_WS_URL", help="Other WebSocket URL.")] = "",
+    binance_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_REST_URL", help="Other REST URL.")] = "",
+    upbit_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_UPBIT_WS_URL", help="Other WebSocket URL.")] = "",
+    upbit_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_UPBIT_REST_URL", help="Other REST URL.")] = "",
+    redis: RedisUrl = REDIS_DEFAULT,
+    prefix: Prefix = PREFIX_DEFAULT,
+    log_level: LogLevel = "info",
+) -> None:
+    """Trade on paper: one decision for each interval and symbol, exit by take-profit, stop-loss or time. Every price
+    comes from the book; a missing, stale or suspect book is not traded on. Writes fill_events, markouts, decisions, kpi
+    and a log into --output-dir.
+
+    \b
+      python -m consumers run --l2-source redis --smoke
+      python -m consumers run --l2-source multi --symbols BTC,ETH --inventory-notional 1000
+      python -m consumers run --l2-source capture:btc.jsonl.gz --fill-model queue --entry-bps-min 0
+      python -m consumers run --l2-source capture:btc.jsonl.gz --grid "tp-bps=8,12 sl-bps=6,12"
+    """
+    start_logging(log_level)
+    try:
+        if order_quantity is not None and order_notional is not None:
+            fail("give either --order-quantity or --order-notional")
+        settings = RunSettings(
+            source=_known_source(l2_source),
+            symbols=tuple(split_names(symbols, "--symbols")),
+            duration=_duration(l2_source, duration_seconds, smoke),
+            trade_interval=trade_interval,
+            max_hold=max_hold,
+            order_quantity=0.001 if order_quantity is None else order_quantity,
+            order_notional=order_notional,
+            fill_model=fill_model,
+            calibrated_mode=calibrated_mode,
+            fillmodel_mode=fillmodel_mode,
+            calibration_path=None if calibration_path is None else str(calibration_path),
+            min_fill_probability=min_fill_probability,
+            entry=_entry_settings(
+                entry_bps_mode, entry_bps_min, entry_bps_max, entry_bps_seed, entry_bps_zone_weights, tp_bps
+            ),
+            sl_bps=sl_bps,
+            fees=parse_fees(fees),
+            cash=cash,
+            inventory_notional=inventory_notional,
+            max_notional=max_notional,
+            max_daily_loss=max_daily_loss,
+            max_open_trades=max_open_trades,
+            max_age=max_age,
+            depth=depth,
+            session_tag=session_tag,
+        )
+        sources = SourceSettings(
+            redis_url=redis,
+            prefix=prefix,
+            exchange=exchange,
+            fees=settings.fees or None,
+            endpoints={
+                "binance": Endpoint(binance_ws_url or None, binance_rest_url or None),
+                "upbit": Endpoint(upbit_ws_url or None, upbit_rest_url or None),
+            },
+            seed=entry_bps_seed,
+            max_age=max_age,
+        )
+        check(settings)
+        if l2_source.startswith(CAPTURE):
+            raise typer.Exit(_run_on_recording(settings, grid, output_dir))
+        if grid:
+            fail("--grid goes over a recording: use --l2-source capture:FILE")
+        raise typer.Exit(_run_on_source(settings, sources, output_dir))
+    except (SourceError, BusConnectionError, CalibrationError, CaptureError, SymbolError, ValueError, OSError) as error:
+        fail(str(error))
 
 
 def combinations(settings: RunSettings, text: str) -> dict[str, RunSettings]:
-    """The settings of every combination in `tp-bps=8,12 sl-bps=6,12`, by how it is written. Raises ValueError."""
+    """Settings of every combination of a grid like `tp-bps=8,12 sl-bps=6,12`, by its text. Raises ValueError."""
     found: dict[str, RunSettings] = {}
     for combination in product(*(_axis(part) for part in text.split())):
         changed = settings
@@ -152,15 +265,16 @@ def combinations(settings: RunSettings, text: str) -> dict[str, RunSettings]:
 def _axis(text: str) -> list[tuple[str, str]]:
     name, equals, values = text.partition("=")
     name = name.removeprefix("--")
-    if not equals or name not in PARAMETERS:
-        raise ValueError(f"--grid {text}: write parameter=value,value with any of {', '.join(PARAMETERS)}")
+    known = (*_ENTRY_PARAMETERS, *_RUN_PARAMETERS)
+    if not equals or name not in known:
+        raise ValueError(f"--grid {text}: write parameter=value,value with any of {', '.join(known)}")
     return [(name, value) for value in dict.fromkeys(values.split(","))]
 
 
 def _changed(settings: RunSettings, name: str, value: str) -> RunSettings:
     plain = msgspec.to_builtins(settings)
-    if name in _ENTRY:
-        plain["entry"][_ENTRY[name]] = value
+    if name in _ENTRY_PARAMETERS:
+        plain["entry"][_ENTRY_PARAMETERS[name]] = value
     else:
         plain[name.replace("-", "_")] = value
     try:
@@ -169,19 +283,42 @@ def _changed(settings: RunSettings, name: str, value: str) -> RunSettings:
         raise ValueError(f"--grid {name}={value}: {error}") from None
 
 
-_EXIT_CODES = {"interrupted": 130}
+def _known_source(source: str) -> str:
+    """Raises ValueError for an unknown source."""
+    if source in SOURCES or (source.startswith(CAPTURE) and source != CAPTURE):
+        return source
+    raise ValueError(f"--l2-source {source}: use {', '.join(SOURCES)} or {CAPTURE}FILE")
 
 
-def run_on_source(settings: RunSettings, sources: SourceSettings, directory: Path) -> int:
-    """Trade on a live source. Returns the exit code; raises what opening the source and the run raise."""
-    if why := why_not_passive(settings):
-        raise ValueError(why)
+def _duration(source: str, seconds: float | None, smoke: bool) -> float | None:
+    """Seconds to run; None runs to the end of a recording."""
+    if smoke:
+        return SMOKE_DURATION
+    if seconds is not None:
+        return seconds
+    return None if source.startswith(CAPTURE) else DEFAULT_DURATION
+
+
+def _entry_settings(
+    mode: EntryMode, minimum: float, maximum: float | None, seed: int, weights: str, tp_bps: float
+) -> EntrySettings:
+    try:
+        numbers = tuple(float(weight) for weight in weights.split(",") if weight.strip())
+    except ValueError:
+        raise ValueError(f"--entry-bps-zone-weights {weights}: write numbers, comma-separated") from None
+    return EntrySettings(mode, minimum, minimum if maximum is None else maximum, seed, numbers, tp_bps)
+
+
+def _run_on_source(settings: RunSettings, sources: SourceSettings, directory: Path) -> int:
+    """Trade on a live source. Returns the exit code; raises like `open_source` and `run_live`."""
+    if settings.fill_model in PASSIVE_MODELS and settings.source == "multi":
+        raise ValueError(f"--fill-model {settings.fill_model} waits on one exchange: use another source than multi")
     with ended_by_signal():
         provider = open_source(settings.source, settings.symbols, sources)
         try:
             with _asked_by_signal() as stop:
                 market = _market(settings, provider, sources)
-                listed = listed_instruments(market.exchanges, sources)
+                listed = _listed_instruments(market.exchanges, sources)
                 kpi = run_live(settings, market, directory, stop, logger.info, listed=listed)
         finally:
             provider.stop()
@@ -196,14 +333,11 @@ def _market(settings: RunSettings, provider: MarketDataProvider, sources: Source
     return ProviderMarket(provider, exchange, settings.fees, with_trades=settings.fill_model == "queue")
 
 
-def run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
-    """Trade on a recording, once for each combination of the grid. Returns the exit code; raises as `run_captures`."""
-    # What plays recordings is an extra that a reader of the bus need not have installed.
-    from bookbus.consumers.paper.runner import run_captures
-
+def _run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
+    """Trade on a recording with every combination of the grid. Returns the exit code; raises like `run_captures`."""
     path = Path(settings.source.removeprefix(CAPTURE))
-    # Not where it lies: the same recording gives the same run wherever it is.
-    named = renamed(settings, f"{CAPTURE}{path.name}")
+    # Without the directory: the same recording gives the same run wherever it lies.
+    named = replace(settings, source=f"{CAPTURE}{path.name}")
     runs = combinations(named, grid) if grid else {"": named}
     for one in runs.values():
         check(one)
@@ -220,7 +354,7 @@ def run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
 
 @contextmanager
 def _asked_by_signal() -> Iterator[Stop]:
-    """The first Ctrl-C or SIGTERM asks the run to end, so that its results are written; a second one ends it."""
+    """The first SIGINT or SIGTERM asks the run to end and to write its results; a second one ends the process."""
     stop = Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -247,172 +381,22 @@ def _summary(kpi: Kpi) -> str:
     )
 
 
-EXAMPLES = """
-Paper trades: one decision an interval and symbol, out again by take-profit, stop-loss or time. Every price comes from
-the book; a book that is missing, stale or suspect is not traded on. Writes fill_events, markouts, decisions, kpi and a
-log into --output-dir.
+def _listed_instruments(exchanges: Sequence[str], sources: SourceSettings) -> dict[str, InstrumentRegistry]:
+    """Tick, step and minimum value of instruments, as a feeder on this machine cached them.
 
-\b
-  python -m consumers run --l2-source redis --smoke
-  python -m consumers run --l2-source multi --symbols BTC,ETH --inventory-notional 1000
-  python -m consumers run --l2-source capture:btc.jsonl.gz --fill-model queue --entry-bps-min 0
-  python -m consumers run --l2-source capture:btc.jsonl.gz --grid "tp-bps=8,12 sl-bps=6,12"
-"""
-
-
-def run(
-    l2_source: Annotated[
-        str,
-        typer.Option(envvar="BOOKBUS_L2_SOURCE", help="mock, upbit, binance, multi, redis or capture:FILE."),
-    ] = "mock",
-    symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated, like BTC,ETH.")] = "BTC",
-    smoke: Annotated[bool, typer.Option("--smoke", envvar="BOOKBUS_SMOKE", help="Run for 300 s.")] = False,
-    duration_seconds: Annotated[
-        float | None,
-        typer.Option(envvar="BOOKBUS_DURATION_SECONDS", help="1200 unless given; a recording runs to its end."),
-    ] = None,
-    trade_interval: Annotated[
-        float, typer.Option(envvar="BOOKBUS_TRADE_INTERVAL", help="Seconds from one decision to the next.")
-    ] = 10.0,
-    max_hold: Annotated[
-        float | None,
-        typer.Option(envvar="BOOKBUS_MAX_HOLD", help="Seconds a position is held; one interval unless given."),
-    ] = None,
-    order_quantity: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_ORDER_QUANTITY", help="Of an order; 0.001 unless given.")
-    ] = None,
-    order_notional: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_ORDER_NOTIONAL", help="Value of an order, in place of a quantity.")
-    ] = None,
-    fill_model: Annotated[
-        str,
-        typer.Option(envvar="BOOKBUS_FILL_MODEL", help="simple, advanced, book_walk, queue or calibrated."),
-    ] = "book_walk",
-    calibrated_mode: Annotated[
-        Literal["sampled", "expected"],
-        typer.Option(envvar="BOOKBUS_CALIBRATED_MODE", help="Whether calibrated orders fill or not, or in part."),
-    ] = "sampled",
-    calibration_path: Annotated[
-        Path | None, typer.Option(envvar="BOOKBUS_CALIBRATION_PATH", help="Table made by `calibrate`.")
-    ] = None,
-    fillmodel_mode: Annotated[
-        FillModelMode,
-        typer.Option(envvar="BOOKBUS_FILLMODEL_MODE", help="Score decisions by the table, or also refuse zones."),
-    ] = "none",
-    min_fill_probability: Annotated[
-        float, typer.Option(envvar="BOOKBUS_MIN_FILL_PROBABILITY", help="What strict mode asks of a zone.")
-    ] = 0.3,
-    entry_bps_mode: Annotated[
-        EntryMode, typer.Option(envvar="BOOKBUS_ENTRY_BPS_MODE", help="How each decision's entry is chosen.")
-    ] = "fixed",
-    entry_bps_min: Annotated[
-        float,
-        typer.Option(
-            envvar="BOOKBUS_ENTRY_BPS_MIN",
-            help="Waiting orders: how far behind the best bid; others: at most how far beyond the best ask.",
-        ),
-    ] = 10.0,
-    entry_bps_max: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_ENTRY_BPS_MAX", help="The minimum unless given.")
-    ] = None,
-    entry_bps_seed: Annotated[
-        int, typer.Option(envvar="BOOKBUS_ENTRY_BPS_SEED", help="Of all that is drawn in the run.")
-    ] = 42,
-    entry_bps_zone_weights: Annotated[
-        str, typer.Option(envvar="BOOKBUS_ENTRY_BPS_ZONE_WEIGHTS", help="For zone_random: one number a zone.")
-    ] = "",
-    tp_bps: Annotated[float, typer.Option(envvar="BOOKBUS_TP_BPS", help="Take-profit, above the entry price.")] = 12.0,
-    sl_bps: Annotated[float, typer.Option(envvar="BOOKBUS_SL_BPS", help="Stop-loss, below the entry price.")] = 12.0,
-    fees: Annotated[str, typer.Option(envvar="BOOKBUS_FEES", help="Bps by exchange, like binance=7.5,upbit=5.")] = "",
-    cash: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_CASH", help="Of each exchange; 10000, in KRW 10000000.")
-    ] = None,
-    inventory_notional: Annotated[
-        float,
-        typer.Option(envvar="BOOKBUS_INVENTORY_NOTIONAL", min=0, help="What each exchange holds of each symbol."),
-    ] = 0.0,
-    max_notional: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_MAX_NOTIONAL", help="A trade's limit; default as --cash.")
-    ] = None,
-    max_daily_loss: Annotated[
-        float | None, typer.Option(envvar="BOOKBUS_MAX_DAILY_LOSS", help="1000, in KRW 1000000, unless given.")
-    ] = None,
-    max_open_trades: Annotated[
-        int, typer.Option(envvar="BOOKBUS_MAX_OPEN_TRADES", min=1, help="Of all symbols together.")
-    ] = 10,
-    max_age: Annotated[
-        float, typer.Option(envvar="BOOKBUS_MAX_AGE", help="Seconds without confirmation until a book is stale.")
-    ] = MAX_AGE,
-    depth: Annotated[
-        int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side, of a recording.")
-    ] = 20,
-    grid: Annotated[
-        str, typer.Option(envvar="BOOKBUS_GRID", help="Vary options over a recording: 'tp-bps=8,12 sl-bps=6,12'.")
-    ] = "",
-    session_tag: Annotated[str, typer.Option(envvar="BOOKBUS_SESSION_TAG", help="Part of the session's name.")] = "",
-    output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/paper"),
-    exchange: Annotated[
-        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books source redis reads.")
-    ] = "binance",
-    binance_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_WS_URL", help="Another address.")] = "",
-    binance_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_REST_URL", help="Another address.")] = "",
-    upbit_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_UPBIT_WS_URL", help="Another address.")] = "",
-    upbit_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_UPBIT_REST_URL", help="Another address.")] = "",
-    redis: RedisUrl = REDIS_DEFAULT,
-    prefix: Prefix = PREFIX_DEFAULT,
-    log_level: LogLevel = "info",
-) -> None:
-    """Paper trades on live books or a recording."""
-    start_logging(log_level)
+    Empty for several exchanges, because converted prices are on no tick.
+    """
+    if len(exchanges) > 1 or exchanges[0] not in EXCHANGES:
+        return {}
+    (exchange,) = exchanges
     try:
-        if order_quantity is not None and order_notional is not None:
-            fail("give either --order-quantity or --order-notional")
-        settings = RunSettings(
-            source=known_source(l2_source),
-            symbols=tuple(split_names(symbols, "--symbols")),
-            duration=duration_of(l2_source, duration_seconds, smoke),
-            trade_interval=trade_interval,
-            max_hold=max_hold,
-            order_quantity=0.001 if order_quantity is None else order_quantity,
-            order_notional=order_notional,
-            fill_model=fill_model,
-            calibrated_mode=calibrated_mode,
-            fillmodel_mode=fillmodel_mode,
-            calibration_path=None if calibration_path is None else str(calibration_path),
-            min_fill_probability=min_fill_probability,
-            entry=entry_settings(
-                entry_bps_mode, entry_bps_min, entry_bps_max, entry_bps_seed, entry_bps_zone_weights, tp_bps
-            ),
-            sl_bps=sl_bps,
-            fees=fees_of(fees),
-            cash=cash,
-            inventory_notional=inventory_notional,
-            max_notional=max_notional,
-            max_daily_loss=max_daily_loss,
-            max_open_trades=max_open_trades,
-            max_age=max_age,
-            depth=depth,
-            session_tag=session_tag,
-        )
-        sources = SourceSettings(
-            redis_url=redis,
-            prefix=prefix,
-            exchange=exchange,
-            fees=settings.fees or None,
-            endpoints=endpoints_of(
-                {"binance": (binance_ws_url, binance_rest_url), "upbit": (upbit_ws_url, upbit_rest_url)}
-            ),
-            seed=entry_bps_seed,
-            max_age=max_age,
-        )
-        check(settings)
-        if l2_source.startswith(CAPTURE):
-            raise typer.Exit(run_on_recording(settings, grid, output_dir))
-        if grid:
-            fail("--grid goes over a recording: use --l2-source capture:FILE")
-        raise typer.Exit(run_on_source(settings, sources, output_dir))
-    except (SourceError, BusConnectionError, CalibrationError, CaptureError, SymbolError, ValueError, OSError) as error:
-        fail(str(error))
-
-
-run.__doc__ = EXAMPLES
+        # Needs the `feeder` extra, which a reader of the bus may not have installed.
+        from bookbus.consumers.direct_provider import known_instruments
+    except ImportError:
+        instruments = None
+    else:
+        instruments = known_instruments(exchange, sources.endpoints.get(exchange, Endpoint()).rest_url)
+    if not instruments:
+        logger.info("ticks, steps and minimum values of %s are unknown: orders are not checked against them", exchange)
+        return {}
+    return {exchange: InstrumentRegistry(exchange_of(exchange), instruments, offline=True)}

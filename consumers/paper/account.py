@@ -1,4 +1,4 @@
-"""What each exchange's account holds, and what came of it."""
+"""Portfolio and risk: one account for each exchange, and the limits of new trades."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -8,29 +8,17 @@ from fractions import Fraction
 from bookbus.schemas.snapshot import Side
 
 _ZERO = Fraction()
-
-
-def exact(number: float | Fraction) -> Fraction:
-    """A number by its shortest spelling, so that what is bought in parts can be sold as a whole."""
-    return number if isinstance(number, Fraction) else Fraction(repr(number))
-
-
-@dataclass(slots=True)
-class Account:
-    """Cash in the run's quote currency, and quantities by symbol."""
-
-    cash: Fraction
-    holdings: defaultdict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
+_DAY = 86_400
 
 
 class Portfolio:
-    """One account for each exchange; money never moves between them, and nothing is sold that is not there.
+    """One account for each exchange. No transfers between accounts, no short sales, no borrowing.
 
-    Prices and fees are in one quote currency, into which a foreign leg is converted the moment it trades.
+    Prices and fees are in one quote currency; a fill in another currency is converted when it happens.
     """
 
     def __init__(self, exchanges: Mapping[str, float]) -> None:
-        """The exchanges with the cash they begin with."""
+        """`exchanges` has the first cash of each exchange."""
         self._accounts = {exchange: Account(exact(cash)) for exchange, cash in exchanges.items()}
         self._granted: defaultdict[str, Fraction] = defaultdict(Fraction)
         self._cash_before = sum((account.cash for account in self._accounts.values()), _ZERO)
@@ -38,24 +26,19 @@ class Portfolio:
 
     @property
     def fees(self) -> float:
-        """Fees paid so far."""
         return float(self._fees)
 
     def grant(self, exchange: str, symbol: str, quantity: float) -> None:
-        """Put `quantity` there to begin with; its own changes of value are no profit."""
+        """Add first inventory; its own changes of value do not count as profit."""
         self._accounts[exchange].holdings[symbol] += exact(quantity)
         self._granted[symbol] += exact(quantity)
 
-    def cash(self, exchange: str) -> float:
-        """What can be spent there."""
-        return float(self._accounts[exchange].cash)
-
     def holding(self, exchange: str, symbol: str) -> float:
-        """How much of a symbol's base asset can be sold there."""
+        """Quantity of the symbol's base asset that can be sold there."""
         return float(self._accounts[exchange].holdings[symbol])
 
-    def why_not(self, side: Side, exchange: str, symbol: str, quantity: float, cost: float) -> str:
-        """Why this account cannot trade that; empty if it can. `cost` includes the fee."""
+    def reject_reason(self, side: Side, exchange: str, symbol: str, quantity: float, cost: float) -> str:
+        """Why this account cannot trade that; empty if it can. `cost` includes the fee; a sale has none."""
         account = self._accounts[exchange]
         if side == "buy" and account.cash < exact(cost):
             return f"{exchange} holds {float(account.cash):.2f} and {cost:.2f} are needed"
@@ -63,28 +46,24 @@ class Portfolio:
             return f"{exchange} holds {float(account.holdings[symbol]):g} of {symbol} and {quantity:g} are asked for"
         return ""
 
-    def trade(
+    def apply_fill(
         self, side: Side, exchange: str, symbol: str, quantity: float | Fraction, price: float, fee: float
     ) -> None:
-        """Book a fill. Raises ValueError for a sale of what is not there."""
+        """Raises ValueError for a sale of more than the account holds."""
         account, amount = self._accounts[exchange], exact(quantity)
         if side == "buy":
             account.cash -= amount * exact(price)
             account.holdings[symbol] += amount
         else:
             if account.holdings[symbol] < amount:
-                raise ValueError(self.why_not("sell", exchange, symbol, float(quantity), 0.0))
+                raise ValueError(self.reject_reason("sell", exchange, symbol, float(quantity), 0.0))
             account.cash += amount * exact(price)
             account.holdings[symbol] -= amount
         account.cash -= exact(fee)
         self._fees += exact(fee)
 
-    def position(self, symbol: str) -> float:
-        """What is held of a symbol on all exchanges beyond what was granted."""
-        return float(self._position(symbol))
-
     def pnl(self, marks: Mapping[str, float]) -> float:
-        """Cash gained plus positions at these prices, after fees. Raises KeyError for a position without a price."""
+        """Change of cash plus positions at these prices, after fees. Raises KeyError for a position without a price."""
         worth = self._cash_gained()
         for symbol in {symbol for account in self._accounts.values() for symbol in account.holdings}:
             if position := self._position(symbol):
@@ -92,7 +71,7 @@ class Portfolio:
         return float(worth)
 
     def balances(self) -> dict[str, dict[str, float]]:
-        """Everything held, by exchange: `cash` and each symbol."""
+        """By exchange: `cash`, and the quantity of each symbol."""
         return {
             exchange: {
                 "cash": float(account.cash),
@@ -109,7 +88,12 @@ class Portfolio:
         return held - self._granted[symbol]
 
 
-_DAY = 86_400
+@dataclass(slots=True)
+class Account:
+    """Cash in the run's quote currency, and quantities by symbol."""
+
+    cash: Fraction
+    holdings: defaultdict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +106,7 @@ class RiskLimits:
 
 
 class RiskGuard:
-    """Says no before a limit is passed."""
+    """Rejects new trades that would exceed a limit."""
 
     def __init__(self, limits: RiskLimits) -> None:
         self._limits = limits
@@ -130,14 +114,14 @@ class RiskGuard:
         self._pnl_at_midnight = 0.0
 
     def observe(self, now: float, pnl: float) -> None:
-        """The profit so far, at a time in seconds since 1970. A day is one of UTC."""
+        """Update the profit so far; `now` is in seconds since 1970. Days are UTC days."""
         day = int(now // _DAY)
         if day != self._day:
-            # A run that begins at noon has lost nothing that day before.
+            # A run that starts during a day starts that day with a profit of zero.
             self._day, self._pnl_at_midnight = day, pnl if self._day is not None else 0.0
 
-    def why_not(self, notional: float, pnl: float, open_trades: int) -> tuple[str, str]:
-        """Which limit a new trade would pass, and how; empty if none."""
+    def reject_reason(self, notional: float, pnl: float, open_trades: int) -> tuple[str, str]:
+        """Code and text of the limit that a new trade would exceed; both empty if none."""
         limits = self._limits
         if notional > limits.max_notional:
             return "risk_notional", f"{notional:.2f} is more than {limits.max_notional:g} a trade"
@@ -147,3 +131,8 @@ class RiskGuard:
         if loss >= limits.max_daily_loss:
             return "risk_daily_loss", f"{loss:.2f} lost today, the limit is {limits.max_daily_loss:g}"
         return "", ""
+
+
+def exact(number: float | Fraction) -> Fraction:
+    """The exact value of a float's shortest decimal form, so that the sum of partial fills is exact."""
+    return number if isinstance(number, Fraction) else Fraction(repr(number))

@@ -1,89 +1,45 @@
-"""What all symbols of a run share, and how what they do is put on record."""
+"""The paper broker: owns a run's orders, their fills and the account, and records what became of each order."""
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, NamedTuple
 
 from bookbus.consumers.paper.account import Portfolio, RiskGuard, exact
-from bookbus.consumers.paper.calibration.table import CalibrationTable, Expectation
+from bookbus.consumers.paper.calibration.table import Expectation
 from bookbus.consumers.paper.execution import Execution, WaitingOrder
-from bookbus.consumers.paper.fills.model import Fill, Order, TapeEvent, opposite
-from bookbus.consumers.paper.market import VenueQuote
-from bookbus.consumers.paper.records import (
-    Action,
-    DecisionEvent,
-    EventFiles,
-    ExitReason,
-    FillEvent,
-    Markouts,
-    RunCounters,
-    utc,
-)
+from bookbus.consumers.paper.fills.model import Fill, Order, TapeEvent, opposite_side
+from bookbus.consumers.paper.market import VenueQuote, mid_on
+from bookbus.consumers.paper.order_rules import Rejection
+from bookbus.consumers.paper.records import ExitReason, FillEvent, RunRecorder, milliseconds, utc
 from bookbus.consumers.paper.settings import RunSettings, Target
+from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
 ROUNDING = Fraction(1, 10**12)
-"""Share by which a fill in parts may differ from the whole."""
+"""Relative difference by which the sum of partial fills may differ from the order."""
 
-Phase = Literal["entering", "holding", "exiting"]
-
-
-@dataclass(slots=True)
-class SentOrder:
-    """An order with what was known when it was decided on, and what became of it."""
-
-    order_id: str
-    order: Order
-    quote: VenueQuote
-    target_price: float
-    exit_reason: ExitReason | None = None
-    waiting: WaitingOrder | None = None
-    fee: float = 0.0
-    filled_at: float | None = None
-    mid_at_fill: float | None = None
-    cancelled_at: float | None = None
+_CANCEL_LIMIT = 1.0
+"""Seconds after which a cancelled order is done even if its market shows no further event."""
 
 
 @dataclass(slots=True)
-class OpenTrade:
-    """`ordered` is what the entry asks for; `deadline` is when it, later the position, has waited long enough."""
+class Position:
+    """One trade from its entry to its exit: what was bought, sold and earned so far, after fees."""
 
     trade_id: str
     symbol: str
     target: Target
-    ordered: float
     advice: Expectation | None
-    deadline: float
-    phase: Phase = "entering"
-    sent: SentOrder | None = None
-    exit_reason: ExitReason | None = None
     orders: int = 0
     bought: Fraction = field(default_factory=Fraction)
     cost: Fraction = field(default_factory=Fraction)
     sold: Fraction = field(default_factory=Fraction)
     pnl: Fraction = field(default_factory=Fraction)
-    blocked: str = ""
-    """Why the last attempt to leave did not work."""
-    too_small: bool = False
-    """What is left is less than the exchange takes."""
-    tried: tuple[str, int, int, int] | None = None
-    """Exchange, `seq`, update id and time of receipt of the book of the last attempt."""
-
-    @property
-    def expected(self) -> float | None:
-        """What the calibration says of the entry; None where it says nothing."""
-        return self.advice.buy if self.advice is not None else None
-
-    @property
-    def entered_whole(self) -> bool:
-        """Whether the entry was filled as a table counts it: not in part."""
-        return self.bought >= exact(self.ordered) * (1 - ROUNDING)
 
     @property
     def remaining(self) -> Fraction:
-        """What is held and still to be sold."""
+        """Quantity that is held and still to be sold."""
         return self.bought - self.sold
 
     @property
@@ -91,16 +47,10 @@ class OpenTrade:
         """Average price paid."""
         return float(self.cost / self.bought)
 
-    def next_order_id(self) -> str:
-        """A name for one more order."""
-        self.orders += 1
-        return f"{self.trade_id}-{self.orders}"
-
-    def book(self, order: Order, fill: Fill, quantity: Fraction, fee: float) -> None:
-        """Count a fill."""
-        value = quantity * exact(fill.price or 0.0)
+    def apply_fill(self, side: Side, quantity: Fraction, price: float, fee: float) -> None:
+        value = quantity * exact(price)
         self.pnl -= exact(fee)
-        if order.side == "buy":
+        if side == "buy":
             self.bought += quantity
             self.cost += value
             self.pnl -= value
@@ -109,83 +59,184 @@ class OpenTrade:
             self.pnl += value
 
 
-class Entry(NamedTuple):
-    """An order, and the book it was decided on."""
-
-    quote: VenueQuote
-    order: Order
-
-
-def waiting_cost(entry: Entry) -> float:
-    """Cash that the whole order needs."""
-    price = entry.order.price or 0.0
-    return entry.order.quantity * price * (1 + entry.quote.fee_bps / 1e4)
-
-
 @dataclass(slots=True)
-class PaperBroker:
-    """One run's settings, money, models and files."""
+class SentOrder:
+    """An order, the book it was decided on, and what became of it."""
 
-    settings: RunSettings
-    session_id: str
-    execution: Execution
-    table: CalibrationTable | None
-    calibration_version: str | None
-    portfolio: Portfolio
-    guard: RiskGuard
-    files: EventFiles
-    misfits: tuple[str, ...] = ()
-    """In what the orders of the calibration differ from those of the run."""
-    record: RunCounters = field(default_factory=RunCounters)
-    markouts: Markouts = field(default_factory=Markouts)
-    marks: dict[str, float] = field(default_factory=dict)
-    """The newest mid of each symbol that could be traded on."""
-    reserved: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Cash that waiting orders may need, by exchange."""
-    open_trades: int = 0
-    trades: int = 0
+    order_id: str
+    position: Position
+    order: Order
+    quote: VenueQuote
+    book: OrderBookSnapshot
+    target_price: float
+    exit_reason: ExitReason | None
+    waiting: WaitingOrder | None = None
+    """None for an order that was filled, or not, at once."""
+    fill: Fill | None = None
+    """The whole fill, once the order is done."""
+    fee: float = 0.0
+    filled_at: float | None = None
+    mid_at_fill: float | None = None
+    cancelled_at: float | None = None
+
+
+class PaperBroker:
+    """Times are seconds since 1970; prices and amounts are in `currency`, the quote currency of the run."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        currency: str,
+        exchanges: Sequence[str],
+        execution: Execution,
+        records: RunRecorder,
+        calibration_version: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self.currency = currency
+        self.execution = execution
+        self.records = records
+        self.calibration_version = calibration_version
+        self.portfolio = Portfolio(dict.fromkeys(exchanges, settings.cash_in(currency)))
+        self.open_trades = 0
+        self._guard = RiskGuard(settings.limits_in(currency))
+        self._marks: dict[str, float] = {}
+        self._reserved: defaultdict[str, float] = defaultdict(float)
+        self._trades = 0
 
     @property
     def pnl(self) -> float:
-        """Profit so far after fees, positions at their last marks."""
-        return self.portfolio.pnl(self.marks)
+        """Profit so far after fees, positions valued at their last marks."""
+        return self.portfolio.pnl(self._marks)
 
-    def next_trade_id(self) -> str:
-        """A name for one more trade."""
-        self.trades += 1
-        return f"{self.session_id}-{self.trades}"
+    def mark(self, symbol: str, mid: float) -> None:
+        """Value positions in `symbol` at this mid price from now on."""
+        self._marks[symbol] = mid
 
-    def take_fill(self, now: float, trade: OpenTrade, sent: SentOrder, fill: Fill, mid: float | None) -> None:
-        """Book a fill, or a part of one."""
+    def update_daily_loss(self, now: float) -> None:
+        """Let the risk limits see the profit so far; the first call of a UTC day starts that day's loss at zero."""
+        self._guard.observe(now, self.pnl)
+
+    def rejection(self, quote: VenueQuote, order: Order) -> Rejection | None:
+        """Why the risk limits or the account do not allow this entry; None if they do."""
+        notional = order.quantity * (order.price or 0.0)
+        code, detail = self._guard.reject_reason(notional, self.pnl, self.open_trades)
+        if code:
+            return Rejection(code, detail)
+        cost = _cost(quote, order) + self._reserved[quote.exchange]
+        if detail := self.portfolio.reject_reason("buy", quote.exchange, order.symbol, order.quantity, cost):
+            return Rejection("no_balance", detail)
+        return None
+
+    def open_position(
+        self, now: float, symbol: str, quote: VenueQuote, target: Target, advice: Expectation | None
+    ) -> Position:
+        """Begin a trade that was decided on `quote`, and record the decision."""
+        self.open_trades += 1
+        self._trades += 1
+        position = Position(f"{self.records.session_id}-{self._trades}", symbol, target, advice)
+        self.records.counters.entries += 1
+        self.records.write_decision(
+            now, symbol, "enter", quote, trade_id=position.trade_id, target=target, advice=advice
+        )
+        return position
+
+    def close_position(self, position: Position, exit_reason: ExitReason) -> None:
+        """End a trade; one that bought nothing does not count as closed."""
+        self.open_trades -= 1
+        if not position.bought:
+            return
+        counters = self.records.counters
+        counters.closed += 1
+        counters.wins += position.pnl > 0
+        counters.exits[exit_reason] += 1
+
+    def send(
+        self,
+        now: float,
+        position: Position,
+        quote: VenueQuote,
+        order: Order,
+        exit_reason: ExitReason | None = None,
+    ) -> SentOrder:
+        """Send an order on the book of `quote`: a limit waits where the fill model lets orders wait, any other order
+        is done at once.
+        """
+        book = quote.book
+        if book is None:
+            raise ValueError("an order needs a book")
+        self.records.counters.count_order(quote)
+        position.orders += 1
+        order_id = f"{position.trade_id}-{position.orders}"
+        limit = order.price if self.execution.passive else None
+        target_price = opposite_side(order.side, book)[0][0] if limit is None else limit
+        sent = SentOrder(order_id, position, order, quote, book, target_price, exit_reason)
+        if limit is None:
+            sent.fill = self.execution.taker.fill(order, book)
+            self._apply_fill(now, sent, sent.fill, book.mid())
+            self._record(now, sent, sent.fill)
+        else:
+            sent.waiting = self.execution.wait(order, book)
+            if order.side == "buy":
+                self._reserved[quote.exchange] += _cost(quote, order)
+        return sent
+
+    def receive(self, now: float, sent: SentOrder, event: TapeEvent, quotes: Sequence[VenueQuote]) -> None:
+        """Let a waiting order see an event of its symbol; `quotes` are the books as they are now."""
+        if sent.waiting is None or event.exchange != sent.order.exchange:
+            return
+        if (fill := sent.waiting.receive(event)) is not None:
+            self._apply_fill(now, sent, fill, mid_on(quotes, event.exchange))
+
+    def cancel(self, now: float, sent: SentOrder) -> None:
+        """Cancel a waiting order; until the cancel takes effect it may still be filled."""
+        if sent.cancelled_at is None and sent.waiting is not None:
+            sent.waiting.cancel(round(now * 1e6))
+            sent.cancelled_at = now
+
+    def is_done(self, now: float, sent: SentOrder) -> bool:
+        """Whether a waiting order gets no further fill."""
+        cancelled = sent.cancelled_at is not None and now >= sent.cancelled_at + _CANCEL_LIMIT
+        return cancelled or sent.waiting is None or sent.waiting.done
+
+    def finish(self, now: float, sent: SentOrder) -> Fill:
+        """Record a waiting order as done. Returns all that was filled."""
+        if sent.waiting is None:
+            raise ValueError("only a waiting order has to be finished")
+        if sent.order.side == "buy":
+            self._reserved[sent.quote.exchange] -= _cost(sent.quote, sent.order)
+        sent.fill = sent.waiting.total()
+        self._record(now, sent, sent.fill)
+        return sent.fill
+
+    def _apply_fill(self, now: float, sent: SentOrder, fill: Fill, mid: float | None) -> None:
+        """Move money and quantity by a fill, or by a part of one."""
         if fill.price is None or fill.quantity <= 0:
             return
-        order, exchange = sent.order, sent.quote.exchange
-        quantity: Fraction = exact(fill.quantity)
-        # What a fill in parts leaves over by rounding alone is sold with its last part.
-        if order.side == "sell" and abs(trade.remaining - quantity) <= trade.bought * ROUNDING:
-            quantity = trade.remaining
+        side, exchange, position = sent.order.side, sent.quote.exchange, sent.position
+        quantity = exact(fill.quantity)
+        # The last partial sale also sells the rest that rounding left over.
+        if side == "sell" and abs(position.remaining - quantity) <= position.bought * ROUNDING:
+            quantity = position.remaining
         fee = fill.quantity * fill.price * sent.quote.fee_bps / 1e4
-        self.portfolio.trade(order.side, exchange, trade.symbol, quantity, fill.price, fee)
-        trade.book(order, fill, quantity, fee)
+        self.portfolio.apply_fill(side, exchange, position.symbol, quantity, fill.price, fee)
+        position.apply_fill(side, quantity, fill.price, fee)
         sent.fee += fee
         sent.filled_at, sent.mid_at_fill = now, mid
 
-    def write_order(self, now: float, trade: OpenTrade, sent: SentOrder, fill: Fill) -> None:
-        """An order is done: one fill event, and a look at the market after it."""
-        order, quote = sent.order, sent.quote
-        book = quote.book
-        if book is None:
-            raise ValueError("an order is decided on a book")
-        levels = opposite(order.side, book)
-        waited = sent.waiting is not None and sent.filled_at is not None
-        self.files.write_fill(
+    def _record(self, now: float, sent: SentOrder, fill: Fill) -> None:
+        """Write the fill event of an order that is done."""
+        order, position, book = sent.order, sent.position, sent.book
+        levels = opposite_side(order.side, book)
+        waited = None if sent.waiting is None or sent.filled_at is None else sent.filled_at - order.placed_us / 1e6
+        self.records.write_fill(
             FillEvent(
                 timestamp=utc(now),
-                session_id=self.session_id,
-                symbol=trade.symbol,
+                session_id=self.records.session_id,
+                symbol=position.symbol,
                 side=order.side,
-                entry_bps=trade.target.entry_bps,
-                tp_bps=trade.target.tp_bps,
+                entry_bps=position.target.entry_bps,
+                tp_bps=position.target.tp_bps,
                 order_quantity=order.quantity,
                 filled_quantity=fill.quantity,
                 fill_ratio=fill.quantity / order.quantity,
@@ -193,9 +244,9 @@ class PaperBroker:
                 available_volume=levels[0][1] if levels else None,
                 spread_bps=book.spread_bps(),
                 exit_reason=sent.exit_reason,
-                latency_ms=round(((sent.filled_at or now) - order.placed_us / 1e6) * 1e3, 3) if waited else None,
-                trade_id=trade.trade_id,
-                exchange=quote.exchange,
+                latency_ms=milliseconds(waited),
+                trade_id=position.trade_id,
+                exchange=sent.quote.exchange,
                 target_price=sent.target_price,
                 effective_price=fill.price,
                 fee=sent.fee,
@@ -205,127 +256,18 @@ class PaperBroker:
                 mid_at_fill=sent.mid_at_fill,
                 book_seq=book.seq or None,
                 book_update_id=book.update_id,
-                book_age_ms=_milliseconds(quote.age),
+                book_age_ms=milliseconds(sent.quote.age),
                 depth_volume=math.fsum(quantity for _, quantity in levels),
-                zone_id=trade.advice.zone_id if trade.advice is not None else None,
-                fill_model=self.execution.name if sent.waiting is not None else self.execution.taker.name,
+                zone_id=position.advice.zone_id if position.advice is not None else None,
+                fill_model=self.execution.taker.name if sent.waiting is None else self.execution.name,
                 fill_reason=fill.reason,
                 calibration_version=self.calibration_version,
                 l2_source=self.settings.source,
-            )
-        )
-        if fill.quantity <= 0:
-            self.record.unfilled[fill.reason] += 1
-        elif fill.price is not None and sent.filled_at is not None:
-            self.markouts.expect(
-                trade.trade_id, sent.order_id, trade.symbol, quote.exchange, order.side, fill.price, sent.filled_at
-            )
-
-    def write_decision(
-        self,
-        now: float,
-        symbol: str,
-        action: Action,
-        quote: VenueQuote | None,
-        *,
-        reason: str = "",
-        detail: str = "",
-        trade_id: str | None = None,
-        target: Target | None = None,
-        advice: Expectation | None = None,
-    ) -> None:
-        """One decision, and the book it goes by."""
-        book = quote.book if quote is not None else None
-        self.files.write_decision(
-            DecisionEvent(
-                timestamp=utc(now),
-                session_id=self.session_id,
-                symbol=symbol,
-                decision=self.record.decisions,
-                action=action,
-                reason=reason,
-                detail=detail,
-                trade_id=trade_id,
-                entry_bps=target.entry_bps if target else None,
-                tp_bps=target.tp_bps if target else None,
-                zone_id=advice.zone_id if advice else None,
-                expected_fill=advice.buy if advice else None,
-                expected_exit=advice.sell if advice else None,
-                book_status=quote.status if quote is not None else "missing",
-                book_seq=book.seq or None if book is not None else None,
-                book_update_id=book.update_id if book is not None else None,
-                book_age_ms=_milliseconds(quote.age) if quote is not None else None,
-            )
+            ),
+            sent.filled_at,
         )
 
 
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1e3, 3)
-
-
-_CANCEL_LIMIT = 1.0
-"""Seconds after which a cancelled order is done even if its market shows nothing any more."""
-
-
-def take(context: PaperBroker, now: float, trade: OpenTrade, entry: Entry) -> Fill:
-    """Send an order that does not wait; it is done at once."""
-    book = entry.quote.book
-    if book is None:
-        raise ValueError("an order is decided on a book")
-    touch = (book.asks if entry.order.side == "buy" else book.bids)[0][0]
-    sent = _sent(context, trade, entry, touch)
-    fill = context.execution.taker.fill(entry.order, book)
-    context.take_fill(now, trade, sent, fill, book.mid())
-    context.write_order(now, trade, sent, fill)
-    return fill
-
-
-def wait(context: PaperBroker, trade: OpenTrade, entry: Entry) -> None:
-    """Send an order that waits for the market."""
-    book, price = entry.quote.book, entry.order.price
-    if book is None or price is None:
-        raise ValueError("a waiting order has a price, and is decided on a book")
-    sent = _sent(context, trade, entry, price)
-    sent.waiting = context.execution.wait(entry.order, book)
-    trade.sent = sent
-    if entry.order.side == "buy":
-        context.reserved[entry.quote.exchange] += waiting_cost(entry)
-
-
-def receive(context: PaperBroker, now: float, trade: OpenTrade, event: TapeEvent, quotes: Sequence[VenueQuote]) -> None:
-    """Let the waiting order see what happened on its exchange; `quotes` are the books as they are now."""
-    sent = trade.sent
-    if sent is None or sent.waiting is None or event.exchange != sent.order.exchange:
-        return
-    if (fill := sent.waiting.receive(event)) is not None:
-        live = [one.book for one in quotes if one.exchange == event.exchange and not one.obstacle and one.book]
-        context.take_fill(now, trade, sent, fill, live[0].mid() if live else None)
-
-
-def cancel(now: float, sent: SentOrder) -> None:
-    """Take the waiting order back; until that has taken effect it may still be filled."""
-    if sent.cancelled_at is None and sent.waiting is not None:
-        sent.waiting.cancel(round(now * 1e6))
-        sent.cancelled_at = now
-
-
-def is_done(now: float, sent: SentOrder) -> bool:
-    """Whether the waiting order gets nothing more."""
-    gone = sent.cancelled_at is not None and now >= sent.cancelled_at + _CANCEL_LIMIT
-    return gone or (sent.waiting is not None and sent.waiting.done)
-
-
-def finish(context: PaperBroker, now: float, trade: OpenTrade, sent: SentOrder) -> None:
-    """Put on record what became of the waiting order."""
-    if sent.waiting is None:
-        raise ValueError("only a waiting order has to be finished")
-    if sent.order.side == "buy":
-        context.reserved[sent.quote.exchange] -= waiting_cost(Entry(sent.quote, sent.order))
-    context.write_order(now, trade, sent, sent.waiting.total())
-    trade.sent = None
-
-
-def _sent(context: PaperBroker, trade: OpenTrade, entry: Entry, target_price: float) -> SentOrder:
-    context.record.used(entry.quote)
-    reason = None if entry.order.side == "buy" else trade.exit_reason or "take_profit"
-    return SentOrder(trade.next_order_id(), entry.order, entry.quote, target_price, reason)
+def _cost(quote: VenueQuote, order: Order) -> float:
+    """Cash that the whole order needs, the fee included."""
+    return order.quantity * (order.price or 0.0) * (1 + quote.fee_bps / 1e4)

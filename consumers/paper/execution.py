@@ -1,8 +1,7 @@
-"""How a run's orders are filled: at once against the book, or by waiting for the market to come."""
+"""Connects fill models to orders: marketable ones fill against the book, passive ones wait for the market."""
 
 import math
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
@@ -13,23 +12,45 @@ from bookbus.consumers.paper.fills.model import (
     FillReason,
     Order,
     TapeEvent,
-    nothing,
-    obstacle,
-    opposite,
+    no_fill,
+    opposite_side,
+    reject_reason,
     slippage_bps,
 )
-from bookbus.consumers.paper.fills.queue import Clock, QueueFill
+from bookbus.consumers.paper.fills.queue import QueueFill, TimeSource
 from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 CalibratedMode = Literal["sampled", "expected"]
+FILL_MODELS = ("simple", "advanced", "book_walk", "queue", "calibrated")
+
+
+class WaitingOrder(Protocol):
+    """A passive order on the exchange. It must receive every book and trade of its market, in order."""
+
+    @property
+    def order(self) -> Order:
+        """The order as it was placed."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no further fill can follow."""
+
+    def receive(self, event: TapeEvent) -> Fill | None:
+        """The fill by this event, None if it fills nothing."""
+
+    def cancel(self, sent_us: int) -> None:
+        """Cancel the order; the cancel may take effect later."""
+
+    def total(self) -> Fill:
+        """The sum of the fills so far, with the reason why not more was filled."""
 
 
 class CalibratedFill:
-    """`sampled` fills an order or does not, with the zone's ratio as the probability; `expected` scales its quantity.
+    """`sampled` fills the whole order with the zone's fill ratio as probability; `expected` fills that share of it.
 
-    Never more than the base model fills of the same quantity at once, and always at the order's own limit.
+    A fill never exceeds what the base model fills of the same quantity at once; its price is the order's limit.
     """
 
     name: ClassVar[str] = "calibrated"
@@ -37,69 +58,45 @@ class CalibratedFill:
     def __init__(
         self, base: FillModel, table: CalibrationTable, mode: CalibratedMode = "sampled", seed: int = 42
     ) -> None:
-        """Raises ValueError for a base that already models waiting: its fills would be thinned out twice."""
-        if isinstance(base, QueueFill | CalibratedFill):
+        """Raises ValueError for a calibrated base, whose fills would be scaled twice."""
+        if isinstance(base, CalibratedFill):
             raise ValueError(f"calibrated goes over a model of marketable orders, not over {base.name}")
         self._base = base
         self._table = table
         self._mode: CalibratedMode = mode
-        self._random = random.Random(seed)  # noqa: S311 - not a secret
+        self._rng = random.Random(seed)  # noqa: S311 - not a secret
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """Decided at once; `tape` does not matter. Raises ValueError for an order that does not say what it aims at."""
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+        """Raises ValueError for an order without `entry_bps` and `tp_bps`."""
         if order.entry_bps is None or order.tp_bps is None:
             raise ValueError("a calibrated fill needs the entry_bps and tp_bps of the order")
         if order.price is None:
-            return nothing(FillReason.NOT_PASSIVE)
-        reason = obstacle(order, book)
+            return no_fill(FillReason.NOT_PASSIVE)
+        reason = reject_reason(order, book)
         if reason is not FillReason.NOT_MARKETABLE:
-            return nothing(reason or FillReason.WOULD_TAKE)
+            return no_fill(reason or FillReason.WOULD_TAKE)
         expectation = self._table.expect(order.entry_bps, order.tp_bps)
         ratio = expectation.ratio(order.side)
         if ratio is None:
-            return nothing(FillReason.ZONE_UNKNOWN if expectation.zone_id is None else FillReason.ZONE_UNUSABLE)
+            return no_fill(FillReason.ZONE_UNKNOWN if expectation.zone_id is None else FillReason.ZONE_UNUSABLE)
         if self._mode == "sampled":
-            # Drawn before the base is asked, which may remember what it fills.
-            if self._random.random() >= ratio:
-                return nothing(FillReason.ZONE_MISS)
+            # Sampled before the base fills, because the base may remember the quantity that it took.
+            if self._rng.random() >= ratio:
+                return no_fill(FillReason.ZONE_MISS)
             ratio = 1.0
         base = self._base.fill(replace(order, price=None, target_price=None), book)
         quantity = base.quantity * ratio
         if quantity <= 0:
-            return nothing(FillReason.ZONE_MISS if base.quantity else base.reason)
-        touch = opposite(order.side, book)[0][0]
+            return no_fill(FillReason.ZONE_MISS if base.quantity else base.reason)
+        touch = opposite_side(order.side, book)[0][0]
         reason = FillReason.FILLED if quantity == order.quantity else FillReason.PARTIAL
         return Fill(quantity, order.price, slippage_bps(order.side, order.price, touch), reason, "maker")
 
 
-FILL_MODELS = ("simple", "advanced", "book_walk", "queue", "calibrated")
-
-
-class WaitingOrder(Protocol):
-    """A passive order on the exchange; fed every book and trade of its market, in order."""
-
-    @property
-    def order(self) -> Order:
-        """As it was placed."""
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more can be filled."""
-
-    def receive(self, event: TapeEvent) -> Fill | None:
-        """What this event filled, if anything."""
-
-    def cancel(self, sent_us: int) -> None:
-        """Take it back, which may take its time."""
-
-    def total(self) -> Fill:
-        """All that was filled so far, and why not more."""
-
-
 @dataclass(slots=True)
 class Execution:
-    """`taker` fills marketable orders; `name` is the model asked for, which a passive one shares with its waiting
-    orders while stops and time exits go to `taker`.
+    """The fill models of one run. `taker` fills marketable orders, which stops and time exits always are; `name` is
+    the model that was asked for, and names the fills of waiting orders.
     """
 
     name: str
@@ -107,20 +104,20 @@ class Execution:
     queue: QueueFill | None = None
     calibrated: CalibratedFill | None = None
     walks: tuple[BookWalk, ...] = ()
-    """Models that remember what they took."""
+    """Models that remember the quantity they took."""
 
     @property
     def passive(self) -> bool:
-        """Whether entries and take-profits wait."""
+        """Whether entries and take-profits wait on the exchange."""
         return self.queue is not None or self.calibrated is not None
 
     def observe(self, book: OrderBookSnapshot) -> None:
-        """Let models that remember what they took see which levels refreshed."""
+        """Let models that remember what they took see which levels were refreshed."""
         for walk in self.walks:
             walk.observe(book)
 
     def wait(self, order: Order, book: OrderBookSnapshot) -> WaitingOrder:
-        """Send a passive order."""
+        """Raises ValueError if the model fills at once."""
         if self.queue is not None:
             return self.queue.place(order, book)
         if self.calibrated is not None:
@@ -128,8 +125,8 @@ class Execution:
         raise ValueError(f"{self.name} fills at once")
 
 
-def make_execution(settings: RunSettings, table: CalibrationTable | None, clock: Clock) -> Execution:
-    """As the settings ask. Raises ValueError."""
+def make_execution(settings: RunSettings, table: CalibrationTable | None, time_source: TimeSource) -> Execution:
+    """The fill models that the settings name. Raises ValueError for an unknown or incomplete choice."""
     name, walk = settings.fill_model, BookWalk()
     match name:
         case "simple":
@@ -140,46 +137,45 @@ def make_execution(settings: RunSettings, table: CalibrationTable | None, clock:
             return Execution(name, walk, walks=(walk,))
         case "queue":
             share = table.cancellation_share if table is not None else None
-            return Execution(name, walk, queue=QueueFill(share or 0.0, clock=clock), walks=(walk,))
+            return Execution(name, walk, queue=QueueFill(share or 0.0, time_source=time_source), walks=(walk,))
         case "calibrated" if table is not None:
-            # A base of its own: what it only imagines to take must not be missing for real exits.
+            # A separate base: its hypothetical fills must not reduce the quantity left for exits.
             base = BookWalk()
             wrapped = CalibratedFill(base, table, settings.calibrated_mode, settings.entry.seed)
             return Execution(name, walk, calibrated=wrapped, walks=(walk, base))
         case "calibrated":
-            raise ValueError("--fill-model calibrated goes by a table: give --calibration-path")
+            raise ValueError("--fill-model calibrated needs a table: give --calibration-path")
     raise ValueError(f"unknown fill model {name!r}; known: {', '.join(FILL_MODELS)}")
 
 
 class SampledOrder:
-    """An order whose fill was drawn when it was placed, and comes true once the market has come to its price.
+    """An order whose fill was sampled when it was placed, and happens when the market reaches the order's price.
 
-    Without waiting for that, it would buy below a market that is not there yet.
+    A fill at once would buy below the market.
     """
 
-    def __init__(self, order: Order, drawn: Fill) -> None:
+    def __init__(self, order: Order, sampled: Fill) -> None:
         self.order = order
-        self._drawn = drawn
-        self._total = nothing(FillReason.NOT_REACHED if drawn.quantity else drawn.reason)
-        self.done = drawn.quantity <= 0 and drawn.reason is not FillReason.ZONE_MISS
+        self._sampled = sampled
+        self._total = no_fill(FillReason.NOT_REACHED if sampled.quantity else sampled.reason)
+        self.done = sampled.quantity <= 0 and sampled.reason is not FillReason.ZONE_MISS
 
     def receive(self, event: TapeEvent) -> Fill | None:
-        """Filled by a live book whose best price on the order's own side is no better than the order's."""
-        if self.done or not self._drawn.quantity or not isinstance(event, OrderBookSnapshot) or event.state != "live":
+        """A live book fills it when its best price on the order's side is no better than the order's price."""
+        if self.done or not self._sampled.quantity or not isinstance(event, OrderBookSnapshot) or event.state != "live":
             return None
         if self.order.side == "buy":
-            come = (event.best_bid() or math.inf) <= (self.order.price or 0.0)
+            reached = (event.best_bid() or math.inf) <= (self.order.price or 0.0)
         else:
-            come = (event.best_ask() or 0.0) >= (self.order.price or math.inf)
-        if not come:
+            reached = (event.best_ask() or 0.0) >= (self.order.price or math.inf)
+        if not reached:
             return None
-        self.done, self._total = True, self._drawn
-        return self._drawn
+        self.done, self._total = True, self._sampled
+        return self._sampled
 
     def cancel(self, sent_us: int) -> None:
-        """Without delay: the table's horizon already counts everything."""
+        """Without delay: the fill ratios of the table already include it."""
         self.done = True
 
     def total(self) -> Fill:
-        """What was drawn, once it came true."""
         return self._total

@@ -1,17 +1,28 @@
 """The figures of a whole run."""
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
 from bookbus.consumers.paper.broker import PaperBroker
+from bookbus.consumers.paper.calibration.statistics import brier, percentile
 from bookbus.consumers.paper.market import Market
-from bookbus.consumers.paper.records import Ages, ages_of, brier, utc
+from bookbus.consumers.paper.records import milliseconds, utc
 from bookbus.consumers.paper.settings import RunSettings
 
 
+class Ages(msgspec.Struct, frozen=True):
+    """Milliseconds; None if there was none."""
+
+    count: int
+    p50: float | None
+    p99: float | None
+    max: float | None
+
+
 class GapFigures(msgspec.Struct, frozen=True):
-    """Times without a book to trade on, seen from the steps of the run; `missed` are updates that never came."""
+    """Times without a book to trade on, as the steps of the run saw them; `missed` are updates that never arrived."""
 
     count: int
     longest_seconds: float
@@ -19,7 +30,7 @@ class GapFigures(msgspec.Struct, frozen=True):
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """What the calibration expected of the entries, and what came; `brier` is 0 at best."""
+    """Share of entries that the calibration expected to fill, and that did; the best `brier` is 0."""
 
     entries: int
     expected: float | None
@@ -28,7 +39,7 @@ class Advice(msgspec.Struct, frozen=True):
 
 
 class Kpi(msgspec.Struct, frozen=True, kw_only=True):
-    """Amounts are in `quote`, after fees. `total_pnl` values what is still held at the last known mid."""
+    """Amounts are in `quote`, after fees. `total_pnl` values open positions at the last known mid."""
 
     session_id: str
     symbols: list[str]
@@ -69,23 +80,30 @@ class Kpi(msgspec.Struct, frozen=True, kw_only=True):
     calibration_version: str | None
     advice: Advice | None
     calibration_misfits: list[str] = []
-    """In what the orders of the calibration differ from those of the run, so that it does not speak for them."""
+    """How the orders of the calibration differ from those of the run, so that its ratios do not hold for them."""
     queue_cancellation_share: float | None = None
     """Share of cancellations ahead that moved waiting orders: of the calibration, 0 without one; None if none wait."""
     settings: RunSettings
 
 
 def make_kpi(
-    context: PaperBroker, market: Market, quote: str, began: float, now: float, end_reason: str, error: str
+    broker: PaperBroker,
+    market: Market,
+    mismatches: Sequence[str],
+    began: float,
+    now: float,
+    end_reason: str,
+    error: str,
 ) -> Kpi:
-    """As things stand."""
-    record, health, settings = context.record, market.health(), context.settings
+    """The figures as they are `now`; times are seconds since 1970."""
+    records, counters, settings = broker.records, broker.records.counters, broker.settings
+    health, gaps, queue = market.health(), counters.gaps, broker.execution.queue
     return Kpi(
-        session_id=context.session_id,
+        session_id=records.session_id,
         symbols=list(market.symbols),
         l2_source=settings.source,
         exchanges=list(market.exchanges),
-        quote=quote,
+        quote=broker.currency,
         start_time=utc(began),
         end_time=utc(now),
         duration_seconds=settings.duration,
@@ -93,46 +111,49 @@ def make_kpi(
         end_reason=end_reason,
         fatal_errors=int(bool(error)),
         error=error,
-        total_iterations=record.steps,
-        decisions=record.decisions,
-        entry_trades=record.entries,
-        closed_trades=record.closed,
-        winning_trades=record.wins,
-        open_trades=context.open_trades,
-        exits=dict(sorted(record.exits.items())),
-        blocked_exits=dict(sorted(record.blocked_exits.items())),
-        skipped_decisions=dict(sorted(record.skipped.items())),
-        unfilled_orders=dict(sorted(record.unfilled.items())),
-        orders_by_book_status=dict(sorted(record.traded_on.items())),
-        fill_events_count=context.files.fills,
-        fill_events_path=str(context.files.fills_path),
-        fill_events_sha256=context.files.fills_hash,
-        total_pnl=context.pnl,
-        fees=context.portfolio.fees,
-        balances=context.portfolio.balances(),
+        total_iterations=counters.steps,
+        decisions=counters.decisions,
+        entry_trades=counters.entries,
+        closed_trades=counters.closed,
+        winning_trades=counters.wins,
+        open_trades=broker.open_trades,
+        exits=dict(sorted(counters.exits.items())),
+        blocked_exits=dict(sorted(counters.blocked_exits.items())),
+        skipped_decisions=dict(sorted(counters.skipped.items())),
+        unfilled_orders=dict(sorted(counters.unfilled.items())),
+        orders_by_book_status=dict(sorted(counters.traded_on.items())),
+        fill_events_count=records.fills,
+        fill_events_path=str(records.fills_path),
+        fill_events_sha256=records.fills_hash,
+        total_pnl=broker.pnl,
+        fees=broker.portfolio.fees,
+        balances=broker.portfolio.balances(),
         reconnects=health.reconnects,
-        trouble=health.trouble,
+        trouble=health.error,
         conflated=health.conflated,
-        snapshot_age_ms=ages_of(record.ages),
+        snapshot_age_ms=ages_of(counters.ages),
         gaps=GapFigures(
-            sum(gap.count for gap in record.gaps.values()),
-            max((gap.longest for gap in record.gaps.values()), default=0.0),
+            sum(gap.count for gap in gaps.values()),
+            max((gap.longest for gap in gaps.values()), default=0.0),
             health.missed,
         ),
-        gaps_by_symbol={symbol: gap.longest for symbol, gap in record.gaps.items()},
-        fill_model=context.execution.name,
-        calibration_version=context.calibration_version,
-        advice=_advice(context),
-        calibration_misfits=list(context.misfits),
-        queue_cancellation_share=queue.cancellation_share if (queue := context.execution.queue) is not None else None,
+        gaps_by_symbol={symbol: gap.longest for symbol, gap in gaps.items()},
+        fill_model=broker.execution.name,
+        calibration_version=broker.calibration_version,
+        advice=None if settings.fillmodel_mode == "none" else _advice(counters.advised),
+        calibration_misfits=list(mismatches),
+        queue_cancellation_share=queue.cancellation_share if queue is not None else None,
         settings=settings,
     )
 
 
-def _advice(context: PaperBroker) -> Advice | None:
-    if context.settings.fillmodel_mode == "none":
-        return None
-    advised = context.record.advised
+def ages_of(seconds: Sequence[float]) -> Ages:
+    """Percentiles by the nearest rank."""
+    p50, p99, oldest = (milliseconds(percentile(seconds, percent)) for percent in (50, 99, 100))
+    return Ages(len(seconds), p50, p99, oldest)
+
+
+def _advice(advised: Sequence[tuple[float, bool]]) -> Advice:
     count = len(advised)
     expected = math.fsum(expected for expected, _ in advised) / count if count else None
     filled = math.fsum(filled for _, filled in advised) / count if count else None

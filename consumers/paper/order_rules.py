@@ -1,16 +1,20 @@
-"""What an exchange does to an order before it trades: whole ticks and steps, minimum value, trading status."""
+"""An exchange's rules for orders: ticks, quantity steps, minimum value, trading status."""
 
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from math import gcd
 
 from bookbus.consumers.paper.fills.model import Order
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
+_TICK_DECIMALS = 12
+_TICK_LEVELS = 5
+
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """The exchange would not take the order; `code` is for counting, `detail` for people."""
+class Rejection:
+    """Why there is no order: `code` is for counting, `detail` for people."""
 
     code: str
     detail: str
@@ -26,40 +30,61 @@ def ceil_to(value: float, unit: float | None) -> float:
     return _to_multiple(value, unit, ROUND_CEILING)
 
 
-def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Refusal:
+def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Rejection:
     """The order as the exchange takes it, or why it does not.
 
     Quantities round down, limits away from the market: a BUY down, a SELL up. What the exchange did not say, as in
     recordings, holds nothing up. `touch` prices a market order for the minimum value.
     """
     if instrument.status == "halted":
-        return Refusal("not_trading", f"{instrument.symbol} is not trading on {instrument.exchange}")
+        return Rejection("not_trading", f"{instrument.symbol} is not trading on {instrument.exchange}")
     quantity = floor_to(order.quantity, instrument.step)
     if quantity <= 0:
-        return Refusal("below_step", f"{order.quantity:g} is less than one step of {instrument.step:g}")
+        return Rejection("below_step", f"{order.quantity:g} is less than one step of {instrument.step:g}")
     price = order.price
     if price is not None:
         price = floor_to(price, instrument.tick) if order.side == "buy" else ceil_to(price, instrument.tick)
         if price <= 0:
-            return Refusal("below_tick", f"a limit of {order.price:g} is less than one tick of {instrument.tick:g}")
+            return Rejection("below_tick", f"a limit of {order.price:g} is less than one tick of {instrument.tick:g}")
     value = quantity * (price or touch)
     if instrument.minimum_notional is not None and value < instrument.minimum_notional:
-        return Refusal("below_minimum_notional", f"{value:g} is less than {instrument.minimum_notional:g}")
+        return Rejection("below_minimum_notional", f"{value:g} is less than {instrument.minimum_notional:g}")
     return replace(order, quantity=quantity, price=price)
 
 
 def entry_price(side: Side, book: OrderBookSnapshot, entry_bps: float, tick: float | None) -> float | None:
-    """Where a passive order waits: `entry_bps` behind the best price of its own side, 0 joins it.
+    """Limit of a passive order: `entry_bps` behind the best price of its own side; 0 joins the best level.
 
-    None without such a price, or where so far behind there is none.
+    None on an empty side, or where the result is not above zero.
     """
     touch = book.best_bid() if side == "buy" else book.best_ask()
     return None if touch is None else _away(side, touch, entry_bps, tick)
 
 
 def take_profit_price(entry_side: Side, entry: float, tp_bps: float, tick: float | None) -> float | None:
-    """Where the order waits that closes a position entered at `entry` with `tp_bps` of profit before fees."""
+    """Limit of the order that closes a position entered at `entry` with `tp_bps` of profit before fees."""
     return _away("sell" if entry_side == "buy" else "buy", entry, tp_bps, tick)
+
+
+class PriceUnit:
+    """Infers an exchange's tick: the largest number that divides every price seen near the touch."""
+
+    def __init__(self) -> None:
+        self._unit = 0
+        self._seen: OrderBookSnapshot | None = None
+
+    @property
+    def tick(self) -> float | None:
+        """The inferred tick, which can only become smaller; None before the first book."""
+        return float(Decimal(self._unit).scaleb(-_TICK_DECIMALS)) if self._unit else None
+
+    def observe(self, book: OrderBookSnapshot) -> None:
+        """Use the prices of one more book."""
+        if book is self._seen:
+            return
+        self._seen = book
+        for price, _ in (*book.bids[:_TICK_LEVELS], *book.asks[:_TICK_LEVELS]):
+            self._unit = gcd(self._unit, int(Decimal(repr(price)).scaleb(_TICK_DECIMALS)))
 
 
 def _away(side: Side, price: float, bps: float, tick: float | None) -> float | None:

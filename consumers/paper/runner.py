@@ -1,4 +1,4 @@
-"""Drives a session by the clock on the wall."""
+"""Drives sessions: live by the clock, or through a recording."""
 
 import logging
 import threading
@@ -23,35 +23,35 @@ from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.capture import CaptureError
 from bookbus.schemas.instruments import InstrumentRegistry
 
+logger = logging.getLogger(__name__)
 STEP = 0.1
-"""Seconds from one look at the books to the next."""
+"""Seconds between the steps of a live run."""
 
 PROGRESS_INTERVAL = 10.0
-
 Clock = Callable[[], float]
 Wait = Callable[[float], None]
 ShowProgress = Callable[[str], None]
 
 
 class Stop:
-    """Asks a run to end, from a signal or another thread; the first reason counts."""
+    """Ends a run, from a signal handler or another thread; the first reason counts."""
 
     def __init__(self) -> None:
         self.reason = ""
         self._asked = threading.Event()
 
     def ask(self, reason: str) -> None:
-        """End as soon as may be."""
+        """Ask the run to end after its current step."""
         self.reason = self.reason or reason
         self._asked.set()
 
     def wait(self, seconds: float) -> None:
-        """Sleep, unless it is asked to end."""
+        """Sleep until the time is over or `ask` is called."""
         self._asked.wait(seconds)
 
 
 def steady_clock() -> Clock:
-    """The time of day as it is now, going on evenly whatever is done to the computer's clock, also while it sleeps."""
+    """Seconds since 1970 that advance evenly when the system clock is set, and include system sleep."""
     offset = time.time() - boottime()
     return lambda: offset + boottime()
 
@@ -67,7 +67,9 @@ def run_live(
     clock: Clock | None = None,
     wait: Wait | None = None,
 ) -> Kpi:
-    """Trade until the time is over or `stop` asks; the figures are written in any case. Raises ValueError, OSError."""
+    """Trade until the duration is over or `stop` ends the run; the KPI file is written in any case.
+
+    Raises ValueError, OSError."""
     clock, wait = clock or steady_clock(), wait or stop.wait
     calibration = calibration_of(settings)
     began = clock()
@@ -81,46 +83,13 @@ def run_live(
     return session.finish(clock(), reason)
 
 
-def _trade(session: TradingSession, clock: Clock, wait: Wait, stop: Stop, show: ShowProgress) -> str:
-    """Step until the run is over. Returns why it is."""
-    shown = session.began
-    while True:
-        now = clock()
-        session.step(now)
-        if now - shown >= PROGRESS_INTERVAL:
-            shown += PROGRESS_INTERVAL
-            show(session.progress(now))
-        if stop.reason:
-            return stop.reason
-        if now >= session.ends:
-            return "duration"
-        wait(max(min(STEP, session.ends - now), 0.0))
-
-
-def free_name(directory: Path, name: str) -> str:
-    """The name, with a number behind it if another run has it; that other run may start in this very second."""
-    directory.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        found = name if number == 1 else f"{name}-{number}"
-        try:
-            (directory / f"fill_events_{found}.jsonl").touch(exist_ok=False)
-        except FileExistsError:
-            number += 1
-            continue
-        return found
-
-
-logger = logging.getLogger(__name__)
-
-
 def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop: Stop, show: ShowProgress) -> list[Kpi]:
-    """Trade through a recording as fast as it can be read, once for each of the settings; it is read only once.
+    """Run each of the settings on a recording as fast as it can be read; the file is read once for all.
 
     Each run begins when all its symbols have a book. Raises CaptureError, CalibrationError, SymbolError, ValueError
     or OSError.
     """
-    # What the runs ask for is of one recording, so they have symbols and depth in common.
+    # All runs of one call have the same symbols and depth.
     symbols, depth = runs[0].symbols, runs[0].depth
     calibrations = [calibration_of(settings) for settings in runs]
     tapes: list[CaptureRun] = []
@@ -147,7 +116,7 @@ def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop:
 
 
 class CaptureRun:
-    """One session on one recording, whose frames it is given."""
+    """One session on a recording; `receive` gets its frames. It begins when every symbol has a live book."""
 
     def __init__(
         self, settings: RunSettings, exchange: str, directory: Path, calibration: Calibration | None = None
@@ -161,37 +130,37 @@ class CaptureRun:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """What it trades, by standard name."""
+        """Standard symbols."""
         return self._market.symbols
 
     def receive(self, frame: TapeFrame) -> bool:
-        """Let time pass until the frame, then let it happen. Whether the run goes on."""
+        """Do what is due before the frame, then apply it. Returns whether the run goes on."""
         if self._kpi is not None:
             return False
         market, session = self._market, self._session
         if session is None:
-            market.take(frame)
+            market.apply(frame)
             if frame.events and not market.without_book:
                 self._begin()
             return True
         while (due := session.next_due) <= frame.time and due < session.ends:
-            market.wait_until(due)
+            market.advance_to(due)
             session.step(due)
         if frame.time >= session.ends:
-            market.wait_until(session.ends)
+            market.advance_to(session.ends)
             self._kpi = self._end(session, "duration")
             return False
-        market.take(frame)
-        if frame.events and (symbols := {event.symbol for event in frame.events if session.follows(event)}):
+        market.apply(frame)
+        if frame.events and (symbols := {event.symbol for event in frame.events if session.needs_step(event)}):
             session.step(market.now, sorted(symbols))
         return True
 
     def progress(self) -> str:
-        """One line for people."""
+        """One line for the log."""
         return self._session.progress(self._market.now) if self._session is not None else "waiting for the first books"
 
     def finish(self, reason: str) -> Kpi:
-        """The figures; the first time for this reason. Raises CaptureError if it never began."""
+        """End the run, if it has not ended yet. Raises CaptureError if it never began."""
         if self._session is None:
             raise CaptureError(f"the recording never has a live book of {', '.join(self._market.without_book)}")
         if self._kpi is None:
@@ -199,24 +168,54 @@ class CaptureRun:
         return self._kpi
 
     def fail(self, error: str) -> None:
-        """Leave the figures so far."""
+        """Write the KPI of a run that ends by an error."""
         if self._session is not None and self._kpi is None:
             self._kpi = self._session.finish(self._market.now, "error", error)
 
     def _end(self, session: TradingSession, reason: str) -> Kpi:
         if self._settings.fill_model == "queue" and not self._market.trades:
-            logger.warning("the recording holds no trade of these symbols: nothing could fill an order that waits")
+            logger.warning("the recording has no trades of these symbols: waiting orders could not be filled")
         return session.finish(self._market.now, reason)
 
     def _begin(self) -> None:
         market, settings = self._market, self._settings
         for symbol in market.symbols:
-            market.events(symbol, market.now)  # what happened before is nobody's business
+            market.events(symbol, market.now)  # drop the events before the run
         session_id = recorded_session_name(market.now, settings, self._calibration)
         self._session = TradingSession(
             settings, market, self._directory, session_id, market.now, "received", calibration=self._calibration
         )
         self._session.step(market.now)
+
+
+def free_name(directory: Path, name: str) -> str:
+    """The name, with a number appended if another run has it. Creates the fill event file to reserve the name."""
+    directory.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        found = name if number == 1 else f"{name}-{number}"
+        try:
+            (directory / f"fill_events_{found}.jsonl").touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            continue
+        return found
+
+
+def _trade(session: TradingSession, clock: Clock, wait: Wait, stop: Stop, show: ShowProgress) -> str:
+    """Step until the run is over. Returns the end reason."""
+    shown = session.began
+    while True:
+        now = clock()
+        session.step(now)
+        if now - shown >= PROGRESS_INTERVAL:
+            shown += PROGRESS_INTERVAL
+            show(session.progress(now))
+        if stop.reason:
+            return stop.reason
+        if now >= session.ends:
+            return "duration"
+        wait(max(min(STEP, session.ends - now), 0.0))
 
 
 def _refuse_own_tape(

@@ -1,4 +1,4 @@
-"""Everything that decides what a run does."""
+"""Settings of a run, and the targets of its decisions."""
 
 import math
 import random
@@ -9,16 +9,24 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from bookbus.consumers.paper.account import RiskLimits
-from bookbus.consumers.paper.calibration.table import ZoneRange
+from bookbus.consumers.paper.calibration.table import ZoneSpec
 from bookbus.consumers.reading import MAX_AGE
 
 EntryMode = Literal["fixed", "cycle", "random", "zone_random"]
+FillModelMode = Literal["none", "advisory", "strict"]
+PASSIVE_MODELS = frozenset({"queue", "calibrated"})
+"""Fill models whose orders wait on the exchange."""
+
+DEFAULT_DURATION = 1200.0
+SMOKE_DURATION = 300.0
+_KRW_A_DOLLAR = 1_000
+"""Approximate KRW of one dollar: default amounts in KRW are this many times larger."""
 
 _STEP = 1.0
 
 
 class Target(NamedTuple):
-    """How far from the best price to enter, and how far above the entry to take the profit."""
+    """Distance of the entry from the best price, and of the take-profit from the entry."""
 
     entry_bps: float
     tp_bps: float
@@ -26,7 +34,7 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EntrySettings:
-    """`fixed` uses the minimum only; `weights` are those of the zones in their order, none for equal ones."""
+    """`fixed` uses the minimum only; `weights` has one number for each zone in order, or is empty for equal weights."""
 
     mode: EntryMode = "fixed"
     minimum: float = 10.0
@@ -36,97 +44,32 @@ class EntrySettings:
     tp_bps: float = 12.0
 
 
-class EntryChooser:
-    """One symbol's targets, one after the other; the same settings and symbol give the same ones.
-
-    `cycle` goes from the minimum to the maximum in steps of 1 bps and begins again. `zone_random` draws a zone by
-    its weight, then entry and profit from within it.
-    """
-
-    def __init__(self, settings: EntrySettings, symbol: str, zones: Sequence[ZoneRange] = ()) -> None:
-        """Raises ValueError for settings that choose nothing."""
-        self._settings = settings
-        self._zones = zones
-        self._random = random.Random(f"{settings.seed}:{symbol}")  # noqa: S311 - not a secret
-        self._turn = 0
-        _check(settings, zones)
-
-    def next(self) -> Target:
-        """The target of the next decision."""
-        settings, turn = self._settings, self._turn
-        self._turn += 1
-        match settings.mode:
-            case "fixed":
-                return Target(settings.minimum, settings.tp_bps)
-            case "cycle":
-                steps = math.floor((settings.maximum - settings.minimum) / _STEP) + 1
-                return Target(settings.minimum + turn % steps * _STEP, settings.tp_bps)
-            case "random":
-                return Target(self._within(settings.minimum, settings.maximum), settings.tp_bps)
-            case "zone_random":
-                weights = settings.weights or [1.0] * len(self._zones)
-                (zone,) = self._random.choices(self._zones, weights)
-                return Target(self._within(zone.entry_min, zone.entry_max), self._within(zone.tp_min, zone.tp_max))
-
-    def _within(self, low: float, high: float) -> float:
-        # Rounded down to a hundredth, so that it stays below the open end.
-        return max(math.floor((low + (high - low) * self._random.random()) * 100) / 100, low)
-
-
-def _check(settings: EntrySettings, zones: Sequence[ZoneRange]) -> None:
-    if not (math.isfinite(settings.minimum) and settings.minimum >= 0):
-        raise ValueError(f"--entry-bps-min {settings.minimum}: give a number from 0")
-    if settings.mode in ("cycle", "random") and not settings.minimum <= settings.maximum < 1e4:
-        raise ValueError(f"--entry-bps-max {settings.maximum} is not between {settings.minimum} and 10000")
-    if not (math.isfinite(settings.tp_bps) and settings.tp_bps > 0):
-        raise ValueError(f"--tp-bps {settings.tp_bps}: give a number above 0")
-    if settings.mode != "zone_random":
-        return
-    if not zones:
-        raise ValueError("--entry-bps-mode zone_random draws from the zones of a table: give --calibration-path")
-    if settings.weights and (
-        len(settings.weights) != len(zones) or min(settings.weights) < 0 or sum(settings.weights) <= 0
-    ):
-        raise ValueError(f"--entry-bps-zone-weights: give {len(zones)} numbers from 0, one for each zone of the table")
-
-
-FillModelMode = Literal["none", "advisory", "strict"]
-
-PASSIVE_MODELS = frozenset({"queue", "calibrated"})
-"""Fill models whose orders wait for the market."""
-
-DEFAULT_DURATION = 1200.0
-SMOKE_DURATION = 300.0
-_KRW_A_DOLLAR = 1_000
-"""Roughly: amounts that are not given are these many times larger in KRW."""
-
-
 class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Amounts are in the quote currency; None is the default for that currency."""
 
     source: str = "mock"
     symbols: tuple[str, ...] = ("BTC",)
     duration: float | None = DEFAULT_DURATION
-    """None runs to the end of a recording."""
+    """None: to the end of a recording."""
     trade_interval: float = 10.0
     max_hold: float | None = None
-    """How long a waiting entry waits, and how long a position is held; None is one trade interval."""
+    """Seconds that an entry waits, and that a position is held; None is one trade interval."""
     order_quantity: float = 0.001
     order_notional: float | None = None
-    """In place of a quantity: what an order is worth."""
+    """Value of an order, in place of a quantity."""
     fill_model: str = "book_walk"
     calibrated_mode: Literal["sampled", "expected"] = "sampled"
     fillmodel_mode: FillModelMode = "none"
     calibration_path: str | None = None
     min_fill_probability: float = 0.3
-    """Below it, strict mode refuses a zone."""
+    """Minimum fill probability of a zone in strict mode."""
     entry: EntrySettings = EntrySettings()
     sl_bps: float = 12.0
     fees: dict[str, float] = {}
     cash: float | None = None
     """On each exchange."""
     inventory_notional: float = 0.0
-    """What each exchange holds of each symbol to begin with, so that it can sell what another bought."""
+    """Value of the first inventory of each symbol on each exchange, so that it can sell what another one bought."""
     max_notional: float | None = None
     max_daily_loss: float | None = None
     max_open_trades: int = 10
@@ -140,11 +83,10 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.trade_interval if self.max_hold is None else self.max_hold
 
     def cash_in(self, quote: str) -> float:
-        """What each exchange begins with."""
+        """First cash of each exchange."""
         return _amount(self.cash, 10_000.0, quote)
 
     def limits_in(self, quote: str) -> RiskLimits:
-        """The limits in this currency."""
         return RiskLimits(
             _amount(self.max_notional, 10_000.0, quote),
             _amount(self.max_daily_loss, 1_000.0, quote),
@@ -152,8 +94,44 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class EntryChooser:
+    """Chooses one symbol's targets; the same settings and symbol give the same sequence.
+
+    `cycle` goes from the minimum to the maximum in steps of 1 bps and starts again. `zone_random` samples a zone by
+    its weight, then entry and take-profit within it.
+    """
+
+    def __init__(self, settings: EntrySettings, symbol: str, zones: Sequence[ZoneSpec] = ()) -> None:
+        """Raises ValueError for invalid settings."""
+        self._settings = settings
+        self._zones = zones
+        self._rng = random.Random(f"{settings.seed}:{symbol}")  # noqa: S311 - not a secret
+        self._turn = 0
+        _check_entry(settings, zones)
+
+    def next(self) -> Target:
+        settings, turn = self._settings, self._turn
+        self._turn += 1
+        match settings.mode:
+            case "fixed":
+                return Target(settings.minimum, settings.tp_bps)
+            case "cycle":
+                steps = math.floor((settings.maximum - settings.minimum) / _STEP) + 1
+                return Target(settings.minimum + turn % steps * _STEP, settings.tp_bps)
+            case "random":
+                return Target(self._within(settings.minimum, settings.maximum), settings.tp_bps)
+            case "zone_random":
+                weights = settings.weights or [1.0] * len(self._zones)
+                (zone,) = self._rng.choices(self._zones, weights)
+                return Target(self._within(zone.entry_min, zone.entry_max), self._within(zone.tp_min, zone.tp_max))
+
+    def _within(self, low: float, high: float) -> float:
+        # Rounded down to a hundredth, so that it stays below the maximum.
+        return max(math.floor((low + (high - low) * self._rng.random()) * 100) / 100, low)
+
+
 def check(settings: RunSettings) -> None:
-    """Raises ValueError for a number that makes no sense."""
+    """Raises ValueError for a number outside its range, or for a missing calibration."""
     positive = {
         "--duration-seconds": settings.duration,
         "--trade-interval": settings.trade_interval,
@@ -172,7 +150,24 @@ def check(settings: RunSettings) -> None:
     if not 0 <= settings.min_fill_probability <= 1:
         raise ValueError(f"--min-fill-probability {settings.min_fill_probability}: give a number from 0 to 1")
     if settings.fillmodel_mode != "none" and settings.calibration_path is None:
-        raise ValueError(f"--fillmodel-mode {settings.fillmodel_mode} goes by a table: give --calibration-path")
+        raise ValueError(f"--fillmodel-mode {settings.fillmodel_mode} needs a table: give --calibration-path")
+
+
+def _check_entry(settings: EntrySettings, zones: Sequence[ZoneSpec]) -> None:
+    if not (math.isfinite(settings.minimum) and settings.minimum >= 0):
+        raise ValueError(f"--entry-bps-min {settings.minimum}: give a number from 0")
+    if settings.mode in ("cycle", "random") and not settings.minimum <= settings.maximum < 1e4:
+        raise ValueError(f"--entry-bps-max {settings.maximum} is not between {settings.minimum} and 10000")
+    if not (math.isfinite(settings.tp_bps) and settings.tp_bps > 0):
+        raise ValueError(f"--tp-bps {settings.tp_bps}: give a number above 0")
+    if settings.mode != "zone_random":
+        return
+    if not zones:
+        raise ValueError("--entry-bps-mode zone_random needs the zones of a table: give --calibration-path")
+    if settings.weights and (
+        len(settings.weights) != len(zones) or min(settings.weights) < 0 or sum(settings.weights) <= 0
+    ):
+        raise ValueError(f"--entry-bps-zone-weights: give {len(zones)} numbers from 0, one for each zone of the table")
 
 
 def _amount(given: float | None, default: float, quote: str) -> float:

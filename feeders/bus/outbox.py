@@ -46,27 +46,17 @@ class PublisherCounters:
 
 
 class Writer(Protocol):
-    """The connection to one server, as the outbox uses it."""
+    """The connection to one server, as the outbox uses it: see `publisher.ServerWriter`."""
 
     must_load: bool
-    """Whether the next write has to load the script, even if it holds nothing else."""
 
     @property
-    def has_room(self) -> bool:
-        """Whether a write can be sent now."""
-
+    def has_room(self) -> bool: ...
     @property
-    def idle(self) -> bool:
-        """Whether everything written has been answered and nothing waits to be retried."""
-
-    def write(self, books: list[tuple[BookKey, Submission]], trades: list[Trade]) -> None:
-        """Send this in one write."""
-
-    def requeue_moved(self, moved: set[str]) -> None:
-        """Return to the outbox what was written or rejected under these names, which another server serves now."""
-
-    def discard(self) -> None:
-        """Retry no book; close the connection if books are unsent in its socket."""
+    def idle(self) -> bool: ...
+    def write(self, books: list[tuple[BookKey, Submission]], trades: list[Trade]) -> None: ...
+    def requeue_moved(self, moved: set[str]) -> None: ...
+    def discard(self) -> None: ...
 
 
 class Outbox:
@@ -112,7 +102,7 @@ class Outbox:
     @property
     def servers(self) -> set[HostPort | None]:
         """The servers that books and trades are routed to."""
-        return {target.server for target in self._targets()}
+        return {target.server for target in self._targets}
 
     def submit(self, submission: Submission) -> None:
         """Send it as soon as this turn of the loop ends, unless a newer one of the same book comes before."""
@@ -199,7 +189,7 @@ class Outbox:
     def reroute(self) -> None:
         """Route every name again. What a moved name's old server may not have accepted is queued for the new one."""
         moved: dict[HostPort, set[str]] = defaultdict(set)
-        for target in self._targets():
+        for target in self._targets:
             server = self._server_of(target.name)
             # A name stays where it was until its slot has a server.
             if server is not None and server != target.server:
@@ -209,20 +199,15 @@ class Outbox:
         for old, names in moved.items():
             self._writers[old].requeue_moved(names)
             for key in self._keys.values():
-                if key.name in names:
-                    self._drop_confirmation(key)
+                if key.name in names and key.owes_new and key.newest is not None and key.newest.kind == "again":
+                    self.submit(key.newest)  # as `new`
+            # An unsent confirmation may be stale, as after a new connection.
+            self._books.drop_confirmations(lambda key: key.name in names)  # noqa: B023
         self.schedule_flush()
 
+    @property
     def _targets(self) -> "list[BookKey | TradeStream]":
         return [*self._keys.values(), *self.trades.streams]
-
-    def _drop_confirmation(self, key: BookKey) -> None:
-        """An unsent confirmation may be stale; but levels that the server may not have are sent."""
-        unsent = self._books.get(key)
-        if unsent is not None and unsent.kind == "again":
-            self._books.remove(key)
-            if key.owes_new:
-                self.submit(unsent)
 
     def _take(self, server: HostPort) -> tuple[list[tuple[BookKey, Submission]], list[Trade]]:
         if not self._sharded:
@@ -267,10 +252,6 @@ class Conflator(Generic[Key]):
     def __contains__(self, key: Key) -> bool:
         return key in self._unsent
 
-    def get(self, key: Key) -> Submission | None:
-        """What is held of one key."""
-        return self._unsent.get(key)
-
     def put(self, key: Key, submission: Submission) -> tuple[Submission, bool]:
         """Hold `submission`. Returns what is held now, and whether it replaced an unsent one."""
         unsent = self._unsent.get(key)
@@ -303,13 +284,7 @@ class Conflator(Generic[Key]):
             del self._unsent[key]
         return len(old)
 
-    def remove(self, key: Key) -> None:
-        """Remove what is held of one key."""
-        self._losses.pop(key, None)
-        self._unsent.pop(key, None)
-
     def clear(self) -> None:
-        """Remove everything."""
         self._unsent.clear()
         self._losses.clear()
 
@@ -354,11 +329,9 @@ class TradeQueue:
 
     @property
     def streams(self) -> Sequence[TradeStream]:
-        """One for each symbol that had trades."""
         return list(self._streams.values())
 
     def stream_of(self, trade: Trade) -> TradeStream:
-        """The stream that a trade belongs to."""
         stream = self._streams.get((trade.exchange, trade.symbol))
         if stream is None:
             name = self._names.trades(trade.exchange, trade.symbol)
@@ -366,7 +339,6 @@ class TradeQueue:
         return stream
 
     def put(self, trade: Trade) -> None:
-        """Add the newest trade."""
         if self.full:
             self._drop_oldest()
         stream = self.stream_of(trade)

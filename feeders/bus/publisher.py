@@ -180,6 +180,7 @@ class ServerWriter:
         self._moved_trades: list[Trade] = []
         self._retry: asyncio.TimerHandle | None = None
         self.must_load = False
+        """Whether the next write has to load the script, even if it holds nothing else."""
 
     @property
     def connected(self) -> bool:

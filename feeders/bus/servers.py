@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -100,37 +100,11 @@ class RedisLink:
             self._on_lost()
 
 
-class Router(Protocol):
-    """Says which server serves which Redis name. A server is known by its host and port."""
-
-    sharded: bool
-    """Whether the servers are the nodes of a cluster, with shard channels."""
-
-    @property
-    def servers(self) -> frozenset[HostPort]:
-        """Every server to be connected to, as far as they are known."""
-
-    def address(self, server: HostPort) -> RedisAddress | RedisServer:
-        """The server; of a primary that moves, the URL that finds it."""
-
-    def server_of(self, name: str) -> HostPort | None:
-        """The server to write a name to; None while that is not known."""
-
-    def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
-        """Correct the routes by MOVED replies, each with the server that sent it."""
-
-    async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
-        """Keep the routes up to date until cancelled; more often while the servers are not healthy."""
-
-
-def router_of(url: str) -> Router:
-    """The router for the servers that this URL names. Raises ValueError for a URL that feeders cannot write to."""
-    address = parse_primary_url(url)
-    return ClusterRouter(address) if address.kind == "cluster" else PrimaryRouter(address)
-
-
 class PrimaryRouter:
-    """Every name is on one server: the one that the URL names, or the primary that its Sentinels name."""
+    """Every name is on one server: the one that the URL names, or the primary that its Sentinels name.
+
+    It has one key for the outbox, wherever the primary is.
+    """
 
     sharded = False
 
@@ -156,6 +130,7 @@ class ClusterRouter:
     """Every name is on the node of a cluster that serves its slot."""
 
     sharded = True
+    """Whether books are published on shard channels."""
 
     def __init__(self, address: RedisAddress) -> None:
         self._address = address
@@ -165,15 +140,19 @@ class ClusterRouter:
 
     @property
     def servers(self) -> frozenset[HostPort]:
+        """Every server to be connected to, as far as they are known."""
         return self._slots.nodes
 
     def address(self, server: HostPort) -> RedisServer:
+        """How to connect to it."""
         return self._address.server_at(server)
 
     def server_of(self, name: str) -> HostPort | None:
+        """The server to write a Redis name to; None while that is not known."""
         return self._slots.node_of(name.encode())
 
     def follow(self, moves: Iterable[tuple[HostPort, str]]) -> None:
+        """Correct the routes by MOVED replies, each with the server that sent it."""
         for server, reply in moves:
             with suppress(ValueError):
                 self._slots = self._slots.moved(reply, server)
@@ -181,6 +160,7 @@ class ClusterRouter:
         self._refresh_now.set()
 
     async def run(self, on_change: Callable[[], None], is_healthy: Callable[[], bool]) -> None:
+        """Keep the routes up to date until cancelled; ask more often while the servers are not healthy."""
         while True:
             await self._refresh(on_change)
             healthy = self._slots.nodes and is_healthy()
@@ -202,6 +182,15 @@ class ClusterRouter:
             self._failing = False
         self._slots = slots
         on_change()
+
+
+Router = PrimaryRouter | ClusterRouter
+
+
+def router_of(url: str) -> Router:
+    """The router for the servers that this URL names. Raises ValueError for a URL that feeders cannot write to."""
+    address = parse_primary_url(url)
+    return ClusterRouter(address) if address.kind == "cluster" else PrimaryRouter(address)
 
 
 async def ask_slots(address: RedisAddress, known: Iterable[HostPort]) -> SlotMap:

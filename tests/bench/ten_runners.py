@@ -71,7 +71,7 @@ class WatchedMarket(ProviderMarket):
         """The book, noted if it may be traded on."""
         found = super().quotes(symbol)
         book = found[0].book
-        if book is not None and not found[0].obstacle and book.seq not in self.seen[symbol]:
+        if book is not None and not found[0].reject_reason and book.seq not in self.seen[symbol]:
             self.seen[symbol][book.seq] = (book.update_id, digest(book.bids, book.asks))
         return found
 

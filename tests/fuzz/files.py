@@ -8,7 +8,6 @@ from pathlib import Path
 from bookbus.consumers.analysis.run_files import RunFileError, read_run
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.commands.arbitrage import parse_fees
-from bookbus.consumers.commands.run import fees_of
 from bookbus.consumers.paper.calibration.table import CalibrationError, decode_table, parse_zones
 from bookbus.feeders.commands.options import split_symbols
 from bookbus.feeders.markets import parse_selection, parse_shard
@@ -111,7 +110,7 @@ def _tried(parse: Callable[[str], object], text: str) -> None:
         return
 
 
-_PARSERS: tuple[Callable[[str], object], ...] = (parse_shard, parse_fees, fees_of, parse_zones)
+_PARSERS: tuple[Callable[[str], object], ...] = (parse_shard, parse_fees, parse_zones)
 
 
 _URL_WORDS = (

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from bookbus.consumers.paper.kpi import GapFigures, Kpi
-from bookbus.consumers.paper.records import Ages, DecisionEvent, FillEvent
+from bookbus.consumers.paper.kpi import Ages, GapFigures, Kpi
+from bookbus.consumers.paper.records import DecisionEvent, FillEvent
 from bookbus.consumers.paper.settings import RunSettings
 
 BEGAN = 1_723_161_600.0

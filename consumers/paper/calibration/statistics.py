@@ -1,4 +1,4 @@
-"""Shares with intervals that know of dependence, and scores of forecasts."""
+"""Fill ratios with confidence intervals for dependent samples, scores of forecasts, percentiles."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,10 +8,10 @@ from bookbus.consumers.paper.calibration.table import Score, Zone
 from bookbus.schemas.snapshot import Side
 
 _Z = 1.959963984540054
-"""Two-sided 95 % of the normal distribution."""
+"""Two-sided 95 % quantile of the normal distribution."""
 
 _BLOCKS = 12
-"""Stretches of time that are compared: long enough to be apart from each other, enough to tell how much they differ."""
+"""Blocks of time that estimate the variance: long enough to be independent, enough to measure how much they differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,19 @@ class Outcome:
 
 @dataclass(slots=True)
 class ZoneOutcomes:
-    """What became of one zone's trials."""
+    """Outcomes of one zone's entries and exits."""
 
     buy: list[Outcome] = field(default_factory=list)
     sell: list[Outcome] = field(default_factory=list)
 
 
 def share(outcomes: Sequence[Outcome]) -> float | None:
-    """Share of those that happened; None without any."""
+    """Share of outcomes that happened; None without outcomes."""
     return sum(outcome.happened for outcome in outcomes) / len(outcomes) if outcomes else None
 
 
 def interval(outcomes: Sequence[Outcome]) -> tuple[float, float] | None:
-    """Where the true share is, with 95 % confidence (Wilson, for as many samples as the outcomes are worth)."""
+    """The Wilson interval of the share with 95 % confidence, for the effective number of independent outcomes."""
     ratio = share(outcomes)
     if ratio is None:
         return None
@@ -47,13 +47,13 @@ def interval(outcomes: Sequence[Outcome]) -> tuple[float, float] | None:
 
 
 def design_effect(outcomes: Sequence[Outcome]) -> float:
-    """How many of these outcomes are worth one independent one: from 1, by how alike those of one stretch are."""
+    """How many of these outcomes equal one independent one, from 1: by the variance between blocks of time."""
     ratio = share(outcomes)
     if ratio is None:
         return 1.0
     order = {slot: number for number, slot in enumerate(sorted({outcome.slot for outcome in outcomes}))}
     if ratio in (0.0, 1.0):
-        # All alike: nothing tells how dependent they are, so that only what is apart in time counts.
+        # All outcomes are equal, which says nothing about dependence: count one for each time slot.
         return len(outcomes) / len(order)
     count = min(_BLOCKS, len(order))
     if count < 2:
@@ -65,15 +65,23 @@ def design_effect(outcomes: Sequence[Outcome]) -> float:
     return max(spread / (len(outcomes) * ratio * (1 - ratio)), 1.0)
 
 
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """By the nearest rank; None without values."""
+    if not values:
+        return None
+    rank = max(-(-len(values) * percent // 100), 1)
+    return sorted(values)[rank - 1]
+
+
 def brier(forecasts: Sequence[tuple[float, bool]]) -> float | None:
-    """Mean squared error of probabilities against what happened."""
+    """Mean squared error of probabilities against outcomes (Brier score); None without any."""
     if not forecasts:
         return None
     return math.fsum((probability - happened) ** 2 for probability, happened in forecasts) / len(forecasts)
 
 
 def log_loss(forecasts: Sequence[tuple[float, bool]], floor: float) -> float | None:
-    """Mean negative log-likelihood; `floor` keeps a certain forecast that fails from being infinitely wrong."""
+    """Mean negative log-likelihood; probabilities are clamped to [`floor`, 1 − `floor`], so that it stays finite."""
     if not forecasts:
         return None
     held = ((min(max(probability, floor), 1 - floor), happened) for probability, happened in forecasts)
@@ -81,7 +89,7 @@ def log_loss(forecasts: Sequence[tuple[float, bool]], floor: float) -> float | N
 
 
 def score(zones: Iterable[Zone], outcomes: Mapping[str, ZoneOutcomes], side: Side, base_rate: float | None) -> Score:
-    """The zones' ratios as probabilities of what happened, against `base_rate` for all. Unusable zones say nothing."""
+    """Score of the zones' ratios as probabilities, against one `base_rate`. Zones without a ratio do not count."""
     forecasts: list[tuple[float, bool]] = []
     most = 1
     for zone in zones:
@@ -91,7 +99,7 @@ def score(zones: Iterable[Zone], outcomes: Mapping[str, ZoneOutcomes], side: Sid
         found = outcomes[zone.zone_id]
         forecasts += [(ratio, outcome.happened) for outcome in (found.buy if side == "buy" else found.sell)]
         most = max(most, zone.buy_samples if side == "buy" else zone.sell_samples)
-    # No share of n samples is certain to more than half of one of them.
+    # A share of n samples is not more certain than half a sample.
     floor = 0.5 / (most + 1)
     base = [] if base_rate is None else [(base_rate, happened) for _, happened in forecasts]
     ours, theirs = brier(forecasts), brier(base)

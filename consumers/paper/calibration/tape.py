@@ -1,4 +1,4 @@
-"""A recording to calibrate on: its events as often as needed, what it is, and where it is cut in two."""
+"""A recording to calibrate on: its events, its identity, its ticks and its cancellations."""
 
 import gzip
 import hashlib
@@ -6,33 +6,120 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from decimal import Decimal
-from math import gcd
 from pathlib import Path
 
 from bookbus.consumers.captures import read_capture
 from bookbus.consumers.paper.calibration.table import CalibrationError, TapeInfo
 from bookbus.consumers.paper.fills.model import TapeEvent
+from bookbus.consumers.paper.order_rules import PriceUnit
 from bookbus.schemas.capture import CaptureError, decode_frame
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from bookbus.schemas.trade import Trade
 
 _LEVELS = 20
 _TOLERANCE = 1e-9
-"""Relative: quantities come out of subtractions."""
+"""Relative: quantities are results of subtractions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """A quantity that was added to a level and taken back `age_us` later, at `at_us`."""
+    """A quantity that was added to a level and cancelled `age_us` later, at `at_us`."""
 
     at_us: int
     quantity: float
     age_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """Every call of `events` reads the recording from its start, in the order received."""
+
+    name: str
+    sha256: str
+    events: Callable[[], Iterable[TapeEvent]]
+
+
+@dataclass(frozen=True, slots=True)
+class TapeSurvey:
+    """Results of a first pass: the tape's identity, the tick of each symbol, the recognised cancellations."""
+
+    info: TapeInfo
+    ticks: dict[str, float]
+    cancellations: list[Cancellation]
+
+
+def capture_tape(path: Path, symbols: tuple[str, ...] = (), depth: int = 20) -> Tape:
+    """A recorded file as a tape; all symbols unless some are named. Raises CalibrationError if it cannot be read."""
+    return Tape(path.name, tape_hash(path), lambda: _events(path, symbols, depth))
+
+
+def tape_hash(path: Path) -> str:
+    """SHA-256 of the uncompressed recording. Raises CalibrationError."""
+    digest = hashlib.sha256()
+    for line in _lines(path):
+        digest.update(line)
+    return digest.hexdigest()
+
+
+def capture_info(path: Path, exchange: str, symbols: tuple[str, ...]) -> TapeInfo:
+    """The identity of a recording, as a table keeps it. Raises CalibrationError."""
+    digest, times = hashlib.sha256(), []
+    for line in _lines(path):
+        digest.update(line)
+        with suppress(CaptureError):  # the replay reports bad lines
+            times.append(decode_frame(line).t)
+    if not times:
+        raise CalibrationError(f"{path} has no recorded frame")
+    first_us, last_us = (round(time * 1e6) for time in (min(times), max(times)))
+    return TapeInfo(
+        name=path.name,
+        sha256=digest.hexdigest(),
+        exchange=exchange,
+        symbols=symbols,
+        first_us=first_us,
+        last_us=last_us,
+    )
+
+
+def survey(tape: Tape) -> TapeSurvey:
+    """Read the tape once. Raises CalibrationError for a tape without books or without trades."""
+    markets: dict[str, _SymbolSurvey] = {}
+    exchange, first_us, last_us, trades = "", None, 0, 0
+    for event in tape.events():
+        exchange = exchange or event.exchange
+        if event.exchange != exchange:
+            raise CalibrationError(f"{tape.name} has both {exchange} and {event.exchange}")
+        first_us = event.received_us if first_us is None else first_us
+        last_us = max(last_us, event.received_us)
+        market = markets.setdefault(event.symbol, _SymbolSurvey())
+        if isinstance(event, OrderBookSnapshot):
+            market.prices.observe(event)
+            market.watch.book(event)
+        else:
+            trades += 1
+            market.watch.trade(event)
+    ticks = {symbol: tick for symbol, market in markets.items() if (tick := market.prices.tick) is not None}
+    if first_us is None or not ticks:
+        raise CalibrationError(f"{tape.name} has no book")
+    if not trades:
+        raise CalibrationError(f"{tape.name} has no trades, so that no fill can be decided")
+    info = TapeInfo(
+        name=tape.name,
+        sha256=tape.sha256,
+        exchange=exchange,
+        symbols=tuple(sorted(markets)),
+        first_us=first_us,
+        last_us=last_us,
+    )
+    return TapeSurvey(
+        info,
+        ticks,
+        [one for market in markets.values() for one in market.watch.found],
+    )
+
+
 def share_ahead(cancellations: list[Cancellation], horizon_us: int) -> float | None:
-    """Share of the quantity that was older than an order which waits for a time uniform in the horizon."""
+    """Share of the cancelled quantity that is older than an order whose age is uniform in the horizon."""
     total = math.fsum(cancellation.quantity for cancellation in cancellations)
     if not total:
         return None
@@ -41,11 +128,11 @@ def share_ahead(cancellations: list[Cancellation], horizon_us: int) -> float | N
 
 @dataclass(slots=True)
 class CancellationWatch:
-    """Follows the best levels of one market and recognises what is cancelled by its exact quantity.
+    """Recognises cancelled orders at the best levels of one market by their exact quantity.
 
-    Public data does not say which order was cancelled. An addition of a quantity that no other one has, and the loss
-    of exactly it, are one order; so are all that were seen to come when a level goes as a whole. The rest stays
-    unrecognised and does not count.
+    Public data does not say which order was cancelled. A unique added quantity and a later decrease by exactly that
+    quantity are one order; when a level disappears, every known order of it was cancelled. Other decreases do not
+    count.
     """
 
     found: list[Cancellation] = field(default_factory=list)
@@ -56,7 +143,7 @@ class CancellationWatch:
     _queues: dict[tuple[Side, float], "_Queue"] = field(default_factory=dict)
 
     def trade(self, trade: Trade) -> None:
-        """A trade took from the side its aggressor did not stand on."""
+        """Count a trade, which took from the side opposite its aggressor."""
         pending = self._pending
         late = pending is not None and pending.exchange_us is not None and trade.exchange_us <= pending.exchange_us
         traded = self._traded if late else self._traded_since
@@ -64,7 +151,7 @@ class CancellationWatch:
         traded[key] = traded.get(key, 0.0) + trade.quantity
 
     def book(self, book: OrderBookSnapshot) -> None:
-        """A new book; the one before it is judged now, when the trades that belong to it are all there."""
+        """Add a new book, and compare the two before it, whose trades have all arrived now."""
         if book.state != "live":
             self._before = self._pending = None
             self._queues.clear()
@@ -79,7 +166,7 @@ class CancellationWatch:
         if not before or not after or self._pending is None:
             return
         sign = 1 if side == "buy" else -1
-        # Only what both books show can be compared.
+        # Only prices that both books cover can be compared.
         covered = max(sign * before[-1][0], sign * after[-1][0])
         old, new = dict(before), dict(after)
         for price in old.keys() | new.keys():
@@ -96,14 +183,14 @@ class CancellationWatch:
 
 
 class _Queue:
-    """What stands at one price: a quantity of unknown age, then what was seen to come, oldest first."""
+    """The queue at one price: a quantity of unknown age, then the orders that were seen to arrive, oldest first."""
 
     def __init__(self, unknown: float) -> None:
         self._unknown = unknown
         self._known: list[tuple[int, float]] = []
 
     def update(self, displayed: float, traded: float, at_us: int) -> list[Cancellation]:
-        """The level shows `displayed` after `traded` was taken from it. Returns what was recognised as cancelled."""
+        """The level shows `displayed` after `traded` was taken from it. Returns the recognised cancellations."""
         self._serve(traded)
         change = displayed - self._unknown - math.fsum(quantity for _, quantity in self._known)
         slack = _TOLERANCE * max(displayed, abs(change))
@@ -138,107 +225,10 @@ class _Queue:
         return []
 
 
-_DECIMALS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Tape:
-    """`events` begins anew with every call; they come in the order received."""
-
-    name: str
-    sha256: str
-    events: Callable[[], Iterable[TapeEvent]]
-
-
-@dataclass(frozen=True, slots=True)
-class TapeSurvey:
-    """What a first pass tells: what the tape is, the tick of each symbol, what was cancelled."""
-
-    info: TapeInfo
-    ticks: dict[str, float]
-    cancellations: list[Cancellation]
-
-
 @dataclass(slots=True)
-class _Market:
+class _SymbolSurvey:
     watch: CancellationWatch = field(default_factory=CancellationWatch)
-    unit: int = 0
-
-
-def capture_tape(path: Path, symbols: tuple[str, ...] = (), depth: int = 20) -> Tape:
-    """A recorded file as a tape. Raises CalibrationError if it cannot be read."""
-    return Tape(path.name, tape_hash(path), lambda: _events(path, symbols, depth))
-
-
-def tape_hash(path: Path) -> str:
-    """SHA-256 of the recording itself, the same however it is compressed. Raises CalibrationError."""
-    digest = hashlib.sha256()
-    for line in _lines(path):
-        digest.update(line)
-    return digest.hexdigest()
-
-
-def capture_info(path: Path, exchange: str, symbols: tuple[str, ...]) -> TapeInfo:
-    """What tells whether a table comes from this recording of these markets. Raises CalibrationError."""
-    digest, times = hashlib.sha256(), []
-    for line in _lines(path):
-        digest.update(line)
-        with suppress(CaptureError):  # whoever plays the recording tells what is wrong with it
-            times.append(decode_frame(line).t)
-    if not times:
-        raise CalibrationError(f"{path} holds no recorded frame")
-    first_us, last_us = (round(time * 1e6) for time in (min(times), max(times)))
-    return TapeInfo(
-        name=path.name,
-        sha256=digest.hexdigest(),
-        exchange=exchange,
-        symbols=symbols,
-        first_us=first_us,
-        last_us=last_us,
-    )
-
-
-def survey(tape: Tape) -> TapeSurvey:
-    """Read the tape once. Raises CalibrationError for one without books, or without trades."""
-    markets: dict[str, _Market] = {}
-    exchange, first_us, last_us, trades = "", None, 0, 0
-    for event in tape.events():
-        exchange = exchange or event.exchange
-        if event.exchange != exchange:
-            raise CalibrationError(f"{tape.name} holds both {exchange} and {event.exchange}")
-        first_us = event.received_us if first_us is None else first_us
-        last_us = max(last_us, event.received_us)
-        market = markets.setdefault(event.symbol, _Market())
-        if isinstance(event, OrderBookSnapshot):
-            market.unit = _common_unit(market.unit, event)
-            market.watch.book(event)
-        else:
-            trades += 1
-            market.watch.trade(event)
-    if first_us is None or not any(market.unit for market in markets.values()):
-        raise CalibrationError(f"{tape.name} holds no book")
-    if not trades:
-        raise CalibrationError(f"{tape.name} holds no trade: nothing tells what would have been filled")
-    info = TapeInfo(
-        name=tape.name,
-        sha256=tape.sha256,
-        exchange=exchange,
-        symbols=tuple(sorted(markets)),
-        first_us=first_us,
-        last_us=last_us,
-    )
-    return TapeSurvey(
-        info,
-        {symbol: float(Decimal(market.unit).scaleb(-_DECIMALS)) for symbol, market in markets.items() if market.unit},
-        [one for market in markets.values() for one in market.watch.found],
-    )
-
-
-def _common_unit(unit: int, book: OrderBookSnapshot) -> int:
-    """Largest number that divides every price seen so far: the tick, which a recording does not name."""
-    for price, _ in (*book.bids[:5], *book.asks[:5]):
-        unit = gcd(unit, int(Decimal(repr(price)).scaleb(_DECIMALS)))
-    return unit
+    prices: PriceUnit = field(default_factory=PriceUnit)
 
 
 def _events(path: Path, symbols: tuple[str, ...], depth: int) -> Iterator[TapeEvent]:

@@ -1,7 +1,6 @@
-"""What an order, a fill and a fill model are."""
+"""Orders, fills, and the interface of fill models."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -12,11 +11,11 @@ from bookbus.schemas.trade import Trade
 Liquidity = Literal["maker", "taker"]
 
 TapeEvent = OrderBookSnapshot | Trade
-"""What happens in a market after an order was placed, in order."""
+"""A book or a trade of one market."""
 
 
 class FillReason(StrEnum):
-    """Why a fill is what it is; only the first two come with a quantity."""
+    """Why an order was filled, partly filled or not filled; only the first two have a quantity."""
 
     FILLED = "filled"
     PARTIAL = "partial"
@@ -36,8 +35,8 @@ class FillReason(StrEnum):
 class Order:
     """`price` is the limit, None a market order; times are microseconds since 1970.
 
-    `target_price` is the price the decision was made at, the touch where None. `entry_bps` and `tp_bps` are
-    what the decision aimed at, for models that tell zones apart.
+    `target_price` is the price of the decision, None for the touch (best price that the order can take).
+    `entry_bps` and `tp_bps` are the decision's target, for models with zones.
     """
 
     exchange: str
@@ -65,9 +64,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """`price` is the average paid or got, `slippage_bps` its cost against the touch at decision (positive is worse).
+    """`price` is the average, `slippage_bps` its cost against the touch at the decision (positive is worse).
 
-    Where nothing was filled there is no price, no slippage and no liquidity.
+    Without a quantity, price, slippage and liquidity are None.
     """
 
     quantity: float
@@ -78,42 +77,41 @@ class Fill:
 
 
 class FillModel(Protocol):
-    """Says what an order would have got. A model may remember what it filled before."""
+    """Fills marketable orders. A model may remember the quantity that it took before."""
 
     @property
     def name(self) -> str:
-        """As the command line calls it."""
+        """The name on the command line."""
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """The fill of `order`, decided on `book`; only a model of waiting orders looks at what came after."""
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+        """The fill of `order` against `book`, at once or not at all."""
 
 
-def nothing(reason: FillReason) -> Fill:
-    """No fill, and why."""
+def no_fill(reason: FillReason) -> Fill:
     return Fill(0.0, None, None, reason, None)
 
 
-def opposite(side: Side, book: OrderBookSnapshot) -> Levels:
-    """The levels that an order takes from: BUY consumes asks, SELL bids."""
+def opposite_side(side: Side, book: OrderBookSnapshot) -> Levels:
+    """The levels that an order takes from: asks for a buy, bids for a sell."""
     return book.asks if side == "buy" else book.bids
 
 
-def own(side: Side, book: OrderBookSnapshot) -> Levels:
-    """The levels that an order waits among."""
+def own_side(side: Side, book: OrderBookSnapshot) -> Levels:
+    """The levels where an order waits: bids for a buy, asks for a sell."""
     return book.bids if side == "buy" else book.asks
 
 
 def slippage_bps(side: Side, price: float, touch: float) -> float:
-    """Cost of `price` against `touch`, in hundredths of a percent; positive is worse."""
+    """Cost of `price` against `touch` in basis points; positive is worse."""
     return (price - touch if side == "buy" else touch - price) / touch * 1e4
 
 
-def obstacle(order: Order, book: OrderBookSnapshot) -> FillReason | None:
-    """Why `order` cannot trade against `book` at once; None if it can. Raises ValueError for another market's book."""
+def reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+    """Why `order` cannot take from `book`; None if it can. Raises ValueError for another market's book."""
     require_same_market(order, book)
     if book.state != "live":
         return FillReason.BOOK_NOT_LIVE
-    levels = opposite(order.side, book)
+    levels = opposite_side(order.side, book)
     if not levels:
         return FillReason.EMPTY_SIDE
     return None if order.reaches(levels[0][0]) else FillReason.NOT_MARKETABLE
@@ -127,8 +125,8 @@ def require_same_market(order: Order, event: TapeEvent) -> None:
         )
 
 
-def taken(order: Order, quantity: float, price: float, touch: float) -> Fill:
-    """A fill against resting orders, its price held between the touch and the order's limit."""
+def taker_fill(order: Order, quantity: float, price: float, touch: float) -> Fill:
+    """A fill against resting orders; its price is clamped between the touch and the order's limit."""
     if order.side == "buy":
         price = max(price, touch)
         price = price if order.price is None else min(price, order.price)

@@ -1,7 +1,6 @@
-"""The fill model of passive orders: a place in the queue that trades and cancellations move forward."""
+"""The fill model of passive orders: a position in the price level's queue, moved by trades and cancellations."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -10,142 +9,51 @@ from bookbus.consumers.paper.fills.model import (
     FillReason,
     Order,
     TapeEvent,
-    nothing,
-    obstacle,
-    opposite,
-    own,
+    no_fill,
+    opposite_side,
+    own_side,
+    reject_reason,
     require_same_market,
     slippage_bps,
 )
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
-
-@dataclass(frozen=True, slots=True)
-class _Interval:
-    """From one book to the next: what was ahead and displayed as it began, None where not known, and what traded."""
-
-    ahead: float | None
-    displayed: float | None
-    traded: float = 0.0
-
-
-class QueuePosition:
-    """The place of an order that joined last. `share` is the share of cancelled quantity that stood ahead.
-
-    Within one interval what traded at the price is subtracted from what the level lost, and only the rest was
-    cancelled. Never more is ahead than is displayed.
-    """
-
-    def __init__(self, displayed: float | None, share: float) -> None:
-        """`displayed` is the quantity at the price, None where the book does not show so far."""
-        self._share = share
-        self._shown = displayed
-        self._ended: _Interval | None = None
-        self._now = _Interval(displayed, displayed)
-
-    @property
-    def ahead(self) -> float | None:
-        """Quantity that is served before us; None while it is not known."""
-        ahead = self._now.ahead
-        return None if ahead is None else max(ahead - self._now.traded, 0.0)
-
-    def trade(self, quantity: float, in_newest_book: bool) -> float:
-        """How much of a trade at the price was left for us.
-
-        `in_newest_book` says that the newest book already lacks what traded, so that the trade is of the interval
-        that this book ended. If that was before we joined, it is none of ours.
-        """
-        if in_newest_book:
-            ended = self._ended
-            if ended is None or ended.ahead is None:
-                return 0.0
-            left = quantity - max(ended.ahead - ended.traded, 0.0)
-            self._ended = replace(ended, traded=ended.traded + quantity)
-            self._now = replace(self._now, ahead=self._after(self._ended))
-            return max(left, 0.0)
-        ahead = self.ahead
-        self._now = replace(self._now, traded=self._now.traded + quantity)
-        return 0.0 if ahead is None else max(quantity - ahead, 0.0)
-
-    def clear(self) -> None:
-        """Nobody is ahead: the market traded through the price."""
-        self._now = replace(self._now, ahead=0.0)
-        if self._ended is not None:
-            self._ended = replace(self._ended, ahead=0.0)
-
-    def book(self, displayed: float | None) -> None:
-        """A new book shows `displayed` at the price, None where it does not show so far."""
-        self._ended, self._shown = self._now, displayed
-        self._now = _Interval(self._after(self._ended), displayed)
-
-    def joined_before_newest_book(self) -> bool:
-        """Whether a trade that the newest book contains came after us."""
-        return self._ended is not None
-
-    def _after(self, interval: _Interval) -> float | None:
-        """What was ahead when the interval ended."""
-        shown = self._shown
-        if interval.ahead is None:
-            return shown
-        ahead = max(interval.ahead - interval.traded, 0.0)
-        if shown is None:
-            return ahead
-        if interval.displayed is not None:
-            cancelled = max(interval.displayed - shown - interval.traded, 0.0)
-            ahead = max(ahead - self._share * cancelled, 0.0)
-        return min(ahead, shown)
-
-
-Clock = Literal["received", "exchange"]
-
-
-def time_of(event: TapeEvent, clock: Clock) -> int:
-    """When it happened in microseconds since 1970, by receipt where the exchange gives no time."""
-    at_us = event.exchange_us if clock == "exchange" else None
-    return event.received_us if at_us is None else at_us
+TimeSource = Literal["received", "exchange"]
 
 
 @dataclass(frozen=True, slots=True)
 class QueueFill:
-    """`cancellation_share` is the share of cancelled quantity that stood ahead of us, as calibration fits it; 0 where
-    nobody fitted one, so that only trades move the queue.
+    """`cancellation_share` is the share of cancelled quantity that was ahead of the order, as calibration fits it;
+    with 0 only trades move the queue.
 
-    An order and its cancel take effect `latency_us` after they are sent. `clock` is what the events of the tape are
-    ordered by: receipt in a recording, the exchange's time where books and trades were merged by it.
+    An order and its cancel take effect `latency_us` after they are sent. `time_source` is the time that orders the
+    events: receipt in a recording, the exchange's time where books and trades were merged by it.
     """
 
     name: ClassVar[str] = "queue"
     cancellation_share: float = 0.0
     latency_us: int = 50_000
-    clock: Clock = "received"
+    time_source: TimeSource = "received"
 
     def __post_init__(self) -> None:
         if not 0 <= self.cancellation_share <= 1:
-            raise ValueError(f"the share of cancellations ahead is between 0 and 1, got {self.cancellation_share}")
+            raise ValueError(f"the share of cancellations ahead must be between 0 and 1, got {self.cancellation_share}")
         if self.latency_us < 0:
-            raise ValueError(f"a latency is not below zero, got {self.latency_us}")
+            raise ValueError(f"a latency must not be below zero, got {self.latency_us}")
 
     def place(self, order: Order, book: OrderBookSnapshot) -> "QueuedOrder":
-        """The order on its way to the exchange, `book` being the newest seen when it was sent."""
+        """The order on its way to the exchange; `book` is the newest one when it was sent."""
         require_same_market(order, book)
         return QueuedOrder(order, book, self)
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """What the order got by the end of `tape`."""
-        queued = self.place(order, book)
-        for event in tape:
-            if queued.done:
-                break
-            queued.receive(event)
-        return queued.total()
-
 
 class QueuedOrder:
-    """One passive order and what is ahead of it. Feed it every book and trade of its market, in order.
+    """One passive order and the quantity ahead of it. It must receive every book and trade of its market, in order.
 
-    Trades at its price move it forward and then fill it; a print through its price fills it, up to what printed.
-    Where the books do not reach its price, all that is shown once they do is ahead.
+    Trades at its price first consume the quantity ahead, then fill the order; a trade through its price fills it up
+    to the traded quantity. While the books do not reach its price the quantity ahead is unknown; then it is all that
+    the first book shows there.
     """
 
     def __init__(self, order: Order, book: OrderBookSnapshot, model: QueueFill) -> None:
@@ -157,45 +65,40 @@ class QueuedOrder:
         self._book = book
         self._traded = 0.0
         self._position: QueuePosition | None = None
-        self._reason = _not_waiting(order, book)
-        levels = opposite(order.side, book)
+        self._reason = _passive_reject_reason(order, book)
+        levels = opposite_side(order.side, book)
         self._touch = levels[0][0] if levels else math.nan
 
     @property
     def done(self) -> bool:
-        """Whether nothing more can be filled."""
+        """Whether no further fill can follow."""
         return self._reason is not None
 
     @property
-    def active(self) -> bool:
-        """Whether the order reached the exchange and still stands there."""
-        return self._position is not None and not self.done
-
-    @property
     def remaining(self) -> float:
-        """What is not filled."""
+        """Quantity that is not filled yet."""
         return self.order.quantity - self.filled
 
     @property
     def ahead(self) -> float | None:
-        """Quantity that is served before us; None while it is not known."""
+        """Quantity that is filled before the order; None while it is unknown."""
         return None if self._position is None else self._position.ahead
 
     def cancel(self, sent_us: int) -> None:
-        """Take the order back, which takes its time too; what trades until then still fills it."""
+        """Cancel the order after the latency; trades until then still fill it."""
         if self._cancelled_us is None:
             self._cancelled_us = sent_us + self._model.latency_us
 
     def receive(self, event: TapeEvent) -> Fill | None:
-        """What this event filled, if anything. Raises ValueError for an event of another market."""
+        """The fill by this event, None if it fills nothing. Raises ValueError for an event of another market."""
         require_same_market(self.order, event)
         if self.done:
             return None
-        at_us = time_of(event, self._model.clock)
+        at_us = time_of(event, self._model.time_source)
         if self._cancelled_us is not None and at_us >= self._cancelled_us:
             self._reason = FillReason.PARTIAL if self.filled else FillReason.NOT_REACHED
             return None
-        # What was received before the order was sent came before it, whatever the exchange's clock says.
+        # An event received before the order was sent is older than the order, whatever the exchange's clock says.
         if self._position is None and at_us >= self._effective_us and event.received_us >= self.order.placed_us:
             self._arrive()
         if isinstance(event, Trade):
@@ -204,15 +107,15 @@ class QueuedOrder:
         return None
 
     def total(self) -> Fill:
-        """All that was filled so far, and why not more."""
+        """The sum of the fills so far, with the reason why not more was filled."""
         if not self.filled:
-            return nothing(self._reason or FillReason.NOT_REACHED)
+            return no_fill(self._reason or FillReason.NOT_REACHED)
         return self._fill_of(self.filled, self._reason or FillReason.PARTIAL)
 
     def _arrive(self) -> None:
-        """The order joins the queue of the newest book, less what traded at its price since."""
-        # Passive means that the exchange refuses it rather than let it take.
-        if (reason := _not_waiting(self.order, self._book)) is not None:
+        """Join the queue of the newest book, less the quantity that traded at the price since."""
+        # Post-only: the exchange rejects an order that would take.
+        if (reason := _passive_reject_reason(self.order, self._book)) is not None:
             self._reason = reason
             return
         displayed = _shown(self.order, self._book)
@@ -222,7 +125,7 @@ class QueuedOrder:
     def _see_trade(self, trade: Trade) -> Fill | None:
         if self.done or not self._meets(trade):
             return None
-        # Trades and books come on separate streams: a book may already lack what a trade received after it took.
+        # Trades and books are separate streams: a book may already reflect a trade that is received after it.
         in_newest_book = self._book.exchange_us is not None and trade.exchange_us <= self._book.exchange_us
         through = trade.price != self.order.price
         position = self._position
@@ -239,7 +142,7 @@ class QueuedOrder:
         quantity = min(self.remaining, left)
         if quantity <= 0:
             return None
-        # The sum may round up to the order's quantity while a rest too small to add remains.
+        # Rounding may bring the sum to the order's quantity although a tiny rest remains.
         if quantity == self.remaining or self.filled + quantity >= self.order.quantity:
             self.filled, self._reason = self.order.quantity, FillReason.FILLED
         else:
@@ -253,7 +156,7 @@ class QueuedOrder:
         self._book, self._traded = book, 0.0
 
     def _meets(self, trade: Trade) -> bool:
-        """Whether the trade is one that an order like ours takes part in, or would have."""
+        """Whether a trade at this price and side can fill the order."""
         if trade.price == self.order.price:
             return trade.aggressor != self.order.side
         return self.order.reaches(trade.price)
@@ -263,22 +166,103 @@ class QueuedOrder:
         return Fill(quantity, price, slippage_bps(self.order.side, price, self._touch), reason, "maker")
 
 
-def _not_waiting(order: Order, book: OrderBookSnapshot) -> FillReason | None:
-    """Why `order` cannot wait in `book`; None if it can."""
+@dataclass(frozen=True, slots=True)
+class _Interval:
+    """The time between two books: quantity ahead and displayed at its start (None if unknown), and traded since."""
+
+    ahead: float | None
+    displayed: float | None
+    traded: float = 0.0
+
+
+class QueuePosition:
+    """The queue position of an order that joined last. `share` is the share of cancelled quantity that was ahead.
+
+    Between two books, the decrease of the level less the quantity traded at its price was cancelled. The quantity
+    ahead never exceeds the displayed quantity.
+    """
+
+    def __init__(self, displayed: float | None, share: float) -> None:
+        """`displayed` is the quantity at the price, None where the book does not reach it."""
+        self._share = share
+        self._shown = displayed
+        self._ended: _Interval | None = None
+        self._now = _Interval(displayed, displayed)
+
+    @property
+    def ahead(self) -> float | None:
+        """Quantity that is filled before the order; None while it is unknown."""
+        ahead = self._now.ahead
+        return None if ahead is None else max(ahead - self._now.traded, 0.0)
+
+    def trade(self, quantity: float, in_newest_book: bool) -> float:
+        """Quantity of a trade at the price that was left for the order.
+
+        `in_newest_book`: the newest book already reflects the trade, so that it belongs to the interval before that
+        book. If the order joined after that interval, the trade cannot fill it.
+        """
+        if in_newest_book:
+            ended = self._ended
+            if ended is None or ended.ahead is None:
+                return 0.0
+            left = quantity - max(ended.ahead - ended.traded, 0.0)
+            self._ended = replace(ended, traded=ended.traded + quantity)
+            self._now = replace(self._now, ahead=self._after(self._ended))
+            return max(left, 0.0)
+        ahead = self.ahead
+        self._now = replace(self._now, traded=self._now.traded + quantity)
+        return 0.0 if ahead is None else max(quantity - ahead, 0.0)
+
+    def clear(self) -> None:
+        """The market traded through the price: nothing is ahead."""
+        self._now = replace(self._now, ahead=0.0)
+        if self._ended is not None:
+            self._ended = replace(self._ended, ahead=0.0)
+
+    def book(self, displayed: float | None) -> None:
+        """A new book shows `displayed` at the price, None where it does not reach it."""
+        self._ended, self._shown = self._now, displayed
+        self._now = _Interval(self._after(self._ended), displayed)
+
+    def joined_before_newest_book(self) -> bool:
+        """Whether a trade that the newest book reflects may have come after the order."""
+        return self._ended is not None
+
+    def _after(self, interval: _Interval) -> float | None:
+        """Quantity ahead at the end of the interval."""
+        shown = self._shown
+        if interval.ahead is None:
+            return shown
+        ahead = max(interval.ahead - interval.traded, 0.0)
+        if shown is None:
+            return ahead
+        if interval.displayed is not None:
+            cancelled = max(interval.displayed - shown - interval.traded, 0.0)
+            ahead = max(ahead - self._share * cancelled, 0.0)
+        return min(ahead, shown)
+
+
+def time_of(event: TapeEvent, time_source: TimeSource) -> int:
+    """Microseconds since 1970; the receive time where the exchange gives none."""
+    at_us = event.exchange_us if time_source == "exchange" else None
+    return event.received_us if at_us is None else at_us
+
+
+def _passive_reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason | None:
     if order.price is None:
         return FillReason.NOT_PASSIVE
-    reason = obstacle(order, book)
+    reason = reject_reason(order, book)
     if reason is None:
         return FillReason.WOULD_TAKE
     return None if reason is FillReason.NOT_MARKETABLE else reason
 
 
 def _shown(order: Order, book: OrderBookSnapshot) -> float | None:
-    """Quantity at the order's price; None where the book does not show so far."""
-    levels = own(order.side, book)
+    """Quantity at the order's price; None where the book does not reach it."""
+    levels = own_side(order.side, book)
     for price, quantity in levels:
         if price == order.price:
             return quantity
-    # Fewer levels than asked for means that the book ends there; else a deeper price is not shown.
+    # With fewer levels than requested the whole side is shown; otherwise prices beyond the last level are unknown.
     covered = len(levels) < book.depth or order.reaches(levels[-1][0])
     return 0.0 if covered else None

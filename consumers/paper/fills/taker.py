@@ -1,7 +1,6 @@
-"""The fill model of marketable orders: the real levels, each quantity sold once."""
+"""Fill models of marketable orders."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,21 +8,20 @@ from bookbus.consumers.paper.fills.model import (
     Fill,
     FillReason,
     Order,
-    TapeEvent,
-    nothing,
-    obstacle,
-    opposite,
+    no_fill,
+    opposite_side,
+    reject_reason,
     slippage_bps,
-    taken,
+    taker_fill,
 )
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 
 
 class BookWalk:
-    """Walks the displayed levels and remembers what it took, for the market does not know that it is gone.
+    """Takes the displayed levels, each quantity once: the real book does not lose what a paper order takes.
 
-    What was taken stays taken until the level refreshes: only what is added to a level since is new, a level that
-    shrinks below what was taken shrinks the memory, and a level that leaves the book takes it along.
+    The quantity taken from a level stays unavailable until the level is refreshed: quantity added later is
+    available, a level that shrinks below the taken quantity reduces it, and a level that disappears resets it.
     """
 
     name: ClassVar[str] = "book_walk"
@@ -32,21 +30,20 @@ class BookWalk:
         self._taken: dict[tuple[str, str, Side], dict[float, float]] = {}
 
     def observe(self, book: OrderBookSnapshot) -> None:
-        """Notice which levels refreshed. `fill` does it too; between fills, the more books the better."""
+        """See which levels were refreshed. `fill` does this too; call it for every book between fills."""
         if book.state != "live":
             return
         sides: tuple[Side, Side] = ("buy", "sell")
         for side in sides:
             if memory := self._taken.get((book.exchange, book.symbol, side)):
-                _refresh(memory, opposite(side, book), side, book.depth)
+                _refresh(memory, opposite_side(side, book), side, book.depth)
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """At once or not at all; `tape` does not matter."""
-        if (reason := obstacle(order, book)) is not None:
-            return nothing(reason)
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+        if (reason := reject_reason(order, book)) is not None:
+            return no_fill(reason)
         self.observe(book)
         memory = self._taken.setdefault((order.exchange, order.symbol, order.side), {})
-        levels = opposite(order.side, book)
+        levels = opposite_side(order.side, book)
         left, takes, prices, cost = order.quantity, [], [], 0.0
         for price, displayed in levels:
             if left <= 0 or not order.reaches(price):
@@ -59,16 +56,16 @@ class BookWalk:
                 cost += take * price
                 left -= take
         if not takes:
-            return nothing(FillReason.CONSUMED)
+            return no_fill(FillReason.CONSUMED)
         quantity = math.fsum(takes)
-        # Rounding must not move the average beyond the levels it is of.
+        # Rounding must not move the average outside the prices it is made of.
         average = min(max(cost / quantity, min(prices)), max(prices))
-        return taken(order, quantity if left > 0 else order.quantity, average, levels[0][0])
+        return taker_fill(order, quantity if left > 0 else order.quantity, average, levels[0][0])
 
 
 def _refresh(memory: dict[float, float], levels: Levels, side: Side, depth: int) -> None:
     displayed = dict(levels)
-    # Beyond the last of a full set of levels there may be more, which nobody shows.
+    # Beyond the last level of a full book there may be levels that are not published.
     hidden_from = levels[-1][0] if len(levels) >= depth else None
     for price in list(memory):
         if price in displayed:
@@ -84,24 +81,23 @@ class SimpleFill:
     name: ClassVar[str] = "simple"
     alpha: float = 1e-4
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """At once or not at all; `tape` does not matter."""
-        if (reason := obstacle(order, book)) is not None:
-            return nothing(reason)
-        touch, available = opposite(order.side, book)[0]
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+        if (reason := reject_reason(order, book)) is not None:
+            return no_fill(reason)
+        touch, available = opposite_side(order.side, book)[0]
         quantity = min(order.quantity, available)
         impact = min(quantity / available, 1.0)
         sign = 1 if order.side == "buy" else -1
         price = (order.target_price or touch) * (1 + sign * self.alpha * impact)
-        return taken(order, quantity, price, touch)
+        return taker_fill(order, quantity, price, touch)
 
 
 @dataclass(frozen=True, slots=True)
 class AdvancedFill:
     """Level i holds `best quantity * multiplier * exp(-decay * i)` at `target * (1 ± spacing_bps * i / 10^4)`.
 
-    Taking a share of a level costs `alpha * share ^ exponent` on top. Virtual levels may hold more than the real
-    ones: what is filled never exceeds what the book shows within the limit, nor is it ever better than the touch.
+    Taking a share of a level adds an impact of `alpha * share ^ exponent` to its price. Virtual levels may hold more
+    than the real ones: a fill never exceeds what the book shows within the limit, and is never better than the touch.
     """
 
     name: ClassVar[str] = "advanced"
@@ -112,11 +108,10 @@ class AdvancedFill:
     exponent: float = 1.2
     multiplier: float = 0.8
 
-    def fill(self, order: Order, book: OrderBookSnapshot, tape: Iterable[TapeEvent] = ()) -> Fill:
-        """At once or not at all; `tape` does not matter."""
-        if (reason := obstacle(order, book)) is not None:
-            return nothing(reason)
-        levels = opposite(order.side, book)
+    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+        if (reason := reject_reason(order, book)) is not None:
+            return no_fill(reason)
+        levels = opposite_side(order.side, book)
         touch, available = levels[0]
         target = order.target_price or touch
         sign = 1 if order.side == "buy" else -1
@@ -132,4 +127,4 @@ class AdvancedFill:
             cost += take * price * (1 + sign * self.alpha * (take / volume) ** self.exponent)
             left -= take
         quantity = math.fsum(takes)
-        return taken(order, quantity if left > 0 else wanted, cost / quantity, touch)
+        return taker_fill(order, quantity if left > 0 else wanted, cost / quantity, touch)

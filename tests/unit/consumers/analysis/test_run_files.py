@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.analysis.run_files import RunFileError, read_run, why_bad_event
+from bookbus.consumers.analysis.run_files import RunFileError, event_error, read_run
 from tests.support.paper_runs import SESSION, at, decision, encoded, fill_event, good_events, kpi, write_run
 
 GOOD = encoded([fill_event(1)])
@@ -85,7 +85,7 @@ def test_broken_kpi_are_an_error(tmp_path: Path, text: bytes) -> None:
     path = write_run(tmp_path, [fill_event()])
     (tmp_path / f"kpi_{SESSION}.json").write_bytes(text)
 
-    with pytest.raises(RunFileError, match="not the KPI of a run"):
+    with pytest.raises(RunFileError, match="not a KPI file"):
         read_run(path)
 
 
@@ -123,6 +123,6 @@ def test_no_line_whatever_it_holds_breaks_the_reading(tmp_path_factory: pytest.T
 def test_event_that_is_taken_holds_together(order: float, filled: float, ratio: float) -> None:
     event = fill_event(order_quantity=order, filled_quantity=filled, fill_ratio=ratio)
 
-    if not why_bad_event(event):
+    if not event_error(event):
         assert 0 <= filled <= order * 1.000001
         assert -1e-9 <= ratio <= 1.00001

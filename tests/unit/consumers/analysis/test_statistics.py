@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from bookbus.consumers.analysis.run_files import read_run
 from bookbus.consumers.analysis.statistics import (
-    Market,
     Summary,
+    VenueSymbol,
     by_zone,
     measured,
-    percentile,
-    profit_curve,
+    observed_mid_prices,
+    pnl_curve,
     relative_spread,
-    seen_mids,
     summarize,
     volumes_by_market,
 )
+from bookbus.consumers.paper.calibration.statistics import percentile
 from tests.support.paper_runs import BEGAN, decision, fill_event, sale, unfilled, write_run
 
 VALUES = st.lists(st.floats(0.001, 1e9), min_size=1, max_size=30)
@@ -67,7 +67,7 @@ def test_markets_that_stand_still_have_no_spread_however_far_apart_they_are() ->
     ]
     markets = volumes_by_market(events, "buy")
 
-    assert markets == {Market("binance", "BTC-USDT"): [0.002] * 5, Market("binance", "ETH-USDT"): [50.0] * 5}
+    assert markets == {VenueSymbol("binance", "BTC-USDT"): [0.002] * 5, VenueSymbol("binance", "ETH-USDT"): [50.0] * 5}
     assert relative_spread(markets.values()) == 0
 
 
@@ -155,7 +155,7 @@ def test_profit_is_cash_plus_what_is_held_at_the_last_mid(tmp_path: Path) -> Non
         sale(3, 1, effective_price=102.0, fee=0.2),
     ]
 
-    curve = profit_curve(read_run(write_run(tmp_path, events)))
+    curve = pnl_curve(read_run(write_run(tmp_path, events)))
 
     assert [point.time - BEGAN for point in curve] == [1, 2, 3]
     assert [point.before_fees for point in curve] == pytest.approx([-0.5, 1.0, 2.0])
@@ -170,7 +170,7 @@ def test_a_mid_stands_where_it_was_seen_not_where_the_waiting_order_ended(tmp_pa
         sale(30, 15, arrival_mid=98.0, mid_at_fill=98.0),
     ]
 
-    seen = seen_mids(read_run(write_run(tmp_path, events, decisions=[decision(2, None, None)])))
+    seen = observed_mid_prices(read_run(write_run(tmp_path, events, decisions=[decision(2, None, None)])))
 
     # Of the trade T15 it is not known when it was decided on.
     assert [(one.time - BEGAN, one.mid) for one in seen] == [(2, 90.0), (25, 97.0), (30, 98.0)]
@@ -182,6 +182,6 @@ def test_an_old_mid_of_a_waiting_order_marks_no_position(tmp_path: Path) -> None
         unfilled(20, trade_id="T19", fill_model="queue", arrival_mid=500.0, mid_at_fill=None),
     ]
 
-    curve = profit_curve(read_run(write_run(tmp_path, events)))
+    curve = pnl_curve(read_run(write_run(tmp_path, events)))
 
     assert [point.before_fees for point in curve] == [0.0, 0.0]

@@ -76,7 +76,7 @@ def test_a_table_is_scored_on_another_recording(capture: Path, tmp_path: Path) -
     [
         ((), "give either --out to write a table or --validate to score one"),
         (("--out", "x", "--validate", "y"), "give either --out"),
-        (("--out", "x", "--zones", "1-2"), "'1-2' is no zone; write it like 0-1/2-5"),
+        (("--out", "x", "--zones", "1-2"), "'1-2' is not a zone; write it like 0-1/2-5"),
         (("--out", "x", "--symbols", "NO-SUCH-THING"), "NO-SUCH-THING"),
         (("--validate", "none.json"), "cannot read none.json: No such file"),
     ],
@@ -117,4 +117,4 @@ def test_a_recording_without_trades_says_so(tmp_path: Path) -> None:
 
     result = run(path, "--out", tmp_path / "table.json")
 
-    assert "books.jsonl.gz holds no trade: nothing tells what would have been filled" in result.output
+    assert "books.jsonl.gz has no trades, so that no fill can be decided" in result.output

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookbus.consumers.paper.execution import CalibratedFill, CalibratedMode, make_execution
-from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, Order, nothing
-from bookbus.consumers.paper.fills.queue import QueueFill
+from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, Order, no_fill
 from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.snapshot import Side
@@ -67,29 +66,29 @@ def test_the_same_seed_draws_the_same_fills() -> None:
 def test_a_ratio_of_none_at_all_never_fills() -> None:
     model = calibrated(buy=0.0, mode="sampled")
 
-    assert {model.fill(waiting(), BOOK) for _ in range(50)} == {nothing(FillReason.ZONE_MISS)}
-    assert calibrated(buy=0.0).fill(waiting(), BOOK) == nothing(FillReason.ZONE_MISS)
+    assert {model.fill(waiting(), BOOK) for _ in range(50)} == {no_fill(FillReason.ZONE_MISS)}
+    assert calibrated(buy=0.0).fill(waiting(), BOOK) == no_fill(FillReason.ZONE_MISS)
 
 
 def test_a_zone_with_too_few_samples_is_not_filled_with_a_default() -> None:
     model = calibrated(sell=None)
 
-    assert model.fill(waiting("buy"), BOOK) == nothing(FillReason.ZONE_UNUSABLE)
-    assert model.fill(waiting("sell"), BOOK) == nothing(FillReason.ZONE_UNUSABLE)
+    assert model.fill(waiting("buy"), BOOK) == no_fill(FillReason.ZONE_UNUSABLE)
+    assert model.fill(waiting("sell"), BOOK) == no_fill(FillReason.ZONE_UNUSABLE)
 
 
 @pytest.mark.parametrize(("entry_bps", "tp_bps"), [(5.0, 5.0), (1.0, 10.0), (99.0, 99.0)])
 def test_outside_of_every_zone_nothing_is_known(entry_bps: float, tp_bps: float) -> None:
-    assert calibrated().fill(waiting(entry_bps=entry_bps, tp_bps=tp_bps), BOOK) == nothing(FillReason.ZONE_UNKNOWN)
+    assert calibrated().fill(waiting(entry_bps=entry_bps, tp_bps=tp_bps), BOOK) == no_fill(FillReason.ZONE_UNKNOWN)
 
 
 def test_only_orders_that_wait_are_calibrated() -> None:
     taking = order("buy", 1.0, 100.5, entry_bps=1.0, tp_bps=5.0)
     at_market = order("buy", 1.0, entry_bps=1.0, tp_bps=5.0)
 
-    assert calibrated().fill(taking, BOOK) == nothing(FillReason.WOULD_TAKE)
-    assert calibrated().fill(at_market, BOOK) == nothing(FillReason.NOT_PASSIVE)
-    assert calibrated().fill(waiting(), book(state="suspect")) == nothing(FillReason.BOOK_NOT_LIVE)
+    assert calibrated().fill(taking, BOOK) == no_fill(FillReason.WOULD_TAKE)
+    assert calibrated().fill(at_market, BOOK) == no_fill(FillReason.NOT_PASSIVE)
+    assert calibrated().fill(waiting(), book(state="suspect")) == no_fill(FillReason.BOOK_NOT_LIVE)
 
 
 def test_an_order_without_an_aim_is_a_mistake() -> None:
@@ -97,10 +96,9 @@ def test_an_order_without_an_aim_is_a_mistake() -> None:
         calibrated().fill(order("buy", 1.0, 99.0), BOOK)
 
 
-@pytest.mark.parametrize("base", [QueueFill(), calibrated()])
-def test_what_models_waiting_already_is_not_wrapped(base: FillModel) -> None:
-    with pytest.raises(ValueError, match=f"not over {base.name}"):
-        CalibratedFill(base, table())
+def test_what_is_calibrated_already_is_not_wrapped() -> None:
+    with pytest.raises(ValueError, match="not over calibrated"):
+        CalibratedFill(calibrated(), table())
 
 
 def test_an_order_that_is_not_drawn_takes_nothing_from_the_base() -> None:

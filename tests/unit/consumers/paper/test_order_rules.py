@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.order_rules import Refusal, ceil_to, entry_price, fit_order, floor_to, take_profit_price
+from bookbus.consumers.paper.order_rules import Rejection, ceil_to, entry_price, fit_order, floor_to, take_profit_price
 from bookbus.schemas.instruments import Instrument
 from tests.support.builders import book
 from tests.support.orders import order
@@ -36,15 +36,20 @@ def test_an_unknown_grid_rounds_nothing() -> None:
 @pytest.mark.parametrize(
     ("quantity", "price", "instrument", "refusal"),
     [
-        (0.0009, None, INSTRUMENT, Refusal("below_step", "0.0009 is less than one step of 0.001")),
-        (1.0, 0.009, INSTRUMENT, Refusal("below_tick", "a limit of 0.009 is less than one tick of 0.01")),
-        (0.05, 99.0, INSTRUMENT, Refusal("below_minimum_notional", "4.95 is less than 5")),
-        (0.049, None, INSTRUMENT, Refusal("below_minimum_notional", "4.9 is less than 5")),
-        (1.0, None, replace(INSTRUMENT, status="halted"), Refusal("not_trading", "BTC-USDT is not trading on binance")),
+        (0.0009, None, INSTRUMENT, Rejection("below_step", "0.0009 is less than one step of 0.001")),
+        (1.0, 0.009, INSTRUMENT, Rejection("below_tick", "a limit of 0.009 is less than one tick of 0.01")),
+        (0.05, 99.0, INSTRUMENT, Rejection("below_minimum_notional", "4.95 is less than 5")),
+        (0.049, None, INSTRUMENT, Rejection("below_minimum_notional", "4.9 is less than 5")),
+        (
+            1.0,
+            None,
+            replace(INSTRUMENT, status="halted"),
+            Rejection("not_trading", "BTC-USDT is not trading on binance"),
+        ),
     ],
 )
 def test_an_order_that_the_exchange_would_not_take_is_refused_with_the_reason(
-    quantity: float, price: float | None, instrument: Instrument, refusal: Refusal
+    quantity: float, price: float | None, instrument: Instrument, refusal: Rejection
 ) -> None:
     assert fit_order(order("buy", quantity, price), instrument, 100.0) == refusal
 

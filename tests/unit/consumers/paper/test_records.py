@@ -8,10 +8,7 @@ import msgspec
 import pytest
 
 from bookbus.consumers.paper.fills.model import FillReason
-from bookbus.consumers.paper.market import DELAY, EventMerger
-from bookbus.consumers.paper.records import LATE, EventFiles, FillEvent, Markouts, utc
-from bookbus.schemas.trade import Trade
-from tests.support.builders import book
+from bookbus.consumers.paper.records import LATE, FillEvent, Gap, Markouts, RunRecorder, utc
 
 FIELDS = [
     "timestamp",
@@ -92,12 +89,12 @@ def event(**changes: Any) -> FillEvent:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Any:
-    made = EventFiles(tmp_path, "S")
+    made = RunRecorder(tmp_path, "S")
     yield made
     made.close()
 
 
-def test_an_event_has_every_field_and_what_is_not_known_is_null(files: EventFiles) -> None:
+def test_an_event_has_every_field_and_what_is_not_known_is_null(files: RunRecorder) -> None:
     files.write_fill(event())
 
     written = msgspec.json.decode(files.fills_path.read_bytes())
@@ -106,7 +103,7 @@ def test_an_event_has_every_field_and_what_is_not_known_is_null(files: EventFile
     assert written["timestamp"] == "1970-01-01T00:00:00.000000+00:00"
 
 
-def test_a_line_can_be_read_as_soon_as_it_is_written(files: EventFiles) -> None:
+def test_a_line_can_be_read_as_soon_as_it_is_written(files: RunRecorder) -> None:
     for number in range(1, 4):
         files.write_fill(event(order_id=str(number)))
 
@@ -114,12 +111,12 @@ def test_a_line_can_be_read_as_soon_as_it_is_written(files: EventFiles) -> None:
         assert files.fills_hash == hashlib.sha256(files.fills_path.read_bytes()).hexdigest()
 
 
-def test_figures_replace_earlier_ones_as_a_whole(files: EventFiles) -> None:
+def test_figures_replace_earlier_ones_as_a_whole(files: RunRecorder) -> None:
     files.write_kpi({"trades": 1})
     files.write_kpi({"trades": 2})
 
     assert msgspec.json.decode(files.kpi_path.read_bytes()) == {"trades": 2}
-    assert not list(files.directory.glob("*.new"))
+    assert not list(files.kpi_path.parent.glob("*.new"))
 
 
 @pytest.mark.parametrize(("side", "expected"), [("buy", 100.0), ("sell", -100.0)])
@@ -148,31 +145,9 @@ def test_a_mark_out_that_nobody_looked_at_in_time_is_not_known() -> None:
     assert seen == [("T", "O", 1, None)]
 
 
-def trade(at_ms: int) -> Trade:
-    return Trade("binance", "BTC-USDT", "BTCUSDT", at_ms, 100.0, 1.0, "buy", at_ms * 1000, at_ms * 1000)
+def test_a_gap_lasts_until_the_book_is_back() -> None:
+    gap = Gap()
+    for now, tradable in ((0.0, True), (1.0, False), (4.0, False), (5.0, True), (6.0, False)):
+        gap.observe(now, tradable)
 
-
-def test_books_and_trades_come_in_the_exchanges_order() -> None:
-    merger = EventMerger()
-    late, early = book(exchange_us=200_000, update_id=2), trade(100)
-    merger.add(0.0, late, ())
-    merger.add(0.1, late, (early,))
-
-    assert merger.ready(DELAY - 0.01) == []
-    assert merger.ready(DELAY) == [early, late]
-
-
-def test_a_trade_of_the_books_own_moment_comes_before_it() -> None:
-    merger = EventMerger(0.0)
-    newest, same = book(exchange_us=100_000), trade(100)
-    merger.add(0.0, newest, (same,))
-
-    assert merger.ready(0.0) == [same, newest]
-
-
-def test_a_book_that_did_not_change_is_one_event() -> None:
-    merger = EventMerger(0.0)
-    for now in (0.0, 0.1, 0.2):
-        merger.add(now, book(), ())
-
-    assert merger.ready(1.0) == [book()]
+    assert (gap.count, gap.longest) == (2, 3.0)

@@ -1,6 +1,7 @@
 """The paper runner: every price from the book, no trade without one, every result written."""
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,10 @@ from msgspec.structs import replace
 
 from bookbus.consumers.multi_provider import FxSource, MultiExchangeProvider
 from bookbus.consumers.paper.calibration.table import save_table
-from bookbus.consumers.paper.market import MultiMarket, ProviderMarket
-from bookbus.consumers.paper.records import Gap, ages_of, brier
+from bookbus.consumers.paper.market import MultiMarket
 from bookbus.consumers.paper.runner import free_name, steady_clock
 from bookbus.consumers.paper.settings import EntrySettings, RunSettings, check
 from bookbus.schemas.instruments import EXCHANGES, Instrument, InstrumentRegistry
-from bookbus.schemas.trade import Trade
 from tests.support.calibrations import table, zone
 from tests.support.paper_world import SYMBOL, World
 from tests.support.stub_provider import StubProvider
@@ -103,7 +102,7 @@ def test_volumes_are_those_of_the_book_and_a_thin_one_fills_in_part(world: World
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("corrupt", "reason"),
     [
         (lambda world: world.provider.change(SYMBOL, age=5.1), "stale"),
         (lambda world: world.provider.change(SYMBOL, age=5.1, feeder_alive=False), "feeder_down"),
@@ -113,9 +112,9 @@ def test_volumes_are_those_of_the_book_and_a_thin_one_fills_in_part(world: World
     ],
 )
 def test_a_book_that_may_not_be_believed_is_not_traded_on_and_the_reason_counted(
-    world: World, spoil: Any, reason: str
+    world: World, corrupt: Any, reason: str
 ) -> None:
-    spoil(world)
+    corrupt(world)
     world.at(5.0, lambda: world.put(100.0, 101.0))
 
     kpi = world.run(replace(SETTINGS, trade_interval=2.0))
@@ -162,6 +161,23 @@ def test_a_stop_writes_the_results_and_sells_what_is_held(world: World) -> None:
     written = msgspec.json.decode(next(world.directory.glob("kpi_*.json")).read_bytes())
     assert written["actual_duration_seconds"] == 3.0
     assert next(world.directory.glob("run_*.log")).exists()
+
+
+def test_run_log_has_the_packages_records_and_the_root_logger_keeps_its_handlers(world: World) -> None:
+    before, during = list(logging.getLogger().handlers), []
+
+    def lose_connection() -> None:
+        during.extend(logging.getLogger().handlers)
+        logging.getLogger("bookbus.consumers.bus.session").warning("connection lost")
+
+    world.at(3.0, lose_connection)
+
+    world.run(SETTINGS)
+    logging.getLogger("bookbus").warning("after the run")
+
+    (log,) = world.directory.glob("run_*.log")
+    assert during == before
+    assert [line[24:] for line in log.read_text().splitlines()] == ["WARNING connection lost"]
 
 
 def test_what_cannot_be_sold_at_the_end_stays_open_and_is_valued_at_the_last_mid(world: World) -> None:
@@ -309,34 +325,6 @@ def test_symbols_of_different_quote_currencies_do_not_run_together(world: World)
         world.run(SETTINGS)
 
 
-def test_waiting_orders_need_trades(world: World) -> None:
-    with pytest.raises(ValueError, match="no trades"):
-        ProviderMarket(world.provider, "binance", {}, with_trades=True)
-
-
-class TradesLost(StubProvider):
-    """A provider of trades some of which never came."""
-
-    trouble = ""
-
-    def trades(self, symbol: str) -> "TradesLost":
-        return self
-
-    def take(self) -> list[Trade]:
-        return []
-
-
-def test_trades_that_did_not_come_are_no_secret() -> None:
-    provider = TradesLost("binance")
-    provider.put(SYMBOL, ((100.0, 1.0),), ((101.0, 1.0),))
-    market = ProviderMarket(provider, "binance", {}, with_trades=True)
-
-    assert market.health().trouble == ""
-    provider.error = "3 trades are missing"
-
-    assert "3 trades are missing" in market.health().trouble
-
-
 def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("bookbus.consumers.paper.runner.boottime", lambda: now)
@@ -372,7 +360,7 @@ def test_legs_go_to_the_exchanges_that_are_best_after_fees_and_rate(world: World
     assert kpi.total_pnl == pytest.approx((142_000 / 1400 - 101.0) * 0.5 - kpi.fees)
 
 
-def test_a_book_that_stands_still_is_sold_into_once(world: World) -> None:
+def test_a_book_that_does_not_change_is_sold_into_once(world: World) -> None:
     settings = replace(SETTINGS, source="multi", fill_model="simple", duration=15.0, trade_interval=5.0, cash=1e6)
     world.provider.put(SYMBOL, ((100.0, 0.1),), ((101.0, 1.0),))
     world.at(8.0, lambda: world.provider.put(SYMBOL, ((100.0, 0.1),), ((101.0, 1.0),)))
@@ -417,24 +405,3 @@ def test_two_runs_of_one_second_have_two_names(tmp_path: Path) -> None:
         "20250101_000000-2",
         "20250101_000000-3",
     ]
-
-
-def test_percentiles_are_values_that_occurred() -> None:
-    found = ages_of([number / 1000 for number in range(1, 201)])
-
-    assert (found.count, found.p50, found.p99, found.max) == (200, 100.0, 198.0, 200.0)
-    assert ages_of([]).p50 is None
-    assert ages_of([0.25]).p99 == 250.0
-
-
-def test_a_gap_lasts_until_the_book_is_back() -> None:
-    gap = Gap()
-    for now, tradable in ((0.0, True), (1.0, False), (4.0, False), (5.0, True), (6.0, False)):
-        gap.observe(now, tradable)
-
-    assert (gap.count, gap.longest) == (2, 3.0)
-
-
-def test_expectations_are_scored_by_their_squared_error() -> None:
-    assert brier([(1.0, True), (0.5, False)]) == 0.125
-    assert brier([]) is None

@@ -481,7 +481,7 @@ def test_orders_that_wait_on_a_recording_without_trades_are_warned_of(
     assert not caplog.records
     run(tmp_path / "without", replace(QUEUE, duration=duration), *seconds)
 
-    assert [record.getMessage()[:33] for record in caplog.records] == ["the recording holds no trade of t"]
+    assert [record.getMessage()[:33] for record in caplog.records] == ["the recording has no trades of th"]
 
 
 def horizon_of(seconds: float, **changes: Any) -> RunSettings:
@@ -501,7 +501,7 @@ def test_a_table_decides_on_no_order_that_waits_longer_than_its_own_did(
 
 
 @pytest.mark.parametrize(
-    ("settings", "market", "misfit"),
+    ("settings", "market", "mismatch"),
     [
         (horizon_of(10.0), BINANCE, []),
         (horizon_of(20.0), BINANCE, ["its orders wait 10 s, these 20 s"]),
@@ -515,15 +515,15 @@ def test_a_table_that_does_not_speak_for_a_run_is_told_once_and_on_record(
     caplog: pytest.LogCaptureFixture,
     settings: RunSettings,
     market: tuple[str, str],
-    misfit: list[str],
+    mismatch: list[str],
 ) -> None:
     path = table_file(tmp_path, zone("Z", 0, 5, 0.8), market=market)
 
     kpi, _ = run(tmp_path, replace(settings, calibration_path=path), books(0.0), books(1.0))
 
     warned = [record.getMessage() for record in caplog.records if "calibration" in record.getMessage()]
-    assert kpi.calibration_misfits == misfit
-    assert warned == [f"the calibration does not speak for this run: {one}" for one in misfit]
+    assert kpi.calibration_misfits == mismatch
+    assert warned == [f"the calibration does not apply to this run: {one}" for one in mismatch]
 
 
 @pytest.mark.parametrize("model", ["book_walk", "queue"])

@@ -1,22 +1,13 @@
 """Targets of decisions: repeatable, within their bounds, drawn as asked."""
 
-from typing import NamedTuple
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bookbus.consumers.paper.calibration.table import ZoneSpec
 from bookbus.consumers.paper.settings import EntryChooser, EntrySettings, Target
 
-
-class Range(NamedTuple):
-    entry_min: float
-    entry_max: float
-    tp_min: float
-    tp_max: float
-
-
-ZONES = (Range(5, 7, 7, 12), Range(7, 12, 12, 20))
+ZONES = (ZoneSpec("Z1", 5, 7, 7, 12), ZoneSpec("Z2", 7, 12, 12, 20))
 
 
 def targets(settings: EntrySettings, count: int, symbol: str = "BTC-USDT") -> list[Target]:

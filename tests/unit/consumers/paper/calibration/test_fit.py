@@ -11,8 +11,8 @@ from bookbus.consumers.paper.calibration.fit import (
     CalibrationSettings,
     Trial,
     TrialSettings,
-    begin,
     calibrate,
+    start_trial,
     validate,
 )
 from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable, parse_zones
@@ -137,9 +137,9 @@ def test_a_table_is_scored_on_another_tape_and_never_on_its_own(fitted: Calibrat
 
 
 def test_a_tape_without_books_or_trades_calibrates_nothing() -> None:
-    with pytest.raises(CalibrationError, match="holds no book"):
+    with pytest.raises(CalibrationError, match="has no book"):
         survey(tape_of([]))
-    with pytest.raises(CalibrationError, match="holds no trade"):
+    with pytest.raises(CalibrationError, match="has no trades"):
         survey(tape_of([synthetic_book(START_US)]))
 
 
@@ -154,7 +154,7 @@ def test_the_tick_is_what_divides_every_price() -> None:
 
 def trial(latency_us: int = 0) -> Trial:
     settings = TrialSettings(4_000_000, NOTIONAL, QueueFill(0.0, latency_us))
-    begun = begin(synthetic_book(START_US), START_US, 0.5, 4.5, 1.0, settings)
+    begun = start_trial(synthetic_book(START_US), START_US, 0.5, 4.5, 1.0, settings)
     assert begun is not None
     return begun
 
@@ -288,7 +288,7 @@ def test_a_lost_book_is_compared_with_nothing() -> None:
     assert len(seen.found) == before
 
 
-def test_a_slot_of_a_symbol_that_stands_still_counts_like_any_other() -> None:
+def test_a_slot_of_a_symbol_that_does_not_change_counts_like_any_other() -> None:
     """Only ETH moves; BTC's one book stays true."""
 
     def events() -> Iterable[TapeEvent]:

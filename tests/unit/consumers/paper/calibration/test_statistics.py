@@ -74,3 +74,8 @@ def test_scores_are_the_mean_squared_error_and_the_mean_surprise() -> None:
 
 def test_a_certain_forecast_that_fails_is_not_infinitely_wrong() -> None:
     assert log_loss([(1.0, False)], 0.01) == pytest.approx(-math.log(0.01))
+
+
+def test_expectations_are_scored_by_their_squared_error() -> None:
+    assert brier([(1.0, True), (0.5, False)]) == 0.125
+    assert brier([]) is None

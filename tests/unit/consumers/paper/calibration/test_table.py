@@ -55,8 +55,8 @@ def test_zones_are_written_as_their_ranges() -> None:
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("", "'' is no zone; write it like 0-1/2-5"),
-        ("0-1", "'0-1' is no zone"),
+        ("", "'' is not a zone; write it like 0-1/2-5"),
+        ("0-1", "'0-1' is not a zone"),
         ("1-0/2-5", r"entry range \[1, 0\)"),
         ("0-1/5-5", r"tp range \[5, 5\)"),
         ("0-nan/2-5", r"entry range \[0, nan\)"),
@@ -115,11 +115,14 @@ def zone_fields(**changes: Any) -> bytes:
         (fields().replace(b'"seed":42', b'"seed":1e999'), "method.seed|out of range"),
         (fields().replace(b'"depth":20', b'"depth":NaN'), "malformed"),
         (fields(zones=[msgspec.to_builtins(zone())] * 2), "overlap"),
-        (fields(zones=[msgspec.to_builtins(zone("Z", (n, n + 1.0))) for n in (0.0, 1.0)]), "two zones have one name"),
+        (
+            fields(zones=[msgspec.to_builtins(zone("Z", (n, n + 1.0))) for n in (0.0, 1.0)]),
+            "two zones have the same name",
+        ),
         (zone_fields(entry_min=5.0), r"entry range \[5, 5\)"),
         (zone_fields(buy_fill_ratio=1.01), r"zones\[0\]|\.zones\[\.\.\.\]\.buy_fill_ratio"),
-        (zone_fields(buy_fill_ratio=None), "a ratio comes with its interval"),
-        (zone_fields(buy_interval=[0.6, 0.9]), r"does not hold the ratio 0.5"),
+        (zone_fields(buy_fill_ratio=None), "a ratio needs its interval"),
+        (zone_fields(buy_interval=[0.6, 0.9]), r"does not contain the ratio 0.5"),
         (zone_fields(buy_interval=[0.1, 0.5, 0.9]), "length 2"),
         (zone_fields(usable=False), "a zone is usable if it has both ratios"),
         (zone_fields(samples=0, buy_samples=0), "a ratio of no samples"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.fills.model import Fill, FillReason, TapeEvent, nothing
+from bookbus.consumers.paper.fills.model import Fill, FillReason, TapeEvent, no_fill
 from bookbus.consumers.paper.fills.queue import QueuedOrder, QueueFill
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from tests.support.builders import book
@@ -65,9 +65,11 @@ def test_a_sell_order_waits_among_the_asks() -> None:
     model = QueueFill(0.0, 0)
     tape = [trade(101.0, 1.5, START_US + n, "buy") for n in (1, 2)]
 
-    fill = model.fill(order("sell", 1.0, 101.0), first_book(), tape)
+    queued = model.place(order("sell", 1.0, 101.0), first_book())
+    for event in tape:
+        queued.receive(event)
 
-    assert fill == Fill(1.0, 101.0, (99.5 - 101.0) / 99.5 * 1e4, FillReason.FILLED, "maker")
+    assert queued.total() == Fill(1.0, 101.0, (99.5 - 101.0) / 99.5 * 1e4, FillReason.FILLED, "maker")
 
 
 def test_what_traded_is_subtracted_before_anything_counts_as_cancelled() -> None:
@@ -128,14 +130,14 @@ def test_nothing_fills_before_the_order_has_arrived() -> None:
     queued = QueueFill(0.0, LATENCY).place(order("buy", 2.0, 99.0), first_book())
 
     assert queued.receive(sold(4.0, 999)) is None
-    assert not queued.active
+    assert queued.ahead is None
     # What traded on our way is not ahead of us any more.
     assert queued.receive(sold(2.0, 1_000)) == Fill(1.0, 99.0, -100.0, FillReason.PARTIAL, "maker")
 
 
 def test_nothing_that_was_received_before_the_order_fills_it_however_the_clocks_differ() -> None:
     # The exchange's clock is two seconds ahead of ours: what it says is later may have been on the table already.
-    model = QueueFill(latency_us=LATENCY, clock="exchange")
+    model = QueueFill(latency_us=LATENCY, time_source="exchange")
     queued = model.place(order("buy", 2.0, 99.0), first_book(0.0))
 
     early = [queued.receive(sold(5.0, -1 - n, exchange_at=2_000_000 + n)) for n in range(2)]
@@ -152,7 +154,7 @@ def test_an_order_that_the_market_overtakes_on_its_way_is_refused() -> None:
     queued.receive(book(received_us=START_US + 500, bids=((98.0, 1.0),), asks=((98.5, 1.0),)))
     queued.receive(sold(9.0, 2_000, 98.5))
 
-    assert queued.total() == nothing(FillReason.WOULD_TAKE)
+    assert queued.total() == no_fill(FillReason.WOULD_TAKE)
 
 
 def test_a_cancel_takes_effect_late_and_then_for_good() -> None:
@@ -170,7 +172,7 @@ def test_a_cancelled_order_that_got_nothing_says_that_it_was_not_reached() -> No
     queued.receive(shown(5.0, 4_000))
 
     assert queued.done
-    assert queued.total() == nothing(FillReason.NOT_REACHED)
+    assert queued.total() == no_fill(FillReason.NOT_REACHED)
 
 
 def test_a_trade_that_the_newest_book_already_lacks_is_not_a_cancellation() -> None:
@@ -237,7 +239,7 @@ def test_an_order_that_cannot_wait_is_refused(
     queued = QueueFill().place(order(side, 1.0, price), market)
 
     assert queued.done
-    assert queued.total() == nothing(reason)
+    assert queued.total() == no_fill(reason)
 
 
 def test_events_of_another_market_are_a_mistake() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, nothing
+from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, no_fill
 from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from tests.support.builders import book
@@ -108,7 +108,7 @@ def test_a_book_that_is_wholly_taken_fills_nothing_more() -> None:
     model = BookWalk()
     model.fill(order("buy", 9.0), BOOK)
 
-    assert model.fill(order("buy", 1.0), BOOK) == nothing(FillReason.CONSUMED)
+    assert model.fill(order("buy", 1.0), BOOK) == no_fill(FillReason.CONSUMED)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_level_beyond_what_the_book_shows_stays_taken() -> None:
     model.fill(order("buy", 9.0), book(depth=2))
     model.observe(book(depth=2, asks=((100.1, 1.0), (100.2, 1.0))))
 
-    assert model.fill(order("buy", 9.0), book(depth=2)) == nothing(FillReason.CONSUMED)
+    assert model.fill(order("buy", 9.0), book(depth=2)) == no_fill(FillReason.CONSUMED)
 
 
 def test_one_market_does_not_remember_what_was_taken_in_another() -> None:
@@ -164,7 +164,7 @@ def test_one_market_does_not_remember_what_was_taken_in_another() -> None:
 def test_nothing_is_filled_where_nothing_can_be(
     make: type[FillModel], market: OrderBookSnapshot, limit: float | None, reason: FillReason
 ) -> None:
-    assert make().fill(order("buy", 1.0, limit), market) == nothing(reason)
+    assert make().fill(order("buy", 1.0, limit), market) == no_fill(reason)
 
 
 @pytest.mark.parametrize("make", MODELS)
@@ -209,7 +209,7 @@ def test_no_fill_exceeds_the_book_or_the_order_or_is_better_than_the_best_level(
     fill = make().fill(order(side, quantity, limit, target_price=target), market)
 
     if fill.price is None or fill.slippage_bps is None:
-        assert fill == nothing(fill.reason)
+        assert fill == no_fill(fill.reason)
         return
     reached = [held for price, held in levels if limit is None or (price <= limit if side == "buy" else price >= limit)]
     assert 0 < fill.quantity <= quantity
@@ -221,7 +221,7 @@ def test_no_fill_exceeds_the_book_or_the_order_or_is_better_than_the_best_level(
 
 
 @given(market=books(), orders=st.lists(st.tuples(sides, quantities), min_size=1, max_size=8))
-def test_all_fills_together_never_exceed_a_book_that_stands_still(
+def test_all_fills_together_never_exceed_a_book_that_does_not_change(
     market: OrderBookSnapshot, orders: list[tuple[Side, float]]
 ) -> None:
     model = BookWalk()
