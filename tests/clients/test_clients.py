@@ -111,3 +111,27 @@ def difference(book: dict[str, Any], truths: dict[int, dict[str, Any]], exchange
             first = next((pair for pair in zip(found, expected, strict=False) if pair[0] != pair[1]), None)
             return f"{name}: {side} differ: {len(found)} levels, true are {len(expected)}; first (found, true): {first}"
     return None
+
+
+@pytest.mark.parametrize(
+    ("book", "problem"),
+    [
+        ({}, None),
+        ({"bids": [[99.0, 1.0]]}, "bids differ"),
+        ({"bids": [[99.0, 1.0], [98.0, 2.5]]}, "bids differ"),
+        ({"asks": [[101.0, 1.0], [100.5, 2.0]]}, "asks differ"),
+        ({"update_id": 8}, "never had a book"),
+    ],
+)
+def test_a_book_that_differs_is_noticed(book: dict[str, Any], problem: str | None) -> None:
+    true = {"bids": [["99.0", "1.0"], ["98.0", "2.0"]], "asks": [["100.5", "2.0"], ["101.0", "1.0"]]}
+    own = {
+        "symbol": "BTCUSDT",
+        "update_id": 7,
+        "bids": [[99.0, 1.0], [98.0, 2.0]],
+        "asks": [[100.5, 2.0], [101.0, 1.0]],
+    }
+
+    found = difference(own | book, {7: true}, "binance")
+
+    assert (found is None) if problem is None else (found is not None and problem in found)

@@ -9,6 +9,7 @@ import ccxt.pro
 from report import Report
 
 WATCH_LIMITS = {"binance": None, "bybit": 50, "upbit": None}
+REQUEST_LIMITS = {"binance": 5000, "bybit": 50, "upbit": None}
 
 
 class Bybit(ccxt.pro.bybit):
@@ -59,7 +60,7 @@ async def check(exchange: Any, report: Report, symbol: str) -> None:
         with report.check("fetch_time"):
             assert abs(await soon(exchange.fetch_time()) - exchange.milliseconds()) < 2000
     with report.check("fetch_order_book"):
-        book = await soon(exchange.fetch_order_book(symbol))
+        book = await soon(exchange.fetch_order_book(symbol, REQUEST_LIMITS[report.exchange]))
         if report.exchange != "bybit":  # there it has no update id
             report.answer(report.symbols[0], book["nonce"] or book["timestamp"], book["bids"], book["asks"])
         middle = (book["bids"][0][0] + book["asks"][0][0]) / 2
