@@ -5,11 +5,13 @@ Each package runs in a process of its own with the Python of `.venv-clients`; `m
 
 import json
 import os
+import signal
 import subprocess
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,6 +22,9 @@ PROGRAMS = Path(__file__).parent / "programs"
 BOOKS = 20
 """Books of each symbol that a client must show."""
 LIMIT = 90.0
+AT_ONCE = 3
+"""Programs that run together. Their requests count for one address: unicorn's waits above 2,200 of weight a minute, so
+all of them take snapshots of 1,000 levels, which cost 50."""
 DEPTHS = {"binance": DEPTH, "bybit": 50, "upbit": 30}
 """Levels a side that are compared: all that the exchange shows, or that the simulator remembers."""
 
@@ -41,46 +46,70 @@ CLIENTS = (
 )
 
 
+class Run(NamedTuple):
+    """What a client reported."""
+
+    version: str
+    books: list[dict[str, Any]]
+    checks: list[dict[str, Any]]
+    error: str
+    """Why the program ended early; empty if it did not."""
+    truths: dict[str, dict[int, dict[str, Any]]]
+    """True books by symbol and update id."""
+
+
+@pytest.fixture(scope="session")
+def runs(exchanges: dict[str, Exchange], request: pytest.FixtureRequest) -> Iterator[dict[Client, Future[Run]]]:
+    """Every client that is asked for, a few at a time: they wait more than they work."""
+    callspecs = (getattr(item, "callspec", None) for item in request.session.items)
+    wanted = [callspec.params["client"] for callspec in callspecs if callspec and "client" in callspec.params]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {client: pool.submit(run, client, exchanges[client.exchange]) for client in wanted}
+
+
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: f"{client.package}-{client.exchange}")
 def test_a_real_client_holds_the_true_books(
-    client: Client, exchanges: dict[str, Exchange], request: pytest.FixtureRequest
+    client: Client, runs: dict[Client, Future[Run]], exchanges: dict[str, Exchange], request: pytest.FixtureRequest
 ) -> None:
-    exchange, rows = exchanges[client.exchange], request.config.stash[ROWS]
+    version, books, checks, error, truths = runs[client].result()
 
-    lines, errors = run(client, exchange)
-
-    books = [line for line in lines if "symbol" in line]
-    checks = [line for line in lines if "check" in line]
-    truths = {symbol: truth(exchange, symbol, books) for symbol in exchange.symbols}
-    wrong = [problem for book in books if (problem := difference(book, truths[book["symbol"]], exchange.name))]
+    wrong = [problem for book in books if (problem := difference(book, truths[book["symbol"]], client.exchange))]
     failed = [f"{check['check']}: {check['error']}" for check in checks if check["error"]]
-    version = next((line["version"] for line in lines if "version" in line), "-")
     equal, passed = f"{len(books) - len(wrong)}", f"{len(checks) - len(failed)} of {len(checks)}"
-    rows.append(Row(client.package, version, client.exchange, f"{len(books)}", equal, passed))
-    assert not errors, errors
+    request.config.stash[ROWS].append(Row(client.package, version, client.exchange, f"{len(books)}", equal, passed))
+    assert not error, error
     assert not wrong, "\n".join(wrong[:5])
     assert not failed, "\n".join(failed)
-    counts = {symbol: sum(book["symbol"] == symbol for book in books) for symbol in exchange.symbols}
+    counts = {symbol: sum(book["symbol"] == symbol for book in books) for symbol in exchanges[client.exchange].symbols}
     assert all(count >= BOOKS for count in counts.values()), f"too few books: {counts}"
 
 
-def run(client: Client, exchange: Exchange) -> tuple[list[dict[str, Any]], str]:
-    """The lines that the program reported, and what it died of, if it did."""
+def run(client: Client, exchange: Exchange) -> Run:
+    """Run the client's program to its end, then ask for the truth while it is remembered."""
     program = PROGRAMS / client.program
     command = [str(PYTHON), str(program), exchange.name, exchange.ws_url, exchange.rest_url, str(BOOKS)]
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment["PYTHONPATH"] = str(ENVIRONMENT / client.path) if client.path else ""
+    process = subprocess.Popen(
+        [*command, *exchange.symbols],
+        env=environment,
+        cwd=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,  # some packages start processes of their own
+    )
     try:
-        done = subprocess.run(
-            [*command, *exchange.symbols],
-            env=environment,
-            cwd=ENVIRONMENT,
-            capture_output=True,
-            timeout=LIMIT,
-        )
-    except subprocess.TimeoutExpired as late:
-        return read(late.stdout or b""), f"not done after {LIMIT:.0f} s: {(late.stderr or b'')[-2000:].decode()}"
-    return read(done.stdout), done.stderr[-2000:].decode() if done.returncode else ""
+        output, errors = process.communicate(timeout=LIMIT)
+        error = errors[-2000:].decode() or f"exit code {process.returncode}" if process.returncode else ""
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+        error = f"not done after {LIMIT:.0f} s: {errors[-2000:].decode()}"
+    lines = read(output)
+    books = [line for line in lines if "symbol" in line]
+    truths = {symbol: truth(exchange, symbol, books) for symbol in exchange.symbols}
+    version = next((line["version"] for line in lines if "version" in line), "-")
+    return Run(version, books, [line for line in lines if "check" in line], error, truths)
 
 
 def read(output: bytes) -> list[dict[str, Any]]:

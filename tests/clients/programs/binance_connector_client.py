@@ -39,7 +39,7 @@ class Follower:
         self.errors.append(repr(error))
 
     def load(self, symbol: str) -> None:
-        snapshot = self._rest.depth(symbol, limit=5000)
+        snapshot = self._rest.depth(symbol, limit=1000)
         with self._lock:
             self._books[symbol].load(snapshot["lastUpdateId"], snapshot["bids"], snapshot["asks"])
 
@@ -49,7 +49,7 @@ def check(report: Report, rest: Any) -> None:
     with report.check("time"):
         assert rest.time()["serverTime"] > 0
     with report.check("depth"):
-        book = rest.depth(symbol, limit=5000)
+        book = rest.depth(symbol, limit=1000)
         report.answer(symbol, book["lastUpdateId"], book["bids"], book["asks"])
     with report.check("exchange_info by symbols and by status"):
         assert [each["symbol"] for each in rest.exchange_info(symbols=[symbol, other])["symbols"]] == [symbol, other]

@@ -23,7 +23,7 @@ async def follow(report: Report, spot: Any, streams: Any, symbol: str) -> None:
         symbol.lower(), update_speed=DiffBookDepthUpdateSpeedEnum["UPDATE_SPEED_100ms"].value
     )
     stream.on("message", receive)
-    snapshot = (await asyncio.to_thread(spot.rest_api.depth, symbol, limit=5000)).data()
+    snapshot = (await asyncio.to_thread(spot.rest_api.depth, symbol, limit=1000)).data()
     book.load(snapshot.last_update_id, snapshot.bids, snapshot.asks)
     async with asyncio.timeout(20):
         while not report.has_enough(symbol):

@@ -9,7 +9,7 @@ import ccxt.pro
 from report import Report
 
 WATCH_LIMITS = {"binance": None, "bybit": 50, "upbit": None}
-REQUEST_LIMITS = {"binance": 5000, "bybit": 50, "upbit": None}
+REQUEST_LIMITS = {"binance": 1000, "bybit": 50, "upbit": None}
 
 
 class Bybit(ccxt.pro.bybit):

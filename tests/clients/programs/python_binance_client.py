@@ -8,7 +8,7 @@ from report import Report
 
 
 async def follow(client: Any, sockets: Any, report: Report, symbol: str) -> None:
-    async with DepthCacheManager(client, symbol, bm=sockets, limit=5000, ws_interval=100) as manager:
+    async with DepthCacheManager(client, symbol, bm=sockets, limit=1000, ws_interval=100) as manager:
         while not report.has_enough(symbol):
             cache = await manager.recv()
             # The id of the cache has no public name.
@@ -21,7 +21,7 @@ async def check(client: Any, sockets: Any, report: Report, symbol: str) -> None:
     with report.check("get_symbol_info"):
         assert (await client.get_symbol_info(symbol))["symbol"] == symbol
     with report.check("get_order_book"):
-        book = await client.get_order_book(symbol=symbol, limit=5000)
+        book = await client.get_order_book(symbol=symbol, limit=1000)
         report.answer(symbol, book["lastUpdateId"], book["bids"], book["asks"])
     with report.check("get_ticker without a type"):
         assert (await client.get_ticker(symbol=symbol))["priceChangePercent"]
