@@ -347,7 +347,7 @@ class CounterSync:
         """Lose the book without another line, or if all others are past the update that this one would deliver."""
         self._started.discard(line)
         self._past.discard(line)
-        if self._lines and not (self._past and self._lines <= self._past):
+        if not self._lines <= self._past:
             return NOTHING
         lost = self._lose(reason)
         return lost if self._lines else lost[:1]

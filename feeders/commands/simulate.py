@@ -37,6 +37,10 @@ def simulate(
     seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="The same seed gives the same market.")] = 1,
     rate: Annotated[float, typer.Option(envvar="BOOKBUS_RATE", help="Updates a second and symbol, at most 10.")] = 10.0,
     levels: Annotated[int | None, typer.Option(envvar="BOOKBUS_LEVELS", help="Levels a side.")] = None,
+    truth_depth: Annotated[
+        int | None,
+        typer.Option(envvar="BOOKBUS_TRUTH_DEPTH", help="Levels a side that a Binance remembers of its true books."),
+    ] = None,
     changes: Annotated[int, typer.Option(envvar="BOOKBUS_CHANGES", help="Changes of the book per update.")] = 20,
     prepared: Annotated[
         float, typer.Option(envvar="BOOKBUS_PREPARED", help="Seconds of market to compute beforehand and replay.")
@@ -95,6 +99,7 @@ def simulate(
         "seed": seed,
         "rate": rate,
         "levels": levels,
+        "truth_depth": truth_depth,
         "changes": changes,
         "prepared": prepared,
         "snapshot_mode": snapshot_mode,

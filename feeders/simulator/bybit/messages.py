@@ -23,6 +23,17 @@ def delta(
     return _book(topic, "delta", instrument, BookAt(book.update_id, bids, asks), sequence, time_ms)
 
 
+def book_answer(instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> dict[str, object]:
+    """The book of REST."""
+    sides = (
+        [[instrument.price_text(ticks), instrument.quantity_text(steps)] for ticks, steps in side]
+        for side in (book.bids, book.asks)
+    )
+    bids, asks = sides
+    times = {"ts": time_ms, "cts": time_ms}
+    return {"s": instrument.native, "b": bids, "a": asks, "u": book.update_id, "seq": sequence, **times}
+
+
 def trades(
     topic: str, instrument: SimulatedInstrument, fills: Iterable[SimulatedFill], sequence: int, time_ms: int
 ) -> str:
@@ -71,7 +82,7 @@ class Request(msgspec.Struct):
     """One message of a client."""
 
     op: str = ""
-    req_id: str = ""
+    req_id: str | int = ""
     args: list[str] = []
 
 

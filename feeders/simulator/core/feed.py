@@ -18,6 +18,7 @@ from bookbus.feeders.simulator.core.market import (
     unpack,
 )
 from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, SimulatorSettings
+from bookbus.feeders.simulator.core.tape import Candle, TradeHistory
 
 
 class BookAt(NamedTuple):
@@ -80,6 +81,7 @@ class LiveFeed:
     ) -> None:
         """`truth_depth`: levels a side that are remembered; `rate` overrides that of the settings."""
         self.instrument = instrument
+        self.tape = TradeHistory(instrument.start_ticks)
         self.stream_prefix = f"{instrument.native.lower()}@"
         self._settings = settings
         self._share = (settings.rate if rate is None else rate) / FLUSHES_PER_SECOND
@@ -225,6 +227,7 @@ class PreparedFeed:
         settings = replace(settings, truth_flushes=max(settings.truth_flushes, slots + 1))
         self._live = live = LiveFeed(instrument, settings, truth_depth, rate)
         self.instrument = instrument
+        self.tape = live.tape
         self.stream_prefix = live.stream_prefix
         self._first_live_id = self._first_id = live.snapshot(1, "flushed").update_id
         self._quotes = [live.quote()]
@@ -342,6 +345,23 @@ def _forget_oldest(remembered: dict[int, Any], limit: int) -> None:
 
 
 MarketFeed = LiveFeed | PreparedFeed
+
+
+def last_price(feed: MarketFeed) -> int:
+    """Ticks of the last trade, or of the best bid if nothing was traded."""
+    return feed.tape.recent[-1].fill.ticks if feed.tape.recent else feed.quote().bid[0]
+
+
+def window(feed: MarketFeed, span_ms: int, now_ms: int, volume: int = 0) -> Candle:
+    """Trades within `span_ms` as one candle that ends with the last price, and `volume` steps at the first price."""
+    candle, last = feed.tape.window(span_ms, now_ms), last_price(feed)
+    return candle._replace(
+        high=max(candle.high, last),
+        low=min(candle.low, last),
+        close=last,
+        volume=candle.volume + volume,
+        turnover=candle.turnover + volume * feed.instrument.start_ticks,
+    )
 
 
 def create_feed(

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Generic, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -116,6 +117,7 @@ def _encode(response: HttpResponse, keep: bool) -> bytes:
     headers = {
         "Content-Type": response.content_type,
         "Content-Length": str(len(response.body)),
+        "Date": formatdate(usegmt=True),
         "Connection": "keep-alive" if keep else "close",
         **response.headers,
     }

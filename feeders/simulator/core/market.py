@@ -132,25 +132,32 @@ class SimulatedInstrument:
     start_ticks: int
     typical_steps: int
     """Median size of a level."""
+    tick_units: int = 1
+    """The tick is so many units of `tick_decimals`."""
 
     def price(self, ticks: int) -> float:
-        return ticks / int(10**self.tick_decimals)  # int / int rounds like float() of the text
+        return ticks * self.tick_units / int(10**self.tick_decimals)  # int / int rounds like float() of the text
 
     def quantity(self, steps: int) -> float:
         return steps / int(10**self.step_decimals)
 
     def price_text(self, ticks: int) -> str:
-        return decimal_text(ticks, self.tick_decimals)
+        return decimal_text(ticks * self.tick_units, self.tick_decimals)
 
     def quantity_text(self, steps: int) -> str:
         return decimal_text(steps, self.step_decimals)
+
+    def turnover_text(self, turnover: int) -> str:
+        """Of ticks times steps."""
+        units = turnover * self.tick_units * 10**DECIMALS // 10 ** (self.tick_decimals + self.step_decimals)
+        return decimal_text(units, DECIMALS)
 
 
 @lru_cache(maxsize=100_000)
 def decimal_text(units: int, decimals: int) -> str:
     """`units` of 10^-decimals with all eight digits after the point."""
-    whole, part = divmod(units * 10 ** (DECIMALS - decimals), 10**DECIMALS)
-    return f"{whole}.{part:0{DECIMALS}d}"
+    whole, part = divmod(abs(units) * 10 ** (DECIMALS - decimals), 10**DECIMALS)
+    return f"{'-' if units < 0 else ''}{whole}.{part:0{DECIMALS}d}"
 
 
 def instruments(symbols: Sequence[str] | int, exchange: Exchange = EXCHANGES["binance"]) -> list[SimulatedInstrument]:

@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from bookbus.feeders.simulator.core.feed import BookAt
 from bookbus.feeders.simulator.core.market import RawLevel, SimulatedInstrument, decimal_text
 from bookbus.feeders.simulator.upbit.market import UpbitMarket, UpbitTrade
+from bookbus.feeders.simulator.upbit.statistics import CANDLE_TYPES
 from bookbus.schemas.decoding import DECODE_ERRORS
 
 _UNIT_COUNTS = (1, 5, 15, 30)
-_TYPES = ("orderbook", "trade", "ticker")
+_TYPES = ("orderbook", "trade", "ticker", *CANDLE_TYPES)
 FORMATS = ("DEFAULT", "SIMPLE", "JSON_LIST", "SIMPLE_LIST")
-
-Kind = Literal["orderbook", "trade", "ticker"]
 
 
 class RequestError(Exception):
@@ -41,7 +40,7 @@ DEFAULT_FORM = Form(short=False, listed=False)
 class TypeRequest(msgspec.Struct, frozen=True):
     """Data of one type. `codes` are as the client wrote them, `.n` included."""
 
-    kind: Kind
+    kind: str
     codes: tuple[str, ...]
     level: float
     snapshot: bool
@@ -102,8 +101,9 @@ def _parse_type(part: dict[str, Any]) -> TypeRequest:
         kind,
         tuple(codes),
         float(level),
-        snapshot=not part.get("is_only_realtime", False),
-        realtime=not part.get("is_only_snapshot", False),
+        # Both spellings work.
+        snapshot=not part.get("is_only_realtime", part.get("isOnlyRealtime", False)),
+        realtime=not part.get("is_only_snapshot", part.get("isOnlySnapshot", False)),
     )
 
 
@@ -125,6 +125,11 @@ def plain(units: int, decimals: int) -> str:
     """`units` of 10^-decimals without an exponent and without trailing zeros."""
     text = decimal_text(units, decimals)
     return text.rstrip("0").rstrip(".")
+
+
+def price_plain(instrument: SimulatedInstrument, ticks: int) -> str:
+    """A price without an exponent and without trailing zeros."""
+    return plain(ticks * instrument.tick_units, instrument.tick_decimals)
 
 
 def double(units: int, decimals: int) -> str:
@@ -170,7 +175,7 @@ def book_frame(market: UpbitMarket, form: Form, units: int, factor: int, stream_
     )
     text = (
         f'{{"{type_}":"orderbook","{code}":"{instrument.native}","{time}":{market.update_id},{body},'
-        f'"{stream}":"{stream_type}","{level}":{plain(factor, instrument.tick_decimals)}}}'
+        f'"{stream}":"{stream_type}","{level}":{price_plain(instrument, factor)}}}'
     )
     return f"[{text}]" if form.listed else text
 
@@ -178,7 +183,7 @@ def book_frame(market: UpbitMarket, form: Form, units: int, factor: int, stream_
 def rest_book(market: UpbitMarket, units: int, factor: int) -> str:
     """One book of a REST answer, where the fields have other names."""
     body = _body(market, _REST, units, factor)
-    level = plain(factor, market.instrument.tick_decimals)
+    level = price_plain(market.instrument, factor)
     return f'{{"market":"{market.instrument.native}","timestamp":{market.update_id},{body},"level":{level}}}'
 
 
@@ -186,7 +191,7 @@ def trade_frame(market: UpbitMarket, form: Form, trade: UpbitTrade, stream_type:
     fill, time_ms, trade_id = trade
     instrument = market.instrument
     at = datetime.fromtimestamp(time_ms // 1000, UTC)
-    price = double(fill.ticks, instrument.tick_decimals)
+    price = double(fill.ticks * instrument.tick_units, instrument.tick_decimals)
     values = (
         ("type", "ty", '"trade"'),
         ("code", "cd", f'"{instrument.native}"'),
@@ -226,7 +231,7 @@ def error_text(name: str | int, message: str) -> str:
 def supported_levels(instrument: SimulatedInstrument) -> list[str]:
     """Units by which prices can be grouped; only the won markets offer any."""
     factors = _FACTORS if instrument.quote == "KRW" else ()
-    return ["0", *(plain(factor, instrument.tick_decimals) for factor in factors)]
+    return ["0", *(price_plain(instrument, factor) for factor in factors)]
 
 
 def grouping_factor(instrument: SimulatedInstrument, level: float) -> int | None:
@@ -257,10 +262,10 @@ def _body(market: UpbitMarket, names: _Spelling, units: int, factor: int) -> str
     """Totals and levels."""
     bids, asks = grouped_book(market.book, factor, units)
     instrument = market.instrument
-    prices, sizes = instrument.tick_decimals, instrument.step_decimals
+    tick, prices, sizes = instrument.tick_units, instrument.tick_decimals, instrument.step_decimals
     price, size = names.write_price, names.write_size
     rows = ",".join(
-        f'{{"{names.ask_price}":{price(ask[0], prices)},"{names.bid_price}":{price(bid[0], prices)},'
+        f'{{"{names.ask_price}":{price(ask[0] * tick, prices)},"{names.bid_price}":{price(bid[0] * tick, prices)},'
         f'"{names.ask_size}":{size(ask[1], sizes)},"{names.bid_size}":{size(bid[1], sizes)}}}'
         for bid, ask in zip(_padded(bids, units), _padded(asks, units), strict=True)
     )

@@ -48,6 +48,11 @@ def test_the_combined_property_begins_as_the_path_says_and_can_be_changed(combin
     assert client.combined is not combined
 
 
+@pytest.mark.parametrize("request_id", [1, -1, None, "abc1", "0b1f4e3a-8f3e-4c57-9d55-0f2b4a9c1d2e"])
+def test_a_request_id_is_a_number_a_text_or_a_uuid(request_id: object) -> None:
+    assert ask(session(), {"method": "SUBSCRIBE", "params": [], "id": request_id}) == {"result": None, "id": request_id}
+
+
 UNKNOWN_METHOD = (
     "Invalid request: unknown variant `JOIN`, expected one of `SUBSCRIBE`, `UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`, "
     "`SET_PROPERTY`, `GET_PROPERTY` at line 1 column 28"
@@ -65,7 +70,7 @@ ERRORS = [
     ({"id": 1}, 2, "Invalid request: missing field `method` at line 1 column 73"),
     ({"method": "SUBSCRIBE", "params": []}, 2, "Invalid request: request ID must be an unsigned integer"),
     (
-        {"method": "SUBSCRIBE", "params": [], "id": "a-b"},
+        {"method": "SUBSCRIBE", "params": [], "id": "a_b"},
         2,
         "Invalid request: request ID must be an unsigned integer",
     ),
@@ -108,6 +113,9 @@ def test_streams_beyond_the_limit_are_refused_all_together() -> None:
         ("BTCUSDT@depth@100ms", True),
         ("币安人生usdt@bookTicker", True),
         ("btcusdt@kline_1m", True),
+        ("!miniTicker@arr", True),
+        ("!miniTicker@arr@1000ms", True),
+        ("!miniTicker@arr@500ms", False),
         ("btcusdt@depth7", False),
         ("btcusdt@depth@50ms", False),
         ("btcusdt", False),
