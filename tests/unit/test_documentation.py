@@ -24,9 +24,9 @@ from bookbus.consumers.paper.records import FillEvent
 from bookbus.consumers.sources import SOURCES
 from bookbus.feeders.bus.heartbeat import counters_of
 from bookbus.feeders.bus.outbox import PublisherCounters
+from bookbus.feeders.commands.proxy import Network
 from bookbus.feeders.feed import FeedCounters
 from bookbus.feeders.simulator.core.faults import KINDS
-from bookbus.feeders.simulator.proxy import Network
 from bookbus.schemas.capture import CaptureFrame, decode_frame
 from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, LineReport, SymbolAudit
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState

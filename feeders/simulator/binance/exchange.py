@@ -18,9 +18,8 @@ from bookbus.feeders.simulator.binance.settings import BinanceSettings
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, MarketFeed, create_feed
-from bookbus.feeders.simulator.core.limits import RateLimit
 from bookbus.feeders.simulator.core.market import Flush, Quote, SimulatedFill, SimulatedInstrument, merged
-from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND
+from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, RateLimit
 from bookbus.feeders.simulator.core.tape import DAY, interval_end
 from bookbus.feeders.simulator.core.websocket_server import (
     GOING_AWAY,

@@ -13,8 +13,8 @@ from bookbus.feeders.simulator.binance.settings import BinanceRules, BinanceSett
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
 from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed, last_price, window
 from bookbus.feeders.simulator.core.http_server import ApiError, HttpRequest, HttpResponse, RestApi, json_response
-from bookbus.feeders.simulator.core.limits import Bans
 from bookbus.feeders.simulator.core.market import SimulatedInstrument, decimal_text
+from bookbus.feeders.simulator.core.settings import Bans
 from bookbus.feeders.simulator.core.tape import DAY, HOUR, MINUTE
 
 _DELISTED = (

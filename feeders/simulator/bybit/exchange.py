@@ -12,9 +12,8 @@ from bookbus.feeders.simulator.bybit.rest import BybitRest
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, create_feed
-from bookbus.feeders.simulator.core.limits import Rules
 from bookbus.feeders.simulator.core.market import SimulatedFill, SimulatedInstrument
-from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, SimulatorSettings
+from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, Rules, SimulatorSettings
 from bookbus.feeders.simulator.core.websocket_server import Background, Client, ClientConnection, WebSocketServer
 
 PATH = "/v5/public/spot"

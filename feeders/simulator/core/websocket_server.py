@@ -18,8 +18,7 @@ from websockets.protocol import OPEN, Event
 from bookbus.feeders.simulator.core.connection import SlowWriter, encode_frame, reset
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import MarketFeed
-from bookbus.feeders.simulator.core.limits import RateLimit
-from bookbus.feeders.simulator.core.settings import SimulatorSettings
+from bookbus.feeders.simulator.core.settings import RateLimit, SimulatorSettings
 
 NORMAL = 1000
 GOING_AWAY = 1001

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import FaultBoard
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, create_feed
-from bookbus.feeders.simulator.core.limits import RateLimit
 from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from bookbus.feeders.simulator.core.settings import RateLimit
 from bookbus.feeders.simulator.core.websocket_server import (
     NORMAL,
     Background,

@@ -9,8 +9,8 @@ import msgspec
 
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
 from bookbus.feeders.simulator.core.http_server import ApiError, HttpRequest, HttpResponse, RestApi
-from bookbus.feeders.simulator.core.limits import Bans, RateLimit
 from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from bookbus.feeders.simulator.core.settings import Bans, RateLimit
 from bookbus.feeders.simulator.upbit import statistics
 from bookbus.feeders.simulator.upbit.market import DEPTH, UpbitMarket
 from bookbus.feeders.simulator.upbit.messages import (
