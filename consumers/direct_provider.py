@@ -286,7 +286,6 @@ class BookSession:
 
     @property
     def alive(self) -> bool:
-        """Whether the source still runs."""
         return not self._ended and self._thread.alive
 
     @property

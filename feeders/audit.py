@@ -70,7 +70,6 @@ class Auditor:
             tasks.create_task(self._repeat(self._check_prices, self._pace.prices_interval))
 
     def see(self, book: OrderBookSnapshot) -> None:
-        """A book changed."""
         if self._watch.is_on:
             self._watch.see(book)
 
@@ -166,7 +165,6 @@ class AuditLedger:
         self._prices = 0
 
     def add(self, native: str, found: SymbolAudit) -> None:
-        """Add the result of a comparison of this symbol."""
         self._found[native] = self._found.get(native, _NOTHING) + found
         self._total += found
 
@@ -230,7 +228,6 @@ class PriceWatch:
 
     @property
     def is_on(self) -> bool:
-        """Whether `see` has to be called."""
         return bool(self._seen)
 
     def start(self, books: Iterable[OrderBookSnapshot]) -> None:

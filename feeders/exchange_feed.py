@@ -143,7 +143,6 @@ class ExchangeFeed:
         return (lost[0] or "connecting") if lost else self.snapshots.blocked
 
     def feed_of(self, native: str) -> Feed:
-        """The feed with this symbol's books."""
         return self._group_of[native].feed
 
     def books(self) -> list[tuple[Topic, str]]:
@@ -167,7 +166,6 @@ class ExchangeFeed:
         return self._group_of[native].last_sign_of_life
 
     def counters(self) -> FeedCounters:
-        """Sums over all connections."""
         total = FeedCounters()
         for group in self.groups:
             total.add(group.feed.counters)

@@ -107,7 +107,6 @@ class Feed:
         return self._handle(events, received_us)
 
     def snapshot_requested(self, native: str) -> None:
-        """The request for a snapshot of this symbol is sent now."""
         self.books.snapshot_requested(native)
 
     def apply_snapshot(self, native: str, limit: int, body: bytes, received_us: int) -> None:
@@ -120,7 +119,6 @@ class Feed:
             self._update(held, received_us)
 
     def receive_recorded(self, url: str, body: bytes, received_us: int) -> None:
-        """Take an HTTP answer of a recording."""
         try:
             events = self.books.receive_recorded(url, body)
         except WebSocketProtocolError as error:

@@ -125,7 +125,6 @@ class Feeder:
             await self._heartbeat.end()
 
     def add(self, instruments: Sequence[Instrument]) -> None:
-        """Publish these too."""
         self._instruments |= {instrument.native: instrument for instrument in instruments}
         self.feed.add([instrument.native for instrument in instruments])
 

@@ -85,7 +85,6 @@ class LocalServer:
 
     @property
     def directory(self) -> Path:
-        """Directory of the server's data and log."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="bookbus-redis-"))
         return self._directory
@@ -329,7 +328,6 @@ def _wait_until(condition: Callable[[], bool], limit: float, failure: str) -> No
 
 
 def _last_line(directory: Path) -> str:
-    """The last message in the log of the server with this directory."""
     lines = (directory / LOG_NAME).read_text(errors="replace").split("\n")
     # Process id and time precede the mark.
     return next((line.split(" # ")[-1].strip() for line in reversed(lines) if line.strip()), "its log is empty")

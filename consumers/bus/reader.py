@@ -238,7 +238,6 @@ class BusReader:
 def consumer_fields(
     identity: ConsumerIdentity, table: BusTable, lag: float, delay: float | None, reconnects: int
 ) -> dict[str, str]:
-    """The fields of the reader's hash."""
     counts = [book.counts() for book in table.by_symbol.values()]
     return reader_fields(
         ReaderRecord(

@@ -134,7 +134,6 @@ class TradingSession:
         return kpi
 
     def progress(self, now: float) -> str:
-        """One line for the log."""
         counters = self._records.counters
         skipped = counters.skipped.total() - counters.skipped["open_trade"]
         states = " ".join(f"{symbol} {_state(quotes)}" for symbol, quotes in self._quotes.items())

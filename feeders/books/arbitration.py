@@ -148,7 +148,6 @@ class _SymbolIds:
 
 
 def _middle_us(number: int) -> float:
-    """The middle of the class `number` of leads."""
     if number < 2 * _STEPS:
         return float(number)
     doublings = number // _STEPS - 1

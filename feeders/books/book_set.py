@@ -76,7 +76,6 @@ class BookSet:
         return requests
 
     def new_line(self, slot: int) -> int:
-        """The number of a new connection in this slot."""
         return next(self._connections) * self._slots + slot
 
     def line_up(self, line: int) -> None:

@@ -34,7 +34,6 @@ class BookHistory:
         self.is_over = False
 
     def add(self, update: "DepthUpdate") -> None:
-        """The book took this update."""
         self._updates.append(update)
         self.last_id = update.last_id
 

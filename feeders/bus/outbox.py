@@ -101,7 +101,6 @@ class Outbox:
 
     @property
     def servers(self) -> set[HostPort | None]:
-        """The servers that books and trades are routed to."""
         return {target.server for target in self._targets}
 
     def submit(self, submission: Submission) -> None:

@@ -287,7 +287,6 @@ def _agreement(first: ReaderProcess, second: ReaderProcess, symbol: str) -> str:
 
 
 def _progress_lines(console: Console, running: Demo) -> Callable[[float], None]:
-    """Progress lines for an output that is no terminal."""
     printed_at: list[float] = []
 
     def tick(left: float) -> None:

@@ -270,7 +270,6 @@ class TrialRun:
             self._collect(symbol)
 
     def _collect(self, symbol: str) -> None:
-        """Count the trials that are done."""
         left = []
         for one in self._placed[symbol]:
             trial, outcomes = one.trial, one.part.zones[one.zone_id]

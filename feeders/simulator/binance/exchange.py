@@ -202,7 +202,6 @@ class BinanceStreams(WebSocketServer[BinanceClient, MarketFeed]):
             self._publish_arrays(feed, time_us)
 
     def _publish_arrays(self, feed: MarketFeed, time_us: int) -> None:
-        """Streams of all markets."""
         now_ms = time_us // 1000
         for kind, window in statistics.WINDOWS.items():
             for every, suffix in ((1, ""), (1, "@1000ms"), (3, "@3000ms")):

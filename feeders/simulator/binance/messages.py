@@ -33,12 +33,10 @@ def levels_text(instrument: SimulatedInstrument, levels: list[RawLevel]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A JSON string."""
     return msgspec.json.encode(text).decode()
 
 
 def depth_body(instrument: SimulatedInstrument, flush: Flush) -> str:
-    """The two sides of a `depthUpdate`."""
     return f'"b":[{levels_text(instrument, flush.bids)}],"a":[{levels_text(instrument, flush.asks)}]'
 
 
@@ -89,7 +87,6 @@ def aggregate_trade(instrument: SimulatedInstrument, fill: SimulatedFill, time: 
 
 
 def wrapped(stream: str, payload: str) -> str:
-    """A payload in the wrapper of a combined connection."""
     return f'{{"stream":{quoted(stream)},"data":{payload}}}'
 
 

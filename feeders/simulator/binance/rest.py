@@ -27,7 +27,6 @@ _ORDER_TYPES = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT"
 def exchange_info(
     instruments: Iterable[SimulatedInstrument], rules: BinanceRules, time: int, *, with_delisted: bool
 ) -> dict[str, Any]:
-    """The whole answer."""
     symbols = [_symbol(instrument, "TRADING") for instrument in instruments]
     if with_delisted:
         named = {symbol["symbol"] for symbol in symbols}
@@ -148,7 +147,6 @@ class RequestWeight:
 
     @property
     def used(self) -> int:
-        """Weight used in the running window."""
         now = self._clock()
         if now >= self._window_end:
             self._window_end = now + self._rules.weight_window
@@ -156,7 +154,6 @@ class RequestWeight:
         return self._used
 
     def charge(self, weight: int) -> WeightVerdict:
-        """Count a request."""
         used, now = self.used + weight, self._clock()
         if seconds := self._bans.check(now):
             return WeightVerdict(418, _whole_seconds(seconds))
@@ -324,7 +321,6 @@ class BinanceRest(RestApi[MarketFeed]):
         return {"mins": 5, "price": price, "closeTime": feed.tape.recent[-1].time_ms if feed.tape.recent else now_ms}
 
     def _window(self, request: HttpRequest) -> object:
-        """Figures of a day, or of the window that a request names."""
         form, size = request.query.get("type", "FULL"), request.query.get("windowSize", "1d")
         span_ms = int(size[:-1]) * _WINDOW_UNITS[size[-1]] if _WINDOW_SIZE.fullmatch(size) else 0
         if form not in ("FULL", "MINI") or not span_ms:
@@ -391,7 +387,6 @@ def _limit(request: HttpRequest, default: int, most: int) -> int:
 
 
 def _status(request: HttpRequest) -> str | None:
-    """The trading status that a request asks for."""
     wanted = request.query.get("symbolStatus")
     if wanted not in (None, "TRADING", "HALT", "BREAK"):
         raise ApiError(400, -1122, "Invalid symbolStatus.")
@@ -405,7 +400,6 @@ def _check_status(request: HttpRequest) -> None:
 
 
 def _page(trades: list[dict[str, Any]], key: str, from_id: int | None, limit: int) -> list[dict[str, Any]]:
-    """The newest trades, or those from an id on."""
     if from_id is None:
         return trades[-limit:]
     return [trade for trade in trades if trade[key] >= from_id][:limit]

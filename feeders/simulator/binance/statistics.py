@@ -40,7 +40,7 @@ class Window(NamedTuple):
     event: str
     span_ms: int
     fields: str
-    """Short names of what it tells."""
+    """Short names of its fields."""
 
 
 WINDOWS = {
@@ -136,7 +136,6 @@ def average(instrument: SimulatedInstrument, candle: Candle) -> str:
 
 
 def candle_answer(instrument: SimulatedInstrument, candle: Candle, interval: int, zone_ms: int) -> list[Any]:
-    """A candle of REST."""
     price, quantity, turnover = instrument.price_text, instrument.quantity_text, instrument.turnover_text
     prices = [price(ticks) for ticks in (candle.open, candle.high, candle.low, candle.close)]
     return [
@@ -177,7 +176,6 @@ def average_event(feed: MarketFeed, now_ms: int, time: int) -> str:
 
 
 def trade_answers(instrument: SimulatedInstrument, trades: Iterable[TimedFill]) -> list[dict[str, Any]]:
-    """Single trades of REST."""
     return [
         {
             "id": trade_id,
@@ -194,7 +192,6 @@ def trade_answers(instrument: SimulatedInstrument, trades: Iterable[TimedFill]) 
 
 
 def aggregate_answers(instrument: SimulatedInstrument, trades: Iterable[TimedFill]) -> list[dict[str, Any]]:
-    """Aggregate trades of REST."""
     return [
         {
             "a": fill.fill_id,

@@ -24,7 +24,6 @@ def delta(
 
 
 def book_answer(instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> dict[str, object]:
-    """The book of REST."""
     sides = (
         [[instrument.price_text(ticks), instrument.quantity_text(steps)] for ticks, steps in side]
         for side in (book.bids, book.asks)

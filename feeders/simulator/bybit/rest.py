@@ -47,7 +47,6 @@ class BybitRest(RestApi[BybitMarket]):
         return _answer(_TOO_MANY, "fault", {}, int(fault.number(503)))
 
     def _each(self, request: HttpRequest, describe: Callable[[BybitMarket], object]) -> dict[str, object]:
-        """A list of one market or of all."""
         category = _category(request)
         symbol = request.query.get("symbol")
         markets = {} if category in _WITHOUT_MARKETS else self._markets

@@ -36,7 +36,7 @@ def day(feed: MarketFeed, now_ms: int) -> dict[str, str]:
 
 
 def day_answer(feed: MarketFeed, now_ms: int) -> dict[str, str]:
-    """The figures of a day as REST tells them."""
+    """The figures of a day as REST sends them."""
     instrument, (_, bid, ask) = feed.instrument, feed.quote()
     return day(feed, now_ms) | {
         "bid1Price": instrument.price_text(bid[0]),
@@ -52,7 +52,6 @@ def day_message(topic: str, feed: MarketFeed, sequence: int, now_ms: int) -> str
 
 
 def candle_answer(instrument: SimulatedInstrument, candle: Candle) -> list[str]:
-    """A candle of REST."""
     prices = (candle.open, candle.high, candle.low, candle.close)
     volume, turnover = instrument.quantity_text(candle.volume), instrument.turnover_text(candle.turnover)
     return [str(candle.start_ms), *map(instrument.price_text, prices), volume, turnover]
@@ -81,7 +80,6 @@ def candle_message(topic: str, feed: MarketFeed, name: str, now_ms: int) -> str:
 
 
 def trade_answers(instrument: SimulatedInstrument, trades: Iterable[TimedFill]) -> list[dict[str, Any]]:
-    """Trades of REST."""
     return [
         {
             "execId": str(fill.fill_id),

@@ -19,7 +19,6 @@ def encode_frame(payload: bytes, *, binary: bool = False) -> bytes:
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
-    """End a connection with a TCP reset."""
     raw: socket.socket = transport.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

@@ -119,7 +119,6 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
         return self._markets[symbol].truth_ids(since)
 
     def check_fault(self, fault: Fault) -> None:
-        """Raises FaultError for a fault that this exchange cannot have."""
         self._faults.check(fault)
 
     def inject(self, fault: Fault) -> None:

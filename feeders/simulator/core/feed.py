@@ -39,7 +39,6 @@ class TruthHistory:
         self._quotes: dict[int, Quote] = {}
 
     def record(self, update_id: int, bids: Ladder, asks: Ladder) -> None:
-        """Remember the current book."""
         self._books[update_id] = (bids.packed(self._depth), asks.packed(self._depth))
         _forget_oldest(self._books, self._limit)
 
@@ -134,7 +133,6 @@ class LiveFeed:
         return BookAt(sent, book.bids[:depth], book.asks[:depth])
 
     def quote(self) -> Quote:
-        """Best bid and ask."""
         return self._market.quote()
 
     def snapshot(self, limit: int, mode: SnapshotMode) -> BookAt:
@@ -415,7 +413,6 @@ class WholeBookMarket:
         return book and self._shown_of(book)._replace(update_id=update_id)
 
     def truth_ids(self, since: int) -> list[int]:
-        """Every id from this one on whose book is remembered."""
         return [known for known in self._feed_ids if known >= since]
 
     def restart_at(self, update_id: int) -> None:

@@ -57,7 +57,6 @@ class Ladder:
         self.originals.setdefault(self.keys.pop(index), self.quantities.pop(index))
 
     def quantity_at(self, key: Key) -> int:
-        """Quantity at a price, 0 without a level."""
         index = bisect_left(self.keys, key)
         return self.quantities[index] if index < len(self.keys) and self.keys[index] == key else 0
 

@@ -52,7 +52,6 @@ class TradeHistory:
         """By interval and start."""
 
     def record(self, fills: Iterable[SimulatedFill], time_ms: int) -> None:
-        """Remember trades of one moment."""
         for fill in fills:
             self.recent.append(TimedFill(fill, time_ms))
             for interval, candles in self._candles.items():

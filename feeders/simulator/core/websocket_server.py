@@ -116,7 +116,6 @@ class ClientConnection(ServerConnection):
         self.transport.pause_reading()
 
     def recover(self) -> None:
-        """End silence and slowness."""
         if self.protocol.state is OPEN:
             self.is_silent = self.is_mute = False
             self.transport.resume_reading()
@@ -304,7 +303,6 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
         self._subscribers.setdefault(stream, {})[client] = value
 
     def _leave(self, client: ClientT, stream: Hashable) -> None:
-        """End a subscription, if there is one."""
         if stream in client.streams:
             del client.streams[stream]
             subscribers = self._subscribers[stream]

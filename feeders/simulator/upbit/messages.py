@@ -64,7 +64,6 @@ class Listing:
 
 
 def parse_request(message: str | bytes) -> Subscription | Listing:
-    """Parse one message of a client. Raises RequestError."""
     try:
         parts = msgspec.json.decode(message)
     except DECODE_ERRORS:
@@ -259,7 +258,6 @@ def grouped_book(book: BookAt, factor: int, units: int) -> tuple[list[RawLevel],
 
 
 def _body(market: UpbitMarket, names: _Spelling, units: int, factor: int) -> str:
-    """Totals and levels."""
     bids, asks = grouped_book(market.book, factor, units)
     instrument = market.instrument
     tick, prices, sizes = instrument.tick_units, instrument.tick_decimals, instrument.step_decimals

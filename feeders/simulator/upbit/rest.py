@@ -160,7 +160,6 @@ class UpbitRest(RestApi[UpbitMarket]):
         return _text(answers[::-1])
 
     def _one(self, request: HttpRequest) -> UpbitMarket:
-        """The market that a request names."""
         return self._find(request.query.get("market", ""))[0]
 
     def _named(self, request: HttpRequest) -> list[UpbitMarket]:

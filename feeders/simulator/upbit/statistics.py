@@ -98,7 +98,7 @@ def day(market: UpbitMarket, now_ms: int) -> dict[str, Any]:
 
 
 def day_answer(market: UpbitMarket, now_ms: int) -> dict[str, Any]:
-    """The figures of a day as REST tells them."""
+    """The figures of a day as REST sends them."""
     found = day(market, now_ms)
     at, in_korea = _moment(found["trade_timestamp"]), _moment(found["trade_timestamp"]).astimezone(_KOREA)
     dates = {"trade_date": f"{at:%Y%m%d}", "trade_time": f"{at:%H%M%S}"}
@@ -143,7 +143,7 @@ def candle_figures(instrument: SimulatedInstrument, candle: Candle, last_ms: int
 def candle_answer(
     instrument: SimulatedInstrument, period: str, candle: Candle, before: Candle, last_ms: int
 ) -> dict[str, Any]:
-    """A candle of REST; that of a day tells the change since the one before."""
+    """A candle of REST; that of a day has the change since the one before."""
     found = {"market": instrument.native} | candle_figures(instrument, candle, last_ms)
     if period == "days":
         change = candle.close - before.close
@@ -154,7 +154,6 @@ def candle_answer(
 
 
 def trade_answer(instrument: SimulatedInstrument, trade: UpbitTrade) -> dict[str, Any]:
-    """A trade of REST."""
     at = _moment(trade.time_ms)
     return {
         "market": instrument.native,
