@@ -1,4 +1,4 @@
-"""What a feeder has not sent yet, for all servers: the newest submission of each book, and every trade."""
+"""The unsent submissions of a feeder, for all servers: the newest submission of each book, and every trade."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -97,7 +97,6 @@ class Outbox:
 
     @property
     def servers(self) -> set[HostPort | None]:
-        """The servers that books and trades are routed to."""
         return {target.server for target in self._targets}
 
     def submit(self, submission: Submission) -> None:
@@ -122,7 +121,6 @@ class Outbox:
         self.submit(submission)
 
     def submit_trade(self, trade: Trade) -> None:
-        """Add one trade to its stream."""
         self.trades.put(trade)
         self.schedule_flush()
 
@@ -235,7 +233,7 @@ async def _next(event: asyncio.Event) -> None:
 class Conflator(Generic[Key]):
     """Holds one submission a key, the newest; the key that waits longest is taken first.
 
-    The loss of a book whose ids begin anew goes ahead of the next book, which would be refused without it.
+    If ids restart, the loss of the book is sent before the next book, which would be refused otherwise.
     """
 
     def __init__(self) -> None:
@@ -372,7 +370,7 @@ class TradeQueue:
         return self.stream_of(trade).pack(trade)
 
     def apply_replies(self, trades: Sequence[Trade], replies: Sequence[object]) -> Iterator[tuple[str, ReplyError]]:
-        """Count what became of `trades`. Yields each error with the name of the stream; that trade is dropped."""
+        """Count the results of `trades`. Yields each error with the name of the stream; that trade is dropped."""
         for trade, reply in zip(trades, replies, strict=True):
             if isinstance(reply, ReplyError):
                 self._counters.trades_dropped += 1

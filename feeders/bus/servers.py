@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 CONTROL_TIMEOUT = 2.0
 CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""What a control client raises when a server does not do what it is asked."""
+"""Errors of a control client."""
 
 _DISCOVERY_TIMEOUT = 0.5
 _NO_EVICT = pack_command("CLIENT", "NO-EVICT", "ON")
@@ -153,7 +153,6 @@ class ClusterRouter:
         return self._slots.nodes
 
     def address(self, server: HostPort) -> RedisServer:
-        """How to connect to it."""
         return self._address.server_at(server)
 
     def server_of(self, name: str) -> HostPort | None:
@@ -233,7 +232,7 @@ def control_client(url: str) -> Redis:
 
 
 class _Sentinels(Sentinel):
-    """Says in one line that no primary is known."""
+    """Reports in one line that no primary is known."""
 
     async def discover_master(self, service_name: str) -> HostPort:
         try:
@@ -277,7 +276,7 @@ async def _locate(address: RedisAddress | RedisServer) -> RedisServer:
 
 
 async def _ask_view(address: RedisAddress, node: HostPort) -> ClusterView | str:
-    """The cluster as a node sees it; else why it does not say."""
+    """The cluster as a node sees it, or the error as text."""
     try:
         connection = await open_connection(
             address.server_at(node), connect_timeout=_DISCOVERY_TIMEOUT, reply_timeout=_DISCOVERY_TIMEOUT

@@ -8,8 +8,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
-from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
+from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
+from bookbus.feeders.bus.heartbeat import read_heartbeats
+from bookbus.feeders.bus.servers import CONTROL_ERRORS
 from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
@@ -83,22 +84,16 @@ class _Feeder(msgspec.Struct):
 
 
 async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
-    redis = control_client(url)
-    try:
-        keys = sorted([key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)])
-        found = [(key, await redis.hmget(key, "host", *_FIELDS)) for key in keys]
-    finally:
-        await redis.aclose()
-    return [_feeder(key, *fields) for key, (where, *fields) in found if where == host.encode()]
+    found = await read_heartbeats(url, names, "host", *_FIELDS)
+    return [_feeder(key, *fields) for key, (where, *fields) in found.items() if where == host.encode()]
 
 
-def _feeder(key: bytes, *fields: bytes | str | None) -> _Feeder:
+def _feeder(key: str, *fields: bytes | str | None) -> _Feeder:
     """Without the fields if another version of the feeder wrote them in another format."""
-    name = key.decode(errors="replace")
     try:
-        return _Feeder(name, **parse_heartbeat_fields(_FIELDS, fields))
+        return _Feeder(key, **parse_heartbeat_fields(_FIELDS, fields))
     except HeartbeatError:
-        return _Feeder(name)
+        return _Feeder(key)
 
 
 def _row(line: LineReport) -> str:

@@ -167,7 +167,8 @@ def _registry(data: bytes) -> None:
 
 def _feeder_hash(data: bytes) -> None:
     """Name and fields of a feeder's hash."""
-    _feeder(*[*data.split(b"\n"), b"", b"", b""][:4]).rows()
+    key, *fields = [*data.split(b"\n"), b"", b"", b""][:4]
+    _feeder(key.decode(errors="replace"), *fields).rows()
 
 
 _loop = asyncio.new_event_loop()

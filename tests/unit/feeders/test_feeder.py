@@ -3,9 +3,8 @@
 import pytest
 
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE
-from bookbus.feeders.feeder import Feeder
+from bookbus.feeders.feeder import Feeder, FeederSettings
 from bookbus.feeders.markets import parse_selection
-from bookbus.feeders.settings import FeederSettings
 from bookbus.schemas.instruments import InstrumentRegistry
 
 

@@ -1,4 +1,4 @@
-"""Shared by the commands: options, logging, exit on a signal, one-line errors."""
+"""The command lines of feeders and consumers: common options, logging, exit on a signal, one-line errors."""
 
 import logging
 import os
@@ -11,11 +11,33 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from bookbus import __version__
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
 from bookbus.schemas.redis_url import DEFAULT_URL, with_password
 
 
-def add_kept_password(url: str) -> str:
+def make_app(help_text: str) -> typer.Typer:
+    """An application without commands; it has `--version`."""
+    app = typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def _options(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        ] = False,
+    ) -> None:
+        pass
+
+    return app
+
+
+def add_kept_password(url: str | None) -> str | None:
     """The URL, with a password from the environment if it names a user without one.
 
     `BOOKBUS_REDIS_PASSWORD_FILE` names a file and has priority over `BOOKBUS_REDIS_PASSWORD`.
@@ -26,7 +48,7 @@ def add_kept_password(url: str) -> str:
             password = Path(path).read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             fail(f"cannot read BOOKBUS_REDIS_PASSWORD_FILE {path}: {getattr(error, 'strerror', None) or 'no text'}")
-    return with_password(url, password) if password else url
+    return with_password(url, password) if url and password else url
 
 
 RedisUrl = Annotated[
@@ -63,15 +85,9 @@ def start_logging(level: str) -> None:
     logging.getLogger("websockets").setLevel(max(number, logging.INFO))
 
 
-def split_names(names: str, option: str) -> list[str]:
-    """The names between the commas, without repetitions. Exits with an error if there is none."""
-    found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    return found or fail(f"{option} names nothing")
-
-
-def milliseconds(seconds: float | None) -> str:
-    """A duration as text; `-` if it is unknown."""
-    return "-" if seconds is None else f"{seconds * 1e3:.1f} ms" if seconds < 10 else f"{seconds:.0f} s"
+def split_names(names: str) -> tuple[str, ...]:
+    """The names between the commas, without repetitions."""
+    return tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
 @contextmanager
@@ -84,3 +100,9 @@ def ended_by_signal() -> Iterator[None]:
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
