@@ -253,6 +253,17 @@ class FeederLife:
     def __init__(self) -> None:
         self._beats: dict[str, tuple[float, str, frozenset[str]]] = {}
         self._listening: dict[object, float] = {}
+        self._published: dict[str, frozenset[str]] = {}
+
+    def publish(self, exchange: str, symbols: Iterable[str]) -> None:
+        """A heartbeat says that these books of an exchange are published."""
+        known = self._published.get(exchange, frozenset())
+        if not known.issuperset(new := frozenset(symbols)):
+            self._published[exchange] = known | new
+
+    def published(self, exchange: str) -> frozenset[str]:
+        """The books of an exchange that heartbeats named so far; a server that evicts keys may no longer list them."""
+        return self._published.get(exchange, frozenset())
 
     def listen(self, now: float, listener: object = None) -> None:
         """A connection receives heartbeats from now on."""

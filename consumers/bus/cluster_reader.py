@@ -129,6 +129,7 @@ class ClusterReader:
 
     def _list_books(self) -> None:
         """Read the list of books; without a reply the known ones stay."""
+        self._symbols.learn(self._table.feeders.published(self._table.exchange))
         try:
             if self._client is None:
                 self._client = control_client(self._address, _LIMIT)

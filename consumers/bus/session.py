@@ -212,6 +212,9 @@ class BusStream:
             except HeartbeatError:
                 return
             self._table.feeders.receive(beat.feeder, beat.exchange, beat.states, now)
+            self._table.feeders.publish(
+                beat.exchange, (symbol for symbol, state in beat.states.items() if state != "syncing")
+            )
 
     def _receive_control(self, reply: Any, now: float) -> None:
         match reply:
@@ -313,6 +316,8 @@ class BusSession:
         if self._listed_at is not None and self._wanted is None and now - self._listed_at >= _DISCOVERY_INTERVAL:
             self._listed_at = now
             self._ask(("SMEMBERS", self._table.names.books), self._on_listed, now)
+        if self._wanted is None:
+            self._follow_published(now)
         for book in self._followed:
             if book.steady:
                 self._check_book(book, now)
@@ -343,6 +348,13 @@ class BusSession:
         if self.may_write_heartbeat:
             self._ask(("HSET", key, *(text for field in fields for text in field)), self._on_heartbeat_written, now)
             self._ask(("EXPIRE", key, seconds), self._on_heartbeat_written, now)
+
+    def _follow_published(self, now: float) -> None:
+        """Follow the books that feeders publish and the server does not list, as one that evicts keys."""
+        unlisted = self._table.feeders.published(self._table.exchange) - self._symbols.listed
+        if unlisted:
+            self._symbols.learn(unlisted)
+            self.follow(sorted(unlisted), now)
 
     def _check_book(self, book: BusBook, now: float) -> None:
         newest = book.newest

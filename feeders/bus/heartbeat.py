@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,6 +24,10 @@ from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import redacted, secrets_of
 
 logger = logging.getLogger(__name__)
+
+_POLICY = "maxmemory_policy"
+_LOSS_CALM = 60.0
+"""Seconds without a loss of data after which the next one is logged."""
 
 
 class PrefixTakenError(Exception):
@@ -52,6 +58,9 @@ class Heartbeat:
         self._registered: frozenset[str] = frozenset()
         # When the last successful write was sent: the server has the hash from then or later.
         self._written_at: float | None = None
+        self._lost_at = -math.inf
+        self._evicts = ""
+        """The eviction policies that are not `noeviction`."""
         self._reported: set[type[BaseException]] = set()
         self._writing: asyncio.Task[None] | None = None
 
@@ -97,10 +106,36 @@ class Heartbeat:
         if added and self._written_at is not None:
             # The hash was gone. Unless it expired, everything else may be gone too.
             if time.monotonic() - self._written_at < HEARTBEAT_TTL:
-                logger.warning("Redis lost its data: sending every book again")
+                self._report_loss()
             self._registered = frozenset()
             self._on_data_lost()
+        if self._written_at is None:
+            await self._check_policy()
         self._written_at = sent_at
+
+    def _report_loss(self) -> None:
+        """Once, and again after some time without a loss: a server that evicts keys loses some each second."""
+        now = time.monotonic()
+        if now - self._lost_at > _LOSS_CALM:
+            what = f"Redis evicts keys ({self._evicts})" if self._evicts else "Redis lost its data"
+            logger.warning("%s: sending every book again", what)
+        self._lost_at = now
+
+    async def _check_policy(self) -> None:
+        """Warn if the server drops keys when its memory is full: books and their list would be missing."""
+        try:
+            reply: Any = await self._redis.info("memory")
+        except CONTROL_ERRORS as error:
+            logger.debug("cannot read the server's eviction policy: %s", redacted(error, self._secrets))
+            return
+        # A cluster's client returns the reply of each node.
+        parts = [reply, *reply.values()] if isinstance(reply, dict) else []
+        policies = {str(part[_POLICY]) for part in parts if isinstance(part, dict) and _POLICY in part}
+        self._evicts = ", ".join(sorted(policies - {"noeviction"}))
+        if self._evicts:
+            logger.warning(
+                "Redis has maxmemory-policy %s and drops books when its memory is full: set noeviction", self._evicts
+            )
 
 
 async def read_heartbeats(url: str, names: RedisNames, *fields: str) -> dict[str, list[bytes | str | None]]:

@@ -54,6 +54,7 @@ def test_fields_of_the_hash_are_text_and_maps_are_json() -> None:
         "counters": '{"frames":12,"rate":0.5}',
         "lines": "[]",
         "audit": "null",
+        "failed": "{}",
     }
 
 
