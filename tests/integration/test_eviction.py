@@ -62,8 +62,13 @@ async def test_a_policy_that_drops_books_is_reported_once(
 async def test_a_user_who_may_not_read_the_policy_sends_heartbeats(
     own_redis_server: LocalServer, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client.execute_command(
-        "ACL", "SETUSER", "old", "on", ">pw", "~md:*", "&md:*", "+hset", "+expire", "+publish", "+sadd"
+    client.acl_setuser(
+        "old",
+        enabled=True,
+        passwords=["+pw"],
+        keys=["md:*"],
+        channels=["md:*"],
+        commands=["+hset", "+expire", "+publish", "+sadd"],
     )
     heartbeat = Heartbeat(
         own_redis_server.url.replace("redis://", "redis://old:pw@"), NAMES, beat, lambda: [BOOK], lambda: None
@@ -76,10 +81,8 @@ async def test_a_user_who_may_not_read_the_policy_sends_heartbeats(
     assert caplog.records == []
 
 
-async def test_the_feeders_user_may_read_the_policy(
-    tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
-) -> None:
-    with server_with_users(tmp_path_factory.mktemp("secrets"), ("--maxmemory-policy", "allkeys-lfu")) as guarded:
+async def test_the_feeders_user_may_read_the_policy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with server_with_users(tmp_path, ("--maxmemory-policy", "allkeys-lfu")) as guarded:
         heartbeat = Heartbeat(guarded.url("feeder"), NAMES, beat, lambda: [BOOK], lambda: None)
         await heartbeat._beat()
         await heartbeat.end()
