@@ -276,10 +276,11 @@ class ServerWriter:
         if self._is_wrong_server(replies):
             return
         batch = self._in_flight.popleft()
-        load_replies, replies = replies[: batch.loads], replies[batch.loads :]
-        for reply in load_replies:
-            if isinstance(reply, ReplyError):
-                self._count_error("the publish script", reply)
+        if batch.loads:
+            for reply in replies[: batch.loads]:
+                if isinstance(reply, ReplyError):
+                    self._count_error("the publish script", reply)
+            replies = replies[batch.loads :]
         self._apply_book_replies(batch, replies[: len(batch.books)])
         if batch.trades:
             self._apply_trade_replies(batch, replies[len(batch.books) :])
