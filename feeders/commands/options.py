@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Annotated, Any
@@ -14,6 +16,9 @@ from bookbus.feeders.bus.servers import CONTROL_ERRORS, AuthenticationError, con
 from bookbus.feeders.markets import SymbolSelection, parse_selection, parse_shard
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
+
+_CLOSE_LIMIT = 2.0
+"""Seconds that the loop has to close once everything that ran on it has ended."""
 
 Symbols = Annotated[
     str,
@@ -41,6 +46,7 @@ def select_symbols(symbols: str, shard: str = "1/1") -> SymbolSelection:
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
     """Run until done, SIGINT (exit code 130) or SIGTERM (exit code 0); on uvloop if it is installed."""
     received: list[int] = []
+    closed = threading.Event()
 
     async def main() -> None:
         task = asyncio.ensure_future(work)
@@ -53,16 +59,33 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop, number)
         with contextlib.suppress(asyncio.CancelledError):
-            await task
+            try:
+                await task
+            finally:
+                if received:
+                    _exit_unless(closed, 130 if received[0] == signal.SIGINT else 0)
 
     try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main())
-    else:
-        uvloop.run(main())
+        try:
+            import uvloop
+        except ImportError:
+            asyncio.run(main())
+        else:
+            uvloop.run(main())
+    finally:
+        closed.set()
     if received and received[0] == signal.SIGINT:
         raise typer.Exit(130)
+
+
+def _exit_unless(closed: threading.Event, code: int) -> None:
+    """End the process if its loop cannot close: the loop waits for the system's resolver, which may take long."""
+
+    def leave() -> None:
+        if not closed.wait(_CLOSE_LIMIT):
+            os._exit(code)
+
+    threading.Thread(target=leave, name="bookbus-exit", daemon=True).start()
 
 
 async def require_redis(url: str) -> None:
