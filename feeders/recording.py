@@ -1,6 +1,7 @@
 """Writes what an exchange sends to a capture file."""
 
 import asyncio
+import errno
 import gzip
 import logging
 import time
@@ -81,6 +82,8 @@ class CaptureFile:
         self.first_bad = ""
         self.cut_off = False
         """Whether the file ends in the middle of a line or of its compression: the recorder was killed."""
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "a recording is a regular file", str(path))
         with path.open("rb") as raw:
             self._compressed = raw.read(2) == b"\x1f\x8b"
 

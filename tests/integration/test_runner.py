@@ -1,22 +1,26 @@
 """The runner as a user starts it: exchange, feeder, Redis, runner."""
 
+import gzip
+import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from bookbus.consumers.paper.calibration.table import save_table
 from bookbus.consumers.paper.calibration.tape import tape_hash
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.schemas.capture import decode_frame, encode_frame
 from tests.support.binance_capture import write_capture
 from tests.support.calibrations import table, tape_info
 from tests.support.feeder_process import feeder_process
 from tests.support.runner_process import RunnerProcess, runner_process
 from tests.support.tapes import SyntheticTape
-from tests.support.waiting import await_for
+from tests.support.waiting import await_for, wait_for
 
 MAX_AGE = 2.0
 LIMIT = 30
@@ -134,3 +138,41 @@ def test_options_have_twins_in_the_environment(tmp_path: Path, monkeypatch: pyte
     kpi = runner.kpi()
     assert kpi["session_id"].endswith("_twin")
     assert (kpi["settings"]["trade_interval"], kpi["end_reason"]) == (0.5, "duration")
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "code"), [(signal.SIGTERM, "terminated", 0), (signal.SIGINT, "interrupted", 130)]
+)
+@pytest.mark.parametrize("interval", ["0.001", "0.7"])
+def test_a_signal_ends_a_run_within_a_long_hole_of_a_recording(
+    tmp_path: Path, interval: str, number: signal.Signals, reason: str, code: int
+) -> None:
+    capture = tmp_path / "hole.jsonl.gz"
+    tape = SyntheticTape(1, seconds=2.0, entry_rate=0.8, exit_rate=1.2)
+    write_capture(capture, tape.events())
+    last = decode_frame(gzip.decompress(capture.read_bytes()).splitlines()[-1])
+    with gzip.open(capture, "ab") as file:
+        file.write(encode_frame(replace(last, t=last.t + 6 * 86_400)))
+    options = ("--log-level", "error", "--trade-interval", interval, "--l2-source", f"capture:{capture}")
+
+    with runner_process(tmp_path / "results", *options, "--grid", "tp-bps=4,8,12,16,20") as runner:
+        wait_for(
+            lambda: any(path.stat().st_size > 100_000 for path in runner.directory.glob("decisions_*")),
+            LIMIT,
+            "decisions in the hole",
+        )
+        runner.process.send_signal(number)
+        assert runner.process.wait(LIMIT) == code, runner.log
+
+    ends = [msgspec.json.decode(path.read_bytes())["end_reason"] for path in (tmp_path / "results").glob("kpi_*.json")]
+    assert ends == [reason] * 5
+
+
+def test_a_recording_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with runner_process(tmp_path, "--log-level", "error", "--l2-source", f"capture:{tmp_path}/pipe") as runner:
+        assert runner.process.wait(LIMIT) == 1
+        (line,) = runner.log.splitlines()
+
+    assert "a recording is a regular file" in line
