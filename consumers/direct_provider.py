@@ -1,4 +1,4 @@
-"""Order books straight from an exchange or a recording of it, by the feeder's own protocol code."""
+"""Order books straight from an exchange, without Redis, by the feeder's own code."""
 
 import asyncio
 import logging
@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 from bookbus.consumers.background_loop import LoopThread, boottime
 from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation
+from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import GaveUpError
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
-from bookbus.feeders.exchanges.adapter import Wiring
 from bookbus.feeders.markets import cached_instruments, default_cache_directory
 from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from bookbus.feeders.stall_detector import StallDetector
@@ -24,11 +24,15 @@ from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
+logger = logging.getLogger(__name__)
+
+_TICK = 0.25
 _PAUSE = 0.1
+"""Seconds between two calls of a `receive_loop` that returns."""
 
 
 class WebSocketAdapter(Protocol):
-    """What a connection brought from outside has to offer; its `callback` is set by whom it is brought to."""
+    """A connection that a caller brings; the provider sets its `callback`."""
 
     callback: OnSnapshot
 
@@ -42,194 +46,8 @@ class WebSocketAdapter(Protocol):
         """Receive until the connection is lost, which raises; a loop that returns is called again."""
 
 
-class AdapterLine:
-    """Adds what such an adapter need not have."""
-
-    def __init__(
-        self,
-        adapter: WebSocketAdapter,
-        natives: Sequence[str],
-        books_received: Callable[[], int],
-        on_subscribed: Callable[[], None],
-        on_lost: Callable[[], None],
-    ) -> None:
-        self.replace_wanted = asyncio.Event()
-        """Never set: nobody knows how to make another adapter like this one."""
-        self.ready = asyncio.Event()
-        self.is_connected = False
-        self._adapter = adapter
-        self._natives = natives
-        self._books_received = books_received
-        self._books_before = 0
-        self._on_subscribed = on_subscribed
-        self._on_lost = on_lost
-
-    @property
-    def has_valid_data(self) -> bool:
-        """Whether a book came by the current connection."""
-        return self._books_received() > self._books_before
-
-    @property
-    def last_sign_of_life(self) -> float:
-        """Monotonic time of the last frame or pong; 0.0 from an adapter that does not tell, or is not connected."""
-        return float(getattr(self._adapter, "last_sign_of_life", 0.0)) if self.is_connected else 0.0
-
-    async def connect(self) -> None:
-        """Open the connection."""
-        self._books_before = self._books_received()
-        await self._adapter.connect()
-        self.is_connected = True
-
-    async def subscribe(self) -> None:
-        """Ask for every symbol."""
-        await self._adapter.subscribe(self._natives)
-        self.ready.set()
-        self._on_subscribed()
-
-    async def receive_loop(self) -> None:
-        """Until the adapter says that the connection is lost."""
-        try:
-            while True:
-                await self._adapter.receive_loop()
-                await asyncio.sleep(_PAUSE)
-        finally:
-            self.is_connected = False
-            self._on_lost()
-
-    async def close(self) -> None:
-        """The adapter closes what it opened when its loop ends."""
-
-    def successor(self) -> "AdapterLine":
-        """Itself: `replace_wanted` is never set."""
-        return self
-
-
-_TICK = 0.25
-
-
-class StandstillClock(Protocol):
-    """Notices that this process stood still."""
-
-    def beat(self) -> None:
-        """Called often."""
-
-
-class ConnectionKeeper(Protocol):
-    """Keeps one connection open."""
-
-    @property
-    def reconnects(self) -> int:
-        """How often it was lost, or could not be opened, and was tried again."""
-
-
-class Feed(Protocol):
-    """What a session runs."""
-
-    @property
-    def stall(self) -> StandstillClock:
-        """Has to beat while the feed runs."""
-
-    @property
-    def keepers(self) -> Sequence[ConnectionKeeper]:
-        """One for each connection."""
-
-    @property
-    def trouble(self) -> str:
-        """What stands between the exchange and its books; empty if nothing does."""
-
-    async def run(self) -> None:
-        """Until cancelled. Raises the session's `gave_up` when it is of no use to go on."""
-
-    def last_sign_of_life(self, native: str) -> float:
-        """Monotonic time at which the symbol's connection last showed that it lives; 0.0 if that is unknown."""
-
-
-class FeedSession:
-    """Runs a feed from `start()`, called once, until `stop()` or until it ends by itself."""
-
-    def __init__(
-        self,
-        name: str,
-        feed: Feed,
-        gave_up: type[Exception],
-        on_tick: Callable[[Feed], None],
-        on_end: Callable[[str], None],
-    ) -> None:
-        """`on_tick` is called a few times a second; `on_end` gets the reason why the feed ended by itself."""
-        self.settled = threading.Event()
-        """Every book is there, or will not come."""
-        self._feed = feed
-        self._gave_up = gave_up
-        self._on_tick = on_tick
-        self._on_end = on_end
-        self._stopping = False
-        self._ended = ""
-        self._thread = LoopThread(name, self._run())
-
-    @property
-    def alive(self) -> bool:
-        """Whether the feed still runs."""
-        return not self._ended and self._thread.alive
-
-    @property
-    def thread_alive(self) -> bool:
-        """Whether its thread still exists."""
-        return self._thread.alive
-
-    @property
-    def reconnect_count(self) -> int:
-        """How often a connection was lost, or could not be opened, and was tried again."""
-        return sum(keeper.reconnects for keeper in self._feed.keepers)
-
-    @property
-    def trouble(self) -> str:
-        """Why it ended, or what is wrong now; empty while all is well."""
-        return self._ended or self._feed.trouble
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping = True
-        self._thread.stop()
-        self.settled.set()
-
-    async def _run(self) -> None:
-        reason = "it ended by a bug, see the log"
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._tick())
-                await self._feed.run()
-        except* self._gave_up as errors:
-            reason = str(_first(errors))
-        finally:
-            if not self._stopping:
-                self._on_end(reason)
-                # Last, so that nobody starts anew before the end has been told.
-                self._ended = reason
-            self.settled.set()
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK)
-            self._feed.stall.beat()
-            self._on_tick(self._feed)
-
-
-def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-logger = logging.getLogger(__name__)
-
-
 class DirectProvider(MarketDataProvider):
-    """The books of one exchange without a bus. Subclasses say which."""
+    """The books of one exchange; subclasses set `exchange_id`."""
 
     exchange_id: ClassVar[str]
 
@@ -261,20 +79,25 @@ class DirectProvider(MarketDataProvider):
         self._books = {symbol: LocalBook() for symbol in self._natives}
         policy = ReconnectPolicy(reconnect_delay, reconnect_backoff, max_attempts=max_reconnect_attempts)
         self._settings = ConnectionSettings(heartbeat_interval, timeout, policy)
-        self._make_feed: Callable[[], Feed]
+        self._make_source: Callable[[], BookSource]
         if ws_adapter is None:
             venue = venue_of(self.exchange_id)
-            wiring = Wiring(ws_url=ws_url, rest_url=rest_url, options=options or FeedOptions(venue.modes[0]))
-            natives = tuple(self._natives.values())
-            self._make_feed = lambda: ExchangeFeed(
-                venue, natives, self._on_snapshot, wiring, self._settings, on_standstill=self._lose_all
+            self._make_source = lambda: ExchangeFeed(
+                venue,
+                tuple(self._natives.values()),
+                self._receive,
+                options=options or FeedOptions(venue.modes[0]),
+                settings=self._settings,
+                ws_url=ws_url,
+                rest_url=rest_url,
+                on_stall=self._lose_all,
             )
         else:
             # Whatever callback it was made with: only this one brings its books here.
             ws_adapter.callback = self._on_snapshot
-            self._make_feed = lambda: self._feed_of(ws_adapter)
+            self._make_source = lambda: self._source_of(ws_adapter)
         self._lock = threading.Lock()
-        self._session: FeedSession | None = None
+        self._session: BookSession | None = None
         self._stopped = False
         self._awaited: set[str] = set()
         self._live_books = 0
@@ -291,7 +114,7 @@ class DirectProvider(MarketDataProvider):
     def start(self) -> None:
         """Begin to receive; returns once every book is there, at the latest after `timeout` seconds.
 
-        A provider that is down begins anew.
+        A provider that is down starts again.
         """
         with self._lock:
             session = self._session
@@ -299,13 +122,13 @@ class DirectProvider(MarketDataProvider):
                 if session is not None:
                     session.stop()  # it ended by itself; its thread may still be about to
                 self._stopped, self._awaited = False, set(self._books)
-                session = self._session = FeedSession(
-                    f"bookbus-{self.exchange_id}", self._make_feed(), GaveUpError, self._confirm, self._end
+                session = self._session = BookSession(
+                    f"bookbus-{self.exchange_id}", self._make_source(), self._confirm, self._end
                 )
                 self._changes.close()
                 self._changes.open()
                 session.start()
-        session.settled.wait(self._settings.timeout)
+        session.started.wait(self._settings.timeout)
 
     def stop(self) -> None:
         """End the connection and the thread, also in the middle of connecting; the books stay and grow old."""
@@ -317,60 +140,68 @@ class DirectProvider(MarketDataProvider):
 
     def get_connection_status(self) -> ConnectionStatus:
         """How the provider is connected, and the status of every symbol. Down: not running, with the reason."""
-        session, trouble = self._session, self._trouble()
+        session, error = self._session, self._error()
         alive = session is not None and session.alive
         return ConnectionStatus(
             is_running=alive,
-            connected=alive and not trouble,
+            connected=alive and not error,
             thread_alive=session is not None and session.thread_alive,
             reconnect_count=session.reconnect_count if session is not None else 0,
-            error=trouble,
+            error=error,
             symbols=self._statuses(),
         )
 
     def _observe(self, symbol: str) -> Observation:
-        book, session, trouble = self._books.get(symbol), self._session, self._trouble()
+        book, session, error = self._books.get(symbol), self._session, self._error()
         if book is None:
             return Observation(error=f"{symbol} is not among the symbols this provider follows")
-        return book.observe(boottime(), session.alive if session is not None else None, trouble)
+        return book.observe(boottime(), session.alive if session is not None else None, error)
 
     def _counts(self, symbol: str) -> Counts:
         book = self._books.get(symbol)
         return Counts() if book is None else book.counts()
 
-    def _trouble(self) -> str:
+    def _error(self) -> str:
         session = self._session
         if session is None:
             return "stopped" if self._stopped else "not started"
-        return session.trouble
+        return session.error
 
-    def _feed_of(self, adapter: WebSocketAdapter) -> Feed:
-        # What it will bring, and when, is not known: nothing to wait for once it is subscribed.
-        line = AdapterLine(
-            adapter, list(self._natives.values()), lambda: self._live_books, self._settle, self._lose_all
+    def _source_of(self, adapter: WebSocketAdapter) -> "BookSource":
+        # Which books it brings, and when, is not known: `start` waits for the subscription only.
+        return _AdapterSource(
+            adapter,
+            list(self._natives.values()),
+            lambda: self._live_books,
+            self._set_started,
+            self._lose_all,
+            self._settings.policy,
         )
-        return _AdapterFeed(line, self._settings.policy, self._lose_all)
+
+    def _receive(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
+        if topic == "book":
+            self._on_snapshot(snapshot)
 
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
         """What an adapter calls with every new book, and with the last one when its truth is lost."""
         book = self._books.get(snapshot.symbol)
         if book is None or self._stopped:
-            return  # what our own stopping does to the connection is no news of the book
+            return  # after `stop()` the connection ends, which says nothing of the book
         self._live_books += snapshot.state == "live"
         book.take(snapshot, boottime())
         self._changes.publish(snapshot.symbol)
         if self._awaited:
             self._awaited.discard(snapshot.symbol)
             if not self._awaited:
-                self._settle()
+                self._set_started()
 
-    def _settle(self) -> None:
+    def _set_started(self) -> None:
         session = self._session
         if session is not None:
-            session.settled.set()
+            session.started.set()
 
     def _lose_all(self) -> None:
-        """Nobody can say any more that these are the exchange's books."""
+        """Mark every book as suspect: whether it still is the exchange's is not known."""
         if self._stopped:
             return
         now = boottime()
@@ -378,16 +209,16 @@ class DirectProvider(MarketDataProvider):
             if book.lose(now):
                 self._changes.publish(symbol)
 
-    def _confirm(self, feed: Feed) -> None:
-        """An unchanged book is right for as long as its connection shows that it lives."""
-        # Sockets are timed by a clock that stands still while the machine sleeps, ages by one that goes on.
+    def _confirm(self, source: "BookSource") -> None:
+        """An unchanged book is confirmed by each frame or pong of its connection."""
+        # Sockets are timed by a clock that stops while the machine is suspended, ages by one that does not.
         offset = boottime() - time.monotonic()
         for symbol, native in self._natives.items():
-            if at := feed.last_sign_of_life(native):
+            if at := source.last_sign_of_life(native):
                 self._books[symbol].confirm(at + offset)
 
     def _end(self, reason: str) -> None:
-        """The feed ended by itself."""
+        """The source ended by itself."""
         logger.error("%s is down: %s", self.exchange_id, reason)
         self._lose_all()
         self._changes.close()
@@ -411,28 +242,178 @@ DIRECT_PROVIDERS: Mapping[str, type[DirectProvider]] = MappingProxyType(
 
 
 def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instrument]:
-    """What the exchange said of its instruments to a feeder on this machine within the last day; else none."""
+    """The exchange's list if a feeder on this machine got it within the last day; else none."""
     venue = venue_of(exchange)
     return cached_instruments(venue, rest_url or venue.rest_url, default_cache_directory())
 
 
-class _AdapterFeed:
-    """The connection of an adapter that the caller brought, kept open like any other."""
+class BookSource(Protocol):
+    """What a session runs: the exchange's own connections, or one brought from outside."""
 
-    def __init__(self, line: AdapterLine, policy: ReconnectPolicy, on_standstill: Callable[[], None]) -> None:
-        self.stall = StallDetector(lambda _: on_standstill())
-        self.keepers = (ReconnectingConnection(line, policy),)
+    stall: StallDetector
 
     @property
-    def trouble(self) -> str:
+    def connections(self) -> Sequence[ReconnectingConnection[Any]]:
+        """All of them."""
+
+    @property
+    def error(self) -> str:
+        """Why books cannot come now; empty if they can."""
+
+    async def run(self) -> None:
+        """Until cancelled. Raises GaveUpError when the attempts to connect are used up."""
+
+    def last_sign_of_life(self, native: str) -> float:
+        """Monotonic time of the last frame or pong of the symbol's connection; 0.0 if that is unknown."""
+
+
+class BookSession:
+    """Runs a source in a thread from `start()`, called once, until `stop()` or until it ends by itself."""
+
+    def __init__(
+        self,
+        name: str,
+        source: BookSource,
+        on_tick: Callable[[BookSource], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        """`on_tick` is called a few times a second; `on_end` gets the reason why the source ended by itself."""
+        self.started = threading.Event()
+        """Every book is there, or will not come."""
+        self._source = source
+        self._on_tick = on_tick
+        self._on_end = on_end
+        self._stopping = False
+        self._ended = ""
+        self._thread = LoopThread(name, self._run())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the source still runs."""
+        return not self._ended and self._thread.alive
+
+    @property
+    def thread_alive(self) -> bool:
+        """Whether its thread still exists."""
+        return self._thread.alive
+
+    @property
+    def reconnect_count(self) -> int:
+        """How often a connection was lost, or could not be opened, and was tried again."""
+        return sum(connection.reconnects for connection in self._source.connections)
+
+    @property
+    def error(self) -> str:
+        """Why it ended, or why books cannot come now; empty otherwise."""
+        return self._ended or self._source.error
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping = True
+        self._thread.stop()
+        self.started.set()
+
+    async def _run(self) -> None:
+        reason = "it ended by a bug, see the log"
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._tick())
+                await self._source.run()
+        except* GaveUpError as errors:
+            reason = str(_first(errors))
+        finally:
+            if not self._stopping:
+                self._on_end(reason)
+                # Last: once this is set, the provider may be started again.
+                self._ended = reason
+            self.started.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            self._source.stall.beat()
+            self._on_tick(self._source)
+
+
+class _AdapterSource:
+    """The connection of an adapter that the caller brought: the only line of a source, opened again like any other."""
+
+    def __init__(
+        self,
+        adapter: WebSocketAdapter,
+        natives: Sequence[str],
+        books_received: Callable[[], int],
+        on_subscribed: Callable[[], None],
+        on_lost: Callable[[], None],
+        policy: ReconnectPolicy,
+    ) -> None:
+        self.stall = StallDetector(lambda _: on_lost())
+        self.connections = (ReconnectingConnection(self, policy),)
+        self.replace_wanted = asyncio.Event()
+        """Never set: there is no way to make another adapter like this one."""
+        self.ready = asyncio.Event()
+        self.is_connected = False
+        self._adapter = adapter
+        self._natives = natives
+        self._books_received = books_received
+        self._books_before = 0
+        self._on_subscribed = on_subscribed
+        self._on_lost = on_lost
+
+    @property
+    def has_valid_data(self) -> bool:
+        """Whether a book came by the current connection."""
+        return self._books_received() > self._books_before
+
+    @property
+    def error(self) -> str:
         """Why there is no connection; empty while there is one."""
-        (keeper,) = self.keepers
-        return "" if keeper.line.is_connected else keeper.failure or "connecting"
+        return "" if self.is_connected else self.connections[0].failure or "connecting"
+
+    def last_sign_of_life(self, native: str) -> float:
+        """Monotonic time of the last frame or pong; 0.0 while not connected, or if the adapter does not have it."""
+        return float(getattr(self._adapter, "last_sign_of_life", 0.0)) if self.is_connected else 0.0
 
     async def run(self) -> None:
         """Until cancelled. Raises GaveUpError."""
-        await self.keepers[0].run()
+        await self.connections[0].run()
 
-    def last_sign_of_life(self, native: str) -> float:
-        """Monotonic time of the last frame or pong, 0.0 if that is unknown."""
-        return self.keepers[0].line.last_sign_of_life
+    async def connect(self) -> None:
+        """Open the connection."""
+        self._books_before = self._books_received()
+        await self._adapter.connect()
+        self.is_connected = True
+
+    async def subscribe(self) -> None:
+        """Ask for every symbol."""
+        await self._adapter.subscribe(self._natives)
+        self.ready.set()
+        self._on_subscribed()
+
+    async def receive_loop(self) -> None:
+        """Until the adapter says that the connection is lost."""
+        try:
+            while True:
+                await self._adapter.receive_loop()
+                await asyncio.sleep(_PAUSE)
+        finally:
+            self.is_connected = False
+            self._on_lost()
+
+    async def close(self) -> None:
+        """The adapter closes what it opened when its loop ends."""
+
+    def successor(self) -> Self:
+        """The same one: `replace_wanted` is never set."""
+        return self
+
+
+def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -14,7 +14,7 @@ class _Entry(NamedTuple):
 
 
 class LocalBook:
-    """One book and when it was last heard of; one thread writes, any reads. Times are of the caller's clock."""
+    """One book and when it was last confirmed; one thread writes, any reads. Times are of the caller's clock."""
 
     __slots__ = ("_confirmed_at", "_conflated", "_entry", "_losses", "_received", "_unread")
 
@@ -31,18 +31,18 @@ class LocalBook:
         self._received += count
         self._conflated += count if self._unread else count - 1
         self._losses += snapshot.state == "suspect"
-        # Replaced as one, so that no reader sees one update's levels with another's time.
+        # One assignment, so that no reader sees one update's levels with another's time.
         self._entry = _Entry(snapshot, now)
         self._confirmed_at = now
         self._unread = True
 
     def confirm(self, at: float) -> None:
-        """Its source was alive at this time, and would have told of any change before it."""
+        """Its source was alive at this time, and no change before it is missing."""
         if self._entry is not None and self._entry.snapshot.state == "live" and at > self._confirmed_at:
             self._confirmed_at = at
 
     def lose(self, now: float) -> bool:
-        """Its truth is unknown from now on. Returns whether it was believed until now."""
+        """Mark it as suspect. Returns whether it was live until now."""
         entry = self._entry
         if entry is None or entry.snapshot.state != "live":
             return False
@@ -50,7 +50,7 @@ class LocalBook:
         return True
 
     def observe(self, now: float, feeder_alive: bool | None, error: str) -> Observation:
-        """What is known at this moment; the rest as in Observation."""
+        """What is known now; the arguments are those of Observation."""
         entry = self._entry
         if entry is None:
             return Observation(feeder_alive=feeder_alive, error=error)

@@ -1,4 +1,4 @@
-"""Holds a feeder's books against the exchange's own answers, slowly, for as long as it runs."""
+"""Compares a feeder's books with the exchange's own answers, one book at a time, for as long as it runs."""
 
 import asyncio
 import logging
@@ -12,47 +12,149 @@ from bookbus.feeders.books.history import BookHistory, Quantities, RecordedBook
 from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot
 from bookbus.feeders.errors import RestBlockedError, RestError, WebSocketProtocolError
 from bookbus.feeders.exchange_feed import ExchangeFeed
-from bookbus.feeders.venue import BestPrices, FeedOptions, VenueAudit
+from bookbus.feeders.venue import BestPrices, FeedOptions, VenueAudit, VenueSnapshots
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
-UNMATCHED = SymbolAudit(unmatched=1)
-"""Our book never stood at the answer's id: nothing can be said."""
-
-
-def compare(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> SymbolAudit:
-    """What differs at the prices that both know. `limit` is the levels a side that were asked for."""
-    bids = _compare_side(ours.bids, ours.bid_edge, theirs.bids, limit, sign=1)
-    asks = _compare_side(ours.asks, ours.ask_edge, theirs.asks, limit, sign=-1)
-    levels, ghosts, missing, wrong = (sum(pair) for pair in zip(bids, asks, strict=True))
-    equal = ghosts == missing == wrong == 0
-    return SymbolAudit(
-        matched=int(equal), mismatched=int(not equal), levels=levels, ghosts=ghosts, missing=missing, wrong=wrong
-    )
-
-
-def _compare_side(
-    ours: Quantities, edge: float, theirs: Sequence[DepthChange], limit: int, *, sign: int
-) -> tuple[int, int, int, int]:
-    """Levels looked at, and those of them that are ours alone, theirs alone, and of another quantity."""
-    end = sign * edge
-    if len(theirs) >= limit:  # an answer that is not full has all there is
-        end = max(end, sign * theirs[-1][0])
-    known, true = _up_to(end, ours.items(), sign), _up_to(end, theirs, sign)
-    common = known.keys() & true.keys()
-    wrong = sum(known[price] != true[price] for price in common)
-    ghosts, missing = len(known) - len(common), len(true) - len(common)
-    return len(common) + ghosts + missing, ghosts, missing, wrong
-
-
-def _up_to(end: float, levels: Iterable[DepthChange], sign: int) -> Quantities:
-    return {price: quantity for price, quantity in levels if sign * price >= end}
-
+logger = logging.getLogger(__name__)
 
 WORST = 20
-"""Symbols told one by one in a heartbeat at most, since there is one a second."""
+"""Symbols named one by one in a heartbeat at most, since there is one a second."""
 
+_POLL_INTERVAL = 0.05
 _NOTHING = SymbolAudit()
+_UNMATCHED = SymbolAudit(unmatched=1)
+"""Our book never stood at the answer's id: the two cannot be compared."""
+
+
+def auditor_of(feed: ExchangeFeed, options: FeedOptions, interval: float) -> "Auditor | None":
+    """None where no book is built from changes, or where `interval` is 0."""
+    snapshots, access = feed.venue.snapshots, feed.venue.audit
+    if snapshots is None or access is None or options.mode != "diff" or "book" not in options.topics or not interval:
+        return None
+    return Auditor(feed, snapshots, access, AuditPace(interval=interval))
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPace:
+    """Seconds."""
+
+    interval: float = 2.0
+    """Between two comparisons of a book, whichever it is."""
+    prices_interval: float = 30.0
+    """Between two looks at the best prices of all symbols."""
+    grace: float = 1.0
+    """After an answer, in which a best price may still reach our book."""
+    reach: float = 5.0
+    """After an answer, in which our book may still reach its id."""
+
+
+class Auditor:
+    """Compares one book at a time; a book that differs is lost, and comes back by a snapshot."""
+
+    def __init__(self, feed: ExchangeFeed, snapshots: VenueSnapshots, access: VenueAudit, pace: AuditPace) -> None:
+        self.ledger = AuditLedger()
+        self._feed = feed
+        self._snapshots = snapshots
+        self._access = access
+        self._pace = pace
+        self._turns = AuditTurns()
+        self._watch = PriceWatch()
+        self._one_sided: set[str] = set()
+        """Symbols whose last answer had no level on one side."""
+
+    async def run(self) -> None:
+        """Until cancelled, or until the exchange refuses every request."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self._audit_next, self._pace.interval))
+            tasks.create_task(self._repeat(self._check_prices, self._pace.prices_interval))
+
+    def see(self, book: OrderBookSnapshot) -> None:
+        """A book changed."""
+        if self._watch.is_on:
+            self._watch.see(book)
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], interval: float) -> None:
+        failing = False
+        while True:
+            await asyncio.sleep(interval)
+            # Wait for request weight here, before a history is kept or prices are watched.
+            await self._feed.rest.budget.spend(0, urgent=False)
+            try:
+                await work()
+                failing = False
+            except RestBlockedError:
+                return  # the snapshot fetcher logs it
+            except (RestError, WebSocketProtocolError) as error:
+                if not failing:
+                    logger.warning("cannot compare books with the exchange's answers: %s", error)
+                failing = True
+
+    async def _audit_next(self) -> None:
+        native = self._turns.next(self._feed.natives)
+        found = None if native is None else await self._audit(native)
+        if native is None or found is None:
+            return
+        self.ledger.add(native, found)
+        if found.unmatched:
+            self._turns.want_soon(native)
+
+    async def _audit(self, native: str) -> SymbolAudit | None:
+        """Compare one book; None if there is none to trust."""
+        feed, levels = self._feed.feed_of(native), self._access.levels
+        history = feed.books.start_history(native)
+        if history is None:
+            return None
+        try:
+            need = SnapshotNeeded(native, levels, urgent=False)
+            _, body = await self._snapshots.fetch(self._feed.rest, need)
+            theirs = self._snapshots.decode(body)
+            await self._reach(history, theirs.last_id)
+            ours = history.at(theirs.last_id)
+        finally:
+            history.end()
+        if ours is None or self._lacks_a_side(native, theirs):
+            return _UNMATCHED
+        found = compare(ours, theirs, levels)
+        if found.mismatched:
+            reason = (
+                f"differs from the exchange's answer at {theirs.last_id}: "
+                f"{found.ghosts} ghosts, {found.missing} missing, {found.wrong} wrong of {found.levels} levels"
+            )
+            logger.error("%s %s", native, reason)
+            feed.invalidate(native, reason, time.time_ns() // 1000)
+        return found
+
+    def _lacks_a_side(self, native: str, answer: DepthSnapshot) -> bool:
+        """An answer without a side is taken for an incomplete one, unless the last one had none either."""
+        again = native in self._one_sided
+        self._one_sided.discard(native)
+        if (answer.bids and answer.asks) or again:
+            return False
+        self._one_sided.add(native)
+        return True
+
+    async def _check_prices(self) -> None:
+        self._watch.start(self._live_books())
+        try:
+            self.ledger.add_prices(self._watch.answer(await self._access.fetch_best_prices(self._feed.rest)))
+            await asyncio.sleep(self._pace.grace)
+        finally:
+            missed = self._watch.end()
+        for native in missed:
+            self.ledger.add(native, SymbolAudit(misses=1))
+            self._turns.want_soon(native)
+
+    def _live_books(self) -> list[OrderBookSnapshot]:
+        books = (self._feed.feed_of(native).latest.get(("book", native)) for native in self._feed.natives)
+        return [book for book in books if book is not None]
+
+    async def _reach(self, history: BookHistory, update_id: int) -> None:
+        """Wait until our book has taken all updates up to this one, `reach` seconds at most."""
+        limit = time.monotonic() + self._pace.reach
+        # The history is pure code without notifications.
+        while history.last_id < update_id and not history.is_over and time.monotonic() < limit:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_INTERVAL)
 
 
 class AuditLedger:
@@ -64,12 +166,12 @@ class AuditLedger:
         self._prices = 0
 
     def add(self, native: str, found: SymbolAudit) -> None:
-        """Something was found of this symbol."""
+        """Count what was found of this symbol."""
         self._found[native] = self._found.get(native, _NOTHING) + found
         self._total += found
 
     def add_prices(self, count: int) -> None:
-        """The best prices of so many symbols were looked at."""
+        """Count symbols whose best prices were looked at."""
         self._prices += count
 
     def report(self, symbols: Mapping[str, str]) -> AuditReport:
@@ -84,12 +186,8 @@ class AuditLedger:
         )
 
 
-def _badness(found: SymbolAudit) -> tuple[int, int]:
-    return found.mismatched, found.ghosts + found.missing + found.wrong
-
-
 class AuditTurns:
-    """Everybody in rounds, and every other turn for those that are wanted sooner."""
+    """Every symbol in rounds, and every other turn for those that are wanted sooner."""
 
     def __init__(self) -> None:
         self._round: deque[str] = deque()
@@ -97,7 +195,7 @@ class AuditTurns:
         self._soon_next = False
 
     def want_soon(self, native: str) -> None:
-        """There is a reason to look at this symbol, which is asked for once however many there are."""
+        """Give this symbol an early turn, one however often it is wanted."""
         self._soon[native] = None
 
     def next(self, natives: Sequence[str]) -> str | None:
@@ -120,7 +218,7 @@ class AuditTurns:
 
 
 class PriceWatch:
-    """From shortly before the request to shortly after the answer; costs nothing at other times.
+    """Keeps every best price of each book from the request for the exchange's to shortly after the answer.
 
     A price that lived for less than the exchange waits between two updates never reaches a book. So a miss proves
     nothing by itself.
@@ -132,7 +230,7 @@ class PriceWatch:
 
     @property
     def is_on(self) -> bool:
-        """Whether `see` wants to be called."""
+        """Whether `see` has to be called."""
         return bool(self._seen)
 
     def start(self, books: Iterable[OrderBookSnapshot]) -> None:
@@ -141,21 +239,21 @@ class PriceWatch:
         self._seen = {book.native: ({_best(book.bids)}, {_best(book.asks)}) for book in books if book.state == "live"}
 
     def see(self, book: OrderBookSnapshot) -> None:
-        """A book changed; one that is lost is not looked at any further."""
+        """A book changed; one that is lost is not watched any further."""
         if book.state != "live":
             self._seen.pop(book.native, None)
         elif seen := self._seen.get(book.native):
             seen[0].add(_best(book.bids))
             seen[1].add(_best(book.asks))
-            self._let_go_if_right(book.native)
+            self._drop_if_seen(book.native)
 
     def answer(self, best: Mapping[str, BestPrices]) -> int:
-        """What the exchange said. From here on only those that differ are looked at. Returns how many it spoke of."""
+        """Watch only the books that differ from this answer from now on. Returns how many it names."""
         self._seen = {native: seen for native, seen in self._seen.items() if native in best}
         self._wanted = best
         count = len(self._seen)
         for native in list(self._seen):
-            self._let_go_if_right(native)
+            self._drop_if_seen(native)
         return count
 
     def end(self) -> list[str]:
@@ -164,144 +262,44 @@ class PriceWatch:
         self._seen = {}
         return missed
 
-    def _let_go_if_right(self, native: str) -> None:
+    def _drop_if_seen(self, native: str) -> None:
         wanted, seen = self._wanted.get(native), self._seen[native]
         if wanted is not None and wanted.bid in seen[0] and wanted.ask in seen[1]:
             del self._seen[native]
 
 
+def compare(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> SymbolAudit:
+    """What differs at the prices that both know. `limit` is the levels a side that were asked for."""
+    bids = _compare_side(ours.bids, ours.bid_edge, theirs.bids, limit, sign=1)
+    asks = _compare_side(ours.asks, ours.ask_edge, theirs.asks, limit, sign=-1)
+    levels, ghosts, missing, wrong = (sum(pair) for pair in zip(bids, asks, strict=True))
+    equal = ghosts == missing == wrong == 0
+    return SymbolAudit(
+        matched=int(equal), mismatched=int(not equal), levels=levels, ghosts=ghosts, missing=missing, wrong=wrong
+    )
+
+
+def _compare_side(
+    ours: Quantities, edge: float, theirs: Sequence[DepthChange], limit: int, *, sign: int
+) -> tuple[int, int, int, int]:
+    """Levels compared, and those of them that are ours alone, theirs alone, and of another quantity."""
+    end = sign * edge
+    if len(theirs) >= limit:  # an answer that is not full has all there is
+        end = max(end, sign * theirs[-1][0])
+    known, true = _up_to(end, ours.items(), sign), _up_to(end, theirs, sign)
+    common = known.keys() & true.keys()
+    wrong = sum(known[price] != true[price] for price in common)
+    ghosts, missing = len(known) - len(common), len(true) - len(common)
+    return len(common) + ghosts + missing, ghosts, missing, wrong
+
+
+def _up_to(end: float, levels: Iterable[DepthChange], sign: int) -> Quantities:
+    return {price: quantity for price, quantity in levels if sign * price >= end}
+
+
+def _badness(found: SymbolAudit) -> tuple[int, int]:
+    return found.mismatched, found.ghosts + found.missing + found.wrong
+
+
 def _best(levels: Levels) -> float | None:
     return levels[0][0] if levels else None
-
-
-logger = logging.getLogger(__name__)
-
-_LOOK = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class AuditPace:
-    """Seconds."""
-
-    interval: float = 2.0
-    """Between two comparisons of a book, whichever it is."""
-    prices_interval: float = 30.0
-    """Between two looks at the best prices of all symbols."""
-    grace: float = 1.0
-    """After an answer, in which a best price may still reach our book."""
-    reach: float = 5.0
-    """After an answer, in which our book may still reach its id."""
-
-
-class Auditor:
-    """Compares one book at a time; a book that differs is lost, and comes back by a snapshot."""
-
-    def __init__(self, feed: ExchangeFeed, access: VenueAudit, pace: AuditPace) -> None:
-        self.ledger = AuditLedger()
-        self._feed = feed
-        self._access = access
-        self._pace = pace
-        self._turns = AuditTurns()
-        self._watch = PriceWatch()
-        self._doubted: set[str] = set()
-
-    async def run(self) -> None:
-        """Until cancelled, or until the exchange says that it will never answer."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(self._audit_next, self._pace.interval))
-            tasks.create_task(self._repeat(self._check_prices, self._pace.prices_interval))
-
-    def see(self, book: OrderBookSnapshot) -> None:
-        """A book changed."""
-        if self._watch.is_on:
-            self._watch.see(book)
-
-    async def _repeat(self, work: Callable[[], Awaitable[None]], interval: float) -> None:
-        failing = False
-        while True:
-            await asyncio.sleep(interval)
-            # Wait for room here, where nothing is recorded and watched yet.
-            await self._feed.rest.budget.spend(0, urgent=False)
-            try:
-                await work()
-                failing = False
-            except RestBlockedError:
-                return  # told by whoever needs the answers more
-            except (RestError, WebSocketProtocolError) as error:
-                if not failing:
-                    logger.warning("cannot compare books with the exchange's answers: %s", error)
-                failing = True
-
-    async def _audit_next(self) -> None:
-        native = self._turns.next(self._feed.natives)
-        found = None if native is None else await self._audit(native)
-        if native is None or found is None:
-            return
-        self.ledger.add(native, found)
-        if found.unmatched:
-            self._turns.want_soon(native)
-
-    async def _audit(self, native: str) -> SymbolAudit | None:
-        """Compare one book; None if there is none to trust."""
-        feed, levels = self._feed.feed_of(native), self._access.levels
-        record = feed.protocol.record(native)
-        if record is None:
-            return None
-        try:
-            need = SnapshotNeeded(native, levels, urgent=False)
-            _, body = await self._feed.venue.fetch_snapshot(self._feed.rest, need)
-            theirs = self._access.read_book(body)
-            await self._reach(record, theirs.last_id)
-            ours = record.at(theirs.last_id)
-        finally:
-            record.end()
-        if ours is None or self._doubts(native, theirs):
-            return UNMATCHED
-        found = compare(ours, theirs, levels)
-        if found.mismatched:
-            reason = (
-                f"differs from the exchange's answer at {theirs.last_id}: "
-                f"{found.ghosts} ghosts, {found.missing} missing, {found.wrong} wrong of {found.levels} levels"
-            )
-            logger.error("%s %s", native, reason)
-            feed.invalidate(native, reason, time.time_ns() // 1000)
-        return found
-
-    def _doubts(self, native: str, answer: DepthSnapshot) -> bool:
-        """An answer without a side is an answer that lacks something, unless the next one lacks it too."""
-        doubted = native in self._doubted
-        self._doubted.discard(native)
-        if (answer.bids and answer.asks) or doubted:
-            return False
-        self._doubted.add(native)
-        return True
-
-    async def _check_prices(self) -> None:
-        self._watch.start(self._live_books())
-        try:
-            self.ledger.add_prices(self._watch.answer(await self._access.fetch_best_prices(self._feed.rest)))
-            await asyncio.sleep(self._pace.grace)
-        finally:
-            missed = self._watch.end()
-        for native in missed:
-            self.ledger.add(native, SymbolAudit(misses=1))
-            self._turns.want_soon(native)
-
-    def _live_books(self) -> list[OrderBookSnapshot]:
-        books = (self._feed.feed_of(native).latest.get(("book", native)) for native in self._feed.natives)
-        return [book for book in books if book is not None]
-
-    async def _reach(self, record: BookHistory, update_id: int) -> None:
-        """Wait until our book has taken all updates up to this one, no longer than makes sense."""
-        limit = time.monotonic() + self._pace.reach
-        # The record is pure code, which wakes nobody up.
-        while record.last_id < update_id and not record.is_over and time.monotonic() < limit:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)
-
-
-def auditor_of(feed: ExchangeFeed, options: FeedOptions, interval: float) -> Auditor | None:
-    """None where no book is built from changes, or where `interval` is 0."""
-    access = feed.venue.audit
-    if access is None or options.mode != "diff" or "book" not in options.topics or not interval:
-        return None
-    return Auditor(feed, access, AuditPace(interval=interval))

@@ -1,8 +1,12 @@
-"""What went wrong with an exchange's feed, named by what to do about it."""
+"""What can go wrong with an exchange's feed: one tree, each class named by what to do about it."""
 
 
-class WebSocketError(Exception):
-    """Base of those below."""
+class FeederError(Exception):
+    """Base of all those below."""
+
+
+class WebSocketError(FeederError):
+    """A connection, or a message on it."""
 
 
 class WebSocketConnectionError(WebSocketError):
@@ -10,7 +14,7 @@ class WebSocketConnectionError(WebSocketError):
 
 
 class WebSocketUnavailableError(WebSocketConnectionError):
-    """Nobody is there: no answer, or a gateway says so (5xx). Nobody refused us, so we may soon try again."""
+    """Nothing listens: no answer, or a gateway says so (5xx). It is no refusal, so try again soon."""
 
 
 class WebSocketTimeoutError(WebSocketError):
@@ -22,20 +26,24 @@ class WebSocketProtocolError(WebSocketError):
 
 
 class GaveUpError(WebSocketError):
-    """The allowed number of failures in a row was reached."""
+    """The allowed number of failures in a row was reached: end."""
 
 
-class MetadataError(ValueError):
-    """The exchange's answer about its instruments makes no sense."""
-
-
-class RestError(Exception):
-    """The request brought no answer; it may later."""
+class RestError(FeederError):
+    """The request brought no answer: try again later."""
 
 
 class RestRefusedError(RestError):
-    """The exchange will not answer this request, now or later."""
+    """The exchange refuses this request, now and later: do not repeat it soon."""
 
 
 class RestBlockedError(RestError):
-    """The exchange will not answer any request from here."""
+    """The exchange refuses every request from here: send no more."""
+
+
+class MetadataError(FeederError):
+    """The exchange's answer about its instruments makes no sense: use the last one that did."""
+
+
+class ReplayError(FeederError):
+    """A recording cannot be replayed: end."""

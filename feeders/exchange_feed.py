@@ -1,182 +1,43 @@
-"""All connections that one exchange's symbols need, kept open."""
+"""All connections to one exchange: one for each set of symbols that fits, or several lines that bring the same."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cache, partial
 
-from bookbus.feeders.books.arbitration import LineArbiter, LineResult
+from bookbus.feeders.books.arbitration import LineResult
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.exchanges.adapter import FeedAdapter, OnSnapshot, Wiring, adapter_of
-from bookbus.feeders.feed import Feed, FeedCounters
+from bookbus.feeders.exchanges.adapter import FeedAdapter, OnFrame
+from bookbus.feeders.feed import Feed, FeedCounters, OnSnapshot, OnTrade
 from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
 from bookbus.feeders.stall_detector import StallDetector
-from bookbus.feeders.venue import Venue
+from bookbus.feeders.venue import FeedOptions, Venue
 from bookbus.schemas.heartbeat import FeedState, LineReport
+from bookbus.schemas.instruments import InstrumentRegistry
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 
+STEADY_ATTEMPTS = 10
+"""Binance allows an address 300 attempts in five minutes: with fifteen connections these are half of them."""
+
 SILENT_AFTER = 3.0
-"""Seconds in which a line brings nothing of what another one brings, after which that is told."""
+"""Seconds in which a line brings nothing of what another one brings, after which it is reported as silent."""
 
 SKEW = 1.0
 """Seconds by which one line may be later than another without lacking anything."""
 
 _LOOK_INTERVAL = 0.5
-_STOOD_STILL = 1.5
+_STALLED = 1.5
 """Seconds between two looks after which what the lines brought meanwhile may not have been taken yet."""
 
 _REPLACE_INTERVAL = 30.0
 """Seconds between two attempts to replace a silent connection."""
-
-
-@dataclass(slots=True)
-class _Watched:
-    """What is known of one line's silence."""
-
-    updates: int = 0
-    first: int = 0
-    behind_since: float | None = None
-    silent: bool = False
-    replaced_at: float = 0.0
-
-
-class LineGroup:
-    """One line, or several of which each brings every update; the first to bring one is taken."""
-
-    def __init__(
-        self, make: Callable[[Wiring], FeedAdapter], wiring: Wiring, lines: int, policy: ReconnectPolicy
-    ) -> None:
-        """`make` opens nothing yet. The lines share the books of the first."""
-        self.race = LineArbiter(lines) if lines > 1 else None
-        first = make(replace(wiring, race=self.race, on_lost=self._lost if lines > 1 else None))
-        self.feed = first.feed
-        if self.race is not None:
-            self.feed.protocol.race = self.race
-        others = [make(replace(first.wiring, feed=self.feed, slot=slot)) for slot in range(1, lines)]
-        # Planned replacements take turns: there is always a line that is not about to go.
-        turn = asyncio.Lock()
-        self.keepers: Sequence[ReconnectingConnection[FeedAdapter]] = [
-            ReconnectingConnection(line, policy, turn=turn) for line in (first, *others)
-        ]
-        self._watched = [_Watched() for _ in self.keepers]
-        self._looked_at = 0.0
-
-    @property
-    def connected(self) -> int:
-        """Connections that are open."""
-        return sum(keeper.line.is_connected for keeper in self.keepers)
-
-    @property
-    def last_sign_of_life(self) -> float:
-        """Monotonic time at which a line that brings every update last delivered a frame or a pong."""
-        lines = [keeper.line for keeper in self.keepers]
-        return max((line.last_sign_of_life for line in lines if line.is_connected and line.ready.is_set()), default=0.0)
-
-    @property
-    def silent(self) -> Sequence[bool]:
-        """Of each line, whether it brings nothing while another brings updates."""
-        return [watched.silent for watched in self._watched]
-
-    def discard(self, gap: float) -> None:
-        """This process stood still for `gap` seconds: no connection goes on, not the one about to take over either."""
-        for line in self._lines():
-            line.discard(gap)
-
-    async def watch(self) -> None:
-        """Look for silent lines, until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            self.look(loop.time())
-            await asyncio.sleep(_LOOK_INTERVAL)
-
-    def look(self, now: float) -> None:
-        """Compare what the lines brought since the last look."""
-        if self.race is None:
-            return
-        stalled, self._looked_at = now - self._looked_at > _STOOD_STILL, now
-        both = list(zip(self.race.results, self._watched, strict=True))
-        # Only what a line brings first is something that the others lack.
-        news = any(result.first != watched.first for result, watched in both)
-        for slot, (result, watched) in enumerate(both):
-            moved = result.updates != watched.updates
-            watched.updates, watched.first = result.updates, result.first
-            if moved or stalled:
-                watched.behind_since = None
-            elif watched.behind_since is None and news:
-                watched.behind_since = now
-            self._judge(slot, watched, moved=moved, now=now)
-
-    def _judge(self, slot: int, watched: _Watched, *, moved: bool, now: float) -> None:
-        exchange, keeper = self.feed.exchange, self.keepers[slot]
-        if watched.silent and moved:
-            watched.silent = False
-            logger.info("%s: line %d brings updates again", exchange, slot + 1)
-        if watched.behind_since is None or now - watched.behind_since < SILENT_AFTER:
-            return
-        if not watched.silent:
-            watched.silent = True
-            cause = "" if keeper.line.is_connected else f": {keeper.failure or 'not connected yet'}"
-            logger.warning("%s: line %d brings nothing while another brings updates%s", exchange, slot + 1, cause)
-        if keeper.line.is_connected and now - watched.replaced_at >= _REPLACE_INTERVAL:
-            watched.replaced_at = now
-            keeper.line.replace_wanted.set()
-
-    def _lost(self, gone: FeedAdapter) -> None:
-        """A line failed. The books live on only if another brought every update while it still did."""
-        others = [line for line in self._lines() if line is not gone and line.is_connected and line.ready.is_set()]
-        reason = "opened after the other line had gone silent: updates between may be missing"
-        proven = any(line.ready_at <= gone.last_sign_of_life for line in others)
-        if proven and (lacking := self._brought_alone(gone, min(line.ready_at for line in others))):
-            proven, reason = False, f"never brought {', '.join(lacking[:5])} as the other line did"
-        for line in others:
-            line.ask_again_soon()
-            if not proven:
-                line.abandon(reason)
-
-    def _brought_alone(self, gone: FeedAdapter, since: float) -> list[str]:
-        """Symbols that only this line has brought since that (monotonic) time, but for what may be on its way."""
-        assert self.race is not None  # noqa: S101 - a single line leaves none behind
-        now_us, now = time.time_ns() // 1000, time.monotonic()
-        since_us = now_us - round((now - since - SKEW) * 1e6)
-        return self.race.seen_only_by(gone.wiring.slot, since_us, now_us - round(SKEW * 1e6))
-
-    def _lines(self) -> list[FeedAdapter]:
-        """Every connection, with those about to take over."""
-        return [line for keeper in self.keepers for line in keeper.lines]
-
-
-def line_reports(groups: Sequence[LineGroup]) -> list[LineReport]:
-    """What each line brought, over all groups; nothing where there is only one."""
-    races = [(group, group.race) for group in groups if group.race is not None]
-    slots = range(len(races[0][1].results)) if races else ()
-    return [_report(slot, races) for slot in slots]
-
-
-def _report(slot: int, races: Sequence[tuple[LineGroup, LineArbiter]]) -> LineReport:
-    keepers, total = [group.keepers[slot] for group, _ in races], LineResult()
-    for _, race in races:
-        total.add(race.results[slot])
-    return LineReport(
-        line=slot + 1,
-        connections=len(keepers),
-        open=sum(keeper.line.is_connected for keeper in keepers),
-        reconnects=sum(keeper.reconnects for keeper in keepers),
-        updates=total.updates,
-        first=total.first,
-        lead_median_ms=total.lead_ms(0.5),
-        lead_p99_ms=total.lead_ms(0.99),
-        silent=any(group.silent[slot] for group, _ in races),
-    )
-
-
-STEADY_ATTEMPTS = 10
-"""Binance allows an address 300 attempts in five minutes: with fifteen connections these are half of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,27 +57,38 @@ class ExchangeFeed:
         self,
         venue: Venue,
         natives: Sequence[str],
-        callback: OnSnapshot,
-        wiring: Wiring,
+        on_snapshot: OnSnapshot,
+        on_trade: OnTrade = lambda _: None,
+        *,
+        options: FeedOptions | None = None,
         settings: ConnectionSettings | None = None,
+        registry: InstrumentRegistry | None = None,
+        ws_url: str | None = None,
+        rest_url: str | None = None,
+        on_frame: OnFrame | None = None,
         on_answer: OnAnswer | None = None,
-        on_standstill: Callable[[], None] | None = None,
+        on_stall: Callable[[], None] | None = None,
     ) -> None:
-        """`on_standstill` is told when this process stood still and everything held was discarded."""
-        settings = settings or ConnectionSettings()
+        """`on_frame` and `on_answer` get what the exchange sends, for a recording.
+
+        `on_stall` is called after this process stalled and every book was discarded.
+        """
         self.venue = venue
-        self._adapter = adapter_of(venue)
-        self._on_standstill = on_standstill
         self.stall = StallDetector(self._discard)
-        self.rest: RestClient = venue.rest(wiring.rest_url or venue.rest_url, settings.timeout)
-        self.snapshots = SnapshotFetcher(venue, self.rest, on_answer)
-        self._callback = callback
-        self._settings = settings
-        self._wiring = replace(wiring, snapshots=self.snapshots, stall=self.stall)
-        self._tasks: asyncio.TaskGroup | None = None
-        self._group_of: dict[str, LineGroup] = {}
         self.groups: list[LineGroup] = []
         """One for each set of symbols that fits on a connection."""
+        self._settings = settings = settings or ConnectionSettings()
+        self._options = options or FeedOptions()
+        self._ws_url = venue.stream_url(ws_url or venue.ws_url)
+        self.rest: RestClient = venue.rest(rest_url or venue.rest_url, settings.timeout)
+        self.snapshots = SnapshotFetcher(venue.snapshots, self.rest, on_answer)
+        self._instrument_of = cache((registry or InstrumentRegistry(venue.exchange, offline=True)).resolve)
+        self._on_snapshot = on_snapshot
+        self._on_trade = on_trade
+        self._on_frame = on_frame
+        self._on_stall = on_stall
+        self._tasks: asyncio.TaskGroup | None = None
+        self._group_of: dict[str, LineGroup] = {}
         self.add(natives)
 
     async def run(self) -> None:
@@ -236,16 +108,24 @@ class ExchangeFeed:
         return tuple(self._group_of)
 
     @property
-    def keepers(self) -> Sequence[ReconnectingConnection[FeedAdapter]]:
-        """One for each connection."""
-        return [keeper for group in self.groups for keeper in group.keepers]
+    def connections(self) -> Sequence[ReconnectingConnection[FeedAdapter]]:
+        """Every connection of every group."""
+        return [connection for group in self.groups for connection in group.connections]
 
     def add(self, natives: Sequence[str]) -> None:
         """Get these symbols' books too, by further connections."""
-        settings = self._settings
-        for shard in self.venue.connections(natives, self._wiring.options):
-            make = partial(self._adapter, shard, self._callback, settings.heartbeat_interval, settings.timeout)
-            group = LineGroup(make, self._wiring, settings.lines, settings.policy)
+        lines = self._settings.lines
+        for shard in self.venue.connections(natives, self._options):
+            feed = Feed(
+                exchange=self.venue.exchange.id,
+                books=BookSet(self.venue.protocol(shard, self._options), self.venue.snapshots, lines),
+                options=self._options,
+                instrument_of=self._instrument_of,
+                on_snapshot=self._on_snapshot,
+                on_trade=self._on_trade,
+                snapshots=self.snapshots,
+            )
+            group = LineGroup(feed, lines, self._settings.policy, partial(self._adapter, feed))
             self.groups.append(group)
             self._group_of |= dict.fromkeys(shard, group)
             if self._tasks is not None:
@@ -261,9 +141,9 @@ class ExchangeFeed:
         return sum(group.connected for group in self.groups)
 
     @property
-    def trouble(self) -> str:
-        """What stands between the exchange and its books; empty while each of them has an open connection."""
-        lost = [group.keepers[0].failure for group in self.groups if not group.connected]
+    def error(self) -> str:
+        """Why books cannot come now; empty while each of them has an open connection and snapshots are answered."""
+        lost = [group.connections[0].failure for group in self.groups if not group.connected]
         return (lost[0] or "connecting") if lost else self.snapshots.blocked
 
     def feed_of(self, native: str) -> Feed:
@@ -279,13 +159,13 @@ class ExchangeFeed:
         return self._group_of[native].feed.current(topic, native)
 
     def is_current(self, topic: Topic, native: str) -> bool:
-        """Whether the newest book still is the exchange's, as far as its connection has said."""
+        """Whether no update is known that the newest book lacks."""
         return self._group_of[native].feed.is_current(topic, native)
 
     def states(self) -> dict[str, FeedState]:
-        """State of every book by native symbol: `syncing` until it was complete once."""
+        """State of every book by native symbol: `syncing` until it was complete once; empty without the book topic."""
         states = {native: state for group in self.groups for native, state in group.feed.states().items()}
-        return {native: states[native] for native in self._group_of}
+        return {native: states[native] for native in self._group_of if native in states}
 
     def last_sign_of_life(self, native: str) -> float:
         """Monotonic time at which a connection of the symbol last delivered a frame or a pong."""
@@ -298,15 +178,173 @@ class ExchangeFeed:
             total.add(group.feed.counters)
         return total
 
-    def _start(self, tasks: asyncio.TaskGroup, group: LineGroup) -> None:
-        for keeper in group.keepers:
-            tasks.create_task(keeper.run())
-        if len(group.keepers) > 1:
+    def _adapter(self, feed: Feed, slot: int, on_lost: "OnLost | None") -> FeedAdapter:
+        return FeedAdapter(
+            self.venue,
+            feed,
+            self._ws_url,
+            self.stall,
+            self._settings.heartbeat_interval,
+            self._settings.timeout,
+            slot=slot,
+            on_frame=self._on_frame,
+            on_lost=on_lost,
+        )
+
+    def _start(self, tasks: asyncio.TaskGroup, group: "LineGroup") -> None:
+        for connection in group.connections:
+            tasks.create_task(connection.run())
+        if len(group.connections) > 1:
             tasks.create_task(group.watch())
 
     def _discard(self, gap: float) -> None:
-        logger.warning("stood still for %.1f s: discarding every book and starting again", gap)
+        logger.warning("this process stalled for %.1f s: discarding every book and starting again", gap)
         for group in self.groups:
             group.discard(gap)
-        if self._on_standstill is not None:
-            self._on_standstill()
+        if self._on_stall is not None:
+            self._on_stall()
+
+
+OnLost = Callable[[FeedAdapter], None]
+
+
+class LineGroup:
+    """One line, or several of which each brings every update; the first to bring one is taken."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        lines: int,
+        policy: ReconnectPolicy,
+        make: Callable[[int, OnLost | None], FeedAdapter],
+    ) -> None:
+        """`make(slot, on_lost)` returns a connection of `feed` that is not open yet."""
+        self.feed = feed
+        # Planned replacements take turns: there is always a line that is not about to go.
+        turn = asyncio.Lock()
+        on_lost = self._lost if lines > 1 else None
+        self.connections: Sequence[ReconnectingConnection[FeedAdapter]] = [
+            ReconnectingConnection(make(slot, on_lost), policy, turn=turn) for slot in range(lines)
+        ]
+        self._silence = [_Silence() for _ in self.connections]
+        self._looked_at = 0.0
+
+    @property
+    def connected(self) -> int:
+        """Connections that are open."""
+        return sum(connection.line.is_connected for connection in self.connections)
+
+    @property
+    def last_sign_of_life(self) -> float:
+        """Monotonic time at which a line that brings every update last delivered a frame or a pong."""
+        lines = [connection.line for connection in self.connections]
+        return max((line.last_sign_of_life for line in lines if line.is_connected and line.ready.is_set()), default=0.0)
+
+    @property
+    def silent(self) -> Sequence[bool]:
+        """Of each line, whether it brings nothing while another brings updates."""
+        return [silence.reported for silence in self._silence]
+
+    def discard(self, gap: float) -> None:
+        """This process stalled for `gap` seconds: every connection ends, also one that is about to take over."""
+        for line in self._lines():
+            line.discard(gap)
+
+    async def watch(self) -> None:
+        """Look for silent lines, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.look(loop.time())
+            await asyncio.sleep(_LOOK_INTERVAL)
+
+    def look(self, now: float) -> None:
+        """Compare what the lines brought since the last look."""
+        arbiter = self.feed.books.arbiter
+        if arbiter is None:
+            return
+        stalled, self._looked_at = now - self._looked_at > _STALLED, now
+        both = list(zip(arbiter.results, self._silence, strict=True))
+        # Only what a line brings first is something that the others lack.
+        is_news = any(result.first != silence.first for result, silence in both)
+        for slot, (result, silence) in enumerate(both):
+            moved = result.updates != silence.updates
+            silence.updates, silence.first = result.updates, result.first
+            if moved or stalled:
+                silence.behind_since = None
+            elif silence.behind_since is None and is_news:
+                silence.behind_since = now
+            self._judge(slot, silence, moved=moved, now=now)
+
+    def _judge(self, slot: int, silence: "_Silence", *, moved: bool, now: float) -> None:
+        exchange, connection = self.feed.exchange, self.connections[slot]
+        if silence.reported and moved:
+            silence.reported = False
+            logger.info("%s: line %d brings updates again", exchange, slot + 1)
+        if silence.behind_since is None or now - silence.behind_since < SILENT_AFTER:
+            return
+        if not silence.reported:
+            silence.reported = True
+            cause = "" if connection.line.is_connected else f": {connection.failure or 'not connected yet'}"
+            logger.warning("%s: line %d brings nothing while another brings updates%s", exchange, slot + 1, cause)
+        if connection.line.is_connected and now - silence.replaced_at >= _REPLACE_INTERVAL:
+            silence.replaced_at = now
+            connection.line.replace_wanted.set()
+
+    def _lost(self, failed: FeedAdapter) -> None:
+        """A line failed. The books stay live only if another line brought every update while this one still did."""
+        others = [line for line in self._lines() if line is not failed and line.is_connected and line.ready.is_set()]
+        reason = "opened after the other line had gone silent: updates between may be missing"
+        proven = any(line.ready_at <= failed.last_sign_of_life for line in others)
+        if proven and (lacking := self._seen_only_by(failed, min(line.ready_at for line in others))):
+            proven, reason = False, f"never brought {', '.join(lacking[:5])} as the other line did"
+        for line in others:
+            line.ask_again_soon()
+            if not proven:
+                line.abandon(reason)
+
+    def _seen_only_by(self, failed: FeedAdapter, since: float) -> list[str]:
+        """Symbols that only this line has brought since `since` (monotonic), except in the last `SKEW` seconds."""
+        arbiter = self.feed.books.arbiter
+        assert arbiter is not None  # noqa: S101 - with a single line no other one is left
+        now_us, now = time.time_ns() // 1000, time.monotonic()
+        since_us = now_us - round((now - since - SKEW) * 1e6)
+        return arbiter.seen_only_by(failed.slot, since_us, now_us - round(SKEW * 1e6))
+
+    def _lines(self) -> list[FeedAdapter]:
+        """Every connection, with those about to take over."""
+        return [line for connection in self.connections for line in connection.lines]
+
+
+def line_reports(groups: Sequence[LineGroup]) -> list[LineReport]:
+    """What each line brought, over all groups; empty where there is only one line."""
+    lines = len(groups[0].connections) if groups else 0
+    return [_report(slot, groups) for slot in range(lines)] if lines > 1 else []
+
+
+@dataclass(slots=True)
+class _Silence:
+    """What is known of one line's silence."""
+
+    updates: int = 0
+    first: int = 0
+    behind_since: float | None = None
+    reported: bool = False
+    replaced_at: float = 0.0
+
+
+def _report(slot: int, groups: Sequence[LineGroup]) -> LineReport:
+    connections, total = [group.connections[slot] for group in groups], LineResult()
+    for group in groups:
+        if group.feed.books.arbiter is not None:
+            total.add(group.feed.books.arbiter.results[slot])
+    return LineReport(
+        line=slot + 1,
+        connections=len(connections),
+        open=sum(connection.line.is_connected for connection in connections),
+        reconnects=sum(connection.reconnects for connection in connections),
+        updates=total.updates,
+        first=total.first,
+        lead_median_ms=total.lead_ms(0.5),
+        lead_p99_ms=total.lead_ms(0.99),
+        silent=any(group.silent[slot] for group in groups),
+    )

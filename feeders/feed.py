@@ -1,4 +1,4 @@
-"""What a protocol says of the exchange, turned into snapshots, trades and requests."""
+"""The books of one set of symbols: events turned into snapshots, trades and requests."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
@@ -23,7 +24,7 @@ from bookbus.feeders.books.events import (
     TradeHappened,
 )
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.venue import FeedOptions, Request, VenueProtocol
+from bookbus.feeders.venue import ControlMessage, FeedOptions
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -32,17 +33,17 @@ from bookbus.schemas.trade import Trade
 logger = logging.getLogger(__name__)
 
 CLOSED_BY_US = "connection closed by us"
-"""Why books are lost when a feed is stopped, which is nothing to tell anybody."""
+"""Why books are lost when a feed is stopped, which is not logged."""
 
 OnSnapshot = Callable[[OrderBookSnapshot, Topic], None]
 OnTrade = Callable[[Trade], None]
 
 
 class SnapshotSource(Protocol):
-    """Who answers requests for snapshots, by `Feed.apply_snapshot`, sooner or later or never."""
+    """Where snapshots are requested."""
 
     def ask(self, need: SnapshotNeeded, feed: "Feed") -> None:
-        """Queue a request."""
+        """Queue a request, whose answer goes to `feed.apply_snapshot`."""
 
     def is_pending(self, native: str) -> bool:
         """Whether an answer for this symbol may still come."""
@@ -73,10 +74,13 @@ class FeedCounters:
 
 @dataclass(slots=True)
 class Feed:
-    """One protocol's symbols. A callback gets each change: a new book, or its last levels marked `suspect`."""
+    """The symbols of one connection, or of several that bring the same updates.
+
+    `on_snapshot` gets each change: a new book, or its last levels marked `suspect`.
+    """
 
     exchange: str
-    protocol: VenueProtocol
+    books: BookSet
     options: FeedOptions
     instrument_of: Callable[[str], Instrument]
     on_snapshot: OnSnapshot
@@ -86,69 +90,64 @@ class Feed:
     latest: dict[tuple[Topic, str], OrderBookSnapshot] = field(default_factory=dict)
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
     losses: int = 0
-    """How often no connection was left, or none to go on: what was asked for before says nothing of the books after."""
+    """How often no connection was left: a snapshot asked for before is older than the books after."""
     dropped: set[str] = field(default_factory=set)
     """Symbols that are wanted no more, whatever the exchange still sends."""
     _held: dict[str, BookUpdated | None] = field(default_factory=dict)
-    """Symbols whose published levels reach beyond what the exchange has told, with the book not published for that."""
-    _lines: set[int] = field(default_factory=set)
-    """Connections that bring every update."""
+    """Symbols whose published levels reach beyond the known window, with the book not published for that."""
     _losing_line: bool = False
 
     def receive(self, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
         """Take one WebSocket message. Returns the events that concern the connection, not the books."""
         self.counters.frames += 1
         try:
-            events = self.protocol.receive(frame, line)
+            events = self.books.receive(frame, line, received_us)
         except WebSocketProtocolError as error:
             return self._skip(error)
         return self._handle(events, received_us)
 
     def snapshot_requested(self, native: str) -> None:
         """The request for a snapshot of this symbol leaves now."""
-        self.protocol.snapshot_requested(native)
+        self.books.snapshot_requested(native)
 
     def apply_snapshot(self, native: str, limit: int, body: bytes, received_us: int) -> None:
         """Take the answer to a snapshot request. Raises WebSocketProtocolError if it makes no sense."""
-        events = self.protocol.apply_snapshot(native, limit, body)
+        events = self.books.apply_snapshot(native, limit, body)
         held = self._held.pop(native, None)
         self._handle(events, received_us)
         if held is not None and not any(isinstance(event, BookUpdated | BookLost) for event in events):
-            # Its levels are right, or the answer was too old to tell: it has waited long enough.
+            # Its levels are right, or the answer is too old to tell: do not wait for another one.
             self._update(held, received_us)
 
     def receive_recorded(self, url: str, body: bytes, received_us: int) -> None:
         """Take an HTTP answer of a recording."""
         try:
-            events = self.protocol.receive_recorded(url, body)
+            events = self.books.receive_recorded(url, body)
         except WebSocketProtocolError as error:
             self._skip(error)
             return
         self._handle(events, received_us)
 
-    def subscribe(self, natives: Sequence[str] | None = None) -> Sequence[Request]:
-        """The control messages that ask for these symbols, None for all that are wanted."""
-        if natives is None and self.dropped:
-            natives = [native for native in self.protocol.natives if native not in self.dropped]
-        return self.protocol.subscribe(natives)
+    def subscribe(self, again: Sequence[str] = ()) -> Sequence[ControlMessage]:
+        """The control messages for all symbols, or for those of them that are asked for `again`."""
+        return self.books.subscribe(again, self.dropped)
 
     def invalidate(self, native: str, reason: str, received_us: int) -> None:
-        """A comparison showed that the book is not the exchange's: lose it and ask for it anew."""
-        self._handle(self.protocol.invalidate(native, reason), received_us)
+        """A comparison showed that the book is not the exchange's: lose it and request a snapshot."""
+        self._handle(self.books.invalidate(native, reason), received_us)
 
     def line_up(self, line: int) -> None:
         """This connection now brings every update."""
-        self._lines.add(line)
-        self.protocol.line_up(line)
+        self.books.line_up(line)
 
     def line_down(self, line: int, reason: str, received_us: int) -> None:
-        """This connection is gone."""
-        self._lines.discard(line)
-        if not self._lines:
+        """This connection ended."""
+        events = self.books.line_down(line, reason)
+        if not self.books.lines:
             self.losses += 1
         lost = self.counters.lost
         self._losing_line = True
-        self._handle(self.protocol.line_down(line, reason), received_us)
+        self._handle(events, received_us)
         self._losing_line = False
         if self.counters.lost > lost and reason != CLOSED_BY_US:
             logger.info("%s: %d books lost: %s", self.exchange, self.counters.lost - lost, reason)
@@ -156,22 +155,22 @@ class Feed:
     def current(self, topic: Topic, native: str) -> OrderBookSnapshot:
         """The newest book, at the id the exchange's book has reached since with the same levels."""
         book = self.latest[topic, native]
-        update_id = self.protocol.update_id(native, topic)
+        update_id = self.books.update_id(native, topic)
         if update_id is None or update_id == book.update_id or book.state != "live":
             return book
         return replace(book, update_id=update_id)
 
     def is_current(self, topic: Topic, native: str) -> bool:
-        """Whether the newest book still is the exchange's, as far as its connection has said."""
+        """Whether no update is known that the newest book lacks."""
         held = self._held.get(native) if topic == "book" else None
-        known = self.protocol.update_id(native, topic) is not None
-        return known and held is None and not self.protocol.is_behind(native, topic)
+        known = self.books.update_id(native, topic) is not None
+        return known and held is None and not self.books.is_behind(native, topic)
 
     def states(self) -> Mapping[str, FeedState]:
         """State of every book by native symbol: `syncing` until it was complete once, else as stored."""
         return {
             native: book.state if (book := self.latest.get(("book", native))) is not None else "syncing"
-            for native in self.protocol.natives
+            for native in self.books.natives
         }
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
@@ -181,17 +180,17 @@ class Feed:
         return [(topic, self.latest.pop((topic, native))) for topic, _ in mine]
 
     def without_book(self) -> list[str]:
-        """Native symbols that have no book to trust and wait for no snapshot: only the exchange can help them."""
+        """Native symbols that have no book to trust and wait for no snapshot: they need another subscription."""
         return [
             native
-            for native in self.protocol.natives
+            for native in self.books.natives
             if native not in self.dropped
-            and self.protocol.update_id(native) is None
+            and self.books.update_id(native) is None
             and not self.snapshots.is_pending(native)
         ]
 
     def forget(self) -> None:
-        """Drop every book without a word: what is held may be old, and nothing of it may be published."""
+        """Drop every book without an event: what is held may be old, and nothing of it may be published."""
         self.latest.clear()
         # The connections end a little later; an answer that came meanwhile must not be taken.
         self.losses += 1
@@ -246,9 +245,9 @@ class Feed:
             self.snapshots.ask(need, self)
 
     def _holds(self, event: BookUpdated) -> bool:
-        """Whether this book is not published yet: levels may lack in it, and the exchange is about to tell.
+        """Whether this book is not published yet: it may lack levels, and a snapshot with them is on its way.
 
-        Where it will not, as in a recording, a book that may lack levels far from the touch is better than none.
+        Without one, as in a recording, a book that may lack levels far from the touch is better than none.
         """
         if not self._held or event.topic != "book" or event.native not in self._held:
             return False

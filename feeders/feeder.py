@@ -1,4 +1,4 @@
-"""One exchange's books on the bus, for as long as the process runs."""
+"""Publishes one exchange's books for as long as the process runs."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.exchange_feed import ExchangeFeed, line_reports
-from bookbus.feeders.exchanges.adapter import OnFrame, Wiring
+from bookbus.feeders.exchanges.adapter import OnFrame
 from bookbus.feeders.settings import FeederSettings, unique_feeder_id
 from bookbus.feeders.snapshot_fetcher import OnAnswer
 from bookbus.feeders.venue import Venue
@@ -24,19 +24,18 @@ from bookbus.schemas.instruments import Instrument, InstrumentRegistry
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked
 from bookbus.schemas.snapshot import OrderBookSnapshot
-from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
 
 REPEAT_AFTER = 2.0
-"""Seconds of quiet after which a book is confirmed, or its loss told again."""
+"""Seconds without a change after which a book is confirmed, or its loss published again."""
 
-_KEEPER_INTERVAL = 0.25
+_REPEAT_INTERVAL = 0.25
 _DRAIN_TIMEOUT = 2.0
 
 
 class Feeder:
-    """Exchange feed, publisher and heartbeat put together."""
+    """Exchange feed, publisher, heartbeat and audit together."""
 
     def __init__(
         self,
@@ -62,23 +61,19 @@ class Feeder:
             on_connected=self._resubmit,
             before_write=lambda: self.feed.stall.beat(),
         )
-        wiring = Wiring(
-            ws_url=settings.ws_url,
-            rest_url=settings.rest_url,
-            options=settings.options,
-            registry=registry,
-            on_quote=lambda quote: self._publish(quote, "quote"),
-            on_trade=self._publish_trade,
-            on_frame=on_frame,
-        )
         self.feed = ExchangeFeed(
             venue,
             tuple(self._instruments),
-            lambda book: self._publish(book, "book"),
-            wiring,
-            settings.connection,
-            on_answer,
-            on_standstill=self.publisher.discard,
+            self._publish,
+            self.publisher.submit_trade,
+            options=settings.options,
+            settings=settings.connection,
+            registry=registry,
+            ws_url=settings.ws_url,
+            rest_url=settings.rest_url,
+            on_frame=on_frame,
+            on_answer=on_answer,
+            on_stall=self.publisher.discard,
         )
         self._auditor = auditor_of(self.feed, settings.options, settings.audit_interval)
         self._endpoint = masked(settings.ws_url or venue.ws_url)
@@ -89,14 +84,14 @@ class Feeder:
         try:
             async with asyncio.TaskGroup() as tasks:
                 publishing = tasks.create_task(self.publisher.run())
-                parts = [self.feed.run(), self._keep(), self._heartbeat.run()]
+                parts = [self.feed.run(), self._repeat_quiet_books(), self._heartbeat.run()]
                 if self._auditor is not None:
                     parts.append(self._auditor.run())
                 work = [tasks.create_task(part) for part in parts]
                 try:
                     await asyncio.gather(*work)
                 finally:
-                    # What is published from here on are the closing states, not the loss of our own connections.
+                    # From here on only the closing states are published, not that our own connections end.
                     self._stopping = True
                     last = [(topic, self.feed.current(topic, native)) for topic, native in self.feed.books()]
                     for task in work:
@@ -125,13 +120,10 @@ class Feeder:
         self._submitted[topic, snapshot.native] = time.monotonic()
         self.publisher.submit(Submission("new" if snapshot.state == "live" else "state", topic, snapshot))
 
-    def _publish_trade(self, trade: Trade) -> None:
-        self.publisher.submit_trade(trade)
-
-    async def _keep(self) -> None:
-        """Confirm what is quiet and alive; tell again what is lost."""
+    async def _repeat_quiet_books(self) -> None:
+        """Confirm live books that do not change; publish lost ones again."""
         while True:
-            await asyncio.sleep(_KEEPER_INTERVAL)
+            await asyncio.sleep(_REPEAT_INTERVAL)
             self.feed.stall.beat()
             now = time.monotonic()
             for topic, native in self.feed.books():
@@ -143,17 +135,17 @@ class Feeder:
         if book.state == "live":
             alive = self.feed.last_sign_of_life(native) > self._submitted.get((topic, native), 0.0)
             if not alive or not self.feed.is_current(topic, native):
-                return  # nobody can say that this book is still the exchange's
+                return  # whether this book still is the exchange's is not known
             self.publisher.submit(Submission("again", topic, book))
         else:
             self.publisher.submit(Submission("state", topic, book))
         self._submitted[topic, native] = now
 
     def _resubmit(self) -> None:
-        """Redis is back, perhaps without its data: send every book that somebody stands behind."""
+        """Redis is back, perhaps without its data: publish every book again."""
         now = time.monotonic()
         for topic, native in self.feed.books():
-            # What shows no sign of life now is sent as soon as it does.
+            # A live book without a sign of life now is sent with the next one.
             self._submitted[topic, native] = now - REPEAT_AFTER
             self._repeat(topic, native, now)
 
@@ -178,8 +170,8 @@ class Feeder:
             time_us=_now_us(),
             counters=counters_of(self.feed.counters(), self.publisher.counters)
             | {
-                "reconnects": sum(keeper.reconnects for keeper in self.feed.keepers),
-                "handovers": sum(keeper.handovers for keeper in self.feed.keepers),
+                "reconnects": sum(connection.reconnects for connection in self.feed.connections),
+                "handovers": sum(connection.handovers for connection in self.feed.connections),
                 "connected": self.feed.connected,
                 "rest_weight": self.feed.rest.budget.spent,
             },

@@ -1,4 +1,4 @@
-"""The exchange's list of markets, and those of them that are wanted now."""
+"""The exchange's list of markets, which of them are selected, and which part of those a feeder serves."""
 
 import logging
 import os
@@ -19,10 +19,44 @@ logger = logging.getLogger(__name__)
 
 MAX_CACHE_AGE = 24 * 3600.0
 
+_MOST_DIGITS = 10
+"""No exchange lists more markets, and `int` refuses thousands of digits."""
 
-def default_cache_directory() -> Path:
-    """Where programs of this user keep what can be had again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bookbus"
+
+@dataclass(slots=True)
+class Markets:
+    """`chosen` is what the selection stood for at the start."""
+
+    source: "MetadataSource"
+    selection: "SymbolSelection"
+    registry: InstrumentRegistry
+    chosen: list[Instrument]
+
+    @classmethod
+    async def load(cls, source: "MetadataSource", selection: "SymbolSelection") -> "Markets":
+        """Ask the exchange. Raises SymbolError for an unknown name, RestError if a rule cannot do without an answer."""
+        registry = await source.registry()
+        chosen = selection.choose(registry, await _turnover(source, selection))
+        if not chosen:
+            raise SymbolError(
+                f"shard {selection.shard} has none of these symbols: make fewer shards or name more symbols"
+            )
+        return cls(source, selection, registry, chosen)
+
+    async def refresh(self, natives: Sequence[str]) -> tuple[list[Instrument], list[str]]:
+        """Ask again: what is wanted and not among `natives`, and which of those no longer trade.
+
+        Raises RestError, MetadataError or SymbolError, and then nothing has changed.
+        """
+        listed = InstrumentRegistry(self.registry.exchange, await self.source.instruments())
+        # Named markets stay whatever the list says: one that left it must not keep the new ones out.
+        rules = replace(self.selection, names=())
+        named = {self.registry.resolve(name).native for name in self.selection.names}
+        chosen = rules.choose(listed, await _turnover(self.source, rules))
+        self.registry.learn(listed.all())
+        known = set(natives)
+        added = [instrument for instrument in chosen if instrument.native not in known]
+        return added, rules.gone([native for native in natives if native not in named], listed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +69,21 @@ class MetadataSource:
 
     async def registry(self) -> InstrumentRegistry:
         """The exchange's own list; else the cached one, with a warning; else names judged by their spelling."""
+        exchange = self.venue.exchange
         try:
-            return InstrumentRegistry(self.venue.exchange, await self.instruments())
+            return InstrumentRegistry(exchange, await self.instruments())
         except (RestError, MetadataError) as error:
-            return self._without_exchange(error)
+            if instruments := cached_instruments(self.venue, self.rest.base_url, self.cache_directory):
+                logger.warning("using the cached instruments of %s: %s", exchange.id, error)
+                return InstrumentRegistry(exchange, instruments)
+            logger.info("judging symbols by their spelling, since %s cannot be asked: %s", exchange.id, error)
+            return InstrumentRegistry(exchange, offline=True)
 
     async def instruments(self) -> list[Instrument]:
         """The exchange's own list. Raises RestError or MetadataError."""
         metadata = await self.venue.fetch_metadata(self.rest)
         instruments = self.venue.instruments(metadata)
-        self._keep(metadata)
+        self._cache(metadata)
         return instruments
 
     @property
@@ -52,15 +91,7 @@ class MetadataSource:
         """One file for each host, so that another host's markets are not taken for these."""
         return _cache_file(self.venue, self.rest.base_url, self.cache_directory)
 
-    def _without_exchange(self, error: Exception) -> InstrumentRegistry:
-        instruments = self._cached()
-        if instruments:
-            logger.warning("using the cached instruments of %s: %s", self.venue.exchange.id, error)
-            return InstrumentRegistry(self.venue.exchange, instruments)
-        logger.info("judging symbols by their spelling, since %s cannot be asked: %s", self.venue.exchange.id, error)
-        return InstrumentRegistry(self.venue.exchange, offline=True)
-
-    def _keep(self, metadata: bytes) -> None:
+    def _cache(self, metadata: bytes) -> None:
         new = self.cache_file.with_suffix(f".{os.getpid()}.new")
         try:
             self.cache_directory.mkdir(parents=True, exist_ok=True)
@@ -68,25 +99,6 @@ class MetadataSource:
             new.replace(self.cache_file)
         except OSError as error:
             logger.warning("cannot cache the instruments in %s: %s", self.cache_file, error)
-
-    def _cached(self) -> list[Instrument]:
-        return cached_instruments(self.venue, self.rest.base_url, self.cache_directory)
-
-
-def cached_instruments(venue: Venue, rest_url: str, cache_directory: Path) -> list[Instrument]:
-    """What the exchange said of its instruments within the last day; none if nobody on this machine asked."""
-    file = _cache_file(venue, rest_url, cache_directory)
-    try:
-        if time.time() - file.stat().st_mtime > MAX_CACHE_AGE:
-            return []
-        return venue.instruments(file.read_bytes())
-    except (OSError, MetadataError):
-        return []
-
-
-def _cache_file(venue: Venue, rest_url: str, cache_directory: Path) -> Path:
-    host = urlsplit(rest_url).netloc.replace(":", "_")
-    return cache_directory / f"{venue.exchange.id}-{host}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +122,6 @@ class Shard:
 
 WHOLE = Shard()
 """Every symbol."""
-
-
-def parse_shard(text: str) -> Shard:
-    """The part that `2/5` names. Raises ValueError for anything else."""
-    if not (match := re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)):
-        raise ValueError(f"shard {text}: write 2/5 for the second of five")
-    return Shard(int(match[1]), int(match[2]))
-
-
-_MOST_DIGITS = 10
-"""No exchange lists more markets; of thousands of digits Python makes no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +168,9 @@ class SymbolSelection:
         return [instrument for native, instrument in chosen.items() if self.shard.has(native)]
 
     def gone(self, natives: Sequence[str], registry: InstrumentRegistry) -> list[str]:
-        """Which of these no longer trade. What was among the greatest once stays until then; named ones always do."""
+        """Which of these no longer trade. What a rule chose once stays until then; named markets always stay."""
         named = {registry.resolve(name).native for name in self.names}
         return [native for native in natives if native not in named and not _trades(registry.by_native(native))]
-
-
-def _trades(instrument: Instrument | None) -> bool:
-    return instrument is not None and instrument.status != "halted"
 
 
 def parse_selection(parts: Sequence[str]) -> SymbolSelection:
@@ -197,45 +194,41 @@ def parse_selection(parts: Sequence[str]) -> SymbolSelection:
     return SymbolSelection(tuple(names), tuple(all_of), tuple(top))
 
 
-def _is_count(text: str) -> bool:
-    return text.isdecimal() and len(text) < _MOST_DIGITS and int(text) > 0
+def parse_shard(text: str) -> Shard:
+    """The part that `2/5` names. Raises ValueError for anything else."""
+    if not (match := re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)):
+        raise ValueError(f"shard {text}: write 2/5 for the second of five")
+    return Shard(int(match[1]), int(match[2]))
 
 
-@dataclass(slots=True)
-class Markets:
-    """`chosen` is what the selection stood for at the start."""
+def cached_instruments(venue: Venue, rest_url: str, cache_directory: Path) -> list[Instrument]:
+    """The exchange's list if a feeder on this machine got it within the last day; else none."""
+    file = _cache_file(venue, rest_url, cache_directory)
+    try:
+        if time.time() - file.stat().st_mtime > MAX_CACHE_AGE:
+            return []
+        return venue.instruments(file.read_bytes())
+    except (OSError, MetadataError):
+        return []
 
-    source: MetadataSource
-    selection: SymbolSelection
-    registry: InstrumentRegistry
-    chosen: list[Instrument]
 
-    @classmethod
-    async def load(cls, source: MetadataSource, selection: SymbolSelection) -> "Markets":
-        """Ask the exchange. Raises SymbolError for a name it does not know, RestError if it has to be asked in vain."""
-        registry = await source.registry()
-        chosen = selection.choose(registry, await _turnover(source, selection))
-        if not chosen:
-            raise SymbolError(
-                f"shard {selection.shard} has none of these symbols: make fewer shards or name more symbols"
-            )
-        return cls(source, selection, registry, chosen)
-
-    async def refresh(self, natives: Sequence[str]) -> tuple[list[Instrument], list[str]]:
-        """Ask again: what is wanted and not among `natives`, and which of those no longer trade.
-
-        Raises RestError, MetadataError or SymbolError, and then nothing has changed.
-        """
-        listed = InstrumentRegistry(self.registry.exchange, await self.source.instruments())
-        # Named markets stay whatever the list says: one that left it must not keep the new ones out.
-        rules = replace(self.selection, names=())
-        named = {self.registry.resolve(name).native for name in self.selection.names}
-        chosen = rules.choose(listed, await _turnover(self.source, rules))
-        self.registry.learn(listed.all())
-        known = set(natives)
-        added = [instrument for instrument in chosen if instrument.native not in known]
-        return added, rules.gone([native for native in natives if native not in named], listed)
+def default_cache_directory() -> Path:
+    """The user's cache directory, where nothing is kept that cannot be fetched again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bookbus"
 
 
 async def _turnover(source: MetadataSource, selection: SymbolSelection) -> dict[str, float]:
     return await source.venue.fetch_turnover(source.rest) if selection.needs_turnover else {}
+
+
+def _cache_file(venue: Venue, rest_url: str, cache_directory: Path) -> Path:
+    host = urlsplit(rest_url).netloc.replace(":", "_")
+    return cache_directory / f"{venue.exchange.id}-{host}.json"
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) < _MOST_DIGITS and int(text) > 0
+
+
+def _trades(instrument: Instrument | None) -> bool:
+    return instrument is not None and instrument.status != "halted"

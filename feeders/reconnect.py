@@ -1,4 +1,4 @@
-"""The only loop that opens exchange connections again, and the next one before the current one ends."""
+"""The loop that opens a lost connection again, and replaces one before its end without a gap."""
 
 import asyncio
 import logging
@@ -18,19 +18,19 @@ from bookbus.feeders.errors import (
 logger = logging.getLogger(__name__)
 
 HANDOVER_GRACE = 0.5
-"""Seconds both connections run side by side once the new one is ready: more than their skew."""
+"""Seconds both connections run side by side once the new one is ready: more than one is later than the other."""
 
 READY_LIMIT = 60.0
 """Seconds after which a new connection that is not ready is given up: more than subscribing takes anywhere."""
 
-_TURN_LOOK = 0.1
+_POLL_INTERVAL = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
     """Exponential backoff in seconds; `max_attempts` counts failures in a row, None retries for ever.
 
-    Up to `steady` failures since the last valid data do not lengthen the delay if nobody was there to refuse us.
+    Up to `steady` outages (nothing listens, no refusal) since the last valid data do not lengthen the delay.
     """
 
     initial: float = 1.0
@@ -47,14 +47,14 @@ class ReconnectPolicy:
 
 
 class Line(Protocol):
-    """A connection as its keeper sees it."""
+    """A connection that can be opened again and replaced."""
 
     replace_wanted: asyncio.Event
     ready: asyncio.Event
 
     @property
     def has_valid_data(self) -> bool:
-        """Whether the exchange sent something right since the connection was opened."""
+        """Whether the exchange sent valid data since the connection was opened."""
 
     async def connect(self) -> None:
         """Open the connection. Raises WebSocketConnectionError."""
@@ -88,7 +88,7 @@ class ReconnectingConnection(Generic[LineT]):
     failure: str = ""
     """Why the line was last lost, or could not be opened."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Shared by keepers that must not replace their connections at the same time."""
+    """Held while replacing; connections that share it are replaced one after another."""
     _next: LineT | None = None
 
     @property
@@ -113,13 +113,13 @@ class ReconnectingConnection(Generic[LineT]):
                     raise GaveUpError(f"gave up after {self.policy.max_attempts} attempts in a row: {error}") from error
                 delay = self.policy.delay(max(failures - outages, 1), self.chance())
                 self.reconnects += 1
-                # Once when it breaks; whoever watches a longer outage reads the heartbeat.
+                # Warn once; the heartbeat shows a longer outage.
                 level = logging.WARNING if failures == 1 else logging.DEBUG
                 logger.log(level, "reconnecting in %.1f s and until it works: %s", delay, error)
                 await self.sleep(delay)
 
     async def _stay(self) -> int:
-        """Follow the line and its successors until one is lost, which raises."""
+        """Read from the line and its successors until one is lost, which raises."""
         reading = asyncio.create_task(self.line.receive_loop())
         try:
             while True:
@@ -132,10 +132,10 @@ class ReconnectingConnection(Generic[LineT]):
             await _stop(reading)
 
     async def _replace(self, reading: "asyncio.Task[None]") -> "asyncio.Task[None]":
-        """Hand over, or go on with the connection there is. Returns the task that reads from then on."""
-        # Looked at instead of waited for: the connection may be lost before its turn comes.
+        """Hand over, or keep the current connection. Returns the task that reads from then on."""
+        # Poll the lock: the connection may be lost while another one is replaced.
         while self.turn.locked() and not reading.done():
-            await asyncio.wait((reading,), timeout=_TURN_LOOK)
+            await asyncio.wait((reading,), timeout=_POLL_INTERVAL)
         if reading.done():
             return reading
         try:
@@ -162,7 +162,7 @@ class ReconnectingConnection(Generic[LineT]):
             if next_reading.done():
                 await next_reading
             if not successor.ready.is_set():
-                raise WebSocketTimeoutError(f"the next one is not ready after {READY_LIMIT:g} s")
+                raise WebSocketTimeoutError(f"the new connection is not ready after {READY_LIMIT:g} s")
             # Both bring every update now. What the old one still has in flight arrives within the grace.
             await asyncio.wait((reading,), timeout=HANDOVER_GRACE)
             self.line, self.handovers = successor, self.handovers + 1
@@ -185,7 +185,7 @@ async def _until(task: "asyncio.Task[None]", event: asyncio.Event, limit: float 
 
 async def _stop(task: "asyncio.Task[None]") -> None:
     task.cancel()
-    # Awaiting the task itself would take a cancellation of ours for the task's own.
+    # Awaiting the task itself would not distinguish our own cancellation from the task's.
     await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, WebSocketError):
         raise error

@@ -1,4 +1,4 @@
-"""Writes what an exchange sends to a capture file."""
+"""Capture files: written by a recorder, read frame by frame."""
 
 import asyncio
 import errno
@@ -18,7 +18,7 @@ _WRITE_INTERVAL = 0.5
 
 
 class Recorder:
-    """Frames as they came, in order; `.gz` in the name compresses. Frames that are no text are counted, not kept."""
+    """Writes frames as they came, in order; `.gz` in the name compresses. Frames that are no text are only counted."""
 
     def __init__(self, path: Path, exchange: str, clock: Callable[[], float] = time.time) -> None:
         """Raises OSError if the file exists or cannot be made."""
@@ -33,12 +33,12 @@ class Recorder:
         self._raw = raw
 
     def on_frame(self, url: str, message: bytes) -> None:
-        """Keep one WebSocket message."""
-        self._keep("ws", url, message)
+        """Record one WebSocket message."""
+        self._record("ws", url, message)
 
     def on_answer(self, url: str, body: bytes) -> None:
-        """Keep one HTTP answer."""
-        self._keep("http", url, body)
+        """Record one HTTP answer."""
+        self._record("http", url, body)
 
     async def run(self) -> None:
         """Write what has come, twice a second, until cancelled; then the rest."""
@@ -56,7 +56,7 @@ class Recorder:
             self._file.close()
             self._raw.close()
 
-    def _keep(self, kind: FrameKind, url: str, data: bytes) -> None:
+    def _record(self, kind: FrameKind, url: str, data: bytes) -> None:
         try:
             raw = data.decode()
         except UnicodeDecodeError:
@@ -72,7 +72,7 @@ class Recorder:
 
 
 class CaptureFile:
-    """Iterate once for the frames; `bad_lines` and `cut_off` are final after that."""
+    """Reads frames. Iterate once; `bad_lines` and `cut_off` are final after that."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError if the file cannot be read."""
@@ -81,7 +81,7 @@ class CaptureFile:
         self.bad_lines = 0
         self.first_bad = ""
         self.cut_off = False
-        """Whether the file ends in the middle of a line or of its compression: the recorder was killed."""
+        """Whether the file ends inside a line or inside its compression, as after the recorder was killed."""
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "a recording is a regular file", str(path))
         with path.open("rb") as raw:

@@ -1,37 +1,40 @@
-"""A recording through the same pure core, at its own pace or another, deterministically."""
+"""A recording through the same books as a live feed, at its own pace or another, deterministically."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
 from bookbus.feeders.bus.heartbeat import refuse_mixed_prefix
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.bus.servers import control_client
+from bookbus.feeders.errors import ReplayError
 from bookbus.feeders.feed import Feed, FeedCounters
 from bookbus.feeders.recording import CaptureFile
 from bookbus.feeders.settings import unique_feeder_id
 from bookbus.feeders.venue import FeedOptions, venue_of
-from bookbus.schemas.capture import CaptureFrame
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
-OnBook = Callable[[OrderBookSnapshot, Topic], None]
-OnPace = Callable[[CaptureFrame], Awaitable[None]]
-
 _LINE = 0
+_DRAIN_TIMEOUT = 10.0
 
 
-class ReplayError(Exception):
-    """This recording cannot be replayed."""
+class ReplayedFrame(NamedTuple):
+    """One recorded frame: when it was received (seconds since 1970), and the books and trades it brought."""
+
+    time: float
+    events: tuple[tuple[Topic, OrderBookSnapshot | Trade], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,79 @@ class ReplayResult:
         return bool(self.states) and all(state == "live" for state in self.states.values())
 
 
+class Replay:
+    """Iterate once for the frames; `exchange` is known with the first one, `result()` after the last."""
+
+    def __init__(self, path: Path, options: FeedOptions, symbols: tuple[str, ...] = ()) -> None:
+        """Every symbol of the recording unless some are named. Raises OSError if the file cannot be read."""
+        self.exchange = ""
+        self._path = path
+        self._capture = CaptureFile(path)
+        self._options = options
+        self._symbols = symbols
+        self._events: list[tuple[Topic, OrderBookSnapshot | Trade]] = []
+        self._feed: Feed | None = None
+        self._first = self._last = 0.0
+
+    def __iter__(self) -> Iterator[ReplayedFrame]:
+        """Raises ReplayError, ValueError for options that the exchange does not have, SymbolError for a name."""
+        for frame in self._capture:
+            if self._feed is None:
+                self.exchange, self._feed, self._first = frame.venue, self._feed_for(frame.venue), frame.t
+            if frame.venue != self.exchange:
+                raise ReplayError(
+                    f"{self._path} holds both {self.exchange} and {frame.venue}: record them into two files"
+                )
+            self._last = frame.t
+            received_us = round(frame.t * 1e6)
+            if frame.kind == "ws":
+                self._feed.receive(frame.raw.encode(), _LINE, received_us)
+            else:
+                self._feed.receive_recorded(frame.url, frame.raw.encode(), received_us)
+            events, self._events = self._events, []
+            yield ReplayedFrame(frame.t, tuple(events))
+        if self._feed is None:
+            reason = f": {self._capture.first_bad}" if self._capture.first_bad else ""
+            raise ReplayError(f"{self._path} holds no frame{reason}")
+
+    def result(self) -> ReplayResult:
+        """How it ended."""
+        feed, capture = self._feed, self._capture
+        if feed is None:
+            raise ReplayError(f"{self._path} was not replayed")
+        return ReplayResult(
+            exchange=feed.exchange,
+            frames=capture.frames,
+            bad_lines=capture.bad_lines,
+            cut_off=capture.cut_off,
+            recorded_seconds=self._last - self._first,
+            states={feed.instrument_of(native).symbol: state for native, state in feed.states().items()},
+            books=[(topic, feed.current(topic, native)) for topic, native in feed.latest],
+            counters=feed.counters,
+        )
+
+    def _feed_for(self, exchange: str) -> Feed:
+        venue = venue_of(exchange)
+        resolve: Callable[[str], Instrument] = cache(InstrumentRegistry(venue.exchange, offline=True).resolve)
+        natives = [resolve(symbol).native for symbol in self._symbols] or None
+        feed = Feed(
+            exchange=exchange,
+            books=BookSet(venue.protocol(natives, self._options, recorded=True), venue.snapshots),
+            options=self._options,
+            instrument_of=resolve,
+            on_snapshot=lambda book, topic: self._events.append((topic, book)),
+            on_trade=lambda trade: self._events.append(("trades", trade)),
+            snapshots=NoSnapshots(),
+        )
+        feed.line_up(_LINE)
+        return feed
+
+
 class NoSnapshots:
     """What the recording does not answer stays unanswered."""
 
     def ask(self, need: SnapshotNeeded, feed: Feed) -> None:
-        """No request leaves a replay; when the recording's own left is not known, so it may have been now."""
+        """Nothing is requested; the recorded request may have left now, so updates are kept from here on."""
         feed.snapshot_requested(need.native)
 
     def is_pending(self, native: str) -> bool:
@@ -65,7 +136,7 @@ class NoSnapshots:
         return True
 
     def answers_soon(self, native: str) -> bool:
-        """Nobody knows."""
+        """Unknown."""
         return False
 
 
@@ -83,69 +154,15 @@ class ReplayClock:
         self._sleep = sleep
         self._offset: float | None = None
 
-    async def wait_for(self, frame: CaptureFrame) -> None:
-        """Return when the frame is due."""
+    async def wait_until(self, recorded: float) -> None:
+        """Return when the frame received at this recorded time is due."""
         if self._speed is None:
             return
-        due = frame.t / self._speed
+        due = recorded / self._speed
         if self._offset is None:
             self._offset = self._clock() - due
         if (wait := due + self._offset - self._clock()) > 0:
             await self._sleep(wait)
-
-
-async def replay(
-    path: Path,
-    on_book: OnBook,
-    on_trade: Callable[[Trade], None],
-    before_frame: OnPace,
-    options: FeedOptions,
-    symbols: tuple[str, ...] = (),
-) -> ReplayResult:
-    """Feed every frame of the recording; `before_frame` is awaited before each. Raises ReplayError."""
-    capture = CaptureFile(path)
-    feed: Feed | None = None
-    first = last = 0.0
-    for frame in capture:
-        if feed is None:
-            feed, first = _feed_for(frame.venue, on_book, on_trade, options, symbols), frame.t
-        if frame.venue != feed.exchange:
-            raise ReplayError(f"{path} holds both {feed.exchange} and {frame.venue}: record them into two files")
-        await before_frame(frame)
-        last = frame.t
-        received_us = round(frame.t * 1e6)
-        if frame.kind == "ws":
-            feed.receive(frame.raw.encode(), _LINE, received_us)
-        else:
-            feed.receive_recorded(frame.url, frame.raw.encode(), received_us)
-    if feed is None:
-        raise ReplayError(f"{path} holds no frame{f': {capture.first_bad}' if capture.first_bad else ''}")
-    states = {feed.instrument_of(native).symbol: state for native, state in feed.states().items()}
-    return ReplayResult(
-        exchange=feed.exchange,
-        frames=capture.frames,
-        bad_lines=capture.bad_lines,
-        cut_off=capture.cut_off,
-        recorded_seconds=last - first,
-        states=states,
-        books=[(topic, feed.current(topic, native)) for topic, native in feed.latest],
-        counters=feed.counters,
-    )
-
-
-def _feed_for(
-    exchange: str, on_book: OnBook, on_trade: Callable[[Trade], None], options: FeedOptions, symbols: tuple[str, ...]
-) -> Feed:
-    venue = venue_of(exchange)
-    registry = InstrumentRegistry(venue.exchange, offline=True)
-    resolve: Callable[[str], Instrument] = cache(registry.resolve)
-    natives = [resolve(symbol).native for symbol in symbols] or None
-    feed = Feed(exchange, venue.protocol(natives, options), options, resolve, on_book, on_trade, NoSnapshots())
-    feed.line_up(_LINE)
-    return feed
-
-
-_DRAIN_TIMEOUT = 10.0
 
 
 class ReplayFeeder:
@@ -166,22 +183,16 @@ class ReplayFeeder:
         self._names = names
         self._options = options
         self._symbols = symbols
-        self._pace = ReplayClock(speed)
+        self._clock = ReplayClock(speed)
         self._control = control_client(redis_url)
         self.publisher = Publisher(redis_url, names, unique_feeder_id("replay", None))
-        self._unsent: list[tuple[OrderBookSnapshot, Topic]] = []
-        self._unsent_trades: list[Trade] = []
         self._written: set[str] = set()
-        self._checked = False
 
     async def run(self) -> ReplayResult:
         """Replay to the end. Raises ReplayError, PrefixTakenError, or OSError if the file cannot be read."""
         publishing = asyncio.create_task(self.publisher.run())
         try:
-            result = await replay(
-                self._path, self._keep, self._unsent_trades.append, self._before, self._options, self._symbols
-            )
-            await self._send()
+            result = await self._replay()
             for topic, book in result.books:
                 # A book may have moved on with the same published levels: its last id belongs on the bus too.
                 self.publisher.submit(Submission("again" if book.state == "live" else "state", topic, book))
@@ -194,26 +205,25 @@ class ReplayFeeder:
                 await publishing
             await self._control.aclose()
 
-    def _keep(self, book: OrderBookSnapshot, topic: Topic) -> None:
-        self._unsent.append((book, topic))
+    async def _replay(self) -> ReplayResult:
+        checked, replay = False, Replay(self._path, self._options, self._symbols)
+        for frame in replay:
+            if not checked:
+                await refuse_mixed_prefix(self._redis_url, self._names, replay.exchange, f"capture:{self._path.name}")
+                checked = True
+            await self._clock.wait_until(frame.time)
+            for topic, event in frame.events:
+                await self._send(topic, event)
+        return replay.result()
 
-    async def _before(self, frame: CaptureFrame) -> None:
-        if not self._checked:
-            await refuse_mixed_prefix(self._redis_url, self._names, frame.venue, f"capture:{self._path.name}")
-            self._checked = True
-        await self._send()
-        await self._pace.wait_for(frame)
-
-    async def _send(self) -> None:
-        """What the last frame changed, waiting for room instead of conflating."""
-        for book, topic in self._unsent:
-            await self._clear(self._names.of(topic, book.exchange, book.symbol))
-            await self.publisher.submit_lossless(Submission("new" if book.state == "live" else "state", topic, book))
-        self._unsent.clear()
-        for trade in self._unsent_trades:
-            await self._clear(self._names.trades(trade.exchange, trade.symbol))
-            await self.publisher.submit_trade_lossless(trade)
-        self._unsent_trades.clear()
+    async def _send(self, topic: Topic, event: OrderBookSnapshot | Trade) -> None:
+        """Publish, waiting for room instead of conflating."""
+        if isinstance(event, Trade):
+            await self._clear(self._names.trades(event.exchange, event.symbol))
+            await self.publisher.submit_trade_lossless(event)
+        else:
+            await self._clear(self._names.of(topic, event.exchange, event.symbol))
+            await self.publisher.submit_lossless(Submission("new" if event.state == "live" else "state", topic, event))
 
     async def _clear(self, name: str) -> None:
         """Remove what an earlier feeder or replay left under a name, once."""

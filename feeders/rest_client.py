@@ -45,7 +45,7 @@ class WeightBudget:
         self._closed_until = 0.0
 
     async def spend(self, weight: int, *, urgent: bool = True) -> None:
-        """Wait until so much weight may be used. What is not urgent leaves a third for what is."""
+        """Wait until so much weight may be used. What is not urgent leaves a third of the capacity to what is."""
         reserve = 0.0 if urgent else self._capacity / 3
         while (wait := self._missing_seconds(weight + reserve)) > 0:
             await self._sleep(wait)
@@ -74,7 +74,7 @@ class RestClient:
     """GET against one host. Connections are opened when needed; `close()` ends them."""
 
     def __init__(self, base_url: str, budget: WeightBudget, timeout: float = 10.0, used_header: str = "") -> None:
-        """`used_header`: the answer's header that tells the weight used this minute, if there is one."""
+        """`used_header`: the answer's header with the weight used this minute, if there is one."""
         self.base_url = base_url.rstrip("/")
         self.budget = budget
         self._timeout = aiohttp.ClientTimeout(total=timeout)
@@ -82,13 +82,13 @@ class RestClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        """Give the connections back; the next request opens others."""
+        """Close the connections; the next request opens others."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     def url(self, path: str, parameters: Mapping[str, str | int]) -> str:
-        """The address of a request, as people and recordings get it."""
+        """The address of a request without secrets, for errors and recordings."""
         query = "&".join(f"{key}={value}" for key, value in parameters.items())
         return f"{masked(self.base_url)}{path}" + (f"?{query}" if query else "")
 
@@ -116,8 +116,8 @@ class RestClient:
             async with self._session.get(self.base_url + path, params=dict(parameters), timeout=timeout) as answer:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            told = redacted(error, secrets_of(self.base_url)) or type(error).__name__
-            raise RestError(f"{url}: {told}") from error
+            reason = redacted(error, secrets_of(self.base_url)) or type(error).__name__
+            raise RestError(f"{url}: {reason}") from error
         if _COUNT.fullmatch(used := answer.headers.get(self._used_header, "")):
             self.budget.observe(int(used))
         if answer.status != 200:

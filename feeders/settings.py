@@ -1,4 +1,4 @@
-"""What a feeder is told to do."""
+"""The settings of one feeder."""
 
 import os
 import secrets
@@ -15,7 +15,7 @@ from bookbus.schemas.redis_url import DEFAULT_URL
 
 @dataclass(frozen=True, slots=True)
 class FeederSettings:
-    """One feeder's job. URLs that are None are the exchange's own."""
+    """URLs that are None are the exchange's own."""
 
     exchange: str
     selection: SymbolSelection
@@ -33,5 +33,5 @@ class FeederSettings:
 
 
 def unique_feeder_id(exchange: str, name: str | None) -> str:
-    """An id that no other run of a feeder has, also where two are given the same name."""
+    """An id that no other run of a feeder has, even if two have the same name."""
     return f"{name or f'{exchange}-{socket.gethostname()}-{os.getpid()}'}-{secrets.token_hex(3)}"

@@ -1,14 +1,14 @@
-"""Notices that this process stood still, by suspend, SIGSTOP or a blocked loop."""
+"""Notices that this process stalled: it was suspended, stopped by SIGSTOP, or its loop was blocked."""
 
 import time
 from collections.abc import Callable
 
 LIMIT = 5.0
-"""Seconds after which nothing that was held may be believed or sent."""
+"""Seconds between two beats above which nothing that was held may be trusted or sent."""
 
 
 def boot_clock() -> float:
-    """Seconds on a clock that goes on while the machine is suspended."""
+    """Seconds on a clock that keeps running while the machine is suspended."""
     return time.clock_gettime(_CLOCK)
 
 
@@ -16,10 +16,10 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class StallDetector:
-    """Every part that acts calls `beat()` first; after a gap the holder discards before anything else happens."""
+    """Whatever acts calls `beat()` first: after a gap `on_stall` discards what is held, before anything else."""
 
-    def __init__(self, on_standstill: Callable[[float], None], clock: Callable[[], float] = boot_clock) -> None:
-        self._on_standstill = on_standstill
+    def __init__(self, on_stall: Callable[[float], None], clock: Callable[[], float] = boot_clock) -> None:
+        self._on_stall = on_stall
         self._clock = clock
         self._last = clock()
 
@@ -28,4 +28,4 @@ class StallDetector:
         now = self._clock()
         gap, self._last = now - self._last, now
         if gap > LIMIT:
-            self._on_standstill(gap)
+            self._on_stall(gap)

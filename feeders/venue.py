@@ -1,19 +1,21 @@
-"""What shared code may expect of any exchange."""
+"""The interface of an exchange."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from bookbus.feeders.books.events import Event, SnapshotNeeded, Topic
-from bookbus.feeders.books.history import BookHistory
-from bookbus.feeders.books.order_book import DepthSnapshot
+import msgspec
+
+from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, SnapshotNeeded, Topic, TradeHappened
+from bookbus.feeders.books.order_book import DepthSnapshot, DepthUpdate
+from bookbus.feeders.books.synchronizer import BookSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
 
 if TYPE_CHECKING:
-    from bookbus.feeders.books.arbitration import LineArbiter
     from bookbus.feeders.rest_client import RestClient
 
 FeedMode = Literal["diff", "partial"]
@@ -30,80 +32,94 @@ class FeedOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One control message; `request_id` is what its acknowledgement will carry, None where none ever comes."""
+class ControlMessage:
+    """`request_id` is what its acknowledgement will carry, None where none ever comes."""
 
     request_id: int | None
     text: str
+    natives: tuple[str, ...] = ()
+    """Symbols whose streams work once it is acknowledged."""
 
 
 class BestPrices(NamedTuple):
-    """What an exchange names as the best prices of a symbol; None for an empty side."""
+    """The best prices of a symbol; None for an empty side."""
 
     bid: float | None
     ask: float | None
 
 
-class VenueProtocol(Protocol):
-    """Bytes in, events out: everything a venue's frames mean, without a socket or a clock."""
+class DepthMessage(msgspec.Struct, frozen=True, gc=False):
+    """Changes of one book or quote, or a whole one: what its synchroniser takes."""
 
-    race: "LineArbiter | None"
-    """Where each update of a book is noted when several connections bring the same."""
+    native: str
+    topic: Topic
+    stream: str
+    """Name of the exchange's stream. Several streams may carry the same book."""
+    update: DepthUpdate
+
+
+Message = DepthMessage | TradeHappened | Acknowledged | Refused | ClosingSoon
+"""What one part of a frame says."""
+
+
+class VenueProtocol(Protocol):
+    """The messages of an exchange for some symbols: decoded and encoded, without state, socket or clock."""
 
     @property
     def natives(self) -> Sequence[str]:
-        """Symbols that have a book here, or will have."""
+        """The symbols asked for, each once; empty if any symbol is taken."""
 
-    def update_id(self, native: str, topic: Topic = "book") -> int | None:
-        """Where the book or quote is; None while there is none to trust."""
+    @property
+    def numbers(self) -> re.Pattern[bytes] | None:
+        """Finds prices and quantities in a text, to see whether float64 keeps them; None where that is not checked."""
 
-    def is_behind(self, native: str, topic: Topic = "book") -> bool:
-        """Whether the book or quote may be older than what its lines brought."""
+    def streams(self, native: str) -> Mapping[Topic, str]:
+        """Name of the stream of each wanted topic of a symbol."""
 
-    def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
-        """The control messages that ask for everything wanted of these symbols, None for all."""
+    def subscribe(
+        self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()
+    ) -> list[ControlMessage]:
+        """The control messages for these symbols, or for those in `again`, which got no book by the last ones."""
 
-    def line_up(self, line: int) -> None:
-        """From now on this connection brings every update."""
-
-    def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """The connection is gone."""
-
-    def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
+    def decode(self, frame: bytes) -> Sequence[Message]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
 
-    def snapshot_requested(self, native: str) -> None:
-        """The request for a snapshot leaves now: updates from here on may have to follow its answer."""
+    def synchronizer(self, native: str, topic: Topic, stream: str | None, lines: set[int]) -> BookSync:
+        """A new synchroniser for a book or quote, which reads the working connections from `lines`.
 
-    def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
-        """What the answer to a snapshot request says. Raises WebSocketProtocolError if it makes no sense."""
+        `stream` is the one that carries it, None if that is not known yet.
+        """
 
-    def record(self, native: str) -> BookHistory | None:
-        """Keep what a book built from changes goes through from now on; None while there is none to trust."""
 
-    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
-        """Somebody knows that a recorded book is not the exchange's."""
+class VenueSnapshots(Protocol):
+    """Book snapshots by request, for books that are built from one and the changes that follow."""
 
-    def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
-        """What an HTTP answer of a recording says."""
+    def decode(self, body: bytes) -> DepthSnapshot:
+        """The book in an answer. Raises WebSocketProtocolError if there is none."""
+
+    def request_of(self, url: str) -> tuple[str, int] | None:
+        """Symbol and levels a side of a recorded request, None for a request of another kind.
+
+        Raises WebSocketProtocolError for what is no address.
+        """
+
+    async def fetch(self, rest: "RestClient", need: SnapshotNeeded) -> tuple[str, bytes]:
+        """Address and answer of a snapshot request. Raises RestError."""
 
 
 class VenueAudit(Protocol):
-    """What an exchange answers that books built from its changes can be held against."""
+    """What books can be compared with, where snapshots carry the update ids of the stream."""
 
     @property
     def levels(self) -> int:
         """Levels a side of a cheap snapshot."""
-
-    def read_book(self, body: bytes) -> DepthSnapshot:
-        """The book in the answer to a snapshot request. Raises WebSocketProtocolError if there is none."""
 
     async def fetch_best_prices(self, rest: "RestClient") -> Mapping[str, BestPrices]:
         """The best prices now, by native symbol. Raises RestError."""
 
 
 class Venue(Protocol):
-    """Everything else shared code needs to know of an exchange; `VENUE` in its `<venue>_ws_adapter` module."""
+    """An exchange; `VENUE` in its `<venue>_ws_adapter` module."""
 
     @property
     def exchange(self) -> Exchange:
@@ -130,23 +146,31 @@ class Venue(Protocol):
         """Topics it offers."""
 
     @property
+    def keepalive(self) -> str | None:
+        """The message that keeps a connection open, where a WebSocket ping is not enough."""
+
+    @property
+    def snapshots(self) -> VenueSnapshots | None:
+        """Snapshots by request; None where the stream carries whole books."""
+
+    @property
     def audit(self) -> VenueAudit | None:
-        """What its books are held against; None where that is not possible or needless."""
+        """What its books are compared with; None where that is not possible or needless."""
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection below a base address."""
 
-    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
-        """The pure core for these symbols, None for whatever a recording holds. Raises ValueError for bad options."""
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
+        """The messages of these symbols, None for any symbol; `recorded` takes streams that were not asked for too.
+
+        Raises ValueError for options that the exchange does not have.
+        """
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         """The symbols of each connection that the exchange's limits ask for."""
 
     def rest(self, rest_url: str, timeout: float) -> "RestClient":
         """Requests within the exchange's limits."""
-
-    async def fetch_snapshot(self, rest: "RestClient", need: SnapshotNeeded) -> tuple[str, bytes]:
-        """Address and answer of a snapshot request. Raises RestError."""
 
     async def fetch_metadata(self, rest: "RestClient") -> bytes:
         """What the exchange says of its instruments. Raises RestError."""
@@ -158,6 +182,7 @@ class Venue(Protocol):
         """The instruments in a metadata answer. Raises MetadataError if it is none."""
 
 
+@lru_cache(10_000)
 def require_symbol(exchange_id: str, native: str) -> str:
     """The name, as it is. Raises WebSocketProtocolError for what can be no symbol of the exchange."""
     try:
@@ -169,10 +194,6 @@ def require_symbol(exchange_id: str, native: str) -> str:
 
 def venue_of(exchange_id: str) -> Venue:
     """The venue with this id, found by the name of its module. Raises SymbolError for an unknown one."""
-    venue: Venue = adapter_module(exchange_of(exchange_id).id).VENUE
+    module = import_module(f"bookbus.feeders.exchanges.{exchange_of(exchange_id).id}_ws_adapter")
+    venue: Venue = module.VENUE
     return venue
-
-
-def adapter_module(exchange_id: str) -> ModuleType:
-    """Where a venue's sockets, requests and metadata are: it holds `VENUE` and `ADAPTER`."""
-    return import_module(f"bookbus.feeders.exchanges.{exchange_id}_ws_adapter")

@@ -1,4 +1,4 @@
-"""One WebSocket connection to an exchange: open, send politely, drain, notice silence."""
+"""One WebSocket connection to an exchange: open, send at a limited rate, drain, detect silence."""
 
 import asyncio
 import logging
@@ -28,15 +28,15 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 """Above any exchange's largest message (a full snapshot of some 5 MB); beyond it the connection is dropped."""
 
 MAX_QUEUED = 2000
-"""Messages read before they are taken, from then on the exchange's side waits: what they change is published before
-more is read. Much fewer would leave a feeder that is behind little to conflate, and it would stay behind.
+"""Messages buffered before reading stops, which makes the exchange's side wait. Much fewer would leave a feeder that
+is behind little to conflate, and it would stay behind.
 """
 
 PING_AFTER = 2.0
-"""Seconds of silence after which the other side has to prove that it is there."""
+"""Seconds without a frame or pong after which a ping is sent."""
 
 PING_EVERY = 20.0
-"""Seconds between two pings at most: an exchange may cut a connection on which only it has something to say."""
+"""Seconds between two pings at most: an exchange may cut a connection on which it receives nothing."""
 
 PONG_LIMIT = 5.0
 CLOSE_TIMEOUT = 1.0
@@ -45,7 +45,7 @@ _GATEWAY = (500, 502, 503, 504)
 
 
 class BaseWebSocketClient(ABC):
-    """A connection that its owner opens again after a loss.
+    """A connection that can be opened again after a loss.
 
     `heartbeat_interval`: a connection without one data frame for twice as many seconds is to be replaced although
     it answers pings. `timeout`: seconds for connecting and for the exchange's first answer.
@@ -55,7 +55,7 @@ class BaseWebSocketClient(ABC):
     """Seconds between two messages of ours; our pings and the library's pongs come on top."""
 
     keepalive_text: str | None = None
-    """What the exchange wants to hear now and then, where a WebSocket ping is not enough."""
+    """Message sent every `keepalive_interval` seconds, where a WebSocket ping is not enough."""
 
     keepalive_interval = 20.0
 
@@ -64,7 +64,7 @@ class BaseWebSocketClient(ABC):
         self.heartbeat_interval = heartbeat_interval
         self.timeout = timeout
         self.replace_wanted = asyncio.Event()
-        """Set when another connection should take over: end of life, announced shutdown, unlikely silence."""
+        """Set when another connection should take over: end of life, announced shutdown, no frame for long."""
         self.ready = asyncio.Event()
         """Set when the exchange accepted every subscription."""
         self.last_frame = 0.0
@@ -81,9 +81,9 @@ class BaseWebSocketClient(ABC):
 
     @abstractmethod
     def on_message(self, message: bytes) -> None:
-        """Take one message."""
+        """Handle one message."""
 
-    def check(self, now: float) -> None:  # noqa: B027 - most have nothing to check
+    def check(self, now: float) -> None:  # noqa: B027 - optional
         """Called twice a second while connected. Raises WebSocketTimeoutError if the connection is of no use."""
 
     @property
@@ -117,9 +117,11 @@ class BaseWebSocketClient(ABC):
             raise WebSocketUnavailableError(f"{masked(self.url)} did not answer in time") from error
         # ImportError: a proxy of a kind that needs another package. UnicodeError: a name that no host can have.
         except (OSError, WebSocketException, ImportError, UnicodeError) as error:
-            told = redacted(error, [secret for url in (self.url, *getproxies().values()) for secret in secrets_of(url)])
+            reason = redacted(
+                error, [secret for url in (self.url, *getproxies().values()) for secret in secrets_of(url)]
+            )
             kind = WebSocketUnavailableError if _is_outage(error) else WebSocketConnectionError
-            raise kind(f"cannot connect to {masked(self.url)}: {told}") from error
+            raise kind(f"cannot connect to {masked(self.url)}: {reason}") from error
         now = time.monotonic()
         self.opened_at = self.last_frame = self.last_pong = now
 
@@ -146,7 +148,7 @@ class BaseWebSocketClient(ABC):
             await self.close()
 
     def abandon(self, reason: str) -> None:
-        """Take not one more message from this connection; its loop ends with WebSocketConnectionError."""
+        """Handle no further message of this connection; its loop ends with WebSocketConnectionError."""
         self._abandoned = reason
         if self._socket is not None:
             self._socket.transport.abort()
@@ -155,7 +157,7 @@ class BaseWebSocketClient(ABC):
         """Close the socket; harmless if it is closed."""
         socket, self._socket = self._socket, None
         if socket is not None:
-            # A peer that is gone must not hold us up longer than the close timeout.
+            # Takes CLOSE_TIMEOUT at most if the peer is gone.
             await socket.close()
 
     async def _drain(self, socket: ClientConnection) -> None:
@@ -207,10 +209,10 @@ class BaseWebSocketClient(ABC):
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether nobody listens, somebody hangs up without a word, or a gateway says that nobody is behind it."""
+    """Whether nothing listens, the connection is closed without an answer, or a gateway reports that."""
     if isinstance(error, InvalidStatus | InvalidProxyStatus):
         return error.response.status_code in _GATEWAY
     if isinstance(error, InvalidMessage | InvalidProxyMessage):
         return isinstance(error.__cause__, EOFError)
-    # Whose certificate is not trusted is there.
+    # A server whose certificate is not trusted does listen.
     return isinstance(error, OSError) and not isinstance(error, ssl.SSLCertVerificationError)

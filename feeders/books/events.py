@@ -1,4 +1,4 @@
-"""What can happen on an exchange's feed: facts that the pure core tells its shell."""
+"""Events of an exchange's feed: the pure core returns them, the shell acts on them."""
 
 from typing import Literal
 
@@ -7,7 +7,7 @@ import msgspec
 from bookbus.schemas.snapshot import Levels, Side
 
 Topic = Literal["book", "quote", "trades"]
-"""What is wanted of a symbol. A quote is a book of one level that the exchange sends in real time."""
+"""A kind of data of a symbol. A quote is a book of one level that the exchange sends in real time."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class BookUnchanged(Event, frozen=True):
 
 
 class BookLost(Event, frozen=True):
-    """The book's truth is unknown from now on; the last published levels are the last known."""
+    """Whether the book is the exchange's is unknown from now on; the last published levels are the last known."""
 
     native: str
     reason: str
@@ -42,12 +42,12 @@ class BookLost(Event, frozen=True):
 
 
 class SnapshotNeeded(Event, frozen=True):
-    """The book cannot go on, or not deep enough, without the exchange's answer to a request for it."""
+    """The book needs a snapshot by request to go on, or to become deep enough."""
 
     native: str
     limit: int
     urgent: bool
-    """Whether it comes before all that are not: the book is unusable until then, or soon will be."""
+    """Whether the book is unusable until then, or soon will be."""
 
 
 class TradeHappened(Event, frozen=True):
@@ -81,13 +81,13 @@ class ClosingSoon(Event, frozen=True):
 
 
 class ResubscribeNeeded(Event, frozen=True):
-    """The book cannot go on until the exchange sends it anew, which it does on a new subscription."""
+    """The book needs a new subscription, on which the exchange sends it whole."""
 
     native: str
 
 
 class KnownWindowLeft(Event, frozen=True):
-    """Published levels lie beyond what the last snapshot covered: there may be levels nobody told us of."""
+    """Published levels lie beyond what the last snapshot covered: levels between them may be missing."""
 
     native: str
 

@@ -1,4 +1,4 @@
-"""What one book was at every id it went through while somebody looked."""
+"""What one book was at every id it went through while its history was kept."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,8 +22,9 @@ class RecordedBook(NamedTuple):
 
 
 class BookHistory:
-    """A copy of a book, and the updates it took since. Whoever keeps the book adds them, and ends the record where
-    the book does not go on from what it was.
+    """A copy of a book, and the updates it took since.
+
+    The synchroniser adds them, and ends the history where the book does not go on from what it was.
     """
 
     def __init__(self, book: OrderBook, update_id: int) -> None:
@@ -38,7 +39,7 @@ class BookHistory:
         self.last_id = update.last_id
 
     def end(self) -> None:
-        """The book was lost or replaced, or nobody looks any more."""
+        """The book was lost or replaced, or its history is not needed any more."""
         self.is_over = True
 
     def at(self, update_id: int) -> RecordedBook | None:
@@ -56,7 +57,7 @@ class BookHistory:
 
 
 def _levels(side: BookSide) -> Quantities:
-    # The published levels are taken as they are published: it must show if they are not the best of all.
+    # The published levels come first as they are: a comparison has to show it if they are not the best of all.
     return dict([*side.top, *side.levels()[len(side.top) :]])
 
 

@@ -10,7 +10,7 @@ DepthChange = tuple[float, float]
 """`(price, quantity)` as exchanges send it: the quantity replaces the level's, zero removes the level."""
 
 MAX_LEVELS = 5_000
-"""Levels kept a side. Diff streams tell of ever more levels far away, which nobody ever removes."""
+"""Levels kept a side. Diff streams bring ever more levels far away, which are never removed."""
 
 _PRUNE_SLACK = 250
 """Levels above the maximum at which pruning happens, so that it does not happen at each update."""
@@ -50,6 +50,10 @@ class DepthUpdate(DepthSnapshot, Protocol):
     @property
     def exchange_us(self) -> int | None:
         """The exchange's time of the update, microseconds since 1970."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all levels of the stream's depth, best first, and not changes."""
 
 
 class BookSide:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from bookbus.feeders.books.arbitration import _LineIds
+from bookbus.feeders.books.arbitration import LineIds
 from bookbus.feeders.books.events import (
     BookLost,
     BookUnchanged,
@@ -16,117 +16,8 @@ from bookbus.feeders.books.events import (
     Topic,
 )
 from bookbus.feeders.books.history import BookHistory
-from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot, DepthUpdate, OrderBook
-
-_MORE_THAN_ALL = 1 << 31
-"""The exchange says of every level when it leaves the stream's depth: what is there is all that is meant."""
-
-
-RESTARTED = 1
-"""The `u` of the snapshot that a restarted service sends."""
-
-
-class CountedChanges(Protocol):
-    """Levels under one id of a stream that counts its messages without a hole."""
-
-    @property
-    def update_id(self) -> int:
-        """The number of the message."""
-
-    @property
-    def bids(self) -> Sequence[DepthChange]:
-        """Levels to set; all of them in a snapshot."""
-
-    @property
-    def asks(self) -> Sequence[DepthChange]:
-        """Levels to set; all of them in a snapshot."""
-
-
-class CounterSync:
-    """A snapshot in band at any time, then changes numbered without a hole (Bybit v5, orderbook stream).
-
-    With several lines, what one skipped another brings; only when every working line is past a hole is it lost.
-    """
-
-    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
-        self._native = native
-        self._book = OrderBook(depth)
-        self._lines = lines
-        self._id: int | None = None
-        self._past: set[int] = set()
-        self._started: set[int] = set()
-        """Lines whose first snapshot came, since the start or the last loss."""
-
-    @property
-    def update_id(self) -> int | None:
-        """The id the book is at; None while there is none to trust."""
-        return self._id
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether a later change came already, and the next one may still come by another line."""
-        return bool(self._past)
-
-    def receive_snapshot(self, changes: CountedChanges, exchange_us: int, line: int) -> Sequence[Event]:
-        """The whole book. The first one of a further line may be older than the book already is."""
-        known = self._id
-        if known is not None and line not in self._started and RESTARTED < changes.update_id <= known:
-            self._started.add(line)
-            return NOTHING
-        self._started.add(line)
-        fell = known is not None and changes.update_id < known
-        lost = [BookLost(self._native, f"update ids fell to {changes.update_id}")] if fell else []
-        before = self._tops()
-        self._book.replace(changes.bids, changes.asks, _MORE_THAN_ALL)
-        self._id = changes.update_id
-        self._past.clear()
-        # Readers take lower ids only of a book that was lost before.
-        return [*lost, *self._tell(exchange_us, changed=known is None or fell or before != self._tops())]
-
-    def receive_changes(self, changes: CountedChanges, exchange_us: int, line: int) -> Sequence[Event]:
-        """Apply, ignore, leave to another line, or lose the book."""
-        known = self._id
-        if known is None or changes.update_id <= known:
-            return NOTHING  # the snapshot is on its way, or another line was faster
-        if changes.update_id > known + 1:
-            self._past.add(line)
-            if not self._lines <= self._past:
-                return NOTHING
-            return self._lose(f"expected update {known + 1}, received {changes.update_id}")
-        touched = self._book.apply(changes.bids, changes.asks)
-        self._id = changes.update_id
-        self._past.clear()
-        return self._tell(exchange_us, changed=touched)
-
-    def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """Without another line nothing more is known; nor if all others are past what this one would have brought."""
-        self._started.discard(line)
-        self._past.discard(line)
-        if self._lines and not (self._past and self._lines <= self._past):
-            return NOTHING
-        lost = self._lose(reason)
-        return lost if self._lines else lost[:1]
-
-    def _tell(self, exchange_us: int, *, changed: bool) -> Sequence[Event]:
-        if self._book.crossed:
-            return self._lose("bids and asks cross")
-        update_id = self._id or 0
-        if not changed:
-            return [BookUnchanged(self._native, update_id)]
-        return [BookUpdated(self._native, update_id, exchange_us, *self._tops())]
-
-    def _tops(self) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
-        return self._book.bids.top, self._book.asks.top
-
-    def _lose(self, reason: str) -> Sequence[Event]:
-        if self._id is None:
-            return NOTHING
-        self._id = None
-        self._past.clear()
-        # Each line that asks anew gets another first snapshot.
-        self._started.clear()
-        return [BookLost(self._native, reason), ResubscribeNeeded(self._native)]
-
+from bookbus.feeders.books.order_book import DepthSnapshot, DepthUpdate, OrderBook
+from bookbus.schemas.snapshot import Levels
 
 NOTHING: tuple[Event, ...] = ()
 
@@ -135,6 +26,15 @@ _MAX_BUFFERED = 100
 
 Without older ones the snapshot has to be a newer one, nothing else.
 """
+
+_RESTARTED = 1
+"""Update id of the snapshot that a restarted service sends."""
+
+_MORE_THAN_ALL = 1 << 31
+"""A snapshot limit above any number of levels: the book holds every level of the stream's depth."""
+
+Arrival = tuple[DepthUpdate, int]
+"""An update that must wait, and the line it came by."""
 
 
 class BookSync(Protocol):
@@ -152,11 +52,7 @@ class BookSync(Protocol):
         """Changes of the book, or a whole book where the venue sends those."""
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """The connection is gone; `lines` no longer holds it."""
-
-
-Arrival = tuple[DepthUpdate, int]
-"""An update that must wait, and the line it came by."""
+        """The connection ended; `lines` no longer holds it."""
 
 
 class RangeSync:
@@ -178,7 +74,7 @@ class RangeSync:
         self._first_limit = first_limit
         self._deep_limit = deep_limit
         self._id: int | None = None
-        self._ids = _LineIds()
+        self._ids = LineIds()
         self._asked = False
         """Whether a snapshot is wanted and its answer has not come."""
         self._buffer: deque[Arrival] | None = None
@@ -186,7 +82,7 @@ class RangeSync:
         self._ahead: list[Arrival] = []
         """What came before an update that another line may still bring."""
         self._window_left = self._hurried = False
-        self._record: BookHistory | None = None
+        self._history: BookHistory | None = None
 
     @property
     def book(self) -> OrderBook:
@@ -214,7 +110,7 @@ class RangeSync:
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Apply, ignore, keep for later, or lose the book."""
-        if self._ids.started_again(update.last_id, line):
+        if self._ids.restarted(update.last_id, line):
             return self._lose(f"update ids fell to {update.last_id}", [(update, line)])
         if self._buffer is not None:
             self._buffer.append((update, line))
@@ -231,7 +127,7 @@ class RangeSync:
     def receive_snapshot(self, snapshot: DepthSnapshot, limit: int) -> Sequence[Event]:
         """Bridge from the snapshot to now by the buffered updates; `limit` is the levels asked for."""
         if self._buffer is None:
-            return NOTHING  # an answer to a question that a lost connection made obsolete
+            return NOTHING  # the answer to a request from before the connection was lost
         live, arrivals = self._id is not None, [*self._buffer, *self._ahead]
         following, beyond = _split(arrivals, snapshot.last_id)
         reached = following[-1][0].last_id if following else snapshot.last_id
@@ -240,7 +136,7 @@ class RangeSync:
         if beyond and self._all_past(beyond):
             return self._lose("updates since the snapshot are missing", arrivals[-1:])
         before = (self._book.bids.top, self._book.asks.top)
-        self._end_record()
+        self._end_history()
         self._book.replace(snapshot.bids, snapshot.asks, limit)
         for update, _ in following:
             self._book.apply(update.bids, update.asks)
@@ -260,41 +156,41 @@ class RangeSync:
         if self._lines:
             return self._lose(reason, self._ahead) if self._all_past(self._ahead) else NOTHING
         live, self._id, self._asked, self._buffer, self._ahead = self._id is not None, None, False, None, []
-        self._end_record()
+        self._end_history()
         return [BookLost(self._native, reason)] if live else NOTHING
 
-    def record(self) -> BookHistory | None:
+    def start_history(self) -> BookHistory | None:
         """Keep what the book goes through from now on; None while there is no book to trust."""
-        self._end_record()
+        self._end_history()
         if self._id is not None:
-            self._record = BookHistory(self._book, self._id)
-        return self._record
+            self._history = BookHistory(self._book, self._id)
+        return self._history
 
     def invalidate(self, reason: str) -> Sequence[Event]:
-        """Somebody knows that the book is not the exchange's."""
+        """A comparison showed that the book is not the exchange's."""
         return NOTHING if self._id is None else self._lose(reason, self._ahead)
 
     def _apply(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         touched = self._book.apply(update.bids, update.asks)
         self._id = update.last_id
-        if self._record is not None:
-            self._keep_in_record(self._record, update)
+        if self._history is not None:
+            self._add_to_history(self._history, update)
         if not touched:
             return [BookUnchanged(self._native, update.last_id)]
         if self._book.crossed:
             return self._lose("bids and asks cross", [(update, line)])
         return [*self._check_window(), self._updated(update.last_id, update.exchange_us)]
 
-    def _keep_in_record(self, record: BookHistory, update: DepthUpdate) -> None:
-        if record.is_over:
-            self._record = None
+    def _add_to_history(self, history: BookHistory, update: DepthUpdate) -> None:
+        if history.is_over:
+            self._history = None
         else:
-            record.add(update)
+            history.add(update)
 
-    def _end_record(self) -> None:
-        if self._record is not None:
-            self._record.end()
-            self._record = None
+    def _end_history(self) -> None:
+        if self._history is not None:
+            self._history.end()
+            self._history = None
 
     def _updated(self, update_id: int, exchange_us: int | None) -> BookUpdated:
         book = self._book
@@ -329,15 +225,15 @@ class RangeSync:
         return [SnapshotNeeded(self._native, limit, urgent)]
 
     def _lose(self, reason: str, kept: Sequence[Arrival]) -> Sequence[Event]:
-        """Start over with the updates in `kept`, which the next snapshot must meet."""
+        """Start over with the updates in `kept`, which have to follow the next snapshot."""
         lost = [BookLost(self._native, reason)] if self._id is not None else []
-        self._end_record()
+        self._end_history()
         self._id, self._asked, self._buffer, self._ahead = None, True, deque(kept, maxlen=_MAX_BUFFERED), []
         return [*lost, SnapshotNeeded(self._native, self._first_limit, True)]
 
     def _check_window(self) -> Sequence[Event]:
-        """Near the edge of what the last snapshot covered, a small new one is wanted before the published levels
-        reach beyond it, where there may be levels nobody told us of.
+        """Near the edge of what the last snapshot covered, ask for a small new one before the published levels reach
+        beyond it, where levels may be missing.
         """
         bids, asks = self._book.bids, self._book.asks
         if not (bids.nears_edge or asks.nears_edge):
@@ -352,27 +248,6 @@ class RangeSync:
         return events
 
 
-def _split(arrivals: Sequence[Arrival], book_id: int) -> tuple[list[Arrival], list[Arrival]]:
-    """Those that carry a book at `book_id` on, in order, and those beyond a hole."""
-    following: list[Arrival] = []
-    beyond: list[Arrival] = []
-    for arrival in sorted(arrivals, key=_first_id):
-        update = arrival[0]
-        if update.first_id > book_id + 1:
-            beyond.append(arrival)
-        elif update.last_id > book_id:
-            following.append(arrival)
-            book_id = update.last_id
-    return following, beyond
-
-
-def _first_id(arrival: Arrival) -> int:
-    return arrival[0].first_id
-
-
-_Top = tuple[Sequence[DepthChange], Sequence[DepthChange]]
-
-
 class ReplaceSync:
     """Every message is a whole book; the greatest id wins, whichever line brought it."""
 
@@ -382,9 +257,9 @@ class ReplaceSync:
         self._lines = lines
         self._topic: Topic = topic
         self._id: int | None = None
-        self._ids = _LineIds()
-        self._top: _Top | None = None
-        self._passed: tuple[_Top, ...] = ()
+        self._ids = LineIds()
+        self._top: tuple[Levels, Levels] | None = None
+        self._passed: tuple[tuple[Levels, Levels], ...] = ()
         """Books before the newest one that had the same id."""
         self._leader = -1
         """The line that brought the newest book."""
@@ -401,7 +276,7 @@ class ReplaceSync:
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
         """Take the book unless a newer one is here already."""
-        if self._ids.started_again(update.last_id, line):
+        if self._ids.restarted(update.last_id, line):
             return [*self._lose(f"update ids fell to {update.last_id}"), *self.receive_update(update, line)]
         if self._id is not None and update.last_id < self._id:
             return NOTHING
@@ -428,3 +303,108 @@ class ReplaceSync:
     def _lose(self, reason: str) -> Sequence[Event]:
         live, self._id, self._top = self._id is not None, None, None
         return [BookLost(self._native, reason, self._topic)] if live else NOTHING
+
+
+class CounterSync:
+    """A snapshot in band at any time, then changes numbered without a hole (Bybit v5, orderbook stream).
+
+    With several lines, what one skipped another brings; only when every working line is past a hole is it lost.
+    """
+
+    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
+        self._native = native
+        self._book = OrderBook(depth)
+        self._lines = lines
+        self._id: int | None = None
+        self._past: set[int] = set()
+        self._started: set[int] = set()
+        """Lines whose first snapshot came, since the start or the last loss."""
+
+    @property
+    def update_id(self) -> int | None:
+        """The id the book is at; None while there is none to trust."""
+        return self._id
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether a later change came already, and the next one may still come by another line."""
+        return bool(self._past)
+
+    def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
+        """Apply, ignore, leave to another line, or lose the book."""
+        if update.is_whole:
+            return self._receive_snapshot(update, line)
+        known = self._id
+        if known is None or update.last_id <= known:
+            return NOTHING  # the snapshot is on its way, or another line was faster
+        if update.last_id > known + 1:
+            self._past.add(line)
+            if not self._lines <= self._past:
+                return NOTHING
+            return self._lose(f"expected update {known + 1}, received {update.last_id}")
+        touched = self._book.apply(update.bids, update.asks)
+        self._id = update.last_id
+        self._past.clear()
+        return self._events(update, changed=touched)
+
+    def line_down(self, line: int, reason: str) -> Sequence[Event]:
+        """Without another line nothing more is known; nor if all others are past what this one would have brought."""
+        self._started.discard(line)
+        self._past.discard(line)
+        if self._lines and not (self._past and self._lines <= self._past):
+            return NOTHING
+        lost = self._lose(reason)
+        return lost if self._lines else lost[:1]
+
+    def _receive_snapshot(self, update: DepthUpdate, line: int) -> Sequence[Event]:
+        """The first one of a further line may be older than the book already is."""
+        known = self._id
+        if known is not None and line not in self._started and _RESTARTED < update.last_id <= known:
+            self._started.add(line)
+            return NOTHING
+        self._started.add(line)
+        fell = known is not None and update.last_id < known
+        lost = [BookLost(self._native, f"update ids fell to {update.last_id}")] if fell else []
+        before = self._tops()
+        self._book.replace(update.bids, update.asks, _MORE_THAN_ALL)
+        self._id = update.last_id
+        self._past.clear()
+        # Readers take lower ids only of a book that was lost before.
+        return [*lost, *self._events(update, changed=known is None or fell or before != self._tops())]
+
+    def _events(self, update: DepthUpdate, *, changed: bool) -> Sequence[Event]:
+        if self._book.crossed:
+            return self._lose("bids and asks cross")
+        if not changed:
+            return [BookUnchanged(self._native, update.last_id)]
+        return [BookUpdated(self._native, update.last_id, update.exchange_us, *self._tops())]
+
+    def _tops(self) -> tuple[Levels, Levels]:
+        return self._book.bids.top, self._book.asks.top
+
+    def _lose(self, reason: str) -> Sequence[Event]:
+        if self._id is None:
+            return NOTHING
+        self._id = None
+        self._past.clear()
+        # Each line gets another first snapshot with its new subscription.
+        self._started.clear()
+        return [BookLost(self._native, reason), ResubscribeNeeded(self._native)]
+
+
+def _split(arrivals: Sequence[Arrival], book_id: int) -> tuple[list[Arrival], list[Arrival]]:
+    """Those that carry a book at `book_id` on, in order, and those beyond a hole."""
+    following: list[Arrival] = []
+    beyond: list[Arrival] = []
+    for arrival in sorted(arrivals, key=_first_id):
+        update = arrival[0]
+        if update.first_id > book_id + 1:
+            beyond.append(arrival)
+        elif update.last_id > book_id:
+            following.append(arrival)
+            book_id = update.last_id
+    return following, beyond
+
+
+def _first_id(arrival: Arrival) -> int:
+    return arrival[0].first_id

@@ -10,7 +10,6 @@ import typer
 from bookbus.feeders.commands.options import LogLevel, Symbols, fail, run_until_signal, select_symbols, start_logging
 from bookbus.feeders.commands.run import choose_venue, feed_options, open_markets
 from bookbus.feeders.exchange_feed import ExchangeFeed
-from bookbus.feeders.exchanges.adapter import Wiring
 from bookbus.feeders.recording import Recorder
 from bookbus.feeders.settings import FeederSettings
 from bookbus.feeders.venue import Venue
@@ -73,15 +72,18 @@ def record(
 
 async def _record(settings: FeederSettings, venue: Venue, recorder: Recorder, seconds: float | None) -> None:
     async with open_markets(settings, venue) as markets:
-        wiring = Wiring(
+        feed = ExchangeFeed(
+            venue,
+            [instrument.native for instrument in markets.chosen],
+            lambda *_: None,
+            options=settings.options,
+            settings=settings.connection,
+            registry=markets.registry,
             ws_url=settings.ws_url,
             rest_url=settings.rest_url,
-            options=settings.options,
-            registry=markets.registry,
             on_frame=recorder.on_frame,
+            on_answer=recorder.on_answer,
         )
-        natives = [instrument.native for instrument in markets.chosen]
-        feed = ExchangeFeed(venue, natives, lambda _: None, wiring, settings.connection, recorder.on_answer)
         work = [asyncio.create_task(part) for part in (feed.run(), recorder.run(), _report(recorder))]
         try:
             done, _ = await asyncio.wait(work, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

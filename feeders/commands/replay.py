@@ -19,8 +19,9 @@ from bookbus.feeders.commands.options import (
     start_logging,
 )
 from bookbus.feeders.commands.run import feed_options
+from bookbus.feeders.errors import ReplayError
 from bookbus.feeders.redis_server import LocalRedisError, private_server
-from bookbus.feeders.replay import ReplayError, ReplayFeeder, ReplayResult
+from bookbus.feeders.replay import ReplayFeeder, ReplayResult
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import RedisNames
 

@@ -1,1 +1,1 @@
-"""One venue = one protocol (pure) and one adapter (sockets, requests)."""
+"""The venues: for each a pure protocol and an adapter with its addresses, limits and requests."""

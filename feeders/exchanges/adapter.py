@@ -1,87 +1,57 @@
-"""One connection of a feed: subscriptions acknowledged, frames handed to the feed, its end told."""
+"""One connection of a feed: it acknowledges subscriptions, hands frames to the feed and reports its own end."""
 
-import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import ClassVar, Self
+from typing import Self
 
-from bookbus.feeders.books.arbitration import LineArbiter
-from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
+from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded
 from bookbus.feeders.errors import WebSocketTimeoutError
-from bookbus.feeders.feed import CLOSED_BY_US, Feed, OnTrade, SnapshotSource
-from bookbus.feeders.rest_client import RestClient
-from bookbus.feeders.snapshot_fetcher import SnapshotFetcher
+from bookbus.feeders.feed import CLOSED_BY_US, Feed
 from bookbus.feeders.stall_detector import StallDetector
-from bookbus.feeders.venue import FeedOptions, Venue, adapter_module
+from bookbus.feeders.venue import Venue
 from bookbus.feeders.websocket_client import BaseWebSocketClient
-from bookbus.schemas.instruments import InstrumentRegistry
-from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
-
-_line_numbers = itertools.count()
 
 _LIFETIME_STAGGER = 600.0
 """Seconds by which each further line to the same symbols is replaced earlier than the one before."""
 
-OnSnapshot = Callable[[OrderBookSnapshot], None]
 OnFrame = Callable[[str, bytes], None]
 """Gets the URL and every raw message, for a recording."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """What an adapter is connected to. The defaults make one that works on its own."""
-
-    ws_url: str | None = None
-    rest_url: str | None = None
-    options: FeedOptions = field(default_factory=FeedOptions)
-    registry: InstrumentRegistry | None = None
-    on_quote: OnSnapshot | None = None
-    on_trade: OnTrade | None = None
-    on_frame: OnFrame | None = None
-    snapshots: SnapshotSource | None = None
-    stall: StallDetector | None = None
-    feed: Feed | None = None
-    """The books that another connection fills or filled, and this one fills too."""
-    slot: int = 0
-    """Which of several lines to the same symbols this is."""
-    race: LineArbiter | None = None
-    on_lost: "Callable[[FeedAdapter], None] | None" = None
-    """Told when the connection failed, after the feed was."""
-
-
 class FeedAdapter(BaseWebSocketClient):
-    """What every venue's adapter does alike. Successive connections may share one feed."""
-
-    venue: ClassVar[Venue]
+    """A connection to one venue. Successive connections, and those of several lines, share one feed."""
 
     def __init__(
         self,
-        symbols: Sequence[str],
-        callback: OnSnapshot,
+        venue: Venue,
+        feed: Feed,
+        url: str,
+        stall: StallDetector,
         heartbeat_interval: float = 30.0,
         timeout: float = 10.0,
-        wiring: Wiring | None = None,
+        *,
+        slot: int = 0,
+        on_frame: OnFrame | None = None,
+        on_lost: "Callable[[FeedAdapter], None] | None" = None,
     ) -> None:
-        """`callback` gets every new book, and the last one marked `suspect` when its truth is lost."""
-        self.symbols = tuple(symbols)
-        self.callback = callback
-        self.wiring = wiring = wiring or Wiring()
-        super().__init__(self.venue.stream_url(wiring.ws_url or self.venue.ws_url), heartbeat_interval, timeout)
-        self._own_requests: tuple[RestClient, SnapshotFetcher] | None = None
-        self.feed = wiring.feed or self._make_feed(wiring)
-        self._stall = wiring.stall or StallDetector(self.discard)
-        self._line = -1
-        self._awaited: dict[int, float] = {}
-        self._had_data = False
-        self._next_book_check = 0.0
+        """`slot` is the number of the line; `on_lost` is called when the connection failed, after `feed.line_down`."""
+        super().__init__(url, heartbeat_interval, timeout)
+        self.venue = venue
+        self.feed = feed
+        self.slot = slot
+        self.keepalive_text = venue.keepalive
         self.ready_at = 0.0
         """Monotonic time since which it brings every update."""
+        self._stall = stall
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._line = feed.books.new_line(slot)
+        self._unacknowledged: dict[int, float] = {}
+        self._had_data = False
+        self._next_book_check = 0.0
 
     @property
     def has_valid_data(self) -> bool:
@@ -90,91 +60,88 @@ class FeedAdapter(BaseWebSocketClient):
 
     def successor(self) -> Self:
         """Another connection that carries the same symbols into the same books."""
-        wiring = replace(self.wiring, feed=self.feed)
-        return type(self)(self.symbols, self.callback, self.heartbeat_interval, self.timeout, wiring)
+        return type(self)(
+            self.venue,
+            self.feed,
+            self.url,
+            self._stall,
+            self.heartbeat_interval,
+            self.timeout,
+            slot=self.slot,
+            on_frame=self._on_frame,
+            on_lost=self._on_lost,
+        )
 
     async def connect(self) -> None:
         """Open the socket. Raises WebSocketConnectionError."""
-        self._awaited.clear()
+        self._unacknowledged.clear()
         self._had_data = False
-        self._line = next(_line_numbers)
+        self._line = self.feed.books.new_line(self.slot)
         await super().connect()
 
     async def subscribe(self, channels: Sequence[str] | None = None) -> None:
-        """Ask for these native symbols, None for all; the control messages leave as fast as the exchange allows."""
-        requests = self.feed.subscribe(channels)
+        """Ask for everything, or again for these symbols; the messages leave as fast as the exchange allows."""
+        requests = self.feed.subscribe(channels or ())
         limit = time.monotonic() + self.timeout + len(requests) * self.send_interval
-        self._awaited.update({request.request_id: limit for request in requests if request.request_id is not None})
+        self._unacknowledged.update({one.request_id: limit for one in requests if one.request_id is not None})
         self._next_book_check = limit
         self.send_soon([request.text for request in requests])
-        if not self._awaited and "book" not in self.feed.options.topics:
-            self._become_ready()  # nobody can say when the first trade will come
+        if not self._unacknowledged and "book" not in self.feed.options.topics:
+            self._become_ready()  # the first trade may come much later
 
     async def receive_loop(self) -> None:
-        """Drain until the connection is lost, then tell the feed. Snapshots of its own are fetched meanwhile."""
-        requests = asyncio.create_task(self._own_requests[1].run()) if self._own_requests else None
+        """Drain until the connection is lost, then call `feed.line_down`."""
         reason, on_lost = CLOSED_BY_US, None
         try:
             await super().receive_loop()
         except Exception as error:
-            reason, on_lost = str(error), self.wiring.on_lost
+            reason, on_lost = str(error), self._on_lost
             raise
         finally:
             self.feed.line_down(self._line, reason, _now_us())
             if on_lost is not None:
                 on_lost(self)
-            if requests is not None:
-                requests.cancel()
-                await asyncio.gather(requests, return_exceptions=True)
-                await self.close()  # what the last requests opened again
-
-    async def close(self) -> None:
-        """Close the socket; harmless if it is closed."""
-        await super().close()
-        if self._own_requests is not None:
-            await self._own_requests[0].close()
 
     def discard(self, gap: float) -> None:
-        """This process stood still for `gap` seconds: forget every book and start again on a new connection."""
+        """This process stalled for `gap` seconds: drop every book and start again on a new connection."""
         self.feed.forget()
-        self.abandon(f"this process stood still for {gap:.1f} s")
+        self.abandon(f"this process stalled for {gap:.1f} s")
 
     def on_message(self, message: bytes) -> None:
-        """Hand a message to the feed; answers to our own messages are for us."""
+        """Hand a message to the feed, and act on what concerns the connection."""
         self._stall.beat()
         if self._abandoned:
             return
-        if self.wiring.on_frame is not None:
-            self.wiring.on_frame(self.url, message)
-        counters, now_us, refused = self.feed.counters, _now_us(), False
+        if self._on_frame is not None:
+            self._on_frame(self.url, message)
+        counters, refused = self.feed.counters, False
         before = counters.updates
-        if (race := self.wiring.race) is not None:
-            race.slot, race.now_us = self.wiring.slot, now_us
-        for event in self.feed.receive(message, self._line, now_us):
+        for event in self.feed.receive(message, self._line, _now_us()):
             match event:
                 case Acknowledged():
                     self._acknowledge(event.request_id)
                 case Refused():
-                    # Left unanswered in our list, it ends the connection when its time is up.
+                    # It stays unacknowledged, which ends the connection when its time is up.
                     refused = True
                     logger.error("%s refused a subscription: %s", self.venue.exchange.id, event.message)
                 case ResubscribeNeeded():
-                    self.send_soon([request.text for request in self.feed.subscribe([event.native])])
+                    self._subscribe_again([event.native])
                 case ClosingSoon():
                     logger.info("%s: %s", self.venue.exchange.id, event.reason)
                     self.replace_wanted.set()
         if counters.updates != before:
             self._had_data = True
-        if not (self._awaited or refused or self.ready.is_set()):
-            self._become_ready()  # where nothing is acknowledged, the first books say that the subscription works
+        if not (self._unacknowledged or refused or self.ready.is_set()):
+            self._become_ready()  # where nothing is acknowledged, the first books show that the subscription works
 
     def check(self, now: float) -> None:
         """Raises WebSocketTimeoutError when the exchange left a subscription unanswered."""
         self._stall.beat()
-        if any(limit < now for limit in self._awaited.values()):
-            raise WebSocketTimeoutError(f"no answer to {len(self._awaited)} subscriptions within {self.timeout:g} s")
+        if any(limit < now for limit in self._unacknowledged.values()):
+            count = len(self._unacknowledged)
+            raise WebSocketTimeoutError(f"no answer to {count} subscriptions within {self.timeout:g} s")
         lifetime = self.venue.lifetime
-        if lifetime is not None and now - self.opened_at > lifetime - self.wiring.slot * _LIFETIME_STAGGER:
+        if lifetime is not None and now - self.opened_at > lifetime - self.slot * _LIFETIME_STAGGER:
             self.replace_wanted.set()
         if now > self._next_book_check:
             self._next_book_check = now + self.timeout
@@ -191,10 +158,13 @@ class FeedAdapter(BaseWebSocketClient):
             return
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         logger.warning("%s: no book of %s, asking again", self.venue.exchange.id, names)
-        self.send_soon([request.text for request in self.feed.subscribe(missing)])
+        self._subscribe_again(missing)
+
+    def _subscribe_again(self, natives: Sequence[str]) -> None:
+        self.send_soon([request.text for request in self.feed.subscribe(natives)])
 
     def _acknowledge(self, request_id: int) -> None:
-        if self._awaited.pop(request_id, None) is not None and not self._awaited:
+        if self._unacknowledged.pop(request_id, None) is not None and not self._unacknowledged:
             self._become_ready()
 
     def _become_ready(self) -> None:
@@ -202,41 +172,6 @@ class FeedAdapter(BaseWebSocketClient):
         self.feed.line_up(self._line)
         self.ready.set()
 
-    def _make_feed(self, wiring: Wiring) -> Feed:
-        registry = wiring.registry or InstrumentRegistry(self.venue.exchange, offline=True)
-        natives = [registry.resolve(symbol).native for symbol in self.symbols]
-        return Feed(
-            exchange=self.venue.exchange.id,
-            protocol=self.venue.protocol(natives, wiring.options),
-            options=wiring.options,
-            instrument_of=cache(registry.resolve),
-            on_snapshot=self._deliver,
-            on_trade=wiring.on_trade or _ignore,
-            snapshots=wiring.snapshots or self._make_requests(wiring),
-        )
-
-    def _deliver(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
-        if topic == "book":
-            self.callback(snapshot)
-        elif self.wiring.on_quote is not None:
-            self.wiring.on_quote(snapshot)
-
-    def _make_requests(self, wiring: Wiring) -> SnapshotFetcher:
-        rest = self.venue.rest(wiring.rest_url or self.venue.rest_url, self.timeout)
-        fetcher = SnapshotFetcher(self.venue, rest)
-        self._own_requests = (rest, fetcher)
-        return fetcher
-
-
-def _ignore(_: object) -> None:
-    """Nobody asked for it."""
-
 
 def _now_us() -> int:
     return time.time_ns() // 1000
-
-
-def adapter_of(venue: Venue) -> type[FeedAdapter]:
-    """What opens connections to the venue."""
-    adapter: type[FeedAdapter] = adapter_module(venue.exchange.id).ADAPTER
-    return adapter

@@ -6,13 +6,11 @@ from typing import Any
 import msgspec
 
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
-from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.errors import MetadataError, RestError
-from bookbus.feeders.exchanges.adapter import FeedAdapter
-from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer
+from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]
@@ -67,9 +65,24 @@ class _Ticker(msgspec.Struct):
     ask: float = msgspec.field(name="askPrice")
 
 
-_decode_info = msgspec.json.Decoder(_ExchangeInfo, strict=False).decode
-_decode_days = msgspec.json.Decoder(list[_Day], strict=False).decode
-_decode_tickers = msgspec.json.Decoder(list[_Ticker], strict=False).decode
+_decode_info = json_decoder(_ExchangeInfo, "an exchangeInfo answer", MetadataError)
+_decode_days = json_decoder(list[_Day], "a list of 24-hour figures", RestError)
+_decode_tickers = json_decoder(list[_Ticker], "a list of best prices", RestError)
+
+
+class BinanceSnapshots:
+    """Depth requests."""
+
+    decode = staticmethod(decode_answer)
+    request_of = staticmethod(request_of)
+
+    async def fetch(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+        """Address and answer of a depth request."""
+        weight = next(weight for levels, weight in _DEPTH_WEIGHTS if need.limit <= levels)
+        parameters: dict[str, str | int] = {"symbol": need.native, "limit": need.limit}
+        patience = _URGENT_PATIENCE if need.urgent else None
+        body = await rest.get(_DEPTH_PATH, parameters, weight, urgent=need.urgent, patience=patience)
+        return rest.url(_DEPTH_PATH, parameters), body
 
 
 class BinanceAudit:
@@ -77,18 +90,10 @@ class BinanceAudit:
 
     levels = 100
 
-    def read_book(self, body: bytes) -> DepthSnapshot:
-        """The book in a depth answer."""
-        book: DepthSnapshot = decode_answer(body)
-        return book
-
     async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
         """`bookTicker` of every symbol."""
         body = await rest.get("/api/v3/ticker/bookTicker", {}, 4, urgent=False)
-        try:
-            tickers = _decode_tickers(body)
-        except DECODE_ERRORS as error:
-            raise RestError(f"not a list of best prices: {error}") from error
+        tickers: list[_Ticker] = _decode_tickers(body)
         return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
 
 
@@ -101,11 +106,13 @@ class Binance:
     lifetime = LIFETIME
     modes: Sequence[FeedMode] = ("diff", "partial")
     topics: Sequence[Topic] = ("book", "quote", "trades")
+    keepalive: str | None = None
+    snapshots: VenueSnapshots | None = BinanceSnapshots()
     audit: VenueAudit | None = BinanceAudit()
 
-    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
-        """The pure core for these symbols, None for whatever a recording holds."""
-        return BinanceProtocol(natives, options)
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
+        """The messages of these symbols, None for any symbol."""
+        return BinanceProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         """The symbols of each connection that the exchange's limit on streams asks for."""
@@ -120,14 +127,6 @@ class Binance:
         """Requests within the exchange's weight limit."""
         return RestClient(rest_url, WeightBudget(WEIGHT_PER_MINUTE), timeout, "X-MBX-USED-WEIGHT-1M")
 
-    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
-        """Address and answer of a depth request."""
-        weight = next(weight for levels, weight in _DEPTH_WEIGHTS if need.limit <= levels)
-        parameters: dict[str, str | int] = {"symbol": need.native, "limit": need.limit}
-        patience = _URGENT_PATIENCE if need.urgent else None
-        body = await rest.get(_DEPTH_PATH, parameters, weight, urgent=need.urgent, patience=patience)
-        return rest.url(_DEPTH_PATH, parameters), body
-
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """What the exchange says of its instruments."""
         return await rest.get("/api/v3/exchangeInfo", {}, 20)
@@ -135,18 +134,11 @@ class Binance:
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         """`quoteVolume` of the last 24 hours of every symbol."""
         body = await rest.get("/api/v3/ticker/24hr", {"type": "MINI"}, 80)
-        try:
-            return {day.symbol: day.turnover for day in _decode_days(body)}
-        except DECODE_ERRORS as error:
-            raise RestError(f"not a list of 24-hour figures: {error}") from error
+        return {day.symbol: day.turnover for day in _decode_days(body)}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in an `exchangeInfo` answer. Raises MetadataError if it is none."""
-        try:
-            info: _ExchangeInfo = _decode_info(metadata)
-        except DECODE_ERRORS as error:
-            raise MetadataError(f"not an exchangeInfo answer: {error}") from error
-        return [_instrument(symbol) for symbol in info.symbols]
+        return [_instrument(symbol) for symbol in _decode_info(metadata).symbols]
 
 
 def _instrument(symbol: _Symbol) -> Instrument:
@@ -169,12 +161,3 @@ def _value(filters: dict[str, _Filter], kind: str, name: str) -> float | None:
 
 
 VENUE = Binance()
-
-
-class BinanceWebSocketAdapter(FeedAdapter):
-    """One combined-stream connection."""
-
-    venue = VENUE
-
-
-ADAPTER = BinanceWebSocketAdapter

@@ -1,23 +1,17 @@
-"""Bybit spot: frames in, events out. The snapshot comes in band, changes carry a counter."""
+"""Bybit spot: its messages. The snapshot comes in band, changes carry a counter."""
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from bookbus.feeders.books.arbitration import LineArbiter
-from bookbus.feeders.books.events import (
-    Acknowledged,
-    Event,
-    Refused,
-    Topic,
-    TradeHappened,
-)
-from bookbus.feeders.books.synchronizer import NOTHING, CounterSync
+from bookbus.feeders.books.events import Acknowledged, Refused, Topic, TradeHappened
+from bookbus.feeders.books.order_book import DepthChange
+from bookbus.feeders.books.synchronizer import BookSync, CounterSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.venue import FeedOptions, Request, require_symbol
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.feeders.venue import ControlMessage, DepthMessage, FeedOptions, Message, require_symbol
+from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
 
 DEPTHS = (50, 200, 1000)
@@ -25,8 +19,6 @@ TOPICS: tuple[Topic, ...] = ("book", "trades")
 MAX_ARGUMENTS = 10
 """Topics a request may name on spot."""
 
-
-MAX_FRAME_BYTES = 1 << 20
 _OUR_REQUEST = re.compile(r"[0-9]{1,18}")
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
@@ -41,9 +33,35 @@ class _Changes(msgspec.Struct):
 
 
 class _BookMessage(msgspec.Struct):
+    """Changes of a book, or a whole one: one id, since every message is counted."""
+
     type: Literal["snapshot", "delta"]
     time_ms: Milliseconds = msgspec.field(name="ts")
     data: _Changes
+
+    @property
+    def first_id(self) -> int:
+        return self.data.update_id
+
+    @property
+    def last_id(self) -> int:
+        return self.data.update_id
+
+    @property
+    def bids(self) -> Sequence[DepthChange]:
+        return self.data.bids
+
+    @property
+    def asks(self) -> Sequence[DepthChange]:
+        return self.data.asks
+
+    @property
+    def exchange_us(self) -> int:
+        return self.time_ms * 1000
+
+    @property
+    def is_whole(self) -> bool:
+        return self.type == "snapshot"
 
 
 class _Trade(msgspec.Struct):
@@ -68,145 +86,86 @@ class _Envelope(msgspec.Struct):
     request_id: str = msgspec.field(name="req_id", default="")
 
 
-MessageT = TypeVar("MessageT")
-
-
-def _decode(decoder: "msgspec.json.Decoder[MessageT]", frame: bytes) -> MessageT:
-    try:
-        return decoder.decode(frame)
-    except DECODE_ERRORS as error:
-        raise WebSocketProtocolError(f"not a message of this exchange: {error}") from error
-
-
-_envelope = msgspec.json.Decoder(_Envelope)
-_book_message = msgspec.json.Decoder(_BookMessage, strict=False)
-_trade_message = msgspec.json.Decoder(_TradeMessage, strict=False)
+_SIDES: Mapping[str, Side] = {"Buy": "buy", "Sell": "sell"}
 
 
 class BybitProtocol:
-    """Every symbol of one connection, or of several that carry the same symbols."""
+    """Topics of some symbols."""
 
-    def __init__(self, natives: Iterable[str] | None, options: FeedOptions) -> None:
-        """`natives` None takes whatever symbol arrives. Raises ValueError for a depth the exchange does not have."""
+    numbers: ClassVar[None] = None
+
+    def __init__(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> None:
+        """Raises ValueError for a depth that the exchange does not have; `recorded` makes no difference."""
         if options.depth > DEPTHS[-1]:
             raise ValueError(f"at most {DEPTHS[-1]} levels can be had, not {options.depth}")
         self._options = options
         self._stream_depth = next(depth for depth in DEPTHS if depth >= options.depth)
-        self._takes_all = natives is None
-        self.race: LineArbiter | None = None
-        self._lines: set[int] = set()
-        self._syncs: dict[str, CounterSync] = {}
-        self._last_request = 0
-        for native in natives or ():
-            self._sync(native)
+        self.natives: Sequence[str] = tuple(dict.fromkeys(natives or ()))
+        self._wanted = None if natives is None else frozenset(self.natives)
 
-    @property
-    def natives(self) -> Sequence[str]:
-        """Symbols that have a book here, or will have."""
-        return tuple(self._syncs)
+    def streams(self, native: str) -> Mapping[Topic, str]:
+        """The name of each wanted topic of a symbol."""
+        names: dict[Topic, str] = {
+            "book": f"orderbook.{self._stream_depth}.{native}",
+            "trades": f"publicTrade.{native}",
+        }
+        return {topic: name for topic, name in names.items() if topic in self._options.topics}
 
-    def update_id(self, native: str, topic: Topic = "book") -> int | None:
-        """Where the book is; None while there is none to trust."""
-        return self._syncs[native].update_id
-
-    def is_behind(self, native: str, topic: Topic = "book") -> bool:
-        """Whether a later update came by one line, and the one before it may still come by another."""
-        return self._syncs[native].is_behind
-
-    def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
-        """Ask for everything; for named symbols anew, since only a new subscription brings a snapshot."""
-        topics = [topic for native in natives or self._syncs for topic in self._topics(native)]
-        operations = ("subscribe",) if natives is None else ("unsubscribe", "subscribe")
+    def subscribe(
+        self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()
+    ) -> list[ControlMessage]:
+        """Ask for everything; for some symbols again, since only a new subscription brings a snapshot."""
+        topics = [topic for native in again or natives for topic in self.streams(native).values()]
+        operations = ("unsubscribe", "subscribe") if again else ("subscribe",)
         return [
-            self._request(operation, topics[start : start + MAX_ARGUMENTS])
+            _control_message(next(ids), operation, topics[start : start + MAX_ARGUMENTS])
             for start in range(0, len(topics), MAX_ARGUMENTS)
             for operation in operations
         ]
 
-    def line_up(self, line: int) -> None:
-        """From now on this connection brings every update."""
-        self._lines.add(line)
-
-    def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """The connection is gone."""
-        self._lines.discard(line)
-        return [event for sync in self._syncs.values() for event in sync.line_down(line, reason)]
-
-    def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
+    def decode(self, frame: bytes) -> Sequence[Message]:
         """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
-        if len(frame) > MAX_FRAME_BYTES:
-            raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
-        envelope = _decode(_envelope, frame)
+        envelope: _Envelope = _decode_envelope(frame)
         if not envelope.topic:
             return _control(envelope)
         channel, _, native = envelope.topic.rpartition(".")
-        if native not in self._syncs:
-            if not self._takes_all:
-                return NOTHING
+        if self._wanted is None:
             require_symbol("bybit", native)
+        elif native not in self._wanted:
+            return ()
         if channel == "publicTrade" and "trades" in self._options.topics:
-            return _trades(native, _decode(_trade_message, frame))
+            return [_trade(native, trade) for trade in _decode_trades(frame).data]
         if channel.startswith("orderbook.") and "book" in self._options.topics:
-            return self._receive_book(native, _decode(_book_message, frame), line)
-        return NOTHING
+            return (DepthMessage(native, "book", envelope.topic, _decode_book(frame)),)
+        return ()
 
-    def snapshot_requested(self, native: str) -> None:
-        """No snapshot is ever asked for."""
-
-    def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
-        """Never asked for: snapshots come in band."""
-        return NOTHING
-
-    def record(self, native: str) -> None:
-        """There is no answer to hold a book against."""
-
-    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
-        """Nothing is ever recorded."""
-        return NOTHING
-
-    def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
-        """No HTTP answer says anything of a book."""
-        return NOTHING
-
-    def _receive_book(self, native: str, message: _BookMessage, line: int) -> Sequence[Event]:
-        if self.race is not None:
-            self.race.note(native, message.data.update_id)
-        sync, exchange_us = self._sync(native), message.time_ms * 1000
-        take = sync.receive_snapshot if message.type == "snapshot" else sync.receive_changes
-        return take(message.data, exchange_us, line)
-
-    def _sync(self, native: str) -> CounterSync:
-        sync = self._syncs.get(native)
-        if sync is None:
-            sync = self._syncs[native] = CounterSync(native, self._options.depth, self._lines)
-        return sync
-
-    def _topics(self, native: str) -> list[str]:
-        book, trades = f"orderbook.{self._stream_depth}.{native}", f"publicTrade.{native}"
-        wanted = self._options.topics
-        return [topic for topic, name in ((book, "book"), (trades, "trades")) if name in wanted]
-
-    def _request(self, operation: str, topics: Sequence[str]) -> Request:
-        self._last_request += 1
-        message = {"req_id": str(self._last_request), "op": operation, "args": topics}
-        return Request(self._last_request, msgspec.json.encode(message).decode())
+    def synchronizer(self, native: str, topic: Topic, stream: str | None, lines: set[int]) -> BookSync:
+        """Snapshots in band, then counted changes."""
+        return CounterSync(native, self._options.depth, lines)
 
 
-def _control(envelope: _Envelope) -> Sequence[Event]:
+def _control_message(request_id: int, operation: str, topics: Sequence[str]) -> ControlMessage:
+    message = {"req_id": str(request_id), "op": operation, "args": topics}
+    return ControlMessage(request_id, msgspec.json.encode(message).decode())
+
+
+def _control(envelope: _Envelope) -> Sequence[Message]:
     """The reply to a control message; the one to a keepalive says nothing."""
     request_id = int(envelope.request_id) if _OUR_REQUEST.fullmatch(envelope.request_id) else None
     if envelope.op in ("ping", "pong") or envelope.message == "pong":
-        return NOTHING
+        return ()
     if envelope.success is None:
         raise WebSocketProtocolError("neither a topic nor a control reply")
     if not envelope.success:
-        return [Refused(request_id, envelope.message)]
-    return NOTHING if request_id is None else [Acknowledged(request_id)]
+        return (Refused(request_id, envelope.message),)
+    return () if request_id is None else (Acknowledged(request_id),)
 
 
-def _trades(native: str, message: _TradeMessage) -> Sequence[Event]:
-    sides: dict[str, Side] = {"Buy": "buy", "Sell": "sell"}
-    return [
-        TradeHappened(native, trade.trade_id, trade.price, trade.quantity, sides[trade.taker], trade.time_ms * 1000)
-        for trade in message.data
-    ]
+def _trade(native: str, trade: _Trade) -> TradeHappened:
+    aggressor, exchange_us = _SIDES[trade.taker], trade.time_ms * 1000
+    return TradeHappened(native, trade.trade_id, trade.price, trade.quantity, aggressor, exchange_us)
+
+
+_decode_envelope = json_decoder(_Envelope, "a message", WebSocketProtocolError)
+_decode_book = json_decoder(_BookMessage, "a book message", WebSocketProtocolError)
+_decode_trades = json_decoder(_TradeMessage, "a trade message", WebSocketProtocolError)

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.books.events import SnapshotNeeded, Topic
-from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
-from bookbus.feeders.exchanges.adapter import FeedAdapter
+from bookbus.feeders.books.events import Topic
+from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["bybit"]
@@ -65,8 +64,8 @@ class _DaysAnswer(msgspec.Struct):
     result: _Days
 
 
-_decode_markets = msgspec.json.Decoder(_MarketsAnswer, strict=False).decode
-_decode_days = msgspec.json.Decoder(_DaysAnswer, strict=False).decode
+_decode_markets = json_decoder(_MarketsAnswer, "an instruments-info answer", MetadataError)
+_decode_days = json_decoder(_DaysAnswer, "a list of 24-hour figures", RestError)
 
 
 class Bybit:
@@ -78,15 +77,17 @@ class Bybit:
     lifetime = None
     modes: Sequence[FeedMode] = ("diff",)
     topics: Sequence[Topic] = TOPICS
+    keepalive: str | None = '{"op":"ping"}'
+    snapshots: VenueSnapshots | None = None
     audit: VenueAudit | None = None
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection."""
         return f"{ws_url.rstrip('/')}/v5/public/spot"
 
-    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
-        """The pure core for these symbols, None for whatever a recording holds."""
-        return BybitProtocol(natives, options)
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
+        """The messages of these symbols, None for any symbol."""
+        return BybitProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         """The symbols of each connection that the exchange's limit on topics asks for."""
@@ -98,10 +99,6 @@ class Bybit:
         """Requests within the exchange's limit."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE), timeout)
 
-    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
-        """Never needed: snapshots come in band."""
-        raise RestRefusedError(f"{need.native}: snapshots come in band, there is none to ask for")
-
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """What the exchange says of its instruments."""
         return await rest.get("/v5/market/instruments-info", {"category": "spot"}, 1)
@@ -109,17 +106,11 @@ class Bybit:
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         """`turnover24h` of every symbol."""
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
-        try:
-            return {day.symbol: day.turnover for day in _decode_days(body).result.list}
-        except DECODE_ERRORS as error:
-            raise RestError(f"not a list of 24-hour figures: {error}") from error
+        return {day.symbol: day.turnover for day in _decode_days(body).result.list}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in an `instruments-info` answer. Raises MetadataError if it is none."""
-        try:
-            markets = _decode_markets(metadata).result.list
-        except DECODE_ERRORS as error:
-            raise MetadataError(f"not an instruments-info answer: {error}") from error
+        markets: list[_Market] = _decode_markets(metadata).result.list
         return [
             Instrument(
                 EXCHANGE.id,
@@ -136,13 +127,3 @@ class Bybit:
 
 
 VENUE = Bybit()
-
-
-class BybitWebSocketAdapter(FeedAdapter):
-    """One connection. The exchange wants to hear a ping of its own kind."""
-
-    venue = VENUE
-    keepalive_text = '{"op":"ping"}'
-
-
-ADAPTER = BybitWebSocketAdapter

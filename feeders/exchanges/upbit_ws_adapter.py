@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.books.events import SnapshotNeeded, Topic
+from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
-from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument
 
 logger = logging.getLogger(__name__)
@@ -46,16 +45,16 @@ class _Day(msgspec.Struct):
 
 
 class _Metadata(msgspec.Struct):
-    """What two kinds of answers said, as it is cached. A market without a tick is one nobody told us of."""
+    """The content of two kinds of answers, as it is cached. The tick of a market may be unknown."""
 
     markets: list[_Market]
     ticks: list[_Tick]
 
 
-_decode_markets = msgspec.json.Decoder(list[_Market]).decode
-_decode_ticks = msgspec.json.Decoder(list[_Tick], strict=False).decode
-_decode_days = msgspec.json.Decoder(list[_Day]).decode
-_decode_metadata = msgspec.json.Decoder(_Metadata).decode
+_decode_markets = json_decoder(list[_Market], "a list of markets", RestError)
+_decode_ticks = json_decoder(list[_Tick], "a list of ticks", RestError)
+_decode_days = json_decoder(list[_Day], "a list of 24-hour figures", RestError)
+_decode_metadata = json_decoder(_Metadata, "a list of markets", MetadataError)
 _encode_metadata = msgspec.json.Encoder().encode
 
 
@@ -68,11 +67,13 @@ class Upbit:
     lifetime = None
     modes: Sequence[FeedMode] = ("partial",)
     topics: Sequence[Topic] = TOPICS
+    keepalive: str | None = None
+    snapshots: VenueSnapshots | None = None
     audit: VenueAudit | None = None
 
-    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
-        """The pure core for these symbols, None for whatever a recording holds."""
-        return UpbitProtocol(natives, options)
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
+        """The messages of these symbols, None for any symbol."""
+        return UpbitProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         """The whole exchange fits on one socket."""
@@ -86,16 +87,9 @@ class Upbit:
         """Requests within the exchange's limit for each second."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE, burst=1.0), timeout)
 
-    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
-        """Never needed: every frame is a whole book."""
-        raise RestRefusedError(f"{need.native}: every frame is a whole book, there is no snapshot to ask for")
-
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """The list of markets, with the ticks of those whose tick could be had."""
-        try:
-            markets = _decode_markets(await rest.get(_MARKETS_PATH, {}, 1))
-        except DECODE_ERRORS as error:
-            raise RestError(f"{rest.url(_MARKETS_PATH, {})}: not a list of markets: {error}") from error
+        markets: list[_Market] = _decode_markets(await rest.get(_MARKETS_PATH, {}, 1))
         ticks: list[_Tick] = []
         for start in range(0, len(markets), _MARKETS_PER_REQUEST):
             names = ",".join(market.market for market in markets[start : start + _MARKETS_PER_REQUEST])
@@ -103,7 +97,7 @@ class Upbit:
                 ticks += _decode_ticks(await rest.get(_TICKS_PATH, {"markets": names}, 1))
             except RestRefusedError as error:
                 logger.info("some markets without a tick size: %s", error)
-            except (RestError, *DECODE_ERRORS) as error:
+            except RestError as error:
                 # A limit or an outage: the books matter more than the rest of the ticks.
                 logger.info("markets without a tick size: %s", error)
                 break
@@ -112,17 +106,11 @@ class Upbit:
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         """`acc_trade_price_24h` of every market."""
         body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
-        try:
-            return {day.market: day.turnover for day in _decode_days(body)}
-        except DECODE_ERRORS as error:
-            raise RestError(f"not a list of 24-hour figures: {error}") from error
+        return {day.market: day.turnover for day in _decode_days(body)}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in what `fetch_metadata` returned. Raises MetadataError if it is not that."""
-        try:
-            known = _decode_metadata(metadata)
-        except DECODE_ERRORS as error:
-            raise MetadataError(f"not a list of markets: {error}") from error
+        known: _Metadata = _decode_metadata(metadata)
         ticks = {tick.market: tick.tick_size for tick in known.ticks}
         return [_instrument(market.market, ticks.get(market.market)) for market in known.markets]
 
@@ -136,12 +124,3 @@ def _instrument(native: str, tick: float | None) -> Instrument:
 
 
 VENUE = Upbit()
-
-
-class UpbitWebSocketAdapter(FeedAdapter):
-    """One connection. No subscription is acknowledged: that its first books come is what `check` waits for."""
-
-    venue = VENUE
-
-
-ADAPTER = UpbitWebSocketAdapter

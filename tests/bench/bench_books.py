@@ -13,9 +13,10 @@ from typing import Any
 
 from sortedcontainers import SortedDict  # type: ignore[import-untyped]
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import BookUpdated
 from bookbus.feeders.books.order_book import DepthChange, OrderBook
-from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
+from bookbus.feeders.exchanges.binance_ws_adapter import VENUE
 from bookbus.feeders.venue import FeedOptions
 from tests.support.depth import depth_answer, diff_frame, partial_frame
 
@@ -107,15 +108,16 @@ class OurProtocol:
     """By diffs on a snapshot of `count` levels, or by partial frames."""
 
     def __init__(self, count: int | None) -> None:
-        self._protocol = BinanceProtocol(["BTCUSDT"], FeedOptions("diff" if count else "partial", DEPTH))
+        options = FeedOptions("diff" if count else "partial", DEPTH)
+        self._books = BookSet(VENUE.protocol(["BTCUSDT"], options), VENUE.snapshots)
         self._top: Top = ((), ())
         if count is not None:
-            (request,) = self._protocol.subscribe()
-            self._protocol.receive(b'{"result":null,"id":%d}' % (request.request_id or 0))
-            self._protocol.apply_snapshot("BTCUSDT", count, depth_answer(0, *levels(count)))
+            (request,) = self._books.subscribe()
+            self._books.receive(b'{"result":null,"id":%d}' % (request.request_id or 0))
+            self._books.apply_snapshot("BTCUSDT", count, depth_answer(0, *levels(count)))
 
     def receive(self, frame: bytes) -> Top:
-        for event in self._protocol.receive(frame):
+        for event in self._books.receive(frame):
             if isinstance(event, BookUpdated):
                 self._top = event.bids, event.asks
         return self._top

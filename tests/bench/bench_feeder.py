@@ -17,6 +17,7 @@ from functools import cache
 import msgpack
 from redis.asyncio import Redis
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
@@ -106,7 +107,8 @@ async def bookbus(url: str, made: Traffic) -> None:
         unsent.append(Submission("new", topic, book))
 
     resolve = cache(InstrumentRegistry(venue.exchange, offline=True).resolve)
-    feed = Feed("binance", venue.protocol(list(snapshots), options), options, resolve, publish, print, NoSnapshots())
+    books = BookSet(venue.protocol(list(snapshots), options), venue.snapshots)
+    feed = Feed("binance", books, options, resolve, publish, print, NoSnapshots())
     feed.line_up(0)
     for native in snapshots:
         feed.receive(frames[list(snapshots).index(native)], 0, 0)

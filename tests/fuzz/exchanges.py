@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
 from bookbus.feeders.errors import MetadataError, WebSocketProtocolError
 from bookbus.feeders.feed import Feed
@@ -40,10 +41,10 @@ class _Snapshots:
 
 
 def _feed(exchange: str, natives: Sequence[str] | None, mode: FeedMode, topics: frozenset[Topic]) -> Feed:
-    options = FeedOptions(mode, 5, topics)
+    venue, options = venue_of(exchange), FeedOptions(mode, 5, topics)
     return Feed(
         exchange=exchange,
-        protocol=venue_of(exchange).protocol(natives, options),
+        books=BookSet(venue.protocol(natives, options, recorded=natives is None), venue.snapshots),
         options=options,
         instrument_of=_instrument_of(exchange),
         on_snapshot=_check_snapshot,

@@ -1,22 +1,20 @@
 """The feeder, as a user starts it, against the local Bybit: every live book equals the truth at its update id."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import redis
 
-from bookbus.feeders.exchanges.adapter import Wiring
-from bookbus.feeders.exchanges.bybit_ws_adapter import BybitWebSocketAdapter
+from bookbus.feeders.exchanges.adapter import FeedAdapter
 from bookbus.feeders.simulator.bybit.exchange import BybitSimulator
 from bookbus.feeders.simulator.bybit.settings import BybitRules
 from bookbus.feeders.simulator.core.faults import Fault
-from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import trade_of
 from tests.support.book_checker import BookChecker, book_checker
 from tests.support.feeder_process import FeederProcess, feeder_process
+from tests.support.single_connection import single_connection
 from tests.support.waiting import await_for
 
 # More than one request may name.
@@ -200,22 +198,14 @@ async def test_the_markets_with_the_greatest_turnover_are_the_exchanges_own(redi
 
 
 async def test_an_adapter_is_never_cut_for_want_of_pings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BybitWebSocketAdapter, "keepalive_interval", 0.5)
+    monkeypatch.setattr(FeedAdapter, "keepalive_interval", 0.5)
     rules = BybitRules(idle=2.5)
-    books: list[OrderBookSnapshot] = []
-    async with BybitSimulator(symbols=("BTCUSDT",), levels=100, rules=rules) as bybit:
-        line = BybitWebSocketAdapter(["BTC"], books.append, wiring=Wiring(bybit.ws_url, bybit.rest_url))
-        await line.connect()
-        await line.subscribe()
-        receiving = asyncio.create_task(line.receive_loop())
-        try:
-            # Ten updates a second: twice the time after which a silent client is cut.
-            await await_for(lambda: len(books) > 20 * rules.idle, 20, "books")
+    async with (
+        BybitSimulator(symbols=("BTCUSDT",), levels=100, rules=rules) as bybit,
+        single_connection(bybit, "bybit", "BTC") as (line, books),
+    ):
+        # Ten updates a second: twice the time after which a silent client is cut.
+        await await_for(lambda: len(books) > 20 * rules.idle, 20, "books")
 
-            assert not receiving.done()
-            assert status(bybit)["idle_cuts"] == 0
-            assert line.feed.counters.skipped == 0
-        finally:
-            receiving.cancel()
-            with suppress(asyncio.CancelledError):
-                await receiving
+        assert status(bybit)["idle_cuts"] == 0
+        assert line.feed.counters.skipped == 0

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import BookLost, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
-from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
+from bookbus.feeders.exchanges.binance_ws_adapter import VENUE
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.capture import CaptureFrame, decode_frame
 from tests.support.captures import capture_path, golden_books
@@ -19,7 +20,11 @@ def frames(name: str) -> Iterator[CaptureFrame]:
         yield from map(decode_frame, lines)
 
 
-def receive(protocol: BinanceProtocol, frame: CaptureFrame) -> Sequence[Event]:
+def books() -> BookSet:
+    return BookSet(VENUE.protocol(None, FeedOptions(depth=20), recorded=True), VENUE.snapshots)
+
+
+def receive(protocol: BookSet, frame: CaptureFrame) -> Sequence[Event]:
     body = frame.raw.encode()
     return protocol.receive(body) if frame.kind == "ws" else protocol.receive_recorded(frame.url, body)
 
@@ -28,7 +33,7 @@ def receive(protocol: BinanceProtocol, frame: CaptureFrame) -> Sequence[Event]:
 def test_every_book_and_checkpoint_of_a_capture_equals_the_independent_computation(name: str) -> None:
     golden = golden_books(name)
     checkpoints = {(book.symbol, point.line): point for book in golden.values() for point in book.checkpoints}
-    protocol = BinanceProtocol(None, FeedOptions(depth=20))
+    protocol = books()
     newest: dict[str, BookUpdated] = {}
     passed = 0
 
@@ -52,7 +57,7 @@ def test_every_book_and_checkpoint_of_a_capture_equals_the_independent_computati
 
 
 def test_the_long_capture_leaves_the_known_window_once_and_stays_live() -> None:
-    protocol = BinanceProtocol(None, FeedOptions(depth=20))
+    protocol = books()
     events = [
         event
         for frame in frames(NAMES[0])
@@ -65,7 +70,7 @@ def test_the_long_capture_leaves_the_known_window_once_and_stays_live() -> None:
 
 
 def test_a_capture_without_its_snapshots_ends_with_no_book() -> None:
-    protocol = BinanceProtocol(None, FeedOptions(depth=20))
+    protocol = books()
 
     events = [event for frame in frames(NAMES[1]) if frame.kind == "ws" for event in receive(protocol, frame)]
 

@@ -146,7 +146,7 @@ async def test_a_stopped_and_resumed_feeder_discards_what_it_holds(redis_url: st
                 "newer books",
             )
 
-            assert "stood still" in feeder.log
+            assert "stalled for" in feeder.log
             assert seen.wrong == [], feeder.log
             assert seen.older_after_newer == 0
             # The first book after the pause is of after the pause: nothing that was held went out.

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bookbus.feeders.replay import replay
+from bookbus.feeders.replay import Replay
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.bybit.exchange import BybitSimulator
 from bookbus.feeders.simulator.upbit.exchange import UpbitSimulator
 from bookbus.feeders.venue import FeedOptions
-from bookbus.schemas.capture import CaptureFrame
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
@@ -39,20 +38,17 @@ async def test_a_recording_replays_to_the_exchanges_books(venue: str, tmp_path: 
     books: list[OrderBookSnapshot] = []
     trades: list[Trade] = []
 
-    async def at_once(_: CaptureFrame) -> None:
-        """As fast as it can."""
-
     async with VENUES[venue]() as exchange:
         arguments = ("--exchange", venue, "--symbols", ",".join(exchange.symbols), "--seconds", "3", "--out", str(out))
         code, said = await record(exchange.ws_url, exchange.rest_url, *arguments)
         assert code == 0, said
-        result = await replay(
-            out,
-            lambda book, topic: books.append(book) if topic == "book" else None,
-            trades.append,
-            at_once,
-            FeedOptions(),
-        )
+        replay = Replay(out, FeedOptions())
+        for _, event in (pair for frame in replay for pair in frame.events):
+            if isinstance(event, Trade):
+                trades.append(event)
+            else:
+                books.append(event)
+        result = replay.result()
 
         assert result.complete, said
         assert set(result.states.values()) == {"live"}

@@ -59,7 +59,7 @@ async def test_a_line_that_slept_never_puts_an_older_book_over_a_newer_one(redis
             a.signal(signal.SIGSTOP)
             await _more_books(seen, 80)
             a.signal(signal.SIGCONT)
-            await await_for(lambda: "stood still" in a.log, 10, "the line to notice that it slept")
+            await await_for(lambda: "stalled for" in a.log, 10, "the line to notice that it slept")
             await _more_books(seen, 40)
 
             assert seen.wrong == [], a.log

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 import bookbus.feeders.exchange_feed
 from bookbus.feeders.__main__ import app
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed, line_reports
-from bookbus.feeders.exchanges.adapter import Wiring
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.core.faults import Fault
@@ -48,9 +47,10 @@ class TwoLines:
         self.feed = ExchangeFeed(
             venue_of(exchange),
             self.natives,
-            self.books.append,
-            Wiring(ws_url=simulator.ws_url, rest_url=simulator.rest_url),
-            ConnectionSettings(policy=policy, lines=2),
+            lambda book, _: self.books.append(book),
+            settings=ConnectionSettings(policy=policy, lines=2),
+            ws_url=simulator.ws_url,
+            rest_url=simulator.rest_url,
         )
         (self.group,) = self.feed.groups
 
@@ -64,7 +64,10 @@ class TwoLines:
         """Wait until each brings every update, and did so while the other did; and no snapshot is on its way."""
         await await_for(
             lambda: (
-                all(keeper.line.ready.is_set() and keeper.line.is_connected for keeper in self.group.keepers)
+                all(
+                    connection.line.ready.is_set() and connection.line.is_connected
+                    for connection in self.group.connections
+                )
                 and len(self.connections) == 2
                 and not any(self.feed.snapshots.is_pending(native) for native in self.natives)
             ),
@@ -73,8 +76,8 @@ class TwoLines:
         )
         await await_for(
             lambda: (
-                min(keeper.line.last_frame for keeper in self.group.keepers)
-                > max(keeper.line.ready_at for keeper in self.group.keepers)
+                min(connection.line.last_frame for connection in self.group.connections)
+                > max(connection.line.ready_at for connection in self.group.connections)
             ),
             what="frames of both lines",
         )
@@ -135,7 +138,7 @@ async def test_a_cut_of_either_line_loses_no_book_and_asks_for_no_snapshot(excha
         assert lines.feed.rest.budget.spent == requests
         assert [book.state for book in lines.books if book.state != "live"] == []
         assert lines.wrong() == []
-        assert sum(keeper.reconnects for keeper in lines.feed.keepers) == CUTS
+        assert sum(connection.reconnects for connection in lines.feed.connections) == CUTS
 
 
 @all_venues
@@ -148,7 +151,9 @@ async def test_a_silent_line_is_told_within_seconds_replaced_and_told_well_again
         lines.simulator.inject(Fault(kind="silence", connection=lines.connections[0]))
         await await_for(lambda: any(report.silent for report in line_reports(lines.feed.groups)), 15, "the alarm")
         await await_for(lambda: not any(report.silent for report in line_reports(lines.feed.groups)), 15, "its end")
-        await await_for(lambda: sum(keeper.handovers for keeper in lines.feed.keepers) == 1, 15, "the change")
+        await await_for(
+            lambda: sum(connection.handovers for connection in lines.feed.connections) == 1, 15, "the change"
+        )
 
         told = [record for record in caplog.records if record.name == "bookbus.feeders.exchange_feed"]
         said = [(record.levelname, record.message.partition("line ")[2][2:]) for record in told]
@@ -158,7 +163,7 @@ async def test_a_silent_line_is_told_within_seconds_replaced_and_told_well_again
         ]
         assert lines.feed.counters().lost == 0
         assert lines.wrong() == []
-        assert sum(keeper.reconnects for keeper in lines.feed.keepers) == 0
+        assert sum(connection.reconnects for connection in lines.feed.connections) == 0
 
 
 async def test_what_one_line_drops_the_other_brings() -> None:
@@ -200,14 +205,14 @@ async def test_an_announced_shutdown_of_both_lines_replaces_one_after_the_other(
         lines.simulator.inject(Fault(kind="server_shutdown", value=15.0))
 
         def replaced() -> bool:
-            at_once.append(sum(len(keeper.lines) - 1 for keeper in lines.feed.keepers))
-            return all(keeper.handovers == 1 for keeper in lines.feed.keepers)
+            at_once.append(sum(len(connection.lines) - 1 for connection in lines.feed.connections))
+            return all(connection.handovers == 1 for connection in lines.feed.connections)
 
         await await_for(replaced, 15, "both changes")
 
         assert max(at_once) == 1
         assert lines.feed.counters().lost == 0
-        assert sum(keeper.reconnects for keeper in lines.feed.keepers) == 0
+        assert sum(connection.reconnects for connection in lines.feed.connections) == 0
 
 
 async def test_reports_tell_who_was_first_by_how_much() -> None:

@@ -4,6 +4,7 @@ import gzip
 from collections import Counter
 from collections.abc import Iterator
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import BookUpdated, PrecisionLost, TradeHappened
 from bookbus.feeders.exchanges.upbit_protocol import UpbitProtocol
 from bookbus.feeders.venue import FeedOptions
@@ -21,7 +22,7 @@ def frames() -> Iterator[CaptureFrame]:
 def test_every_book_and_checkpoint_of_the_capture_equals_the_independent_computation() -> None:
     golden = golden_books(NAME)
     checkpoints = {(book.symbol, point.line): point for book in golden.values() for point in book.checkpoints}
-    protocol = UpbitProtocol(None, FeedOptions("partial", depth=20))
+    protocol = BookSet(UpbitProtocol(None, FeedOptions("partial", depth=20), recorded=True))
     newest: dict[str, BookUpdated] = {}
     passed = 0
 
@@ -48,7 +49,7 @@ def test_every_book_and_checkpoint_of_the_capture_equals_the_independent_computa
 
 
 def test_every_trade_of_the_capture_is_taken_with_its_own_id_and_side() -> None:
-    protocol = UpbitProtocol(None, FeedOptions(topics=frozenset({"trades"})))
+    protocol = BookSet(UpbitProtocol(None, FeedOptions(topics=frozenset({"trades"})), recorded=True))
 
     trades = [
         event

@@ -1,33 +1,28 @@
 """The feeder, as a user starts it, against the local Upbit: every live book equals the truth at its time."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 import redis
 
 from bookbus.feeders import websocket_client
-from bookbus.feeders.exchanges.adapter import Wiring
-from bookbus.feeders.exchanges.upbit_ws_adapter import UpbitWebSocketAdapter
 from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.feeders.simulator.upbit.exchange import UpbitSimulator
 from bookbus.feeders.simulator.upbit.settings import UpbitRules
 from bookbus.schemas import wire
-from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import trade_of
 from tests.support.book_checker import BookChecker, book_checker
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.simulated_upbit import exchange
+from tests.support.single_connection import Connected, single_connection
 from tests.support.waiting import await_for
 
 NATIVES = ("KRW-BTC", "KRW-ETH", "BTC-ETH", "KRW-XRP")
 SYMBOLS = ("BTC-KRW", "ETH-KRW", "ETH-BTC", "XRP-KRW")
 QUIET = "XRP-KRW"
-
-Connected = tuple[UpbitWebSocketAdapter, list[OrderBookSnapshot]]
 
 
 @asynccontextmanager
@@ -59,7 +54,7 @@ def connections(upbit: UpbitSimulator) -> list[dict[str, int]]:
 
 
 def played(upbit: UpbitSimulator, kind: str) -> int:
-    """How often a fault struck."""
+    """How often a fault matched."""
     counts: Any = upbit.status()["faults_played"]
     return int(counts.get(kind, 0))
 
@@ -194,22 +189,9 @@ async def test_an_unknown_symbol_is_told_in_one_line(redis_url: str) -> None:
             assert feeder.log == "error: unknown symbol 'KRW-BTCC' on upbit; did you mean KRW-BTC, KRW-ETH, BTC-KRW?\n"
 
 
-@asynccontextmanager
-async def adapter(upbit: UpbitSimulator, *symbols: str, timeout: float = 10.0) -> AsyncIterator[Connected]:
-    """One connection without a feeder; that it ends by itself fails the test."""
-    books: list[OrderBookSnapshot] = []
-    wiring = Wiring(upbit.ws_url, upbit.rest_url)
-    line = UpbitWebSocketAdapter(symbols, books.append, timeout=timeout, wiring=wiring)
-    await line.connect()
-    await line.subscribe()
-    receiving = asyncio.create_task(line.receive_loop())
-    try:
-        yield line, books
-        assert not receiving.done()
-    finally:
-        receiving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await receiving
+def adapter(upbit: UpbitSimulator, *symbols: str, timeout: float = 10.0) -> AbstractAsyncContextManager[Connected]:
+    """One connection without a feeder."""
+    return single_connection(upbit, "upbit", *symbols, timeout=timeout)
 
 
 async def test_a_symbol_whose_first_book_is_lost_is_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,10 +22,11 @@ class Subject(NamedTuple):
     stages: tuple[tuple[str, ...], ...]
 
 
-def _module(name: str, *stages: tuple[str, ...]) -> Subject:
+def _module(name: str, *stages: tuple[str, ...], only: str = "") -> Subject:
+    """`only` is the beginning of the mutants' names, to leave out the rest of a source."""
     return Subject(
         _ROOT / "feeders" / f"{name.replace('.', '/')}.py",
-        python_mutants.mutants,
+        lambda text: [mutant for mutant in python_mutants.mutants(text) if mutant.name.startswith(only)],
         partial(install_module, f"bookbus.feeders.{name}"),
         tuple(tuple(f"{_UNIT}/{test}.py" for test in stage) for stage in stages),
     )
@@ -35,7 +36,18 @@ SUBJECTS = {
     "synchronizer": _module(
         "books.synchronizer",
         ("feeders/books/test_synchronizer", "feeders/books/test_synchronizer_replace", "feeders/books/test_history"),
+        ("feeders/exchanges/test_bybit_protocol",),
         ("feeders/books/test_synchronizer_model",),
+    ),
+    "arbitration": _module(
+        "books.arbitration",
+        (
+            "feeders/books/test_arbitration",
+            "feeders/books/test_synchronizer",
+            "feeders/books/test_synchronizer_replace",
+        ),
+        ("feeders/books/test_synchronizer_model",),
+        only="LineIds.",
     ),
     "order_book": _module(
         "books.order_book",

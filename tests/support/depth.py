@@ -21,6 +21,7 @@ class Depth:
     bids: Sequence[DepthChange]
     asks: Sequence[DepthChange]
     exchange_us: int | None = None
+    is_whole: bool = False
 
 
 def depth_update(
@@ -38,7 +39,7 @@ def depth_snapshot(
     last_id: int, bids: Sequence[DepthChange] = BIDS, asks: Sequence[DepthChange] = ASKS, exchange_us: int | None = None
 ) -> Depth:
     """A whole book at one id."""
-    return Depth(last_id, last_id, bids, asks, exchange_us)
+    return Depth(last_id, last_id, bids, asks, exchange_us, is_whole=True)
 
 
 def texts(levels: Sequence[DepthChange]) -> list[list[str]]:

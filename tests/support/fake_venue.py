@@ -1,18 +1,19 @@
-"""A venue whose protocol says what a test tells it to, for tests of the shell around protocols."""
+"""A venue and books whose events a test chooses, for tests of the shell around the pure core."""
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from bookbus.feeders.books.arbitration import LineArbiter
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import BookUnchanged, BookUpdated, Event, SnapshotNeeded, Topic
 from bookbus.feeders.books.history import BookHistory
 from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, Request, VenueAudit, VenueProtocol
+from bookbus.feeders.venue import ControlMessage, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
 from bookbus.schemas.instruments import EXCHANGES, Instrument, guess_instrument
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from bookbus.schemas.trade import Trade
@@ -28,25 +29,30 @@ def updated(native: str = "BTCUSDT", update_id: int = 1, bids: Levels = BIDS, to
     return BookUpdated(native, update_id, 1_000_000 + update_id, bids, ASKS, topic)
 
 
-class FakeProtocol:
+class FakeBookSet(BookSet):
     """Hands out, frame by frame, the events a test lined up in `says`; `answers` is the same for snapshots."""
 
     def __init__(self, natives: Iterable[str] = ("BTCUSDT", "ETHUSDT")) -> None:
-        self.natives: Sequence[str] = tuple(natives)
+        self.arbiter = None
+        self.known: Sequence[str] = tuple(natives)
         self.ids: dict[tuple[str, Topic], int | None] = {}
         self.says: deque[Sequence[Event] | WebSocketProtocolError] = deque()
         self.answers: deque[Sequence[Event] | WebSocketProtocolError] = deque()
         self.on_loss: Sequence[Event] = ()
-        self.requests: list[Request] = [Request(1, "subscribe")]
+        self.requests: list[ControlMessage] = [ControlMessage(1, "subscribe")]
         self.asked: list[Sequence[str] | None] = []
         self.frames: list[tuple[bytes, int]] = []
         self.expected: list[str] = []
         self.behind: set[str] = set()
+        self.connections = 0
         self.taken: list[tuple[str, int, bytes]] = []
-        self.open_lines: set[int] = set()
-        self.records: dict[str, BookHistory] = {}
-        self.distrusted: list[tuple[str, str]] = []
-        self.race: LineArbiter | None = None
+        self.lines = set()
+        self.histories: dict[str, BookHistory] = {}
+        self.invalidated: list[tuple[str, str]] = []
+
+    @property
+    def natives(self) -> Sequence[str]:
+        return self.known
 
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
         return self.ids.get((native, topic))
@@ -54,18 +60,23 @@ class FakeProtocol:
     def is_behind(self, native: str, topic: Topic = "book") -> bool:
         return native in self.behind
 
-    def subscribe(self, natives: Sequence[str] | None = None) -> list[Request]:
-        self.asked.append(natives)
+    def subscribe(self, again: Sequence[str] = (), dropped: Collection[str] = ()) -> list[ControlMessage]:
+        everything = [native for native in self.known if native not in dropped] if dropped else None
+        self.asked.append(again or everything)
         return self.requests
 
+    def new_line(self, slot: int) -> int:
+        self.connections += 1
+        return self.connections
+
     def line_up(self, line: int) -> None:
-        self.open_lines.add(line)
+        self.lines.add(line)
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        self.open_lines.discard(line)
+        self.lines.discard(line)
         return self.on_loss
 
-    def receive(self, frame: bytes, line: int = 0) -> Sequence[Event]:
+    def receive(self, frame: bytes, line: int = 0, received_us: int = 0) -> Sequence[Event]:
         self.frames.append((frame, line))
         return self._said(self.says)
 
@@ -76,11 +87,11 @@ class FakeProtocol:
         self.taken.append((native, limit, body))
         return self._said(self.answers)
 
-    def record(self, native: str) -> BookHistory | None:
-        return self.records.get(native)
+    def start_history(self, native: str) -> BookHistory | None:
+        return self.histories.get(native)
 
     def invalidate(self, native: str, reason: str) -> Sequence[Event]:
-        self.distrusted.append((native, reason))
+        self.invalidated.append((native, reason))
         return self.on_loss
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
@@ -115,7 +126,7 @@ class FakeSnapshots:
 
 
 class FakeVenue:
-    """Binance's spelling, no sockets; `fetch_snapshot` waits for the test to `answer` or `fail` it."""
+    """Binance's messages, no sockets; `fetch` of a snapshot waits for the test to `answer` or `fail` it."""
 
     exchange = EXCHANGES["binance"]
     ws_url = "ws://127.0.0.1:1"
@@ -123,10 +134,13 @@ class FakeVenue:
     lifetime: float | None = None
     modes: Sequence[FeedMode] = ("diff",)
     topics: Sequence[Topic] = ("book", "quote", "trades")
+    keepalive: str | None = None
     audit: VenueAudit | None = None
+    decode = staticmethod(decode_answer)
+    request_of = staticmethod(request_of)
 
-    def __init__(self, protocol: FakeProtocol | None = None) -> None:
-        self.made = protocol or FakeProtocol()
+    def __init__(self) -> None:
+        self.snapshots: VenueSnapshots | None = self
         self.requests: list[tuple[SnapshotNeeded, asyncio.Future[bytes]]] = []
         self.metadata: bytes | Exception = b"{}"
         self.turnover: dict[str, float] | Exception = {}
@@ -135,8 +149,8 @@ class FakeVenue:
     def stream_url(self, ws_url: str) -> str:
         return ws_url
 
-    def protocol(self, natives: Iterable[str] | None, options: FeedOptions) -> VenueProtocol:
-        return self.made
+    def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
+        return BinanceProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
         return [natives]
@@ -144,7 +158,7 @@ class FakeVenue:
     def rest(self, rest_url: str, timeout: float) -> RestClient:
         return RestClient(rest_url, WeightBudget(6000), timeout)
 
-    async def fetch_snapshot(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+    async def fetch(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.requests.append((need, answer))
         return f"http://venue/{need.native}", await answer
@@ -185,13 +199,13 @@ class Collected:
     """A Feed over fakes, and everything it told."""
 
     def __init__(self, *natives: str) -> None:
-        self.protocol = FakeProtocol(natives or ("BTCUSDT", "ETHUSDT"))
+        self.book_set = FakeBookSet(natives or ("BTCUSDT", "ETHUSDT"))
         self.snapshots = FakeSnapshots()
         self.books: list[tuple[Topic, OrderBookSnapshot]] = []
         self.trades: list[Trade] = []
         self.feed = Feed(
             exchange="binance",
-            protocol=self.protocol,
+            books=self.book_set,
             options=FeedOptions(depth=20),
             instrument_of=partial(guess_instrument, EXCHANGES["binance"]),
             on_snapshot=lambda book, topic: self.books.append((topic, book)),
@@ -201,12 +215,12 @@ class Collected:
 
     def receive(self, *events: Event, received_us: int = 7_000_000) -> Sequence[Event]:
         """One frame that says this."""
-        self.protocol.says.append(events)
+        self.book_set.says.append(events)
         return self.feed.receive(b"frame", 0, received_us)
 
     def answer(self, *events: Event, native: str = "BTCUSDT") -> None:
         """The answer to a snapshot request that says this."""
-        self.protocol.answers.append(events)
+        self.book_set.answers.append(events)
         self.feed.apply_snapshot(native, 100, b"answer", 8_000_000)
 
     @property

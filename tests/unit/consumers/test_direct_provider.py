@@ -264,7 +264,7 @@ def test_a_sign_of_life_confirms_a_quiet_book(exchange: Exchange, monkeypatch: p
         wait_for(lambda: confirmed_after_update() > 0.04, what="the confirmation")
 
 
-def test_a_process_that_stood_still_believes_no_book(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_stalled_trusts_no_book(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bookbus.consumers.direct_provider._TICK", 0.001)
     monkeypatch.setattr("bookbus.feeders.stall_detector.LIMIT", -1.0)
     provider, fake = exchange.connect()

@@ -13,8 +13,6 @@ from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.books.synchronizer import RangeSync
 from bookbus.feeders.errors import RestBlockedError, RestError
 from bookbus.feeders.exchange_feed import ExchangeFeed
-from bookbus.feeders.exchanges.adapter import Wiring
-from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
 from bookbus.feeders.feeder import Feeder
 from bookbus.feeders.markets import parse_selection
@@ -54,9 +52,9 @@ class World:
         self.venue, self.access = FakeVenue(), Access()
         self.told: list[OrderBookSnapshot] = []
         natives = natives or (NATIVE,)
-        self.feed = ExchangeFeed(self.venue, natives, self.tell, Wiring())
+        self.feed = ExchangeFeed(self.venue, natives, lambda book, _: self.tell(book))
         self.feed.feed_of(natives[0]).line_up(0)
-        self.auditor = Auditor(self.feed, self.access, pace or AuditPace(0.01, NEVER, 0.05, 0.2))
+        self.auditor = Auditor(self.feed, self.venue, self.access, pace or AuditPace(0.01, NEVER, 0.05, 0.2))
         for native in natives:
             self.take(9, native=native)
             self.start(native)
@@ -77,7 +75,7 @@ class World:
 
     def lose(self) -> None:
         """The connection ends."""
-        self.feed.feed_of(NATIVE).protocol.line_down(0, "closed")
+        self.feed.feed_of(NATIVE).books.line_down(0, "closed")
 
     async def asked(self, native: str = NATIVE) -> None:
         """Until a request for this book is on its way."""
@@ -246,20 +244,18 @@ async def test_a_book_of_which_nothing_could_be_said_has_its_next_turn_before_th
 
 async def test_nothing_is_kept_of_a_book_after_its_turn() -> None:
     world = World(pace=AuditPace(0.05, NEVER))
-    protocol = world.feed.feed_of(NATIVE).protocol
-    assert isinstance(protocol, BinanceProtocol)
-    sync = protocol._syncs["book", NATIVE]
+    sync = world.feed.feed_of(NATIVE).books._syncs["book", NATIVE]
     assert isinstance(sync, RangeSync)
     async with running(world):
         await world.asked()
-        recorded = sync._record
+        recorded = sync._history
         world.venue.answer(NATIVE, depth_answer(10))
         await world.found()
     world.take(11)
 
     assert recorded is not None
     assert recorded.last_id == 10
-    assert sync._record is None
+    assert sync._history is None
 
 
 async def test_a_failing_request_is_told_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from bookbus.feeders.exchange_feed import LineGroup, line_reports
-from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
+from bookbus.feeders.books.arbitration import LineArbiter
+from bookbus.feeders.books.book_set import BookSet
+from bookbus.feeders.exchange_feed import ExchangeFeed, LineGroup, OnLost, line_reports
+from bookbus.feeders.exchanges.adapter import FeedAdapter
+from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
 from bookbus.feeders.reconnect import ReconnectPolicy
-from bookbus.feeders.venue import FeedOptions
+from bookbus.feeders.stall_detector import StallDetector
+from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.heartbeat import LineReport
-from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue
+from tests.support.fake_venue import Collected, FakeVenue
 
 SECOND = 2
 """Looks in a second."""
@@ -21,27 +25,28 @@ class World:
     """Lines without sockets; the test says what they bring and when somebody looks."""
 
     def __init__(self, lines: int = 2) -> None:
-        self.protocol = protocol = FakeProtocol(("BTCUSDT",))
+        told = Collected("BTCUSDT")
+        self.book_set = told.book_set
+        self.book_set.arbiter = LineArbiter(lines) if lines > 1 else None
         self.abandoned: list[tuple[int, str]] = []
         self.sent: list[str] = []
         world = self
 
         class Adapter(FeedAdapter):
-            venue = FakeVenue(protocol)
             is_connected = False
 
             def abandon(self, reason: str) -> None:
-                world.abandoned.append((self.wiring.slot, reason))
+                world.abandoned.append((self.slot, reason))
 
             def send_soon(self, texts: Sequence[str]) -> None:
                 world.sent.extend(texts)
 
-        def make(wiring: Wiring) -> FeedAdapter:
-            return Adapter(["BTC"], lambda _: None, wiring=wiring)
+        def make(slot: int, on_lost: OnLost | None) -> FeedAdapter:
+            stall = StallDetector(lambda _: None)
+            return Adapter(FakeVenue(), told.feed, "ws://nowhere", stall, slot=slot, on_lost=on_lost)
 
-        wiring = Wiring(snapshots=FakeSnapshots(), options=FeedOptions())
-        self.group = LineGroup(make, wiring, lines, ReconnectPolicy())
-        self.lines = [keeper.line for keeper in self.group.keepers]
+        self.group = LineGroup(told.feed, lines, ReconnectPolicy(), make)
+        self.lines = [connection.line for connection in self.group.connections]
         self.now = 100.0
         self.update_id = 1
         self.group.look(self.now)
@@ -54,29 +59,27 @@ class World:
 
     def pass_time(self, seconds: float, *bringing: int, late: bool = False) -> None:
         """Look twice a second, while these lines bring updates; `late` ones that came before."""
-        race = self.group.race
-        assert race is not None
+        arbiter = self.book_set.arbiter
+        assert arbiter is not None
         for _ in range(round(seconds * SECOND)):
             self.now += 1 / SECOND
             self.update_id += not late
             for slot in bringing:
-                race.slot = slot
-                race.note("BTCUSDT", self.update_id)
+                arbiter.record("BTCUSDT", self.update_id, slot, 0)
             self.group.look(self.now)
 
 
 def test_all_lines_share_the_books() -> None:
     world = World(3)
 
-    assert [line.wiring.slot for line in world.lines] == [0, 1, 2]
+    assert [line.slot for line in world.lines] == [0, 1, 2]
     assert {id(line.feed) for line in world.lines} == {id(world.group.feed)}
 
 
-def test_a_single_line_races_with_nobody() -> None:
+def test_a_single_line_is_compared_with_none() -> None:
     world = World(1)
 
-    assert world.group.race is None
-    assert world.protocol.race is None
+    assert BookSet(BinanceProtocol(["BTCUSDT"], FeedOptions())).arbiter is None
     assert line_reports([world.group]) == []
 
 
@@ -98,7 +101,7 @@ def test_a_line_that_brings_nothing_while_another_does_is_told_once_and_replaced
 
 def test_a_silent_line_that_cannot_connect_is_told_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    world.group.keepers[1].failure = "connection refused"
+    world.group.connections[1].failure = "connection refused"
 
     world.pass_time(4, 0)
 
@@ -139,7 +142,7 @@ def test_a_single_update_that_one_line_lacks_is_told_after_the_same_time() -> No
     assert world.group.silent == [False, True]
 
 
-def test_a_process_that_stood_still_draws_no_conclusion() -> None:
+def test_a_process_that_stalled_draws_no_conclusion() -> None:
     world = World()
     world.pass_time(1, 0)
     world.now += 60
@@ -154,7 +157,7 @@ def test_the_end_of_a_line_leaves_the_books_to_one_that_was_open_while_it_lived(
     world.open(0, ready_at=1.0, last_frame=50.0)
     world.open(1, ready_at=49.0, last_frame=50.0)
 
-    world.lines[0].wiring.on_lost(world.lines[0])  # type: ignore[misc]
+    world.lines[0]._on_lost(world.lines[0])  # type: ignore[misc]
 
     assert world.abandoned == []
 
@@ -164,7 +167,7 @@ def test_books_do_not_live_on_by_a_line_that_opened_after_the_other_had_gone_sil
     world.open(0, ready_at=1.0, last_frame=50.0)
     world.open(1, ready_at=51.0, last_frame=52.0)
 
-    world.lines[0].wiring.on_lost(world.lines[0])  # type: ignore[misc]
+    world.lines[0]._on_lost(world.lines[0])  # type: ignore[misc]
 
     assert [slot for slot, _ in world.abandoned] == [1]
 
@@ -174,12 +177,11 @@ def test_books_do_not_live_on_by_a_line_that_never_brought_one_of_them() -> None
     now = time.monotonic()
     world.open(0, ready_at=now - 60, last_frame=now)
     world.open(1, ready_at=now - 50, last_frame=now)
-    race = world.group.race
-    assert race is not None
-    race.slot, race.now_us = 0, time.time_ns() // 1000 - 20_000_000
-    race.note("BTCUSDT", 7)
+    arbiter = world.book_set.arbiter
+    assert arbiter is not None
+    arbiter.record("BTCUSDT", 7, 0, time.time_ns() // 1000 - 20_000_000)
 
-    world.lines[0].wiring.on_lost(world.lines[0])  # type: ignore[misc]
+    world.lines[0]._on_lost(world.lines[0])  # type: ignore[misc]
 
     assert world.abandoned == [(1, "never brought BTCUSDT as the other line did")]
 
@@ -190,12 +192,11 @@ def test_an_update_on_its_way_or_from_before_a_line_opened_is_not_lacking(second
     now = time.monotonic()
     world.open(0, ready_at=now - 60, last_frame=now)
     world.open(1, ready_at=now - 50, last_frame=now)
-    race = world.group.race
-    assert race is not None
-    race.slot, race.now_us = 0, time.time_ns() // 1000 - round(seconds_ago * 1e6)
-    race.note("BTCUSDT", 7)
+    arbiter = world.book_set.arbiter
+    assert arbiter is not None
+    arbiter.record("BTCUSDT", 7, 0, time.time_ns() // 1000 - round(seconds_ago * 1e6))
 
-    world.lines[0].wiring.on_lost(world.lines[0])  # type: ignore[misc]
+    world.lines[0]._on_lost(world.lines[0])  # type: ignore[misc]
 
     assert world.abandoned == []
 
@@ -205,16 +206,16 @@ def test_a_line_that_remains_asks_at_once_for_books_that_went_with_the_other() -
     world.open(0, last_frame=50.0)
     world.open(1, last_frame=50.0)
 
-    world.lines[0].wiring.on_lost(world.lines[0])  # type: ignore[misc]
+    world.lines[0]._on_lost(world.lines[0])  # type: ignore[misc]
     world.lines[1].check(50.5)
 
-    assert world.protocol.asked == [["BTCUSDT"]]
+    assert world.book_set.asked == [["BTCUSDT"]]
     assert world.sent == ["subscribe"]
 
 
-def test_after_a_standstill_no_connection_goes_on_not_the_one_about_to_take_over_either() -> None:
+def test_after_a_stall_no_connection_goes_on_not_the_one_about_to_take_over_either() -> None:
     world = World()
-    world.group.keepers[0]._next = world.lines[0].successor()
+    world.group.connections[0]._next = world.lines[0].successor()
 
     world.group.discard(7.0)
 
@@ -230,10 +231,20 @@ def test_books_are_alive_only_by_a_line_that_brings_every_update() -> None:
     assert world.group.last_sign_of_life == 50.0
 
 
+@pytest.mark.parametrize("exchange", ["binance", "bybit", "upbit"])
+def test_trades_alone_have_no_state_of_a_book(exchange: str) -> None:
+    venue = venue_of(exchange)
+    options = FeedOptions(venue.modes[0], topics=frozenset({"trades"}))
+
+    feed = ExchangeFeed(venue, ["KRW-BTC" if exchange == "upbit" else "BTCUSDT"], lambda *_: None, options=options)
+
+    assert feed.states() == {}
+
+
 def test_reports_say_what_each_line_did() -> None:
     world = World()
     world.open(0)
-    world.group.keepers[1].reconnects = 2
+    world.group.connections[1].reconnects = 2
     world.pass_time(5, 0)
 
     assert line_reports([world.group]) == [

@@ -78,7 +78,7 @@ def test_a_trade_is_told_with_every_field() -> None:
 
 def test_everything_that_happens_is_counted() -> None:
     world = Collected()
-    world.protocol.says.extend(
+    world.book_set.says.extend(
         [
             [updated(update_id=1)],
             [BookUnchanged("BTCUSDT", 2)],
@@ -124,7 +124,7 @@ def test_only_what_concerns_the_connection_is_handed_back() -> None:
 
 def test_a_frame_that_makes_no_sense_is_skipped_and_the_next_one_taken() -> None:
     world = Collected()
-    world.protocol.says.append(WebSocketProtocolError("no JSON"))
+    world.book_set.says.append(WebSocketProtocolError("no JSON"))
 
     assert world.feed.receive(b"{", 0, 1) == ()
     world.receive(updated(update_id=3))
@@ -135,7 +135,7 @@ def test_a_frame_that_makes_no_sense_is_skipped_and_the_next_one_taken() -> None
 
 def test_a_recorded_answer_that_makes_no_sense_is_skipped_and_counted() -> None:
     world = Collected()
-    world.protocol.answers.append(WebSocketProtocolError("no depth"))
+    world.book_set.answers.append(WebSocketProtocolError("no depth"))
 
     world.feed.receive_recorded("http://venue/depth", b"", 1)
 
@@ -144,7 +144,7 @@ def test_a_recorded_answer_that_makes_no_sense_is_skipped_and_counted() -> None:
 
 def test_a_snapshot_answer_that_makes_no_sense_is_the_askers_to_deal_with() -> None:
     world = Collected()
-    world.protocol.answers.append(WebSocketProtocolError("no depth"))
+    world.book_set.answers.append(WebSocketProtocolError("no depth"))
 
     with pytest.raises(WebSocketProtocolError):
         world.feed.apply_snapshot("BTCUSDT", 100, b"", 1)
@@ -186,7 +186,7 @@ def test_a_lost_quote_leaves_the_book_live() -> None:
 def test_the_end_of_a_connection_is_told_once_in_the_log_for_all_its_books(caplog: pytest.LogCaptureFixture) -> None:
     world = Collected()
     world.receive(updated(update_id=1), updated("ETHUSDT", 1))
-    world.protocol.on_loss = [BookLost("BTCUSDT", "reset"), BookLost("ETHUSDT", "reset")]
+    world.book_set.on_loss = [BookLost("BTCUSDT", "reset"), BookLost("ETHUSDT", "reset")]
 
     with caplog.at_level(logging.INFO, "bookbus.feeders.feed"):
         world.feed.line_down(0, "reset", 9_000_000)
@@ -218,7 +218,7 @@ def test_the_current_book_stays_at_its_id_once_it_is_suspect() -> None:
     world = Collected()
     world.receive(updated(update_id=1))
     world.receive(BookLost("BTCUSDT", "gap"))
-    world.protocol.ids["BTCUSDT", "book"] = 9
+    world.book_set.ids["BTCUSDT", "book"] = 9
 
     assert world.feed.current("book", "BTCUSDT").update_id == 1
 
@@ -228,7 +228,7 @@ def test_a_book_is_current_while_the_protocol_trusts_it() -> None:
     world.receive(updated(update_id=1))
     assert world.feed.is_current("book", "BTCUSDT")
 
-    world.protocol.ids["BTCUSDT", "book"] = None
+    world.book_set.ids["BTCUSDT", "book"] = None
 
     assert not world.feed.is_current("book", "BTCUSDT")
 
@@ -279,7 +279,7 @@ def test_a_new_connection_subscribes_to_everything_but_what_was_dropped() -> Non
     world.feed.subscribe()
     world.feed.subscribe(["ETHUSDT"])
 
-    assert world.protocol.asked == [None, ["ETHUSDT"], ["ETHUSDT"]]
+    assert world.book_set.asked == [None, ["ETHUSDT"], ["ETHUSDT"]]
 
 
 def test_forgetting_leaves_no_book_and_tells_nothing() -> None:
@@ -305,7 +305,7 @@ def test_a_book_that_waits_for_another_lines_update_is_not_current() -> None:
     world.receive(updated())
     assert world.feed.is_current("book", "BTCUSDT")
 
-    world.protocol.behind.add("BTCUSDT")
+    world.book_set.behind.add("BTCUSDT")
 
     assert not world.feed.is_current("book", "BTCUSDT")
 

@@ -32,14 +32,14 @@ def test_chance_spreads_the_delay_over_its_upper_half() -> None:
 
 
 class World:
-    """Every fake line a keeper opens, in order, and every delay it waited."""
+    """Every fake line a connection opens, in order, and every delay it waited."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
         self.happened: list[str] = []
         self.slept: list[float] = []
         self.refusals: list[str | WebSocketUnavailableError] = []
-        self.keeper: ReconnectingConnection[Line] = ReconnectingConnection(
+        self.connection: ReconnectingConnection[Line] = ReconnectingConnection(
             Line(self), ReconnectPolicy(), self.sleep, chance=lambda: 1.0
         )
         self.task: asyncio.Task[None] | None = None
@@ -49,8 +49,8 @@ class World:
         await asyncio.sleep(0)
 
     def start(self, policy: ReconnectPolicy | None = None) -> "asyncio.Task[None]":
-        self.keeper.policy = policy or ReconnectPolicy(initial=0.01)
-        self.task = asyncio.create_task(self.keeper.run())
+        self.connection.policy = policy or ReconnectPolicy(initial=0.01)
+        self.task = asyncio.create_task(self.connection.run())
         return self.task
 
     async def reads(self, number: int) -> "Line":
@@ -126,7 +126,7 @@ async def test_failures_in_a_row_are_waited_out_ever_longer(world: World) -> Non
     await world.reads(0)
 
     assert world.slept == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
-    assert (world.keeper.reconnects, world.keeper.failure) == (6, "f")
+    assert (world.connection.reconnects, world.connection.failure) == (6, "f")
 
 
 async def test_an_outage_does_not_lengthen_the_delay_for_a_while(world: World) -> None:
@@ -191,12 +191,12 @@ async def test_a_change_over_opens_the_next_line_before_it_leaves_the_current_on
     first.replace_wanted.set()
     second = await world.reads(1)
     assert first.reading
-    assert world.keeper.line is first
+    assert world.connection.line is first
     second.ready.set()
     await await_for(lambda: not first.reading)
 
     assert world.happened == ["open 0", "open 1", "left 0"]
-    assert (world.keeper.line, world.keeper.handovers, world.keeper.reconnects) == (second, 1, 0)
+    assert (world.connection.line, world.connection.handovers, world.connection.reconnects) == (second, 1, 0)
     assert second.reading
 
 
@@ -205,19 +205,19 @@ async def test_both_lines_of_a_change_over_are_known_and_their_end_opens_one_aga
     first = await world.reads(0)
     first.replace_wanted.set()
     second = await world.reads(1)
-    assert list(world.keeper.lines) == [first, second]
+    assert list(world.connection.lines) == [first, second]
 
     second.lose()
     first.lose()
     await await_for(lambda: first.connects == 2, what="the line to be opened again")
 
-    assert list(world.keeper.lines) == [first]
-    assert world.keeper.handovers == 0
+    assert list(world.connection.lines) == [first]
+    assert world.connection.handovers == 0
 
 
-async def test_keepers_that_share_a_turn_change_over_one_after_the_other(world: World) -> None:
+async def test_connections_that_share_a_turn_change_over_one_after_the_other(world: World) -> None:
     other = World()
-    other.keeper.turn = world.keeper.turn
+    other.connection.turn = world.connection.turn
     world.start()
     other.start()
     for each in (world, other):
@@ -227,14 +227,14 @@ async def test_keepers_that_share_a_turn_change_over_one_after_the_other(world: 
 
     second.ready.set()
     (await other.reads(1)).ready.set()
-    await await_for(lambda: other.keeper.handovers == 1, what="the other change over")
+    await await_for(lambda: other.connection.handovers == 1, what="the other change over")
 
-    assert world.keeper.handovers == 1
+    assert world.connection.handovers == 1
     await other.stop()
 
 
 async def test_a_line_that_is_lost_while_it_waits_for_its_turn_is_opened_again_at_once(world: World) -> None:
-    async with world.keeper.turn:
+    async with world.connection.turn:
         world.start()
         first = await world.reads(0)
         first.replace_wanted.set()
@@ -246,7 +246,7 @@ async def test_a_line_that_is_lost_while_it_waits_for_its_turn_is_opened_again_a
         await await_for(lambda: first.connects == 2, what="the line to be opened again")
 
     await world.reads(0)
-    assert not world.keeper.turn.locked()
+    assert not world.connection.turn.locked()
 
 
 async def test_a_next_line_that_does_not_become_ready_is_given_up(
@@ -260,7 +260,7 @@ async def test_a_next_line_that_does_not_become_ready_is_given_up(
     await await_for(lambda: len(world.lines) > 1 and "left 1" in world.happened, what="the next line to be given up")
 
     assert first.reading
-    assert world.keeper.line is first
+    assert world.connection.line is first
     await world.reads(2)
 
 
@@ -269,12 +269,12 @@ async def test_after_a_change_over_it_is_the_new_line_that_is_opened_again(world
     (await world.reads(0)).replace_wanted.set()
     second = await world.reads(1)
     second.ready.set()
-    await await_for(lambda: world.keeper.line is second and not world.lines[0].reading)
+    await await_for(lambda: world.connection.line is second and not world.lines[0].reading)
 
     second.lose()
     await await_for(lambda: second.connects == 2)
 
-    assert (world.keeper.reconnects, world.lines[0].connects) == (1, 1)
+    assert (world.connection.reconnects, world.lines[0].connects) == (1, 1)
 
 
 async def test_a_next_line_that_cannot_be_opened_is_tried_again_while_the_current_one_stays(world: World) -> None:
@@ -286,9 +286,9 @@ async def test_a_next_line_that_cannot_be_opened_is_tried_again_while_the_curren
     fourth = await world.reads(3)
     assert first.reading
     fourth.ready.set()
-    await await_for(lambda: world.keeper.line is fourth)
+    await await_for(lambda: world.connection.line is fourth)
 
-    assert (world.keeper.handovers, world.keeper.reconnects) == (1, 0)
+    assert (world.connection.handovers, world.connection.reconnects) == (1, 0)
 
 
 async def test_a_next_line_that_is_lost_before_it_is_ready_is_tried_again(world: World) -> None:
@@ -300,7 +300,7 @@ async def test_a_next_line_that_is_lost_before_it_is_ready_is_tried_again(world:
     await world.reads(2)
 
     assert first.reading
-    assert world.keeper.line is first
+    assert world.connection.line is first
 
 
 async def test_when_both_are_lost_the_current_line_is_opened_again(world: World) -> None:
@@ -313,7 +313,7 @@ async def test_when_both_are_lost_the_current_line_is_opened_again(world: World)
     second.lose()
     await await_for(lambda: first.connects == 2)
 
-    assert world.keeper.reconnects == 1
+    assert world.connection.reconnects == 1
 
 
 async def test_a_bug_in_the_next_line_ends_the_loop_and_leaves_no_line_open(world: World) -> None:

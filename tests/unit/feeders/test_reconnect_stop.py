@@ -40,16 +40,16 @@ class SlowToClose:
 async def test_a_stop_while_the_replaced_connection_closes_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookbus.feeders.reconnect, "HANDOVER_GRACE", 0.0)
     line = SlowToClose()
-    keeper = ReconnectingConnection(line)
-    running = asyncio.create_task(keeper.run())
+    connection = ReconnectingConnection(line)
+    running = asyncio.create_task(connection.run())
     line.replace_wanted.set()
     await await_for(lambda: line.closing, what="the old connection to be closed")
 
     running.cancel()
-    keeper.line.may_close.set()
+    connection.line.may_close.set()
     line.may_close.set()
-    await await_for(running.done, 2, "the keeper to end")
+    await await_for(running.done, 2, "the connection to end")
 
     assert running.cancelled()
-    assert keeper.line is not line
-    assert keeper.line.closing
+    assert connection.line is not line
+    assert connection.line.closing

@@ -44,7 +44,9 @@ class World:
         self.venue = FakeVenue()
         self.kept: list[tuple[str, bytes]] = []
         rest = RestClient(self.venue.rest_url, WeightBudget(6000))
-        self.fetcher = SnapshotFetcher(self.venue, rest, lambda url, body: self.kept.append((url, body)), parallel)
+        self.fetcher = SnapshotFetcher(
+            self.venue.snapshots, rest, lambda url, body: self.kept.append((url, body)), parallel
+        )
         self.told = Collected()
         self.feed = self.told.feed
         self.wakes = 0
@@ -72,7 +74,7 @@ class World:
     @property
     def taken(self) -> list[str]:
         """Symbols whose answers reached the protocol."""
-        return [native for native, _, _ in self.told.protocol.taken]
+        return [native for native, _, _ in self.told.book_set.taken]
 
 
 @asynccontextmanager
@@ -89,7 +91,7 @@ async def running(parallel: int = 4) -> AsyncIterator[World]:
 
 async def test_an_answer_reaches_the_protocol_and_the_recording() -> None:
     async with running() as world:
-        world.told.protocol.answers.append([updated(update_id=7)])
+        world.told.book_set.answers.append([updated(update_id=7)])
         world.ask("BTCUSDT")
         assert world.fetcher.is_pending("BTCUSDT")
         await world.asked("BTCUSDT")
@@ -97,7 +99,7 @@ async def test_an_answer_reaches_the_protocol_and_the_recording() -> None:
         world.venue.answer("BTCUSDT", b"levels")
         await await_for(lambda: world.told.published == [(7, "live")])
 
-        assert world.told.protocol.taken == [("BTCUSDT", 100, b"levels")]
+        assert world.told.book_set.taken == [("BTCUSDT", 100, b"levels")]
         assert world.kept == [("http://venue/BTCUSDT", b"levels")]
         assert not world.fetcher.is_pending("BTCUSDT")
 
@@ -160,7 +162,7 @@ async def test_an_urgent_request_does_not_wait_behind_a_background_one_of_its_sy
         assert [need.urgent for need, _ in world.venue.requests if need.native == "BTCUSDT"] == [False, True]
         assert world.venue.requests[0][1].cancelled()
         world.venue.answer("BTCUSDT", b"levels")
-        await await_for(lambda: ("BTCUSDT", 100, b"levels") in world.told.protocol.taken)
+        await await_for(lambda: ("BTCUSDT", 100, b"levels") in world.told.book_set.taken)
         assert not world.fetcher.is_pending("BTCUSDT")
 
 
@@ -169,11 +171,11 @@ async def test_the_protocol_is_told_when_a_request_leaves() -> None:
         world.ask("AUSDT")
         world.ask("BUSDT")
         await world.asked("AUSDT")
-        assert world.told.protocol.expected == ["AUSDT"]
+        assert world.told.book_set.expected == ["AUSDT"]
 
         world.venue.answer("AUSDT")
         await world.asked("BUSDT")
-        assert world.told.protocol.expected == ["AUSDT", "BUSDT"]
+        assert world.told.book_set.expected == ["AUSDT", "BUSDT"]
 
 
 async def test_asking_while_a_request_is_under_way_asks_once_more_only_if_urgent(clock: Clock) -> None:
@@ -277,7 +279,7 @@ async def test_a_failed_request_is_repeated_and_the_feed_is_told_not_to_wait(clo
 
 async def test_an_answer_that_makes_no_sense_is_asked_for_again(clock: Clock) -> None:
     async with running() as world:
-        world.told.protocol.answers.append(WebSocketProtocolError("no depth"))
+        world.told.book_set.answers.append(WebSocketProtocolError("no depth"))
         world.ask("BTCUSDT")
         await world.asked("BTCUSDT")
 
@@ -363,11 +365,11 @@ async def test_an_answer_from_before_a_lost_connection_is_asked_for_again(clock:
         world.venue.answer("BTCUSDT", b"new")
         await await_for(lambda: "BTCUSDT" in world.taken)
 
-        assert ("BTCUSDT", 100, b"new") in world.told.protocol.taken
-        assert ("BTCUSDT", 100, b"old") not in world.told.protocol.taken
+        assert ("BTCUSDT", 100, b"new") in world.told.book_set.taken
+        assert ("BTCUSDT", 100, b"old") not in world.told.book_set.taken
 
 
-async def test_an_answer_from_before_a_standstill_is_asked_for_again(clock: Clock) -> None:
+async def test_an_answer_from_before_a_stall_is_asked_for_again(clock: Clock) -> None:
     """The connections of that time are ended, but their end is told a little later."""
     async with running() as world:
         world.ask("BTCUSDT")
@@ -393,7 +395,7 @@ async def test_the_end_of_one_of_two_lines_makes_no_answer_obsolete() -> None:
         world.venue.answer("BTCUSDT", b"whole")
         await world.settle()
 
-        assert world.told.protocol.taken == [("BTCUSDT", 100, b"whole")]
+        assert world.told.book_set.taken == [("BTCUSDT", 100, b"whole")]
         assert not world.fetcher.is_pending("BTCUSDT")
 
 

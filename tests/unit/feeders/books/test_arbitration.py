@@ -11,21 +11,20 @@ class World:
     """Two lines and a clock; ids of one symbol unless another is named."""
 
     def __init__(self) -> None:
-        self.race = LineArbiter(2)
+        self.arbiter = LineArbiter(2)
 
     def brings(self, slot: int, *ids: int, at_ms: float = 0, native: str = "BTCUSDT") -> None:
-        self.race.slot, self.race.now_us = slot, round(at_ms * 1000)
         for update_id in ids:
-            self.race.note(native, update_id)
+            self.arbiter.record(native, update_id, slot, round(at_ms * 1000))
 
     @property
     def counts(self) -> list[tuple[int, int]]:
         """Of each line, how much it brought and how much of that first."""
-        return [(result.updates, result.first) for result in self.race.results]
+        return [(result.updates, result.first) for result in self.arbiter.results]
 
     def leads(self, slot: int) -> tuple[float | None, float | None]:
         """Median and 99th percentile."""
-        result = self.race.results[slot]
+        result = self.arbiter.results[slot]
         return result.lead_ms(0.5), result.lead_ms(0.99)
 
 
@@ -82,7 +81,7 @@ def test_after_ids_that_began_again_the_race_goes_on() -> None:
         world.brings(0, update_id, at_ms=update_id)
         world.brings(1, update_id, at_ms=update_id + 0.5)
 
-    assert world.race.results[0].first > 100
+    assert world.arbiter.results[0].first > 100
     assert world.leads(0) == pytest.approx((0.5, 0.5), rel=0.13)
 
 
@@ -93,7 +92,7 @@ def test_a_line_that_never_follows_makes_nothing_grow() -> None:
     world.brings(1, *range(1000), at_ms=10)
 
     assert world.counts == [(1000, 1000), (1000, 0)]
-    assert sum(world.race.results[0].leads) == 64
+    assert sum(world.arbiter.results[0].leads) == 64
 
 
 @given(st.lists(st.integers(0, 100_000_000), min_size=1), st.sampled_from([0.5, 0.99, 1.0]))
@@ -116,10 +115,10 @@ def test_symbols_that_one_line_alone_brought_for_a_time_are_known() -> None:
     world.brings(0, 2, at_ms=500, native="SOLUSDT")
     world.brings(1, 2, at_ms=510, native="SOLUSDT")
 
-    assert world.race.seen_only_by(0, 50_000, 400_000) == ["ETHUSDT"]
-    assert world.race.seen_only_by(0, 50_000, 99_000) == []
-    assert world.race.seen_only_by(0, 101_000, 400_000) == []
-    assert world.race.seen_only_by(1, 50_000, 400_000) == ["XRPUSDT"]
+    assert world.arbiter.seen_only_by(0, 50_000, 400_000) == ["ETHUSDT"]
+    assert world.arbiter.seen_only_by(0, 50_000, 99_000) == []
+    assert world.arbiter.seen_only_by(0, 101_000, 400_000) == []
+    assert world.arbiter.seen_only_by(1, 50_000, 400_000) == ["XRPUSDT"]
 
 
 def test_results_of_several_connections_add_up() -> None:

@@ -124,7 +124,7 @@ def live_sync(*lines: int, update_id: int = 10) -> RangeSync:
 
 
 def recording(sync: RangeSync) -> BookHistory:
-    recorded = sync.record()
+    recorded = sync.start_history()
     assert recorded is not None
     return recorded
 
@@ -133,7 +133,7 @@ def test_a_book_that_is_not_there_cannot_be_recorded() -> None:
     sync = RangeSync("BTCUSDT", 2, {0}, 100, 100)
     sync.start()
 
-    assert sync.record() is None
+    assert sync.start_history() is None
 
 
 def test_what_a_recorded_book_takes_is_in_its_record() -> None:
@@ -197,7 +197,7 @@ def test_a_new_record_ends_the_one_before() -> None:
     assert (first.is_over, second.is_over) == (True, False)
 
 
-def test_a_distrusted_book_is_lost_and_comes_back_by_a_snapshot() -> None:
+def test_an_invalidated_book_is_lost_and_comes_back_by_a_snapshot() -> None:
     sync = live_sync()
 
     assert sync.invalidate("wrong") == [BookLost("BTCUSDT", "wrong"), SnapshotNeeded("BTCUSDT", 100, urgent=True)]

@@ -3,50 +3,59 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import pytest
 
 from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, ResubscribeNeeded, Topic
 from bookbus.feeders.errors import WebSocketTimeoutError
-from bookbus.feeders.exchanges.adapter import FeedAdapter, Wiring
+from bookbus.feeders.exchanges.adapter import FeedAdapter
+from bookbus.feeders.feed import Feed
 from bookbus.feeders.stall_detector import StallDetector
-from bookbus.feeders.venue import FeedOptions, Request
+from bookbus.feeders.venue import ControlMessage, FeedOptions
+from bookbus.schemas.instruments import guess_instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot
-from tests.support.fake_venue import FakeProtocol, FakeSnapshots, FakeVenue, updated
+from tests.support.fake_venue import FakeBookSet, FakeSnapshots, FakeVenue, updated
 
 
 class World:
     """An adapter without a socket; messages are given to it, and what it would send is kept."""
 
     def __init__(self, *, lifetime: float | None = None, topics: Iterable[Topic] = ("book",), slot: int = 0) -> None:
-        self.protocol = protocol = FakeProtocol(("BTCUSDT", "ETHUSDT"))
+        self.book_set = FakeBookSet(("BTCUSDT", "ETHUSDT"))
         self.books: list[OrderBookSnapshot] = []
         self.frames: list[tuple[str, bytes]] = []
         self.snapshots = FakeSnapshots()
         sent: list[str] = []
         self.sent = sent
         self.now = 0.0
-        made = FakeVenue(protocol)
-        made.lifetime = lifetime
+        venue = FakeVenue()
+        venue.lifetime = lifetime
 
         class Adapter(FeedAdapter):
-            venue = made
-
             def send_soon(self, texts: Sequence[str]) -> None:
                 sent.extend(texts)
 
-        watch = StallDetector(lambda gap: self.adapter.discard(gap), lambda: self.now)
-        wiring = Wiring(
-            on_frame=lambda url, frame: self.frames.append((url, frame)),
-            snapshots=self.snapshots,
-            stall=watch,
+        feed = Feed(
+            exchange="binance",
+            books=self.book_set,
             options=FeedOptions(topics=frozenset(topics)),
-            slot=slot,
+            instrument_of=partial(guess_instrument, venue.exchange),
+            on_snapshot=lambda book, _: self.books.append(book),
+            on_trade=print,
+            snapshots=self.snapshots,
         )
-        self.adapter = Adapter(["BTC", "ETH"], self.books.append, wiring=wiring)
+        self.adapter = Adapter(
+            venue,
+            feed,
+            venue.ws_url,
+            StallDetector(lambda gap: self.adapter.discard(gap), lambda: self.now),
+            slot=slot,
+            on_frame=lambda url, frame: self.frames.append((url, frame)),
+        )
 
     def receive(self, *events: object) -> None:
-        self.protocol.says.append(events)  # type: ignore[arg-type]
+        self.book_set.says.append(events)  # type: ignore[arg-type]
         self.adapter.on_message(b"frame")
 
     def check_after(self, seconds: float) -> None:
@@ -55,22 +64,22 @@ class World:
 
 async def test_it_is_ready_once_every_subscription_is_acknowledged() -> None:
     world = World()
-    world.protocol.requests = [Request(1, "first"), Request(2, "second")]
+    world.book_set.requests = [ControlMessage(1, "first"), ControlMessage(2, "second")]
     await world.adapter.subscribe()
     assert world.sent == ["first", "second"]
 
     world.receive(Acknowledged(1))
     assert not world.adapter.ready.is_set()
-    assert world.protocol.open_lines == set()
+    assert world.book_set.lines == set()
     world.receive(Acknowledged(2))
 
     assert world.adapter.ready.is_set()
-    assert len(world.protocol.open_lines) == 1
+    assert len(world.book_set.lines) == 1
 
 
 async def test_it_is_ready_with_its_first_message_where_no_acknowledgement_ever_comes() -> None:
     world = World()
-    world.protocol.requests = [Request(None, "all")]
+    world.book_set.requests = [ControlMessage(None, "all")]
     await world.adapter.subscribe()
     assert not world.adapter.ready.is_set()
 
@@ -79,12 +88,12 @@ async def test_it_is_ready_with_its_first_message_where_no_acknowledgement_ever_
     world.receive(updated("BTCUSDT"))
 
     assert world.adapter.ready.is_set()
-    assert len(world.protocol.open_lines) == 1
+    assert len(world.book_set.lines) == 1
 
 
 async def test_without_books_and_acknowledgements_it_is_ready_at_once() -> None:
     world = World(topics={"trades"})
-    world.protocol.requests = [Request(None, "all")]
+    world.book_set.requests = [ControlMessage(None, "all")]
 
     await world.adapter.subscribe()
 
@@ -117,15 +126,15 @@ async def test_symbols_without_a_first_book_are_reported_and_asked_for_again(cap
     await world.adapter.subscribe()
     world.receive(Acknowledged(1), updated("BTCUSDT"))
     world.check_after(world.adapter.timeout - 1)
-    assert world.protocol.asked == [None]
+    assert world.book_set.asked == [None]
 
     world.check_after(world.adapter.timeout + 1)
     world.check_after(world.adapter.timeout + 2)
 
-    assert world.protocol.asked == [None, ["ETHUSDT"]]
+    assert world.book_set.asked == [None, ["ETHUSDT"]]
     assert "binance: no book of ETHUSDT, asking again" in caplog.text
     world.check_after(2 * world.adapter.timeout + 2)
-    assert world.protocol.asked == [None, ["ETHUSDT"], ["ETHUSDT"]]
+    assert world.book_set.asked == [None, ["ETHUSDT"], ["ETHUSDT"]]
 
 
 async def test_a_symbol_that_waits_for_its_snapshot_is_not_asked_for_again() -> None:
@@ -136,7 +145,7 @@ async def test_a_symbol_that_waits_for_its_snapshot_is_not_asked_for_again() -> 
 
     world.check_after(world.adapter.timeout + 1)
 
-    assert world.protocol.asked == [None]
+    assert world.book_set.asked == [None]
 
 
 async def test_a_book_that_only_a_new_subscription_brings_is_subscribed_to_anew() -> None:
@@ -144,7 +153,7 @@ async def test_a_book_that_only_a_new_subscription_brings_is_subscribed_to_anew(
 
     world.receive(ResubscribeNeeded("ETHUSDT"))
 
-    assert world.protocol.asked == [["ETHUSDT"]]
+    assert world.book_set.asked == [["ETHUSDT"]]
     assert world.sent == ["subscribe"]
 
 
@@ -181,7 +190,7 @@ async def test_a_successor_fills_the_same_books() -> None:
     world = World()
     successor = world.adapter.successor()
 
-    world.protocol.says.append([updated(update_id=3)])
+    world.book_set.says.append([updated(update_id=3)])
     successor.on_message(b"frame")
 
     assert successor.feed is world.adapter.feed
@@ -206,15 +215,7 @@ async def test_every_message_is_handed_to_the_recording() -> None:
     assert world.frames == [("ws://127.0.0.1:1", b"frame")]
 
 
-async def test_a_quote_goes_to_whoever_asked_for_it_and_not_to_the_book_callback() -> None:
-    world = World()
-
-    world.receive(updated(topic="quote"))
-
-    assert world.books == []
-
-
-async def test_after_a_standstill_every_book_is_discarded_and_no_message_taken(
+async def test_after_a_stall_every_book_is_discarded_and_no_message_taken(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)

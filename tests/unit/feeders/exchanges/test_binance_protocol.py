@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from bookbus.feeders.books.book_set import MAX_FRAME_BYTES, BookSet
 from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
@@ -25,7 +26,8 @@ from bookbus.feeders.books.events import (
 )
 from bookbus.feeders.books.synchronizer import RangeSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.exchanges.binance_protocol import MAX_FRAME_BYTES, MAX_SUBSCRIBE_BYTES, BinanceProtocol
+from bookbus.feeders.exchanges.binance_protocol import MAX_SUBSCRIBE_BYTES
+from bookbus.feeders.exchanges.binance_ws_adapter import VENUE
 from bookbus.feeders.venue import FeedMode, FeedOptions
 from tests.support.depth import ASKS, BIDS, combined_frame, depth_answer, diff_frame, partial_frame
 
@@ -33,17 +35,22 @@ EVERY_TOPIC: frozenset[Topic] = frozenset({"book", "quote", "trades"})
 LIVE_BOOK = BookUpdated("BTCUSDT", 100, None, tuple(BIDS), tuple(ASKS))
 
 
+def books_of(natives: Sequence[str] | None, options: FeedOptions, *, recorded: bool = False) -> BookSet:
+    """The exchange's messages, and the books that they make."""
+    return BookSet(VENUE.protocol(natives, options, recorded=recorded), VENUE.snapshots)
+
+
 def new_protocol(
     *natives: str, mode: FeedMode = "diff", depth: int = 20, topics: frozenset[Topic] = EVERY_TOPIC
-) -> BinanceProtocol:
-    protocol = BinanceProtocol(natives or ("BTCUSDT",), FeedOptions(mode, depth, topics))
+) -> BookSet:
+    protocol = books_of(natives or ("BTCUSDT",), FeedOptions(mode, depth, topics))
     protocol.line_up(0)
     return protocol
 
 
-def live_protocol(*natives: str) -> BinanceProtocol:
+def live_protocol(*natives: str) -> BookSet:
     """Every book live at id 100, by a snapshot as deep as any: nothing more is asked."""
-    protocol = BinanceProtocol(natives or ("BTCUSDT",), FeedOptions("diff", 20, EVERY_TOPIC, snapshot_limit=100))
+    protocol = books_of(natives or ("BTCUSDT",), FeedOptions("diff", 20, EVERY_TOPIC, snapshot_limit=100))
     protocol.line_up(0)
     acknowledge(protocol)
     for native in protocol.natives:
@@ -52,7 +59,7 @@ def live_protocol(*natives: str) -> BinanceProtocol:
     return protocol
 
 
-def acknowledge(protocol: BinanceProtocol) -> list[Event]:
+def acknowledge(protocol: BookSet) -> list[Event]:
     return [
         event
         for request in protocol.subscribe()
@@ -84,11 +91,11 @@ def trade_frame(**changes: Any) -> bytes:
 
 
 def test_requests_that_are_never_answered_do_not_pile_up() -> None:
-    protocol = BinanceProtocol(["BTCUSDT"], FeedOptions())
+    protocol = books_of(["BTCUSDT"], FeedOptions())
     for _ in range(2_000):
         protocol.subscribe()
 
-    assert len(protocol._requests) <= 1_000
+    assert len(protocol._requested) <= 1_000
 
 
 def test_a_subscription_names_every_stream_in_lower_case_with_an_id() -> None:
@@ -281,7 +288,7 @@ def test_snapshot_and_diffs_make_a_book() -> None:
 def test_the_first_snapshot_is_small_and_the_next_one_deep(
     depth: int, snapshot_limit: int | None, first: int, deep: int
 ) -> None:
-    protocol = BinanceProtocol(["BTCUSDT"], FeedOptions(depth=depth, snapshot_limit=snapshot_limit))
+    protocol = books_of(["BTCUSDT"], FeedOptions(depth=depth, snapshot_limit=snapshot_limit))
     protocol.line_up(0)
 
     asked = [event for event in acknowledge(protocol) if isinstance(event, SnapshotNeeded)]
@@ -294,7 +301,7 @@ def test_the_first_snapshot_is_small_and_the_next_one_deep(
 
 
 def test_no_snapshot_is_smaller_than_the_first_whatever_limit_is_wanted() -> None:
-    protocol = BinanceProtocol(["BTCUSDT"], FeedOptions(snapshot_limit=5))
+    protocol = books_of(["BTCUSDT"], FeedOptions(snapshot_limit=5))
     acknowledge(protocol)
     bids = [(200.0 - index, 1.0) for index in range(100)]
     protocol.apply_snapshot("BTCUSDT", 100, depth_answer(100, bids, [(201.0, 1.0)]))
@@ -523,8 +530,8 @@ def test_the_aggressor_of_a_trade_is_who_was_not_the_maker(buyer_is_maker: bool,
 DEPTH_URL = "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=1000"
 
 
-def recorded() -> BinanceProtocol:
-    return BinanceProtocol(None, FeedOptions())
+def recorded() -> BookSet:
+    return books_of(None, FeedOptions(), recorded=True)
 
 
 def test_a_recording_brings_its_own_symbols() -> None:
@@ -580,7 +587,7 @@ def test_an_address_that_makes_no_sense_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("natives", [None, ["BTCUSDT"]])
 def test_a_recording_of_partial_frames_needs_no_mode(natives: Sequence[str] | None) -> None:
-    protocol = BinanceProtocol(natives, FeedOptions())
+    protocol = books_of(natives, FeedOptions(), recorded=True)
 
     assert protocol.receive(partial_frame(100)) == [LIVE_BOOK]
     assert protocol.natives == ("BTCUSDT",)
@@ -687,7 +694,7 @@ BAD_FRAMES = {
 }
 
 
-def state_of(protocol: BinanceProtocol) -> Any:
+def state_of(protocol: BookSet) -> Any:
     """All that a bad frame could have changed."""
     sync: Any = protocol._syncs["book", "BTCUSDT"]
     quote: Any = protocol._syncs["quote", "BTCUSDT"]
@@ -819,7 +826,7 @@ def is_depth(frame: bytes) -> bool:
     )
 
 
-def receive_mutated(protocol: BinanceProtocol, frame: bytes) -> bool:
+def receive_mutated(protocol: BookSet, frame: bytes) -> bool:
     """Whether it was accepted; if not, nothing has changed."""
     before = state_of(protocol)
     try:

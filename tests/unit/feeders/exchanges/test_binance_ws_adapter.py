@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 
 from bookbus.feeders.errors import RestError, WebSocketProtocolError
-from bookbus.feeders.exchanges.binance_ws_adapter import BinanceAudit
+from bookbus.feeders.exchanges.binance_ws_adapter import BinanceAudit, BinanceSnapshots
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import BestPrices
 from tests.support.depth import ASKS, BIDS, depth_answer
@@ -58,11 +58,11 @@ async def test_what_is_no_list_of_best_prices_is_an_error(body: bytes) -> None:
 
 
 def test_a_depth_answer_is_a_book_at_its_id() -> None:
-    book = BinanceAudit().read_book(depth_answer(7))
+    book = BinanceSnapshots().decode(depth_answer(7))
 
     assert (book.last_id, tuple(book.bids), tuple(book.asks)) == (7, BIDS, ASKS)
 
 
 def test_what_is_no_depth_answer_is_an_error() -> None:
     with pytest.raises(WebSocketProtocolError):
-        BinanceAudit().read_book(b"[]")
+        BinanceSnapshots().decode(b"[]")

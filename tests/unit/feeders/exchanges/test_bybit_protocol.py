@@ -1,12 +1,14 @@
 """Bybit's protocol: snapshots in band, changes by a counter, replies to control messages."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
@@ -17,7 +19,6 @@ from bookbus.feeders.books.events import (
     TradeHappened,
 )
 from bookbus.feeders.errors import MetadataError, WebSocketProtocolError
-from bookbus.feeders.exchanges.bybit_protocol import BybitProtocol
 from bookbus.feeders.exchanges.bybit_ws_adapter import VENUE
 from bookbus.feeders.venue import FeedOptions
 
@@ -31,8 +32,13 @@ def _message(kind: str, update_id: int, bids: list[list[str]], asks: list[list[s
     return json.dumps(body).encode()
 
 
-def _live(*lines: int) -> BybitProtocol:
-    protocol = BybitProtocol(["BTCUSDT"], FeedOptions())
+def _books(natives: Sequence[str], options: FeedOptions) -> BookSet:
+    """The exchange's messages, and the books that they make."""
+    return BookSet(VENUE.protocol(natives, options), VENUE.snapshots)
+
+
+def _live(*lines: int) -> BookSet:
+    protocol = _books(["BTCUSDT"], FeedOptions())
     for line in lines or (0,):
         protocol.line_up(line)
     protocol.receive(_message("snapshot", 10, BIDS, ASKS))
@@ -40,7 +46,7 @@ def _live(*lines: int) -> BybitProtocol:
 
 
 def test_a_snapshot_is_the_book() -> None:
-    protocol = BybitProtocol(["BTCUSDT"], FeedOptions())
+    protocol = _books(["BTCUSDT"], FeedOptions())
 
     assert protocol.receive(_message("snapshot", 10, BIDS, ASKS)) == [
         BookUpdated("BTCUSDT", 10, TIME_MS * 1000, ((100.5, 1.0), (100.0, 2.0)), ((101.0, 3.0), (101.5, 4.0)))
@@ -59,7 +65,7 @@ def test_changes_are_absolute_and_zero_removes() -> None:
 
 
 def test_changes_before_the_snapshot_and_old_ones_say_nothing() -> None:
-    protocol = BybitProtocol(["BTCUSDT"], FeedOptions())
+    protocol = _books(["BTCUSDT"], FeedOptions())
 
     assert protocol.receive(_message("delta", 11, BIDS, ASKS)) == ()
     assert _live().receive(_message("delta", 10, [["100.5", "9"]], [])) == ()
@@ -157,7 +163,7 @@ def test_the_last_line_takes_the_book_with_it() -> None:
 
 def test_subscriptions_name_ten_topics_at_most() -> None:
     natives = [f"A{number}USDT" for number in range(23)]
-    requests = [json.loads(request.text) for request in BybitProtocol(natives, FeedOptions(depth=60)).subscribe()]
+    requests = [json.loads(request.text) for request in _books(natives, FeedOptions(depth=60)).subscribe()]
 
     assert [len(request["args"]) for request in requests] == [10, 10, 3]
     assert requests[0]["args"][0] == "orderbook.200.A0USDT"
@@ -185,7 +191,7 @@ def test_control_replies() -> None:
 
 
 def test_trades_carry_the_takers_side() -> None:
-    protocol = BybitProtocol(["BTCUSDT"], FeedOptions(topics=frozenset({"trades"})))
+    protocol = _books(["BTCUSDT"], FeedOptions(topics=frozenset({"trades"})))
     trade = {"i": "2290000000012345678", "T": TIME_MS, "p": "100.5", "v": "0.25", "S": "Sell", "s": "BTCUSDT"}
     message = {"topic": "publicTrade.BTCUSDT", "type": "snapshot", "ts": TIME_MS, "data": [trade]}
 
@@ -225,7 +231,7 @@ _changes = st.lists(st.tuples(st.integers(1, 20), st.integers(0, 5)), max_size=6
 
 @given(st.lists(st.tuples(_changes, _changes, st.sampled_from(["send", "drop", "twice"])), max_size=30))
 def test_a_book_that_is_not_lost_equals_the_truth(steps: list[tuple[list[Change], list[Change], str]]) -> None:
-    protocol = BybitProtocol(["BTCUSDT"], FeedOptions(depth=50))
+    protocol = _books(["BTCUSDT"], FeedOptions(depth=50))
     protocol.line_up(0)
     protocol.receive(_message("snapshot", 1, [], []))
     truth: tuple[dict[int, int], dict[int, int]] = ({}, {})

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import (
     BookLost,
     BookUnchanged,
@@ -42,12 +43,11 @@ SIMPLE_FRAME = (
 )
 
 
-def protocol(
-    *natives: str, depth: int = 20, topics: Sequence[Topic] = ("book",), recording: bool = False
-) -> UpbitProtocol:
+def protocol(*natives: str, depth: int = 20, topics: Sequence[Topic] = ("book",), recording: bool = False) -> BookSet:
     tickets = count(1)
     options = FeedOptions("partial", depth, frozenset(topics))
-    return UpbitProtocol(None if recording else natives or (BTC,), options, lambda: f"ticket-{next(tickets)}")
+    names = None if recording else natives or (BTC,)
+    return BookSet(UpbitProtocol(names, options, lambda: f"ticket-{next(tickets)}", recorded=recording))
 
 
 def book_frame(
@@ -65,8 +65,8 @@ def book_frame(
     return json.dumps({"ty": "orderbook", "cd": code, "tms": time, "obu": units}).encode()
 
 
-def request(upbit: UpbitProtocol, natives: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    (only,) = upbit.subscribe(natives)
+def request(upbit: BookSet, natives: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    (only,) = upbit.subscribe(natives or ())
     assert only.request_id is None
     message: list[dict[str, Any]] = json.loads(only.text)
     return message
@@ -204,7 +204,7 @@ def test_every_request_names_everything_whichever_symbols_it_is_for() -> None:
 
 
 def test_a_ticket_is_never_used_twice() -> None:
-    tickets = {request(UpbitProtocol([BTC], FeedOptions()))[0]["ticket"] for _ in range(100)}
+    tickets = {request(BookSet(UpbitProtocol([BTC], FeedOptions())))[0]["ticket"] for _ in range(100)}
 
     assert len(tickets) == 100
 
@@ -331,7 +331,8 @@ def test_only_the_end_of_the_last_line_loses_the_books() -> None:
 def test_answers_to_requests_say_nothing() -> None:
     upbit = protocol()
 
-    assert list(upbit.apply_snapshot(BTC, 30, b"[]")) == []
+    with pytest.raises(WebSocketProtocolError, match="no snapshots"):
+        upbit.apply_snapshot(BTC, 30, b"[]")
     assert list(upbit.receive_recorded("https://api.upbit.com/v1/orderbook?markets=KRW-BTC", DEFAULT_FRAME)) == []
 
 

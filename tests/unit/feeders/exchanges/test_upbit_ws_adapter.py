@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import typer
 
-from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.commands.run import feed_options
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
-from bookbus.feeders.exchanges.adapter import adapter_of
-from bookbus.feeders.exchanges.upbit_ws_adapter import VENUE, UpbitWebSocketAdapter
+from bookbus.feeders.exchanges.upbit_ws_adapter import VENUE
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
@@ -57,7 +55,6 @@ async def instruments(rest: FakeRest) -> dict[str, Instrument]:
 
 def test_the_venue_is_found_by_its_id_and_is_the_korean_host() -> None:
     assert venue_of("upbit") is VENUE
-    assert adapter_of(VENUE) is UpbitWebSocketAdapter
     assert VENUE.stream_url(VENUE.ws_url) == "wss://api.upbit.com/websocket/v1"
     assert VENUE.rest_url == "https://api.upbit.com"
 
@@ -123,9 +120,8 @@ async def test_a_list_of_markets_that_is_none_may_be_had_later() -> None:
         await VENUE.fetch_metadata(Broken([]))
 
 
-async def test_there_is_no_snapshot_to_ask_for() -> None:
-    with pytest.raises(RestRefusedError, match="KRW-BTC: every frame is a whole book"):
-        await VENUE.fetch_snapshot(FakeRest([]), SnapshotNeeded("KRW-BTC", 30, urgent=True))
+def test_there_is_no_snapshot_to_ask_for() -> None:
+    assert VENUE.snapshots is None
 
 
 async def test_requests_keep_within_the_limit_of_each_second() -> None:
