@@ -1,48 +1,34 @@
 """The readers' command line: `python -m consumers`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from bookbus import _command_line
 
-from bookbus import __version__
-from bookbus.consumers.commands.analyze import analyze, compare
-from bookbus.consumers.commands.arbitrage import arbitrage
-from bookbus.consumers.commands.calibrate import calibrate
-from bookbus.consumers.commands.list import list_readers
-from bookbus.consumers.commands.run import run
-from bookbus.consumers.commands.show import show
-from bookbus.consumers.commands.tail import tail
+if TYPE_CHECKING:
+    import typer
 
-app = typer.Typer(
-    help="Read order books from Redis.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for command in (run, show, tail, arbitrage, calibrate, analyze, compare):
-    app.command()(command)
-app.command("list")(list_readers)
+DESCRIPTION = "Read order books from Redis."
+COMMANDS = {
+    "run": "bookbus.consumers.commands.run:run",
+    "show": "bookbus.consumers.commands.show:show",
+    "tail": "bookbus.consumers.commands.tail:tail",
+    "arbitrage": "bookbus.consumers.commands.arbitrage:arbitrage",
+    "calibrate": "bookbus.consumers.commands.calibrate:calibrate",
+    "analyze": "bookbus.consumers.commands.analyze:analyze",
+    "compare": "bookbus.consumers.commands.analyze:compare",
+    "list": "bookbus.consumers.commands.list:list_readers",
+}
+"""The function of each command."""
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
+def make_app() -> "typer.Typer":
+    """The whole command line."""
+    return _command_line.make_app(DESCRIPTION, COMMANDS, COMMANDS)
 
 
 def main() -> None:
     """Entry point of `bookbus`."""
-    app()
+    _command_line.start("bookbus", DESCRIPTION, COMMANDS, extra="monitor")
 
 
 if __name__ == "__main__":

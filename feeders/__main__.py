@@ -1,51 +1,37 @@
 """The feeders' command line: `python -m feeders`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from bookbus import _command_line
 
-from bookbus import __version__
-from bookbus.feeders.commands.acl import acl
-from bookbus.feeders.commands.audit import audit
-from bookbus.feeders.commands.demo import demo
-from bookbus.feeders.commands.health import health
-from bookbus.feeders.commands.proxy import proxy
-from bookbus.feeders.commands.record import record
-from bookbus.feeders.commands.redis import redis
-from bookbus.feeders.commands.replay import replay
-from bookbus.feeders.commands.run import run
-from bookbus.feeders.commands.simulate import simulate
-from bookbus.feeders.commands.smoke import smoke
+if TYPE_CHECKING:
+    import typer
 
-app = typer.Typer(
-    help="Publish order books of exchanges to Redis.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for command in (run, record, replay, simulate, proxy, redis, demo, smoke, health, acl, audit):
-    app.command()(command)
+DESCRIPTION = "Publish order books of exchanges to Redis."
+COMMANDS = {
+    "run": "bookbus.feeders.commands.run:run",
+    "record": "bookbus.feeders.commands.record:record",
+    "replay": "bookbus.feeders.commands.replay:replay",
+    "simulate": "bookbus.feeders.commands.simulate:simulate",
+    "proxy": "bookbus.feeders.commands.proxy:proxy",
+    "redis": "bookbus.feeders.commands.redis:redis",
+    "demo": "bookbus.feeders.commands.demo:demo",
+    "smoke": "bookbus.feeders.commands.smoke:smoke",
+    "health": "bookbus.feeders.commands.health:health",
+    "acl": "bookbus.feeders.commands.acl:acl",
+    "audit": "bookbus.feeders.commands.audit:audit",
+}
+"""The function of each command."""
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
+def make_app() -> "typer.Typer":
+    """The whole command line."""
+    return _command_line.make_app(DESCRIPTION, COMMANDS, COMMANDS)
 
 
 def main() -> None:
     """Entry point of `bookbus-feeder`."""
-    app()
+    _command_line.start("bookbus-feeder", DESCRIPTION, COMMANDS, extra="feeder")
 
 
 if __name__ == "__main__":

@@ -76,11 +76,18 @@ def milliseconds(seconds: float | None) -> str:
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """SIGINT exits with code 130 and SIGTERM with code 0, without a traceback."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """SIGINT exits with code 130, SIGTERM and SIGHUP with code 0, without a traceback."""
+    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in termination_signals()}
     try:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def termination_signals() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP unless it is ignored, as by `nohup`."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]

@@ -26,6 +26,7 @@ from bookbus.consumers.commands.options import (
     fail,
     split_names,
     start_logging,
+    termination_signals,
 )
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi_provider import MultiExchangeProvider
@@ -355,10 +356,10 @@ def _run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
 
 @contextmanager
 def _asked_by_signal() -> Iterator[Stop]:
-    """The first SIGINT or SIGTERM asks the run to end and to write its results; a second one ends the process, and
-    so does the first while no run has begun."""
+    """The first SIGINT, SIGTERM or SIGHUP asks the run to end and to write its results. A second one ends the process,
+    and so does the first while no run has begun."""
     stop = Stop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *termination_signals())}
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.ask("interrupted" if number == signal.SIGINT else "terminated")

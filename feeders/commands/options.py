@@ -9,15 +9,17 @@ import sys
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, AuthenticationError, control_client
-from bookbus.feeders.markets import SymbolSelection, parse_selection, parse_shard
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
 from bookbus.schemas.redis_url import DEFAULT_URL, masked, redacted, secrets_of, with_password
+
+if TYPE_CHECKING:
+    from bookbus.feeders.markets import SymbolSelection
 
 
 def add_kept_password(url: str | None) -> str | None:
@@ -76,8 +78,11 @@ def split_symbols(symbols: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in symbols.split(",") if name.strip()))
 
 
-def select_symbols(symbols: str, shard: str = "1/1") -> SymbolSelection:
+def select_symbols(symbols: str, shard: str = "1/1") -> "SymbolSelection":
     """The symbols that the options select. Exits with an error if an option is wrong or selects nothing."""
+    # Needs the libraries of the REST client, which not every command uses.
+    from bookbus.feeders.markets import parse_selection, parse_shard
+
     try:
         selection = parse_selection(split_symbols(symbols) or fail("no symbol given: use --symbols BTC,ETH"))
         return replace(selection, shard=parse_shard(shard))
@@ -86,7 +91,12 @@ def select_symbols(symbols: str, shard: str = "1/1") -> SymbolSelection:
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run until done, SIGINT (exit code 130) or SIGTERM (exit code 0); on uvloop if it is installed."""
+    """Run until done, SIGINT (exit code 130), SIGTERM or SIGHUP (exit code 0); on uvloop if it is installed.
+
+    An ignored SIGHUP stays ignored, as by `nohup`.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    ending = (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     received: list[int] = []
 
     async def main() -> None:
@@ -97,7 +107,7 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
             received.append(number)
             task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending:
             loop.add_signal_handler(number, stop, number)
         with contextlib.suppress(asyncio.CancelledError):
             await task

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bookbus.feeders.bus.heartbeat import PrefixTakenError
+from bookbus.feeders.bus.servers import SERVER_ERRORS
 from bookbus.feeders.commands.options import (
     PREFIX_DEFAULT,
     LogLevel,
@@ -24,6 +26,7 @@ from bookbus.feeders.redis_server import LocalRedisError, private_server
 from bookbus.feeders.replay import ReplayFeeder, ReplayResult
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +71,10 @@ def replay(
         try:
             feeder = ReplayFeeder(capture, url, RedisNames(prefix), options, _speed(speed), names)
             results.append(await feeder.run())
-        except (ReplayError, ValueError) as error:
+        except (ReplayError, PrefixTakenError, ValueError) as error:
             fail(str(error))
+        except SERVER_ERRORS as error:
+            fail(f"{masked(url)}: {redacted(error, secrets_of(url))}")
         except OSError as error:
             fail(f"cannot read {capture}: {error.strerror or error}")
 

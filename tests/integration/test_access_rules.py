@@ -18,9 +18,9 @@ import redis
 import typer
 from typer.testing import CliRunner, Result
 
-from bookbus.consumers.__main__ import app as consumers_app
+from bookbus.consumers.__main__ import make_app as make_consumers_app
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.feeders.__main__ import make_app as make_feeders_app
 from bookbus.feeders.commands.acl import ROLES
 from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
@@ -28,6 +28,9 @@ from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process
 from tests.support.server_with_users import ServerWithUsers, generate, server_with_users
 from tests.support.waiting import await_for
+
+consumers_app = make_consumers_app()
+feeders_app = make_feeders_app()
 
 BOOK = "md:book:binance:BTC-USDT"
 WRITES_KEY = "return redis.call('HSET', KEYS[1], 'seq', '1')"

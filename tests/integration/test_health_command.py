@@ -7,9 +7,11 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from bookbus.feeders.__main__ import app
+from bookbus.feeders.__main__ import make_app
 from bookbus.schemas.heartbeat import FeederHeartbeat, LineReport, heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
+
+app = make_app()
 
 
 def check(url: str, *options: str) -> tuple[int, str]:

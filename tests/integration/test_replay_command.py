@@ -12,6 +12,7 @@ from bookbus.feeders.recording import Recorder
 from bookbus.schemas import wire
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.captures import capture_path, golden_books
+from tests.support.writer import BusWriter
 
 WS_URL = "wss://stream.binance.com:9443/stream"
 
@@ -125,3 +126,15 @@ def test_a_real_recording_ends_with_the_books_of_an_independent_program(redis_ur
             final.bids,
             final.asks,
         ), native
+
+
+def test_a_prefix_with_another_feeder_is_refused_in_one_line(tmp_path: Path, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        BusWriter(client, "live-one").heartbeat(["BTC-USDT"])
+
+    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT"), redis_url)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: feeder live-one publishes binance books from test under the prefix 'md'")
+    assert stored(redis_url) == {}

@@ -141,7 +141,8 @@ def test_options_have_twins_in_the_environment(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("number", "reason", "code"), [(signal.SIGTERM, "terminated", 0), (signal.SIGINT, "interrupted", 130)]
+    ("number", "reason", "code"),
+    [(signal.SIGTERM, "terminated", 0), (signal.SIGHUP, "terminated", 0), (signal.SIGINT, "interrupted", 130)],
 )
 @pytest.mark.parametrize("interval", ["0.001", "0.7"])
 def test_a_signal_ends_a_run_within_a_long_hole_of_a_recording(

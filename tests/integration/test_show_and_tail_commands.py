@@ -12,10 +12,12 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from bookbus.consumers.__main__ import app
+from bookbus.consumers.__main__ import make_app
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.builders import book
 from tests.support.writer import BusWriter
+
+app = make_app()
 
 BTC = RedisNames().book("binance", "BTC-USDT")
 NOBODY = "redis://:secret@127.0.0.1:1/0"

@@ -195,7 +195,7 @@ RULES = (
         "command lines in commands alone",
         who=("bookbus",),
         what=("typer", "rich", "sys.argv"),
-        allowed=_COMMANDS,
+        allowed=(*_COMMANDS, "bookbus._command_line"),
         planted=("bookbus.consumers.analysis.report", "from rich.table import Table"),
     ),
     Rule(
