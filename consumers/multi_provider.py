@@ -124,8 +124,8 @@ class MultiExchangeProvider(MarketDataProvider):
 
     def on_snapshot(self, callback: OnSnapshot) -> None:
         """Call `callback` with the newest book of each symbol that changed on an exchange."""
-        self._listen()
         super().on_snapshot(callback)
+        self._listen()
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         """The current consolidated books, then each newer one."""
