@@ -264,3 +264,15 @@ def test_a_callback_that_returns_a_coroutine_is_a_failure(caplog: pytest.LogCapt
     books.feed.close()
 
     assert "returned a coroutine" in caplog.text
+
+
+async def test_updates_of_all_bring_symbols_that_are_not_known_yet() -> None:
+    books = Books()
+    books.feed.open()
+    first = books.change(1)
+    updates = books.feed.updates(["BTC-USDT"], others=True)
+
+    assert await anext(updates) == Update(first, 0)
+    later = books.change(2, "SOL-USDT")
+    assert await anext(updates) == Update(later, 0)
+    await updates.aclose()
