@@ -140,6 +140,7 @@ class MultiExchangeProvider(MarketDataProvider):
             connected=all(status.connected for status in found),
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),
+            feeder_reconnects=sum(status.feeder_reconnects for status in found),
             error="; ".join(dict.fromkeys(status.error for status in found if status.error)),
             symbols=self._statuses(),
         )

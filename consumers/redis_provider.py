@@ -115,6 +115,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             connected=not error,
             thread_alive=reader is not None and reader.alive,
             reconnect_count=reader.reconnect_count if reader is not None else 0,
+            feeder_reconnects=self._table.feeders.reconnects(self._exchange.id),
             error=error,
             symbols=statuses,
         )

@@ -30,6 +30,8 @@ from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 
+_NAMES = {"book": "books", "quote": "quotes", "trades": "trades"}
+
 
 def replay(
     capture: Annotated[Path, typer.Argument(help="File written by `record`, compressed or not.")],
@@ -54,7 +56,7 @@ def replay(
     """Publish a recording through the same order books as the live feed.
 
     Without --redis, to a private server. Every change of a book is published; the final books stay. Exit code 0 only
-    if the final book of every symbol is live.
+    if every wanted book and quote ends live, or, of trades alone, if there are some.
 
     \b
       python -m feeders replay btc_eth.jsonl.gz
@@ -105,10 +107,10 @@ def _speed(text: str) -> float | None:
 
 def _summarise(result: ReplayResult, options: FeedOptions) -> None:
     """Print the final book of every symbol, and the faults of the recording."""
-    books = {book.symbol: book for topic, book in result.books if topic == "book"}
-    table = Table("symbol", "state", "update id", "best bid", "best ask", "levels")
-    for symbol, state in sorted(result.states.items()):
-        book = books.get(symbol)
+    books = {(book.symbol, topic): book for topic, book in result.books}
+    table = Table("symbol", "topic", "state", "update id", "best bid", "best ask", "levels")
+    for (symbol, topic), state in sorted(result.states.items()):
+        book = books.get((symbol, topic))
         levels = (
             ("-", "-", "-", "-")
             if book is None
@@ -119,12 +121,18 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
                 f"{len(book.bids)} x {len(book.asks)}",
             )
         )
-        table.add_row(symbol, state, *levels)
+        table.add_row(symbol, topic, state, *levels)
+    for symbol, count in sorted(result.trades.items()):
+        table.add_row(symbol, "trades", f"{count} trades", "-", "-", "-", "-")
     Console().print(table)
     counters = result.counters
+    counts = ", ".join(
+        f"{result.published.get(topic, 0)} {name}" for topic, name in _NAMES.items() if topic in options.topics
+    )
+    unchanged = f", {counters.unchanged} updates did not change the best {options.depth} levels"
     typer.echo(
-        f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counters.updates} books published, "
-        f"{counters.unchanged} updates did not change the best {options.depth} levels"
+        f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counts} published"
+        f"{unchanged if 'book' in options.topics else ''}"
     )
     if result.cut_off:
         typer.echo("the recording is truncated: its last line is incomplete", err=True)
@@ -133,13 +141,16 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
             f"skipped {result.bad_lines} lines that are no frames and {counters.skipped} frames that cannot be decoded",
             err=True,
         )
-    incomplete = [symbol for symbol, state in result.states.items() if state != "live"]
+    incomplete = [f"{symbol} {topic}" for (symbol, topic), state in result.states.items() if state != "live"]
     if incomplete:
         typer.echo(
             f"error: {len(incomplete)} of {len(result.states)} books are incomplete "
-            f"({', '.join(sorted(incomplete))}): the recording has no snapshot that their updates continue",
+            f"({', '.join(sorted(incomplete)).replace(' book', '')}): "
+            "the recording has no snapshot that their updates continue",
             err=True,
         )
+    elif not result.complete:
+        typer.echo(f"error: the recording has no {' and no '.join(sorted(options.topics))} of these symbols", err=True)
 
 
 def _text(price: float | None) -> str:

@@ -1,5 +1,6 @@
 """The runner as a user starts it: exchange, feeder, Redis, runner."""
 
+import asyncio
 import gzip
 import os
 import signal
@@ -9,11 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import redis
 from msgspec.structs import replace
 
 from bookbus.consumers.paper.calibration.table import save_table
 from bookbus.consumers.paper.calibration.tape import tape_hash
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas.capture import decode_frame, encode_frame
 from tests.support.binance_capture import write_capture
 from tests.support.calibrations import table, tape_info
@@ -138,6 +141,29 @@ def test_options_have_twins_in_the_environment(tmp_path: Path, monkeypatch: pyte
     kpi = runner.kpi()
     assert kpi["session_id"].endswith("_twin")
     assert (kpi["settings"]["trade_interval"], kpi["end_reason"]) == (0.5, "duration")
+
+
+async def test_reconnects_of_the_feeder_are_in_the_figures_of_a_run(redis_url: str, tmp_path: Path) -> None:
+    async with BinanceSimulator(symbols=["BTCUSDT"], seed=3, rate=10.0) as exchange:
+        addresses = (redis_url, exchange.ws_url, exchange.rest_url, ["BTCUSDT"])
+        options = ("--redis", redis_url, "--l2-source", "redis", "--trade-interval", "0.5")
+        with feeder_process(*addresses) as feeder, redis.Redis.from_url(redis_url) as client:
+            await await_for(lambda: "live" in feeder.log or feeder.process.poll() is not None, LIMIT, "a feeder")
+
+            def reconnects() -> int:
+                (key,) = client.keys("md:feeder:*")
+                return int(msgspec.json.decode(client.hget(key, "counters"))["reconnects"])
+
+            with runner_process(tmp_path, *options) as runner:
+                await await_for(lambda: runner.lines("decisions"), LIMIT, "a decision")
+                for number in (1, 2):
+                    exchange.inject(Fault(kind="reset"))
+                    await await_for(lambda: reconnects() >= number, LIMIT, "a reconnect")  # noqa: B023 - awaited here
+                await asyncio.sleep(1.5)
+                runner.process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(runner.process.wait, LIMIT)
+
+            assert runner.kpi()["reconnects"] == reconnects() >= 2
 
 
 @pytest.mark.parametrize(
