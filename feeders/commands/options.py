@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, AuthenticationError, control_client
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
 from bookbus.schemas.redis_url import DEFAULT_URL, masked, redacted, secrets_of, with_password
@@ -124,6 +123,9 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 async def require_redis(url: str) -> None:
     """Exits with an error that says what to do if the server does not answer."""
+    # Needs redis-py, which not every command uses.
+    from bookbus.feeders.bus.servers import CONTROL_ERRORS, AuthenticationError, control_client
+
     try:
         redis = control_client(url)
     except ValueError as error:

@@ -167,7 +167,8 @@ def _registry(data: bytes) -> None:
 
 def _feeder_hash(data: bytes) -> None:
     """Name and fields of a feeder's hash."""
-    _feeder(*[*data.split(b"\n"), b"", b"", b""][:4]).rows()
+    key, *values = [*data.split(b"\n"), *[b""] * 6][:7]
+    _feeder(key, values).rows()
 
 
 _loop = asyncio.new_event_loop()

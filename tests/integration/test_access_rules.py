@@ -71,6 +71,7 @@ ALLOWED = {
         f"UNSUBSCRIBE {BOOK}",
         f"SSUBSCRIBE {BOOK}",
         f"SUNSUBSCRIBE {BOOK}",
+        "SCAN 0",
         "HSET md:consumer:me lag 1",
         "EXPIRE md:consumer:me 5",
         "DEL md:consumer:me",
@@ -139,7 +140,7 @@ REFUSED = {
         f"SUBSCRIBE {BOOK}",
         f'EVAL "{WRITES_KEY}" 1 {BOOK}',
     ],
-    "runner": [*HARMS_OTHERS, *CHANGES_A_BOOK, "SCAN 0", "CLIENT|LIST", "HSET md:consumers a b"],
+    "runner": [*HARMS_OTHERS, *CHANGES_A_BOOK, "CLIENT|LIST", "HSET md:consumers a b"],
     "viewer": [*HARMS_OTHERS, *CHANGES_A_BOOK, f"SUBSCRIBE {BOOK}", "HSET md:consumer:me lag 1"],
 }
 
@@ -268,6 +269,8 @@ async def test_feeder_and_readers_work_with_their_users(guarded: ServerWithUsers
                     await await_for(lambda: viewer.xrange("md:trades:binance:BTC-USDT"), 10, "a trade")
                     await await_for(lambda: list(viewer.scan_iter("md:consumer:*")), 5, "the reader's own heartbeat")
                 await await_for(lambda: provider.status("BTC").feeder_alive, 5, "the feeder's heartbeat")
+                listed = await asyncio.to_thread(list_readers, guarded)
+                assert (listed.returncode, len(listed.stdout.splitlines())) == (0, 1), listed.stderr
 
             health = await asyncio.to_thread(command, feeders_app, *login(guarded, "feeder"), "health")
             show = await asyncio.to_thread(command, consumers_app, *login(guarded, "viewer"), "show", "BTC")
@@ -282,6 +285,12 @@ async def test_feeder_and_readers_work_with_their_users(guarded: ServerWithUsers
 
 def login(guarded: ServerWithUsers, role: str) -> tuple[str, str]:
     return guarded.url_without_password(role), guarded.passwords[role]
+
+
+def list_readers(guarded: ServerWithUsers) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "consumers", "list", "--json", "--redis", guarded.url_without_password("runner")]
+    environment = os.environ | {"BOOKBUS_REDIS_PASSWORD": guarded.passwords["runner"]}
+    return subprocess.run(command, capture_output=True, env=environment, check=False)
 
 
 @contextmanager
