@@ -9,12 +9,18 @@ PYTEST ?=
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && { echo $$python; break; }; done)
 
+# The newest one: some of the clients have no wheel for an older one.
+CLIENTS_PYTHON ?= $(shell for minor in 14 13 12 11; do \
+	for python in python3.$$minor "$$HOME"/.pyenv/versions/3.$$minor.*/bin/python3; do \
+		"$$python" -c '$(SUPPORTED)' 2>/dev/null && { echo "$$python"; break 2; }; done; done)
+
 SUPPORTED = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+CLIENTS := .venv-clients
 
-.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-chaos test-packages check-all bench check docs structure
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-chaos test-packages test-clients check-all bench check docs structure
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -49,7 +55,7 @@ certificates: ## an authority and a server certificate in secrets/tls/: NAMES=DN
 	@deploy/make_certificates.sh secrets/tls $(NAMES)
 
 test: check ## the checks, then unit, contract, integration and short chaos tests
-	@$(RUN) -m pytest -n 6 --ignore=tests/packages $(PYTEST)
+	@$(RUN) -m pytest -n 6 --ignore=tests/packages --ignore=tests/clients $(PYTEST)
 
 test-chaos: $(READY) ## every fault of every scenario on real processes
 	@BOOKBUS_CHAOS_SECONDS=0 $(RUN) -m pytest -n 3 $(PYTEST) tests/chaos/test_scenarios.py
@@ -57,7 +63,10 @@ test-chaos: $(READY) ## every fault of every scenario on real processes
 test-packages: $(READY) ## wheel, sdist and image contents, tried in empty environments
 	@$(RUN) -m pytest $(PYTEST) tests/packages
 
-check-all: test test-chaos test-packages ## everything that proves it, as continuous integration runs it
+test-clients: $(READY) $(CLIENTS)/.ready ## ccxt, python-binance, pybit and others against the simulated exchanges, books compared
+	@$(RUN) -m pytest $(PYTEST) tests/clients
+
+check-all: test test-chaos test-packages test-clients ## everything that proves it, as continuous integration runs it
 
 bench: $(READY) ## measure the hot paths, each beside the plain way in the same run
 	@for file in tests/bench/bench_*.py; do \
@@ -84,3 +93,12 @@ $(READY): pyproject.toml constraints.txt
 	@$(RUN) -m pip --version >/dev/null 2>&1 || '$(PYTHON)' -m venv --clear $(VENV)
 	@$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
+
+$(CLIENTS)/.ready: tests/clients/requirements.txt tests/clients/constraints.txt
+	@echo "preparing $(CLIENTS) with $(CLIENTS_PYTHON), which takes a minute or two and happens once"
+	@'$(CLIENTS_PYTHON)' -m venv --clear $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install -qq --disable-pip-version-check --only-binary :all: \
+		-c tests/clients/constraints.txt -r tests/clients/requirements.txt
+	@$(CLIENTS)/bin/python -m pip install -qq --disable-pip-version-check --only-binary :all: --no-deps \
+		-c tests/clients/constraints.txt --target $(CLIENTS)/binance-connector binance-connector
+	@touch $@

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bookbus import _command_line
+from bookbus import program
 
 if TYPE_CHECKING:
     import typer
@@ -23,12 +23,12 @@ COMMANDS = {
 
 def make_app() -> "typer.Typer":
     """The whole command line."""
-    return _command_line.make_app(DESCRIPTION, COMMANDS, COMMANDS)
+    return program.make_app(DESCRIPTION, COMMANDS, COMMANDS)
 
 
 def main() -> None:
     """Entry point of `bookbus`."""
-    _command_line.start("bookbus", DESCRIPTION, COMMANDS, extra="monitor")
+    program.start("bookbus", DESCRIPTION, COMMANDS, extra="monitor")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from bookbus.schemas.trade import Trade
 
 
 class TapeFrame(NamedTuple):
-    """One recorded frame: when it was received (seconds since 1970), and the books and trades it brought."""
+    """One recorded frame: when it was received (seconds since 1970), and the books and trades it delivered."""
 
     time: float
     events: tuple[OrderBookSnapshot | Trade, ...]

@@ -32,7 +32,7 @@ _PAUSE = 0.1
 
 
 class WebSocketAdapter(Protocol):
-    """A connection that a caller brings; the provider sets its `callback`."""
+    """A connection that a caller passes in; the provider sets its `callback`."""
 
     callback: OnSnapshot
 
@@ -93,7 +93,7 @@ class DirectProvider(MarketDataProvider):
                 on_stall=self._lose_all,
             )
         else:
-            # Whatever callback it was made with: only this one brings its books here.
+            # Replaces the callback that it was made with.
             ws_adapter.callback = self._on_snapshot
             self._make_source = lambda: self._source_of(ws_adapter)
         self._lock = threading.Lock()
@@ -104,11 +104,9 @@ class DirectProvider(MarketDataProvider):
 
     @property
     def symbols(self) -> Sequence[str]:
-        """Standard names of the symbols asked for."""
         return list(self._books)
 
     def standard_symbol(self, name: str) -> str:
-        """The standard name, by spelling."""
         return self._instrument(name).symbol
 
     def start(self) -> None:
@@ -131,7 +129,7 @@ class DirectProvider(MarketDataProvider):
         session.started.wait(self._settings.timeout)
 
     def stop(self) -> None:
-        """End the connection and the thread, also in the middle of connecting; the books stay and grow old."""
+        """End the connection and the thread, also while connecting; the books stay readable and become stale."""
         with self._lock:
             session, self._session, self._stopped = self._session, None, True
         if session is not None:
@@ -168,7 +166,7 @@ class DirectProvider(MarketDataProvider):
         return session.error
 
     def _source_of(self, adapter: WebSocketAdapter) -> "BookSource":
-        # Which books it brings, and when, is not known: `start` waits for the subscription only.
+        # It is not known which books it delivers, and when: `start` waits for the subscription only.
         return _AdapterSource(
             adapter,
             list(self._natives.values()),
@@ -183,10 +181,10 @@ class DirectProvider(MarketDataProvider):
             self._on_snapshot(snapshot)
 
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
-        """What an adapter calls with every new book, and with the last one when its truth is lost."""
+        """Called by an adapter with every new book, and with the last one, marked `suspect`, when it is lost."""
         book = self._books.get(snapshot.symbol)
         if book is None or self._stopped:
-            return  # after `stop()` the connection ends, which says nothing of the book
+            return  # after `stop()` the connection ends, which does not change the book
         self._live_books += snapshot.state == "live"
         book.take(snapshot, boottime())
         self._changes.publish(snapshot.symbol)
@@ -201,7 +199,7 @@ class DirectProvider(MarketDataProvider):
             session.started.set()
 
     def _lose_all(self) -> None:
-        """Mark every book as suspect: whether it still is the exchange's is not known."""
+        """Mark every book as suspect: it may differ from the exchange's."""
         if self._stopped:
             return
         now = boottime()
@@ -218,7 +216,6 @@ class DirectProvider(MarketDataProvider):
                 self._books[symbol].confirm(at + offset)
 
     def _end(self, reason: str) -> None:
-        """The source ended by itself."""
         logger.error("%s is down: %s", self.exchange_id, reason)
         self._lose_all()
         self._changes.close()
@@ -248,7 +245,7 @@ def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instru
 
 
 class BookSource(Protocol):
-    """What a session runs: the exchange's own connections, or one brought from outside."""
+    """What a session runs: the exchange's own connections, or one that the caller passed in."""
 
     stall: StallDetector
 
@@ -279,7 +276,7 @@ class BookSession:
     ) -> None:
         """`on_tick` is called a few times a second; `on_end` gets the reason why the source ended by itself."""
         self.started = threading.Event()
-        """Every book is there, or will not come."""
+        """Set when every book was received, or the session has ended."""
         self._source = source
         self._on_tick = on_tick
         self._on_end = on_end
@@ -289,12 +286,10 @@ class BookSession:
 
     @property
     def alive(self) -> bool:
-        """Whether the source still runs."""
         return not self._ended and self._thread.alive
 
     @property
     def thread_alive(self) -> bool:
-        """Whether its thread still exists."""
         return self._thread.alive
 
     @property
@@ -308,11 +303,9 @@ class BookSession:
         return self._ended or self._source.error
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
         self._stopping = True
         self._thread.stop()
         self.started.set()
@@ -340,7 +333,7 @@ class BookSession:
 
 
 class _AdapterSource:
-    """The connection of an adapter that the caller brought: the only line of a source, opened again like any other."""
+    """The connection of an adapter that the caller passed in: the only line of a source, reconnected like any other."""
 
     def __init__(
         self,
@@ -371,7 +364,6 @@ class _AdapterSource:
 
     @property
     def error(self) -> str:
-        """Why there is no connection; empty while there is one."""
         return "" if self.is_connected else self.connections[0].failure or "connecting"
 
     def last_sign_of_life(self, native: str) -> float:
@@ -379,23 +371,20 @@ class _AdapterSource:
         return float(getattr(self._adapter, "last_sign_of_life", 0.0)) if self.is_connected else 0.0
 
     async def run(self) -> None:
-        """Until cancelled. Raises GaveUpError."""
         await self.connections[0].run()
 
     async def connect(self) -> None:
-        """Open the connection."""
         self._books_before = self._books_received()
         await self._adapter.connect()
         self.is_connected = True
 
     async def subscribe(self) -> None:
-        """Ask for every symbol."""
         await self._adapter.subscribe(self._natives)
         self.ready.set()
         self._on_subscribed()
 
     async def receive_loop(self) -> None:
-        """Until the adapter says that the connection is lost."""
+        """Until the adapter raises because the connection is lost."""
         try:
             while True:
                 await self._adapter.receive_loop()

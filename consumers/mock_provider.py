@@ -52,7 +52,6 @@ class MockMarketDataProvider(MarketDataProvider):
 
     @property
     def symbols(self) -> Sequence[str]:
-        """Standard names of the requested symbols."""
         return list(self._books)
 
     def standard_symbol(self, name: str) -> str:
@@ -209,7 +208,6 @@ class SyntheticMarket:
         self._fill()
 
     def step(self) -> None:
-        """Advance by one step."""
         chance = self._random.random
         if chance() < _MOVES:
             self._move()
@@ -223,7 +221,6 @@ class SyntheticMarket:
         self._fill()
 
     def levels(self) -> tuple[Levels, Levels]:
-        """Bids and asks, best first."""
         return self._priced(self._bids), self._priced(self._asks)
 
     def _move(self) -> None:

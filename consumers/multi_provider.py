@@ -8,9 +8,8 @@ from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.arbitrage import Opportunity, find_opportunities
 from bookbus.consumers.multi.consolidation import ConsolidatedAsset, ConsolidatedBook
-from bookbus.consumers.multi.fx import links
+from bookbus.consumers.multi.venue_book import ExchangeSource, links, taker_fees
 from bookbus.consumers.multi.venue_book import FxSource as FxSource
-from bookbus.consumers.multi.venue_book import Venue, taker_fees
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import (
     Exchange,
@@ -128,7 +127,6 @@ class MultiExchangeProvider(MarketDataProvider):
         self._listen()
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
-        """The current consolidated books, then each newer one."""
         self._listen()
         return super().updates(*symbols)
 
@@ -235,10 +233,10 @@ def _base_asset(name: str, exchange: Exchange) -> str:
 
 def _venues(
     providers: Mapping[str, MarketDataProvider], fees: Mapping[str, float], quote: str, fx: FxSource | None
-) -> list[Venue]:
+) -> list[ExchangeSource]:
     """Each exchange in its home quote. Raises ValueError if a quote cannot be converted."""
     venues = [
-        Venue(exchange, provider, exchange_of(exchange).home_quote, fees[exchange])
+        ExchangeSource(exchange, provider, exchange_of(exchange).home_quote, fees[exchange])
         for exchange, provider in providers.items()
     ]
     for venue in venues:
@@ -257,7 +255,9 @@ def _registry(bases: Iterable[str], quote: str) -> InstrumentRegistry:
     return InstrumentRegistry(exchange, instruments, offline=True)
 
 
-def _affected(assets: Iterable[ConsolidatedAsset], venues: Iterable[Venue], fx: FxSource | None) -> dict[str, set[str]]:
+def _affected(
+    assets: Iterable[ConsolidatedAsset], venues: Iterable[ExchangeSource], fx: FxSource | None
+) -> dict[str, set[str]]:
     """By symbol of an exchange's book: the consolidated symbols that change with it."""
     affected: dict[str, set[str]] = {}
     for asset in assets:

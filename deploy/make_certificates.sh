@@ -1,5 +1,5 @@
 #!/bin/sh
-# A certificate authority of one's own, and a server certificate from it.
+# Your own certificate authority, and a server certificate from it.
 #   make_certificates.sh DIRECTORY DNS:redis,DNS:localhost,IP:127.0.0.1
 set -eu
 umask 077

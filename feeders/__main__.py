@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bookbus import _command_line
+from bookbus import program
 
 if TYPE_CHECKING:
     import typer
@@ -26,12 +26,12 @@ COMMANDS = {
 
 def make_app() -> "typer.Typer":
     """The whole command line."""
-    return _command_line.make_app(DESCRIPTION, COMMANDS, COMMANDS)
+    return program.make_app(DESCRIPTION, COMMANDS, COMMANDS)
 
 
 def main() -> None:
     """Entry point of `bookbus-feeder`."""
-    _command_line.start("bookbus-feeder", DESCRIPTION, COMMANDS, extra="feeder")
+    program.start("bookbus-feeder", DESCRIPTION, COMMANDS, extra="feeder")
 
 
 if __name__ == "__main__":

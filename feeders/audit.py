@@ -1,4 +1,4 @@
-"""Compares a feeder's books with the exchange's own answers, one book at a time, for as long as it runs."""
+"""Compares a feeder's books with the exchange's snapshots, one book at a time, while it runs."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ WORST = 20
 _POLL_INTERVAL = 0.05
 _NOTHING = SymbolAudit()
 _UNMATCHED = SymbolAudit(unmatched=1)
-"""Our book never stood at the answer's id: the two cannot be compared."""
+"""Our book never had the update id of the snapshot: they cannot be compared."""
 
 
 def auditor_of(feed: ExchangeFeed, options: FeedOptions, interval: float) -> "Auditor | None":
@@ -40,9 +40,9 @@ class AuditPace:
     """Seconds."""
 
     interval: float = 2.0
-    """Between two comparisons of a book, whichever it is."""
+    """Between two comparisons, each of another book."""
     prices_interval: float = 30.0
-    """Between two looks at the best prices of all symbols."""
+    """Between two comparisons of the best prices of all symbols."""
     grace: float = 1.0
     """After an answer, in which a best price may still reach our book."""
     reach: float = 5.0
@@ -61,7 +61,7 @@ class Auditor:
         self._turns = AuditTurns()
         self._watch = PriceWatch()
         self._one_sided: set[str] = set()
-        """Symbols whose last answer had no level on one side."""
+        """Symbols whose last snapshot had no level on one side."""
 
     async def run(self) -> None:
         """Until cancelled, or until the exchange refuses every request."""
@@ -70,7 +70,6 @@ class Auditor:
             tasks.create_task(self._repeat(self._check_prices, self._pace.prices_interval))
 
     def see(self, book: OrderBookSnapshot) -> None:
-        """A book changed."""
         if self._watch.is_on:
             self._watch.see(book)
 
@@ -100,7 +99,7 @@ class Auditor:
             self._turns.want_soon(native)
 
     async def _audit(self, native: str) -> SymbolAudit | None:
-        """Compare one book; None if there is none to trust."""
+        """Compare one book; None if it is not synchronised."""
         feed, levels = self._feed.feed_of(native), self._access.levels
         history = feed.books.start_history(native)
         if history is None:
@@ -126,7 +125,7 @@ class Auditor:
         return found
 
     def _lacks_a_side(self, native: str, answer: DepthSnapshot) -> bool:
-        """An answer without a side is taken for an incomplete one, unless the last one had none either."""
+        """A snapshot with an empty side counts as incomplete, unless the previous one had an empty side too."""
         again = native in self._one_sided
         self._one_sided.discard(native)
         if (answer.bids and answer.asks) or again:
@@ -166,12 +165,11 @@ class AuditLedger:
         self._prices = 0
 
     def add(self, native: str, found: SymbolAudit) -> None:
-        """Count what was found of this symbol."""
         self._found[native] = self._found.get(native, _NOTHING) + found
         self._total += found
 
     def add_prices(self, count: int) -> None:
-        """Count symbols whose best prices were looked at."""
+        """Count symbols whose best prices were compared."""
         self._prices += count
 
     def report(self, symbols: Mapping[str, str]) -> AuditReport:
@@ -187,7 +185,7 @@ class AuditLedger:
 
 
 class AuditTurns:
-    """Every symbol in rounds, and every other turn for those that are wanted sooner."""
+    """The order of comparisons: every symbol in rounds, and every other turn for those that are wanted sooner."""
 
     def __init__(self) -> None:
         self._round: deque[str] = deque()
@@ -195,11 +193,11 @@ class AuditTurns:
         self._soon_next = False
 
     def want_soon(self, native: str) -> None:
-        """Give this symbol an early turn, one however often it is wanted."""
+        """Give this symbol one early turn, also if it is asked for several times."""
         self._soon[native] = None
 
     def next(self, natives: Sequence[str]) -> str | None:
-        """Whose turn it is among these; None if there are none."""
+        """The symbol whose turn it is; None if there are no symbols."""
         if not natives:
             return None
         present = set(natives)
@@ -220,8 +218,8 @@ class AuditTurns:
 class PriceWatch:
     """Keeps every best price of each book from the request for the exchange's to shortly after the answer.
 
-    A price that lived for less than the exchange waits between two updates never reaches a book. So a miss proves
-    nothing by itself.
+    A price that exists for less time than the interval of the exchange's updates never reaches a book, so a single
+    miss is no proof of an error.
     """
 
     def __init__(self) -> None:
@@ -230,11 +228,10 @@ class PriceWatch:
 
     @property
     def is_on(self) -> bool:
-        """Whether `see` has to be called."""
         return bool(self._seen)
 
     def start(self, books: Iterable[OrderBookSnapshot]) -> None:
-        """The request leaves now, with the books like this."""
+        """The request is sent now, while these are the books."""
         self._wanted = {}
         self._seen = {book.native: ({_best(book.bids)}, {_best(book.asks)}) for book in books if book.state == "live"}
 
@@ -257,7 +254,7 @@ class PriceWatch:
         return count
 
     def end(self) -> list[str]:
-        """Time is up: the symbols whose best prices never stood in our book."""
+        """Stop watching. Returns the symbols whose best prices never were in our book."""
         missed = list(self._seen)
         self._seen = {}
         return missed
@@ -269,7 +266,7 @@ class PriceWatch:
 
 
 def compare(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> SymbolAudit:
-    """What differs at the prices that both know. `limit` is the levels a side that were asked for."""
+    """The differences at the prices that both cover. `limit` is the number of levels a side that were requested."""
     bids = _compare_side(ours.bids, ours.bid_edge, theirs.bids, limit, sign=1)
     asks = _compare_side(ours.asks, ours.ask_edge, theirs.asks, limit, sign=-1)
     levels, ghosts, missing, wrong = (sum(pair) for pair in zip(bids, asks, strict=True))
@@ -284,7 +281,7 @@ def _compare_side(
 ) -> tuple[int, int, int, int]:
     """Levels compared, and those of them that are ours alone, theirs alone, and of another quantity."""
     end = sign * edge
-    if len(theirs) >= limit:  # an answer that is not full has all there is
+    if len(theirs) >= limit:  # a snapshot with fewer levels than requested is complete
         end = max(end, sign * theirs[-1][0])
     known, true = _up_to(end, ours.items(), sign), _up_to(end, theirs, sign)
     common = known.keys() & true.keys()

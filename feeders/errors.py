@@ -1,4 +1,4 @@
-"""What can go wrong with an exchange's feed: one tree, each class named by what to do about it."""
+"""Errors of an exchange's feed: one tree; each class states what to do."""
 
 
 class FeederError(Exception):
@@ -14,7 +14,7 @@ class WebSocketConnectionError(WebSocketError):
 
 
 class WebSocketUnavailableError(WebSocketConnectionError):
-    """Nothing listens: no answer, or a gateway says so (5xx). It is no refusal, so try again soon."""
+    """The server is down: no answer, or a gateway error (5xx). It is no refusal, so try again soon."""
 
 
 class WebSocketTimeoutError(WebSocketError):
@@ -22,7 +22,7 @@ class WebSocketTimeoutError(WebSocketError):
 
 
 class WebSocketProtocolError(WebSocketError):
-    """One message makes no sense: skip it, count it, keep the connection."""
+    """One message is invalid: skip it, count it, keep the connection."""
 
 
 class GaveUpError(WebSocketError):
@@ -30,7 +30,7 @@ class GaveUpError(WebSocketError):
 
 
 class RestError(FeederError):
-    """The request brought no answer: try again later."""
+    """The request got no answer: try again later."""
 
 
 class RestRefusedError(RestError):
@@ -42,7 +42,7 @@ class RestBlockedError(RestError):
 
 
 class MetadataError(FeederError):
-    """The exchange's answer about its instruments makes no sense: use the last one that did."""
+    """The exchange's list of instruments is invalid: use the last valid one."""
 
 
 class ReplayError(FeederError):

@@ -1,4 +1,4 @@
-"""All connections to one exchange: one for each set of symbols that fits, or several lines that bring the same."""
+"""All connections to one exchange: one, or several lines with the same updates, for each set of symbols that fits."""
 
 import asyncio
 import logging
@@ -27,14 +27,14 @@ STEADY_ATTEMPTS = 10
 """Binance allows an address 300 attempts in five minutes: with fifteen connections these are half of them."""
 
 SILENT_AFTER = 3.0
-"""Seconds in which a line brings nothing of what another one brings, after which it is reported as silent."""
+"""Seconds without an update that another line delivers, after which a line is reported as silent."""
 
 SKEW = 1.0
 """Seconds by which one line may be later than another without lacking anything."""
 
 _LOOK_INTERVAL = 0.5
 _STALLED = 1.5
-"""Seconds between two looks after which what the lines brought meanwhile may not have been taken yet."""
+"""Seconds between two checks after which received updates may not have been processed yet."""
 
 _REPLACE_INTERVAL = 30.0
 """Seconds between two attempts to replace a silent connection."""
@@ -42,7 +42,7 @@ _REPLACE_INTERVAL = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ConnectionSettings:
-    """How connections are kept. Times in seconds; `lines` are connections that bring the same symbols."""
+    """How connections are kept open. Times in seconds; `lines` are connections that deliver the same symbols."""
 
     heartbeat_interval: float = 30.0
     timeout: float = 10.0
@@ -92,7 +92,6 @@ class ExchangeFeed:
         self.add(natives)
 
     async def run(self) -> None:
-        """Until cancelled. Raises GaveUpError if the reconnect policy has a limit and it is reached."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -109,7 +108,6 @@ class ExchangeFeed:
 
     @property
     def connections(self) -> Sequence[ReconnectingConnection[FeedAdapter]]:
-        """Every connection of every group."""
         return [connection for group in self.groups for connection in group.connections]
 
     def add(self, natives: Sequence[str]) -> None:
@@ -132,22 +130,19 @@ class ExchangeFeed:
                 self._start(self._tasks, group)
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
-        """Take no more of a symbol. Returns its books as they were."""
+        """Stop following a symbol. Returns its last books."""
         return self._group_of.pop(native).feed.drop(native)
 
     @property
     def connected(self) -> int:
-        """Connections that are open."""
         return sum(group.connected for group in self.groups)
 
     @property
     def error(self) -> str:
-        """Why books cannot come now; empty while each of them has an open connection and snapshots are answered."""
         lost = [group.connections[0].failure for group in self.groups if not group.connected]
         return (lost[0] or "connecting") if lost else self.snapshots.blocked
 
     def feed_of(self, native: str) -> Feed:
-        """What holds this symbol's books."""
         return self._group_of[native].feed
 
     def books(self) -> list[tuple[Topic, str]]:
@@ -168,11 +163,9 @@ class ExchangeFeed:
         return {native: states[native] for native in self._group_of if native in states}
 
     def last_sign_of_life(self, native: str) -> float:
-        """Monotonic time at which a connection of the symbol last delivered a frame or a pong."""
         return self._group_of[native].last_sign_of_life
 
     def counters(self) -> FeedCounters:
-        """Sums over all connections."""
         total = FeedCounters()
         for group in self.groups:
             total.add(group.feed.counters)
@@ -209,7 +202,7 @@ OnLost = Callable[[FeedAdapter], None]
 
 
 class LineGroup:
-    """One line, or several of which each brings every update; the first to bring one is taken."""
+    """One line, or several that each deliver every update; the first copy of an update is used."""
 
     def __init__(
         self,
@@ -231,18 +224,17 @@ class LineGroup:
 
     @property
     def connected(self) -> int:
-        """Connections that are open."""
         return sum(connection.line.is_connected for connection in self.connections)
 
     @property
     def last_sign_of_life(self) -> float:
-        """Monotonic time at which a line that brings every update last delivered a frame or a pong."""
+        """Monotonic time at which a line that delivers every update last delivered a frame or a pong."""
         lines = [connection.line for connection in self.connections]
         return max((line.last_sign_of_life for line in lines if line.is_connected and line.ready.is_set()), default=0.0)
 
     @property
     def silent(self) -> Sequence[bool]:
-        """Of each line, whether it brings nothing while another brings updates."""
+        """Of each line, whether it delivers nothing while another delivers updates."""
         return [silence.reported for silence in self._silence]
 
     def discard(self, gap: float) -> None:
@@ -258,13 +250,13 @@ class LineGroup:
             await asyncio.sleep(_LOOK_INTERVAL)
 
     def look(self, now: float) -> None:
-        """Compare what the lines brought since the last look."""
+        """Compare what the lines delivered since the last check."""
         arbiter = self.feed.books.arbiter
         if arbiter is None:
             return
         stalled, self._looked_at = now - self._looked_at > _STALLED, now
         both = list(zip(arbiter.results, self._silence, strict=True))
-        # Only what a line brings first is something that the others lack.
+        # Only updates that a line delivers first are missing on the others.
         is_news = any(result.first != silence.first for result, silence in both)
         for slot, (result, silence) in enumerate(both):
             moved = result.updates != silence.updates
@@ -279,31 +271,31 @@ class LineGroup:
         exchange, connection = self.feed.exchange, self.connections[slot]
         if silence.reported and moved:
             silence.reported = False
-            logger.info("%s: line %d brings updates again", exchange, slot + 1)
+            logger.info("%s: line %d delivers updates again", exchange, slot + 1)
         if silence.behind_since is None or now - silence.behind_since < SILENT_AFTER:
             return
         if not silence.reported:
             silence.reported = True
             cause = "" if connection.line.is_connected else f": {connection.failure or 'not connected yet'}"
-            logger.warning("%s: line %d brings nothing while another brings updates%s", exchange, slot + 1, cause)
+            logger.warning("%s: line %d delivers nothing while another delivers updates%s", exchange, slot + 1, cause)
         if connection.line.is_connected and now - silence.replaced_at >= _REPLACE_INTERVAL:
             silence.replaced_at = now
             connection.line.replace_wanted.set()
 
     def _lost(self, failed: FeedAdapter) -> None:
-        """A line failed. The books stay live only if another line brought every update while this one still did."""
+        """A line failed. The books stay live only if another line delivered every update while this one still did."""
         others = [line for line in self._lines() if line is not failed and line.is_connected and line.ready.is_set()]
-        reason = "opened after the other line had gone silent: updates between may be missing"
+        reason = "opened after the other line went silent: updates between may be missing"
         proven = any(line.ready_at <= failed.last_sign_of_life for line in others)
         if proven and (lacking := self._seen_only_by(failed, min(line.ready_at for line in others))):
-            proven, reason = False, f"never brought {', '.join(lacking[:5])} as the other line did"
+            proven, reason = False, f"never delivered {', '.join(lacking[:5])} as the other line did"
         for line in others:
             line.ask_again_soon()
             if not proven:
                 line.abandon(reason)
 
     def _seen_only_by(self, failed: FeedAdapter, since: float) -> list[str]:
-        """Symbols that only this line has brought since `since` (monotonic), except in the last `SKEW` seconds."""
+        """Symbols that only this line has delivered since `since` (monotonic), except in the last `SKEW` seconds."""
         arbiter = self.feed.books.arbiter
         assert arbiter is not None  # noqa: S101 - with a single line no other one is left
         now_us, now = time.time_ns() // 1000, time.monotonic()
@@ -316,14 +308,14 @@ class LineGroup:
 
 
 def line_reports(groups: Sequence[LineGroup]) -> list[LineReport]:
-    """What each line brought, over all groups; empty where there is only one line."""
+    """What each line delivered in all groups; empty with only one line."""
     lines = len(groups[0].connections) if groups else 0
     return [_report(slot, groups) for slot in range(lines)] if lines > 1 else []
 
 
 @dataclass(slots=True)
 class _Silence:
-    """What is known of one line's silence."""
+    """State of one line for detecting silence."""
 
     updates: int = 0
     first: int = 0

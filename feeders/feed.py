@@ -49,7 +49,7 @@ class SnapshotSource(Protocol):
         """Whether an answer for this symbol may still come."""
 
     def answers_soon(self, native: str) -> bool:
-        """Whether an answer for this symbol is on its way and nothing went wrong with it so far."""
+        """Whether an answer for this symbol is expected and no request for it has failed."""
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class FeedCounters:
 
 @dataclass(slots=True)
 class Feed:
-    """The symbols of one connection, or of several that bring the same updates.
+    """The symbols of one connection, or of several that deliver the same updates.
 
     `on_snapshot` gets each change: a new book, or its last levels marked `suspect`.
     """
@@ -92,7 +92,7 @@ class Feed:
     losses: int = 0
     """How often no connection was left: a snapshot asked for before is older than the books after."""
     dropped: set[str] = field(default_factory=set)
-    """Symbols that are wanted no more, whatever the exchange still sends."""
+    """Symbols that are no longer wanted."""
     _held: dict[str, BookUpdated | None] = field(default_factory=dict)
     """Symbols whose published levels reach beyond the known window, with the book not published for that."""
     _losing_line: bool = False
@@ -107,20 +107,18 @@ class Feed:
         return self._handle(events, received_us)
 
     def snapshot_requested(self, native: str) -> None:
-        """The request for a snapshot of this symbol leaves now."""
         self.books.snapshot_requested(native)
 
     def apply_snapshot(self, native: str, limit: int, body: bytes, received_us: int) -> None:
-        """Take the answer to a snapshot request. Raises WebSocketProtocolError if it makes no sense."""
+        """Take the answer to a snapshot request. Raises WebSocketProtocolError if it is invalid."""
         events = self.books.apply_snapshot(native, limit, body)
         held = self._held.pop(native, None)
         self._handle(events, received_us)
         if held is not None and not any(isinstance(event, BookUpdated | BookLost) for event in events):
-            # Its levels are right, or the answer is too old to tell: do not wait for another one.
+            # Its levels are right, or the answer is too old to confirm them: do not wait for another one.
             self._update(held, received_us)
 
     def receive_recorded(self, url: str, body: bytes, received_us: int) -> None:
-        """Take an HTTP answer of a recording."""
         try:
             events = self.books.receive_recorded(url, body)
         except WebSocketProtocolError as error:
@@ -137,11 +135,10 @@ class Feed:
         self._handle(self.books.invalidate(native, reason), received_us)
 
     def line_up(self, line: int) -> None:
-        """This connection now brings every update."""
+        """This connection now delivers every update."""
         self.books.line_up(line)
 
     def line_down(self, line: int, reason: str, received_us: int) -> None:
-        """This connection ended."""
         events = self.books.line_down(line, reason)
         if not self.books.lines:
             self.losses += 1
@@ -161,7 +158,6 @@ class Feed:
         return replace(book, update_id=update_id)
 
     def is_current(self, topic: Topic, native: str) -> bool:
-        """Whether no update is known that the newest book lacks."""
         held = self._held.get(native) if topic == "book" else None
         known = self.books.update_id(native, topic) is not None
         return known and held is None and not self.books.is_behind(native, topic)
@@ -175,13 +171,13 @@ class Feed:
         }
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
-        """Take no more of a symbol, whatever the exchange still sends. Returns its books as they were."""
+        """Ignore a symbol from now on, whatever the exchange still sends. Returns its last books."""
         self.dropped.add(native)
         mine = [key for key in self.latest if key[1] == native]
         return [(topic, self.latest.pop((topic, native))) for topic, _ in mine]
 
     def without_book(self) -> list[str]:
-        """Native symbols that have no book to trust and wait for no snapshot: they need another subscription."""
+        """Native symbols that are not synchronised and wait for no snapshot: they need another subscription."""
         return [
             native
             for native in self.books.natives
@@ -191,7 +187,7 @@ class Feed:
         ]
 
     def forget(self) -> None:
-        """Drop every book without an event: what is held may be old, and nothing of it may be published."""
+        """Drop every book without an event: the books may be old and must not be published."""
         self.latest.clear()
         # The connections end a little later; an answer that came meanwhile must not be taken.
         self.losses += 1

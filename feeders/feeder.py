@@ -3,9 +3,12 @@
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -14,15 +17,15 @@ from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
-from bookbus.feeders.exchange_feed import ExchangeFeed, line_reports
+from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed, line_reports
 from bookbus.feeders.exchanges.adapter import OnFrame
-from bookbus.feeders.settings import FeederSettings, unique_feeder_id
+from bookbus.feeders.markets import SymbolSelection, default_cache_directory
 from bookbus.feeders.snapshot_fetcher import OnAnswer
-from bookbus.feeders.venue import Venue
+from bookbus.feeders.venue import FeedOptions, Venue
 from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, FeedState
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
-from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import masked
+from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
+from bookbus.schemas.redis_url import DEFAULT_URL, masked
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
@@ -32,6 +35,25 @@ REPEAT_AFTER = 2.0
 
 _REPEAT_INTERVAL = 0.25
 _DRAIN_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeederSettings:
+    """URLs that are None are the exchange's own."""
+
+    exchange: str
+    selection: SymbolSelection
+    redis_url: str = DEFAULT_URL
+    prefix: str = DEFAULT_PREFIX
+    feeder_name: str | None = None
+    ws_url: str | None = None
+    rest_url: str | None = None
+    options: FeedOptions = field(default_factory=FeedOptions)
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    record_to: Path | None = None
+    audit_interval: float = 2.0
+    """Seconds between two comparisons of a book with the exchange's answer; 0 for none."""
+    cache_directory: Path = field(default_factory=default_cache_directory)
 
 
 class Feeder:
@@ -103,7 +125,6 @@ class Feeder:
             await self._heartbeat.end()
 
     def add(self, instruments: Sequence[Instrument]) -> None:
-        """Publish these too."""
         self._instruments |= {instrument.native: instrument for instrument in instruments}
         self.feed.add([instrument.native for instrument in instruments])
 
@@ -195,3 +216,8 @@ class Feeder:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+def unique_feeder_id(exchange: str, name: str | None) -> str:
+    """An id that no other run of a feeder has, even if two have the same name."""
+    return f"{name or f'{exchange}-{socket.gethostname()}-{os.getpid()}'}-{secrets.token_hex(3)}"

@@ -25,7 +25,7 @@ _MOST_DIGITS = 10
 
 @dataclass(slots=True)
 class Markets:
-    """`chosen` is what the selection stood for at the start."""
+    """`chosen` are the instruments that the selection matched at the start."""
 
     source: "MetadataSource"
     selection: "SymbolSelection"
@@ -34,7 +34,7 @@ class Markets:
 
     @classmethod
     async def load(cls, source: "MetadataSource", selection: "SymbolSelection") -> "Markets":
-        """Ask the exchange. Raises SymbolError for an unknown name, RestError if a rule cannot do without an answer."""
+        """Ask the exchange. Raises SymbolError for an unknown name, RestError if a rule needs an answer."""
         registry = await source.registry()
         chosen = selection.choose(registry, await _turnover(source, selection))
         if not chosen:
@@ -49,7 +49,7 @@ class Markets:
         Raises RestError, MetadataError or SymbolError, and then nothing has changed.
         """
         listed = InstrumentRegistry(self.registry.exchange, await self.source.instruments())
-        # Named markets stay whatever the list says: one that left it must not keep the new ones out.
+        # Named markets stay also if they are delisted; one must not prevent new markets from being added.
         rules = replace(self.selection, names=())
         named = {self.registry.resolve(name).native for name in self.selection.names}
         chosen = rules.choose(listed, await _turnover(self.source, rules))
@@ -68,7 +68,7 @@ class MetadataSource:
     cache_directory: Path
 
     async def registry(self) -> InstrumentRegistry:
-        """The exchange's own list; else the cached one, with a warning; else names judged by their spelling."""
+        """The exchange's own list; else the cached one, with a warning; else names resolved by their spelling."""
         exchange = self.venue.exchange
         try:
             return InstrumentRegistry(exchange, await self.instruments())
@@ -76,7 +76,7 @@ class MetadataSource:
             if instruments := cached_instruments(self.venue, self.rest.base_url, self.cache_directory):
                 logger.warning("using the cached instruments of %s: %s", exchange.id, error)
                 return InstrumentRegistry(exchange, instruments)
-            logger.info("judging symbols by their spelling, since %s cannot be asked: %s", exchange.id, error)
+            logger.info("resolving symbols by their spelling: no list of instruments of %s: %s", exchange.id, error)
             return InstrumentRegistry(exchange, offline=True)
 
     async def instruments(self) -> list[Instrument]:
@@ -168,13 +168,13 @@ class SymbolSelection:
         return [instrument for native, instrument in chosen.items() if self.shard.has(native)]
 
     def gone(self, natives: Sequence[str], registry: InstrumentRegistry) -> list[str]:
-        """Which of these no longer trade. What a rule chose once stays until then; named markets always stay."""
+        """The symbols that no longer trade. Markets that a rule chose stay until then, named markets always."""
         named = {registry.resolve(name).native for name in self.names}
         return [native for native in natives if native not in named and not _trades(registry.by_native(native))]
 
 
 def parse_selection(parts: Sequence[str]) -> SymbolSelection:
-    """What these words select. Raises SymbolError for a rule that makes no sense."""
+    """The selection that these words describe. Raises SymbolError for an invalid rule."""
     names: list[str] = []
     all_of: list[str] = []
     top: list[tuple[int, str | None]] = []

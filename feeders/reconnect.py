@@ -28,7 +28,7 @@ _POLL_INTERVAL = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """Exponential backoff in seconds; `max_attempts` counts failures in a row, None retries for ever.
+    """Exponential backoff in seconds; `max_attempts` counts failures in a row, None retries forever.
 
     Up to `steady` outages (nothing listens, no refusal) since the last valid data do not lengthen the delay.
     """
@@ -69,7 +69,7 @@ class Line(Protocol):
         """Close the connection."""
 
     def successor(self) -> Self:
-        """Another connection that carries the same symbols into the same books."""
+        """Another connection for the same symbols and books."""
 
 
 LineT = TypeVar("LineT", bound=Line)
@@ -163,7 +163,7 @@ class ReconnectingConnection(Generic[LineT]):
                 await next_reading
             if not successor.ready.is_set():
                 raise WebSocketTimeoutError(f"the new connection is not ready after {READY_LIMIT:g} s")
-            # Both bring every update now. What the old one still has in flight arrives within the grace.
+            # Both deliver every update now. What the old one still has in flight arrives within the grace.
             await asyncio.wait((reading,), timeout=HANDOVER_GRACE)
             self.line, self.handovers = successor, self.handovers + 1
             await _stop(reading)

@@ -18,7 +18,7 @@ _WRITE_INTERVAL = 0.5
 
 
 class Recorder:
-    """Writes frames as they came, in order; `.gz` in the name compresses. Frames that are no text are only counted."""
+    """Writes frames in the order received; `.gz` in the name compresses. Frames that are no text are only counted."""
 
     def __init__(self, path: Path, exchange: str, clock: Callable[[], float] = time.time) -> None:
         """Raises OSError if the file exists or cannot be made."""
@@ -33,15 +33,13 @@ class Recorder:
         self._raw = raw
 
     def on_frame(self, url: str, message: bytes) -> None:
-        """Record one WebSocket message."""
         self._record("ws", url, message)
 
     def on_answer(self, url: str, body: bytes) -> None:
-        """Record one HTTP answer."""
         self._record("http", url, body)
 
     async def run(self) -> None:
-        """Write what has come, twice a second, until cancelled; then the rest."""
+        """Write received frames twice a second, until cancelled; then the rest."""
         try:
             while True:
                 await asyncio.sleep(_WRITE_INTERVAL)

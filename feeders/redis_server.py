@@ -76,7 +76,6 @@ class LocalServer:
 
     @property
     def url(self) -> str:
-        """Address for clients."""
         return f"redis://{HOST}:{self.port}/0"
 
     @property
@@ -86,7 +85,6 @@ class LocalServer:
 
     @property
     def directory(self) -> Path:
-        """Directory of the server's data and log."""
         if self._directory is None:
             self._directory = Path(tempfile.mkdtemp(prefix="bookbus-redis-"))
         return self._directory
@@ -203,13 +201,6 @@ class LocalServer:
             process.wait()
 
 
-@contextmanager
-def private_server(*, options: Sequence[str] = ()) -> Iterator[LocalServer]:
-    """A server on a free port, without persistence, for the duration of the block."""
-    with LocalServer(options=options) as server:
-        yield server
-
-
 def start_shared(port: int, cache: Path) -> bool:
     """Start a server in the background, with its log under `cache`. False if a server already answers on `port`."""
     with _locked_directory(port, cache) as directory:
@@ -264,7 +255,6 @@ def find_server() -> Path:
 
 
 def free_port() -> int:
-    """A TCP port that is free now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
@@ -338,7 +328,6 @@ def _wait_until(condition: Callable[[], bool], limit: float, failure: str) -> No
 
 
 def _last_line(directory: Path) -> str:
-    """The last message in the log of the server with this directory."""
     lines = (directory / LOG_NAME).read_text(errors="replace").split("\n")
     # Process id and time precede the mark.
     return next((line.split(" # ")[-1].strip() for line in reversed(lines) if line.strip()), "its log is empty")

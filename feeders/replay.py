@@ -1,4 +1,4 @@
-"""A recording through the same books as a live feed, at its own pace or another, deterministically."""
+"""Replays a recording through the same books as a live feed, at any speed, deterministically."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.bus.servers import control_client
 from bookbus.feeders.errors import ReplayError
 from bookbus.feeders.feed import Feed, FeedCounters
+from bookbus.feeders.feeder import unique_feeder_id
 from bookbus.feeders.recording import CaptureFile
-from bookbus.feeders.settings import unique_feeder_id
 from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
@@ -32,7 +32,7 @@ _DRAIN_TIMEOUT = 10.0
 
 
 class ReplayedFrame(NamedTuple):
-    """One recorded frame: when it was received (seconds since 1970), and the books and trades it brought."""
+    """One recorded frame: when it was received (seconds since 1970), and the books and trades it delivered."""
 
     time: float
     events: tuple[tuple[Topic, OrderBookSnapshot | Trade], ...]
@@ -104,7 +104,6 @@ class Replay:
             raise ReplayError(f"{self._path} holds no frame{reason}")
 
     def result(self) -> ReplayResult:
-        """How it ended."""
         feed, capture = self._feed, self._capture
         if feed is None:
             raise ReplayError(f"{self._path} was not replayed")
@@ -145,23 +144,22 @@ class Replay:
 
 
 class NoSnapshots:
-    """What the recording does not answer stays unanswered."""
+    """Requests no snapshots: only recorded answers are used."""
 
     def ask(self, need: SnapshotNeeded, feed: Feed) -> None:
-        """Nothing is requested; the recorded request may have left now, so updates are kept from here on."""
+        """Requests nothing. The recorded request may have been sent now, so updates are buffered from here on."""
         feed.snapshot_requested(need.native)
 
     def is_pending(self, native: str) -> bool:
-        """An answer may still stand in the recording."""
+        """The recording may still contain an answer."""
         return True
 
     def answers_soon(self, native: str) -> bool:
-        """Unknown."""
         return False
 
 
 class ReplayClock:
-    """Holds each frame back until its time has come at `speed` times the recorded pace; None never waits."""
+    """Delays each frame until it is due at `speed` times the recorded pace; None never waits."""
 
     def __init__(
         self,
@@ -186,7 +184,7 @@ class ReplayClock:
 
 
 class ReplayFeeder:
-    """Publishes one recording. What is already there under the names it writes is removed first."""
+    """Publishes one recording. Existing data under the names that it writes is removed first."""
 
     def __init__(
         self,
@@ -197,7 +195,7 @@ class ReplayFeeder:
         speed: float | None,
         symbols: tuple[str, ...] = (),
     ) -> None:
-        """`speed` is a multiple of the recorded pace, None as fast as Redis takes it."""
+        """`speed` is a multiple of the recorded pace, None is as fast as Redis accepts."""
         self._path = path
         self._redis_url = redis_url
         self._names = names

@@ -45,7 +45,7 @@ class WeightBudget:
         self._closed_until = 0.0
 
     async def spend(self, weight: int, *, urgent: bool = True) -> None:
-        """Wait until so much weight may be used. What is not urgent leaves a third of the capacity to what is."""
+        """Wait until so much weight may be used. Other requests leave a third of the capacity to urgent ones."""
         reserve = 0.0 if urgent else self._capacity / 3
         while (wait := self._missing_seconds(weight + reserve)) > 0:
             await self._sleep(wait)
@@ -58,7 +58,7 @@ class WeightBudget:
             self.close_for(60 - time.time() % 60)
 
     def close_for(self, seconds: float) -> None:
-        """No request at all for so long."""
+        """Send no request for this many seconds."""
         self._closed_until = max(self._closed_until, self._clock() + seconds)
 
     def _missing_seconds(self, weight: float) -> float:

@@ -47,7 +47,7 @@ class SnapshotFetcher:
         self._waiting: dict[str, _Queued] = {}
         self._running: dict[str, _Queued] = {}
         self._repeats: dict[tuple[str, bool], tuple[int, float]] = {}
-        """By symbol and urgency: how often in a row, and when the last one was due."""
+        """By symbol and urgency: number of requests in a row, and when the last one was due."""
         self._failing: set[str] = set()
         self._refused: set[str] = set()
         self._wake = asyncio.Event()
@@ -74,11 +74,9 @@ class SnapshotFetcher:
         self._wake.set()
 
     def is_pending(self, native: str) -> bool:
-        """Whether an answer for this symbol is still to come."""
         return native in self._waiting or native in self._running
 
     def answers_soon(self, native: str) -> bool:
-        """Whether an answer for this symbol is on its way and nothing went wrong with it so far."""
         return self.is_pending(native) and native not in self._failing
 
     async def run(self) -> None:
@@ -159,7 +157,7 @@ class SnapshotFetcher:
             request.task.cancel()
 
     def _delay(self, need: SnapshotNeeded) -> float:
-        """Nothing for the first request; more for each repetition soon after the last one was due."""
+        """0 for the first request, growing with each repetition soon after the last one was due."""
         now, kind = time.monotonic(), (need.native, need.urgent)
         count, due = self._repeats.get(kind, (0, 0.0))
         count = 0 if now - due > _CALM_AFTER else count

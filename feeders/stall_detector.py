@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 LIMIT = 5.0
-"""Seconds between two beats above which nothing that was held may be trusted or sent."""
+"""Seconds between two beats; after a longer gap, books and queued messages are too old to be sent."""
 
 
 def boot_clock() -> float:
@@ -16,7 +16,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class StallDetector:
-    """Whatever acts calls `beat()` first: after a gap `on_stall` discards what is held, before anything else."""
+    """Call `beat()` before every action: after a gap it first calls `on_stall`, which discards old data."""
 
     def __init__(self, on_stall: Callable[[float], None], clock: Callable[[], float] = boot_clock) -> None:
         self._on_stall = on_stall

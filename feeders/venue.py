@@ -23,7 +23,7 @@ FeedMode = Literal["diff", "partial"]
 
 @dataclass(frozen=True, slots=True)
 class FeedOptions:
-    """What is wanted of an exchange. `depth` is levels a side; `snapshot_limit` None leaves it to the venue."""
+    """Options of a feed. `depth` is levels a side; `snapshot_limit` None leaves it to the venue."""
 
     mode: FeedMode = "diff"
     depth: int = 20
@@ -59,7 +59,7 @@ class DepthMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 Message = DepthMessage | TradeHappened | Acknowledged | Refused | ClosingSoon
-"""What one part of a frame says."""
+"""The content of one part of a frame."""
 
 
 class VenueProtocol(Protocol):
@@ -82,7 +82,7 @@ class VenueProtocol(Protocol):
         """The control messages for these symbols, or for those in `again`, which got no book by the last ones."""
 
     def decode(self, frame: bytes) -> Sequence[Message]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
+        """The content of one WebSocket message. Raises WebSocketProtocolError if it is invalid."""
 
     def synchronizer(self, native: str, topic: Topic, stream: str | None, lines: set[int]) -> BookSync:
         """A new synchroniser for a book or quote, which reads the working connections from `lines`.
@@ -108,54 +108,36 @@ class VenueSnapshots(Protocol):
 
 
 class VenueAudit(Protocol):
-    """What books can be compared with, where snapshots carry the update ids of the stream."""
+    """Data to compare books with, where snapshots carry the update ids of the stream."""
 
-    @property
-    def levels(self) -> int:
-        """Levels a side of a cheap snapshot."""
+    levels: int
+    """Levels a side of a cheap snapshot."""
 
     async def fetch_best_prices(self, rest: "RestClient") -> Mapping[str, BestPrices]:
         """The best prices now, by native symbol. Raises RestError."""
 
 
 class Venue(Protocol):
-    """An exchange; `VENUE` in its `<venue>_ws_adapter` module."""
+    """An exchange; `VENUE` in its `<venue>_ws_adapter` module. Explicit subclasses inherit the defaults."""
 
-    @property
-    def exchange(self) -> Exchange:
-        """Its id and spelling."""
-
-    @property
-    def ws_url(self) -> str:
-        """Where its public sockets are."""
-
-    @property
-    def rest_url(self) -> str:
-        """Where its public requests go."""
-
-    @property
-    def lifetime(self) -> float | None:
-        """Seconds after which a connection should be replaced; None where the exchange sets no limit."""
-
-    @property
-    def modes(self) -> Sequence[FeedMode]:
-        """Feed modes it offers, the default first."""
-
-    @property
-    def topics(self) -> Sequence[Topic]:
-        """Topics it offers."""
-
-    @property
-    def keepalive(self) -> str | None:
-        """The message that keeps a connection open, where a WebSocket ping is not enough."""
-
-    @property
-    def snapshots(self) -> VenueSnapshots | None:
-        """Snapshots by request; None where the stream carries whole books."""
-
-    @property
-    def audit(self) -> VenueAudit | None:
-        """What its books are compared with; None where that is not possible or needless."""
+    exchange: Exchange
+    """Its id and spelling."""
+    ws_url: str
+    """Where its public sockets are."""
+    rest_url: str
+    """Where its public requests go."""
+    lifetime: float | None = None
+    """Seconds after which a connection should be replaced; None where the exchange sets no limit."""
+    modes: Sequence[FeedMode]
+    """Feed modes it offers, the default first."""
+    topics: Sequence[Topic]
+    """Topics it offers."""
+    keepalive: str | None = None
+    """The message that keeps a connection open, where a WebSocket ping is not enough."""
+    snapshots: VenueSnapshots | None = None
+    """Snapshots by request; None where the stream carries whole books."""
+    audit: VenueAudit | None = None
+    """What its books are compared with; None where that is impossible or unnecessary."""
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection below a base address."""
@@ -173,7 +155,7 @@ class Venue(Protocol):
         """Requests within the exchange's limits."""
 
     async def fetch_metadata(self, rest: "RestClient") -> bytes:
-        """What the exchange says of its instruments. Raises RestError."""
+        """The exchange's list of instruments, undecoded. Raises RestError."""
 
     async def fetch_turnover(self, rest: "RestClient") -> dict[str, float]:
         """Turnover of the last 24 hours in the quote asset, by native symbol. Raises RestError."""
@@ -184,7 +166,7 @@ class Venue(Protocol):
 
 @lru_cache(10_000)
 def require_symbol(exchange_id: str, native: str) -> str:
-    """The name, as it is. Raises WebSocketProtocolError for what can be no symbol of the exchange."""
+    """Returns the name unchanged. Raises WebSocketProtocolError if it cannot be a symbol of the exchange."""
     try:
         guess_instrument(exchange_of(exchange_id), native)
     except SymbolError as error:

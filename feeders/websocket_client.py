@@ -93,7 +93,6 @@ class BaseWebSocketClient(ABC):
 
     @property
     def is_connected(self) -> bool:
-        """Whether a socket is open."""
         return self._socket is not None
 
     async def connect(self) -> None:

@@ -17,7 +17,6 @@ class Exchange:
     quote_first: bool = False
 
     def native(self, base: str, quote: str) -> str:
-        """The exchange's symbol of this pair."""
         return self.separator.join((quote, base) if self.quote_first else (base, quote))
 
 
@@ -153,7 +152,6 @@ class InstrumentRegistry:
         raise SymbolError(f"unknown symbol {name!r} on {self.exchange.id}{self._near(upper, home)}")
 
     def by_native(self, native: str) -> Instrument | None:
-        """The instrument with this native symbol; None if it is not listed."""
         return self._by_native.get(native.upper())
 
     def _add(self, instrument: Instrument) -> None:

@@ -1,4 +1,4 @@
-"""Slots of a Redis cluster: what a node says of them, and which node has a key."""
+"""Slots of a Redis cluster: parsing a node's replies, and which node serves a key."""
 
 from binascii import crc_hqx
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from bookbus.schemas.redis_url import HostPort
 
 SLOTS = 16384
 VIEW_COMMANDS = (("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
-"""What a node is asked for its `ClusterView`."""
+"""The commands whose replies make a `ClusterView`."""
 
 
 def slot_of(key: bytes) -> int:
@@ -28,7 +28,7 @@ class SlotMap:
         nodes: dict[int, HostPort] = {}
         try:
             for first, last, (host, port, *_), *_ in reply:
-                # A node that does not know under which name it is reached leaves that to the client.
+                # A node that does not know its own host name leaves it empty: use the one that was asked.
                 node = (host.decode() if host not in (None, b"", b"?") else asked[0], int(port))
                 nodes.update(dict.fromkeys(range(first, last + 1), node))
         except (TypeError, ValueError, AttributeError):

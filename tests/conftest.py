@@ -7,7 +7,7 @@ import pytest
 import redis
 from hypothesis import settings
 
-from bookbus.feeders.redis_server import LocalServer, private_server
+from bookbus.feeders.redis_server import LocalServer
 from tests.support.captures import NOT_AT_HAND
 
 pytest.register_assert_rewrite("tests.support.publish_script_rules")
@@ -23,7 +23,7 @@ settings.load_profile("bookbus")
 @pytest.fixture(scope="session")
 def session_redis_server() -> Iterator[LocalServer]:
     """The server of this run; tests use `redis_server` or `redis_url`, which empty it first."""
-    with private_server() as server:
+    with LocalServer() as server:
         yield server
 
 
@@ -45,7 +45,7 @@ def redis_url(redis_server: LocalServer) -> str:
 @pytest.fixture
 def own_redis_server() -> Iterator[LocalServer]:
     """A real server for one test, to be killed, paused, restarted or configured."""
-    with private_server() as server:
+    with LocalServer() as server:
         yield server
 
 

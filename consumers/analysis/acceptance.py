@@ -43,13 +43,12 @@ def judge(run: RunFiles) -> list[Row]:
         _from_kpi(run, "Fatal errors", "none", _fatal_errors),
         _from_kpi(run, "Trades on a stale or suspect book", "none", lambda kpi: _books(run, kpi)),
         _from_kpi(run, "Longest time without a book", f"at most {MAXIMUM_GAP:g} s", _gap),
-        _from_kpi(run, "Decisions skipped by trouble", f"at most {MAXIMUM_SKIPPED:.0%}", _skipped),
+        _from_kpi(run, "Decisions skipped", f"at most {MAXIMUM_SKIPPED:.0%}", _skipped),
         _from_kpi(run, "Events file", "whole, as the run wrote it", lambda kpi: _whole(run, kpi)),
     ]
 
 
 def passed(rows: list[Row]) -> bool:
-    """Whether every verdict is `passed`."""
     return all(row.outcome == "passed" for row in rows)
 
 
@@ -84,7 +83,7 @@ def _spread(run: RunFiles, side: Side) -> Row:
     spread = relative_spread(markets.values())
     count = sum(map(len, markets.values()))
     if spread is None:
-        return Row(name, asked, f"{count} volumes, too few to tell", "unknown")
+        return Row(name, asked, f"{count} volumes, too few to judge", "unknown")
     within = "" if len(markets) == 1 else f" within {len(markets)} markets"
     return Row(name, asked, f"{spread:.3f}{within}, {count} volumes", _verdict(spread > MINIMUM_SPREAD))
 

@@ -86,8 +86,6 @@ def volumes(run: RunFiles) -> bytes:
 
 
 def slippages(run: RunFiles) -> bytes:
-    """Histogram of the slippage of each side."""
-
     def draw(axes: list["Axes"]) -> None:
         found = {side: measured(run.events, "slippage_bps", side) for side in SIDES}
         known = [value for values in found.values() for value in values]
@@ -282,7 +280,6 @@ def _log_bins(values: Sequence[float]) -> list[float]:
 
 
 def _legend_below(axis: "Axes") -> None:
-    """A legend below the plot, with each label once."""
     handles, labels = axis.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
     if once:
@@ -297,7 +294,6 @@ def _legend_below(axis: "Axes") -> None:
 
 
 def _write_instead(axis: "Axes", text: str) -> None:
-    """Text in place of a plot."""
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, color=_GREY)
 
 
@@ -309,6 +305,5 @@ def _log_axis(axis: "Axes") -> None:
 
 
 def _time_axis(axis: "Axes") -> None:
-    """A time axis for days since 1970."""
     axis.xaxis_date()
     axis.set_xlabel("UTC", loc="left")

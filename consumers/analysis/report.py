@@ -112,7 +112,6 @@ def write_page(directory: Path, name: str, text: str) -> Path:
 
 
 def verdict_table(rows: Sequence[Row]) -> Table:
-    """Criteria and their verdicts."""
     return Table(("row", "asked", "found", ""), [(row.name, row.asked, row.measured, row.outcome) for row in rows], 4)
 
 
@@ -250,7 +249,7 @@ def _key_figures(run: RunFiles) -> list[tuple[str, str]]:
 def _settings(run: RunFiles) -> str:
     kpi = run.kpi
     if kpi is None:
-        return "No KPI file lies beside the events: what only it tells is unknown."
+        return "There is no KPI file beside the events: the figures that only it holds are unknown."
     synthetic = " The market is made up." if kpi.l2_source == "mock" else ""
     start, end = (time[:19].replace("T", " ") for time in (kpi.start_time, kpi.end_time))
     return (
@@ -262,7 +261,7 @@ def _settings(run: RunFiles) -> str:
 def _mismatches(run: RunFiles) -> str:
     if run.kpi is None or not run.kpi.calibration_misfits:
         return ""
-    return f"The calibration does not speak for this run: {'; '.join(run.kpi.calibration_misfits)}."
+    return f"The calibration does not apply to this run: {'; '.join(run.kpi.calibration_misfits)}."
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -185,7 +185,6 @@ def _read_decisions(path: Path, session_id: str) -> tuple[DecisionEvent, ...] | 
 
 
 def _with_markouts(events: list[FillEvent], path: Path) -> list[FillEvent]:
-    """The events with their mark-outs."""
     if not path.exists():
         return events
     found: dict[str, dict[str, float]] = {}

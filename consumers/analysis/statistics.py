@@ -105,7 +105,6 @@ class Difference:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Summary of the values."""
     if not values:
         return Summary(0)
     low, high = min(values), max(values)

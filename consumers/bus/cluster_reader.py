@@ -10,8 +10,7 @@ from typing import Any
 from bookbus.consumers.background_loop import BackgroundThread
 from bookbus.consumers.bus.books import BusTable, NodeTable
 from bookbus.consumers.bus.connection import BusConnection, BusConnectionError
-from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
-from bookbus.consumers.bus.reader import BusReader
+from bookbus.consumers.bus.reader import BusReader, ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.servers import CONTROL_ERRORS, NoPermissionError, ServerLocator, control_client
 from bookbus.consumers.bus.session import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames

@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from bookbus.consumers.background_loop import boottime
-from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
+from bookbus.consumers.bus.books import FEEDER_LIMIT, HASH_FIELDS, BusBook, BusTable, entry_of, local_time
 from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, Command, ReplyError, rejected
-from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.reading import Observation

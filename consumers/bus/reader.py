@@ -1,21 +1,24 @@
 """The thread that keeps the books of a bus current: sockets, clock and reconnecting around a session."""
 
 import logging
+import os
 import random
 import selectors
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
 
+from bookbus import __version__
 from bookbus.consumers.background_loop import BackgroundThread, boottime
 from bookbus.consumers.bus.books import BusTable
 from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, rejected
-from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.session import TICK, BusSession, OnChange, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
-from bookbus.schemas.heartbeat import HEARTBEAT_TTL
+from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, HEARTBEAT_TTL, ReaderRecord, reader_fields
 from bookbus.schemas.redis_url import RedisServer
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,24 @@ _STALL = 0.25
 """Seconds by which a wait may exceed its timeout; beyond that the process was stopped or got no CPU time."""
 
 _LONG_STALL = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerIdentity:
+    """The identity of a reader; `id` is unique, also within one process."""
+
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    number: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    @property
+    def id(self) -> str:
+        return f"{self.host}-{self.pid}-{self.number}".replace(" ", "_")
+
+    @property
+    def client_name(self) -> str:
+        """Name of the reader's connections in CLIENT LIST."""
+        return CLIENT_NAME_HEAD + self.id
 
 
 class BusReader:
@@ -212,6 +233,28 @@ class BusReader:
             self._identity, self._table, session.stream.lag, session.stream.delay(), self.reconnect_count
         )
         session.write_heartbeat(self._table.names.consumer(self._identity.id), fields.items(), HEARTBEAT_TTL, now)
+
+
+def consumer_fields(
+    identity: ConsumerIdentity, table: BusTable, lag: float, delay: float | None, reconnects: int
+) -> dict[str, str]:
+    counts = [book.counts() for book in table.by_symbol.values()]
+    return reader_fields(
+        ReaderRecord(
+            client=identity.client_name,
+            exchange=table.exchange,
+            symbols=tuple(table.by_symbol),
+            lag=lag,
+            delay=delay,
+            received=sum(count.received for count in counts),
+            conflated=sum(count.conflated for count in counts),
+            missed=sum(count.missed for count in counts),
+            reconnects=reconnects,
+            host=identity.host,
+            pid=identity.pid,
+            version=__version__,
+        )
+    )
 
 
 def _report_stall(session: BusSession, since: float, now: float) -> None:

@@ -37,7 +37,7 @@ class ReaderState(StrEnum):
 _ORDER = {ReaderState.STOPPED: 0, ReaderState.SLOW: 1, ReaderState.UNKNOWN: 2, ReaderState.OK: 3}
 
 
-class Client(msgspec.Struct, frozen=True, kw_only=True):
+class ListedClient(msgspec.Struct, frozen=True, kw_only=True):
     """One connection in the server's list; sizes in bytes, times in seconds."""
 
     name: str
@@ -54,7 +54,7 @@ class Registry(msgspec.Struct, frozen=True):
     """Heartbeats and connections; None where the access rules do not let this user read them."""
 
     records: tuple[ReaderRecord, ...] | None
-    clients: tuple[Client, ...] | None
+    clients: tuple[ListedClient, ...] | None
 
 
 class Reader(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,14 +81,14 @@ def read_registry(url: str, names: RedisNames) -> Registry:
     return _read(ServerLocator(url).locate(), names)
 
 
-def parse_clients(listed: bytes) -> tuple[Client, ...]:
+def parse_clients(listed: bytes) -> tuple[ListedClient, ...]:
     lines = (line for line in listed.decode(errors="replace").splitlines() if line)
     return tuple(_client(dict(field.split("=", 1) for field in line.split(" ") if "=" in field)) for line in lines)
 
 
 def readers_of(registry: Registry) -> list[Reader]:
     """All readers; stopped and slow ones first."""
-    connections: dict[str, list[Client]] = defaultdict(list)
+    connections: dict[str, list[ListedClient]] = defaultdict(list)
     for client in registry.clients or ():
         if client.name.startswith(CLIENT_NAME_HEAD):
             connections[client.name].append(client)
@@ -138,9 +138,9 @@ def _scan(connection: BusConnection, pattern: str) -> list[bytes] | ReplyError:
             return sorted(keys)
 
 
-def _client(fields: dict[str, str]) -> Client:
+def _client(fields: dict[str, str]) -> ListedClient:
     subscriptions = sum(parse_count(fields.get(kind)) or 0 for kind in ("sub", "psub", "ssub"))
-    return Client(
+    return ListedClient(
         name=fields.get("name", ""),
         address=fields.get("addr", ""),
         user=fields.get("user", ""),
@@ -152,7 +152,7 @@ def _client(fields: dict[str, str]) -> Client:
     )
 
 
-def _reader(name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry) -> Reader:
+def _reader(name: str, record: ReaderRecord | None, connections: list[ListedClient], registry: Registry) -> Reader:
     state, reason = _state_of(name, record, connections, registry)
     seen = bool(connections)
 
@@ -176,7 +176,7 @@ def _reader(name: str, record: ReaderRecord | None, connections: list[Client], r
 
 
 def _state_of(
-    name: str, record: ReaderRecord | None, connections: list[Client], registry: Registry
+    name: str, record: ReaderRecord | None, connections: list[ListedClient], registry: Registry
 ) -> tuple[ReaderState, str]:
     unsent = sum(one.unsent for one in connections)
     if name.startswith(CLIENT_NAME_HEAD) and connections:

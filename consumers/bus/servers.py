@@ -18,7 +18,7 @@ from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, 
 from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer, no_primary, parse_redis_url, redacted
 
 CONTROL_ERRORS = (RedisError, RedisClusterException, OSError)
-"""What a control client raises when a server does not do what it is asked."""
+"""Errors of a control client."""
 
 _DISCOVERY_TIMEOUT = 0.5
 _PROBES = 3
@@ -120,7 +120,7 @@ def control_client(address: RedisAddress, timeout: float, *, decode_responses: b
 
 
 class _Sentinels(Sentinel):
-    """Says in one line that no primary is known."""
+    """Reports in one line that no primary is known."""
 
     def discover_master(self, service_name: str) -> Any:
         try:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from bookbus.consumers.bus.books import HASH_FIELDS, BusBook, BusTable, entry_of, local_time
+from bookbus.consumers.bus.books import FEEDER_LIMIT, HASH_FIELDS, BusBook, BusTable, entry_of, local_time
 from bookbus.consumers.bus.connection import Command, Gets, ReplyError
-from bookbus.consumers.bus.liveness import FEEDER_LIMIT
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas import wire
 from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as ShownTable
 from rich.text import Text
 
+from bookbus.command_line import fail
 from bookbus.consumers.analysis.acceptance import judge, passed
 from bookbus.consumers.analysis.plots import PlotsMissingError
 from bookbus.consumers.analysis.report import (
@@ -25,7 +26,6 @@ from bookbus.consumers.analysis.report import (
     zone_table,
 )
 from bookbus.consumers.analysis.run_files import RunFileError, RunFiles, read_run
-from bookbus.consumers.commands.options import fail
 
 _COLOURS = {"passed": "green", "failed": "bold red", "unknown": "yellow"}
 

@@ -14,8 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bookbus.consumers.bus.connection import BusConnectionError
-from bookbus.consumers.commands.options import (
+from bookbus.command_line import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     LogLevel,
@@ -26,6 +25,7 @@ from bookbus.consumers.commands.options import (
     split_names,
     start_logging,
 )
+from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.arbitrage import ASSUMPTION, Opportunity
 from bookbus.consumers.multi.venue_book import TAKER_FEES_BPS
@@ -90,8 +90,8 @@ def arbitrage(
     try:
         provider = assemble(
             make,
-            split_names(exchanges, "--exchanges"),
-            split_names(symbols, "--symbols"),
+            split_names(exchanges) or fail("--exchanges names nothing"),
+            split_names(symbols) or fail("--symbols names nothing"),
             fx=fx,
             fx_max_age=fx_max_age,
             fees=parse_fees(fees),
@@ -146,7 +146,6 @@ def table_of(found: Sequence[Opportunity], quote: str) -> RenderableType:
 
 
 def json_line(one: Opportunity, now: float) -> str:
-    """One opportunity as a JSON object."""
     fields = {"time": round(now, 3), **msgspec.structs.asdict(one), "actionable": one.actionable, "assumes": ASSUMPTION}
     return msgspec.json.encode(fields).decode()
 

@@ -8,11 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bookbus.consumers.commands.options import LogLevel, ended_by_signal, fail, start_logging
+from bookbus.command_line import LogLevel, ended_by_signal, fail, split_names, start_logging
 from bookbus.consumers.paper.calibration import fit
 from bookbus.consumers.paper.calibration.table import (
     CalibrationError,
     CalibrationTable,
+    Method,
     Score,
     load_table,
     parse_zones,
@@ -64,10 +65,17 @@ def calibrate(
     start_logging(log_level)
     if (out is None) == (validate_path is None):
         fail("give either --out to write a table or --validate to score one")
-    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    names = split_names(symbols)
     try:
-        settings = fit.CalibrationSettings(
-            parse_zones(zones), horizon, latency_ms / 1e3, order_notional, depth, fit_share, minimum_samples, seed
+        specs = parse_zones(zones)
+        method = Method(
+            horizon_seconds=horizon,
+            latency_ms=latency_ms,
+            order_notional=order_notional,
+            depth=depth,
+            fit_share=fit_share,
+            minimum_samples=minimum_samples,
+            seed=seed,
         )
         with ended_by_signal():
             if validate_path is not None:
@@ -75,7 +83,7 @@ def calibrate(
                 _print_scores(*fit.validate(table, _tapes(captures, names, table.method.depth)))
             elif out is not None:
                 created_at = datetime.now(UTC).isoformat(timespec="seconds")
-                table = fit.calibrate(_tapes(captures, names, depth), settings, created_at)
+                table = fit.calibrate(_tapes(captures, names, depth), specs, method, created_at)
                 save_table(table, out)
                 _print_table(table)
                 typer.echo(f"written to {out}")

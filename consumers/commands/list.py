@@ -10,18 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, ended_by_signal, fail, start_logging
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.bus.readers import Reader, ReaderState, Registry, read_registry, readers_of
-from bookbus.consumers.commands.options import (
-    PREFIX_DEFAULT,
-    REDIS_DEFAULT,
-    Prefix,
-    RedisUrl,
-    ended_by_signal,
-    fail,
-    milliseconds,
-    start_logging,
-)
+from bookbus.consumers.commands.show import milliseconds
 from bookbus.schemas.redis_names import RedisNames
 
 _STYLES = {ReaderState.OK: "green", ReaderState.UNKNOWN: "yellow", ReaderState.SLOW: "bold red"}

@@ -14,9 +14,7 @@ import msgspec
 import typer
 from msgspec.structs import replace
 
-from bookbus.consumers.bus.connection import BusConnectionError
-from bookbus.consumers.commands.arbitrage import parse_fees
-from bookbus.consumers.commands.options import (
+from bookbus.command_line import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     LogLevel,
@@ -28,6 +26,8 @@ from bookbus.consumers.commands.options import (
     start_logging,
     termination_signals,
 )
+from bookbus.consumers.bus.connection import BusConnectionError
+from bookbus.consumers.commands.arbitrage import parse_fees
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi_provider import MultiExchangeProvider
 from bookbus.consumers.paper.calibration.table import CalibrationError
@@ -204,7 +204,7 @@ def run(
             fail("give either --order-quantity or --order-notional")
         settings = RunSettings(
             source=_known_source(l2_source),
-            symbols=tuple(split_names(symbols, "--symbols")),
+            symbols=split_names(symbols) or fail("--symbols names nothing"),
             duration=_duration(l2_source, duration_seconds, smoke),
             trade_interval=trade_interval,
             max_hold=max_hold,

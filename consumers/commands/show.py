@@ -8,18 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Exchange, Prefix, RedisUrl, fail, start_logging
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.bus.servers import CONTROL_ERRORS, control_client
-from bookbus.consumers.commands.options import (
-    PREFIX_DEFAULT,
-    REDIS_DEFAULT,
-    Exchange,
-    Prefix,
-    RedisUrl,
-    fail,
-    milliseconds,
-    start_logging,
-)
 from bookbus.consumers.reading import SymbolStatus
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
 from bookbus.schemas.instruments import SymbolError
@@ -69,6 +60,11 @@ def as_fields(book: OrderBookSnapshot, state: BookStatus, status: SymbolStatus) 
     """Every field of the book, with its status, ages and missed updates."""
     known = {"status": state, "age": status.age, "update_age": status.update_age, "missed": status.missed}
     return msgspec.structs.asdict(book) | known
+
+
+def milliseconds(seconds: float | None) -> str:
+    """A duration as text; `-` if it is unknown."""
+    return "-" if seconds is None else f"{seconds * 1e3:.1f} ms" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _print_stored(url: str, key: str) -> None:

@@ -7,8 +7,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from bookbus.consumers.bus.connection import BusConnectionError
-from bookbus.consumers.commands.options import (
+from bookbus.command_line import (
     PREFIX_DEFAULT,
     REDIS_DEFAULT,
     Exchange,
@@ -17,10 +16,10 @@ from bookbus.consumers.commands.options import (
     RedisUrl,
     ended_by_signal,
     fail,
-    milliseconds,
     start_logging,
 )
-from bookbus.consumers.commands.show import as_fields
+from bookbus.consumers.bus.connection import BusConnectionError
+from bookbus.consumers.commands.show import as_fields, milliseconds
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import Update
 from bookbus.consumers.redis_provider import RedisMarketDataProvider

@@ -53,7 +53,6 @@ def find_opportunities(symbol: str, venues: Sequence[VenueBook], max_skew: float
 
 
 def find_opportunity(symbol: str, buy: VenueBook, sell: VenueBook, max_skew: float) -> Opportunity:
-    """The opportunity of buying on `buy` and selling on `sell`."""
     pair = Opportunity(
         symbol=symbol,
         buy=buy.exchange,

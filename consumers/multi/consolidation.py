@@ -12,9 +12,9 @@ import msgspec
 from msgspec.structs import replace
 
 from bookbus.consumers.multi.venue_book import (
+    ExchangeSource,
     FxReading,
     FxSource,
-    Venue,
     VenueBook,
     VenueReading,
     other_asset_reason,
@@ -55,7 +55,6 @@ class ConsolidatedBook(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def parts(self) -> list[VenueBook]:
-        """The included books."""
         return [venue for venue in self.venues if venue.exchange not in self.out]
 
     def best_bid(self) -> VenueLevel | None:
@@ -98,7 +97,12 @@ class ConsolidatedAsset:
     """
 
     def __init__(
-        self, instrument: Instrument, venues: Sequence[Venue], fx: FxSource | None, max_age: float, max_skew: float
+        self,
+        instrument: Instrument,
+        venues: Sequence[ExchangeSource],
+        fx: FxSource | None,
+        max_age: float,
+        max_skew: float,
     ) -> None:
         self.instrument = instrument
         self._venues = venues
@@ -112,7 +116,6 @@ class ConsolidatedAsset:
         self._excluded: set[str] = set()
 
     def consolidated(self) -> ConsolidatedBook:
-        """The current books."""
         with self._lock:
             return self._read().book
 

@@ -1,4 +1,4 @@
-"""One exchange's book of an asset in the common quote currency, and whether two of them are comparable."""
+"""One exchange's book of an asset, converted to the common quote currency, and whether two are comparable."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from typing import NamedTuple
 import msgspec
 
 from bookbus.consumers.market_data_provider import MarketDataProvider
-from bookbus.consumers.multi.fx import Conversion, conversion
 from bookbus.consumers.reading import MAX_AGE, Observation, judge
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 
@@ -18,6 +17,37 @@ MAX_MID_DISTANCE = 0.10
 
 TAKER_FEES_BPS: Mapping[str, float] = MappingProxyType({"binance": 10.0, "upbit": 5.0, "bybit": 10.0})
 """Spot taker fees without discounts, in bps of the traded value; for Upbit, of its KRW markets."""
+
+
+class Conversion(msgspec.Struct, frozen=True):
+    """From one currency to another at the best prices of a book that trades the two.
+
+    A buyer at an ask first has to buy the foreign currency, a seller at a bid then sells it: the two sides of the rate.
+    Each price is rounded once, so that conversion never makes an uncrossed book cross.
+    """
+
+    bid: float
+    """The rate for the proceeds of a sale."""
+    ask: float
+    """The rate for the cost of a purchase."""
+    divides: bool
+    """Whether prices are divided by the rate, because the rate is the price of the target currency."""
+    bid_size: float
+    """Proceeds of sales, in the target currency, that the rate's best level covers."""
+    ask_size: float
+    """Cost of purchases, in the target currency, that the rate's best level covers."""
+
+    def bids(self, levels: Levels) -> Levels:
+        """Bid levels in the target currency; sizes are in the base asset and do not change."""
+        return self._converted(levels, self.bid)
+
+    def asks(self, levels: Levels) -> Levels:
+        return self._converted(levels, self.ask)
+
+    def _converted(self, levels: Levels, rate: float) -> Levels:
+        if self.divides:
+            return tuple((price / rate, quantity) for price, quantity in levels)
+        return tuple((price * rate, quantity) for price, quantity in levels)
 
 
 class VenueBook(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +116,7 @@ class FxSource:
 
 
 @dataclass(frozen=True, slots=True)
-class Venue:
+class ExchangeSource:
     """One exchange: the provider of its books, their quote currency and the taker fee."""
 
     exchange: str
@@ -132,6 +162,24 @@ class Venue:
         return ""
 
 
+def links(symbol: str, source: str, target: str) -> bool:
+    """Whether a book of this standard symbol is the exchange rate between the two currencies."""
+    base, _, quote = symbol.partition("-")
+    return {base, quote} == {source, target}
+
+
+def conversion(rate: OrderBookSnapshot, target: str) -> Conversion:
+    """Conversion to `target` from the other currency of the book `rate`. Raises ValueError if a side is empty."""
+    if not rate.bids or not rate.asks:
+        raise ValueError(f"{rate.symbol} has no {'asks' if rate.bids else 'bids'}")
+    (bid, bid_quantity), (ask, ask_quantity) = rate.bids[0], rate.asks[0]
+    base, _, _ = rate.symbol.partition("-")
+    if base == target:
+        # The proceeds of a sale buy the target at its ask; a purchase is paid by selling the target at its bid.
+        return Conversion(bid=ask, ask=bid, divides=True, bid_size=ask_quantity, ask_size=bid_quantity)
+    return Conversion(bid=bid, ask=ask, divides=False, bid_size=bid_quantity * bid, ask_size=ask_quantity * ask)
+
+
 def taker_fees(exchanges: Iterable[str], given: Mapping[str, float] | None = None) -> dict[str, float]:
     """The given fee of each exchange, else its default. Raises ValueError if there is neither, or for a wrong one."""
     exchanges, given = list(exchanges), given or {}
@@ -171,7 +219,7 @@ def other_asset_reason(one: VenueBook, other: VenueBook) -> str:
     distance = inf if mid is None or other_mid is None else abs(mid - other_mid) / min(mid, other_mid)
     if distance <= MAX_MID_DISTANCE:
         return ""
-    return f"mids of {one.exchange} and {other.exchange} are {distance:.1%} apart: different asset?"
+    return f"mid prices of {one.exchange} and {other.exchange} are {distance:.1%} apart: different asset?"
 
 
 def _levels(snapshot: OrderBookSnapshot, fx: FxReading | None) -> tuple[Levels, Levels]:

@@ -44,7 +44,6 @@ class Position:
 
     @property
     def entry_price(self) -> float:
-        """Average price paid."""
         return float(self.cost / self.bought)
 
     def apply_fill(self, side: Side, quantity: Fraction, price: float, fee: float) -> None:

@@ -7,10 +7,13 @@ from typing import ClassVar, Literal, Protocol
 
 from bookbus.consumers.paper.calibration.table import CalibrationTable
 from bookbus.consumers.paper.fills.model import (
+    AdvancedFill,
+    BookWalk,
     Fill,
     FillModel,
     FillReason,
     Order,
+    SimpleFill,
     TapeEvent,
     no_fill,
     opposite_side,
@@ -18,7 +21,6 @@ from bookbus.consumers.paper.fills.model import (
     slippage_bps,
 )
 from bookbus.consumers.paper.fills.queue import QueueFill, TimeSource
-from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.snapshot import OrderBookSnapshot
 

@@ -33,8 +33,8 @@ def ceil_to(value: float, unit: float | None) -> float:
 def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Rejection:
     """The order as the exchange takes it, or why it does not.
 
-    Quantities round down, limits away from the market: a BUY down, a SELL up. What the exchange did not say, as in
-    recordings, holds nothing up. `touch` prices a market order for the minimum value.
+    Quantities round down, limits away from the market: a BUY down, a SELL up. Unknown rules, as in recordings,
+    are not checked. `touch` prices a market order for the minimum value.
     """
     if instrument.status == "halted":
         return Rejection("not_trading", f"{instrument.symbol} is not trading on {instrument.exchange}")

@@ -81,7 +81,7 @@ class FillEvent(msgspec.Struct, frozen=True, kw_only=True):
 class DecisionEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One decision to trade or not; `reason` is empty where an order followed, `detail` is for people.
 
-    `expected_fill` and `expected_exit` are what the calibration says of the target's zone.
+    `expected_fill` and `expected_exit` are the calibration's fill probabilities of the target's zone.
     """
 
     timestamp: str

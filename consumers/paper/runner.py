@@ -46,7 +46,6 @@ class Stop:
         self._asked = threading.Event()
 
     def ask(self, reason: str) -> None:
-        """Ask the run to end after its current step."""
         self.reason = self.reason or reason
         self._asked.set()
 
@@ -142,7 +141,6 @@ class CaptureRun:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Standard symbols."""
         return self._market.symbols
 
     def receive(self, frame: TapeFrame) -> bool:
@@ -174,7 +172,6 @@ class CaptureRun:
         return True
 
     def progress(self) -> str:
-        """One line for the log."""
         return self._session.progress(self._market.now) if self._session is not None else "waiting for the first books"
 
     def finish(self, reason: str) -> Kpi:

@@ -131,7 +131,6 @@ class TradingSession:
         return kpi
 
     def progress(self, now: float) -> str:
-        """One line for the log."""
         counters = self._records.counters
         skipped = counters.skipped.total() - counters.skipped["open_trade"]
         states = " ".join(f"{symbol} {_state(quotes)}" for symbol, quotes in self._quotes.items())
@@ -166,7 +165,7 @@ class TradingSession:
             trader.decide(now, due, self._quotes[symbol])
 
     def _grant(self, symbol: str, quotes: Sequence[VenueQuote]) -> None:
-        """Give each exchange its first inventory as soon as a price tells the quantity."""
+        """Give each exchange its first inventory as soon as the quantity can be computed from a price."""
         for exchange in self._market.exchanges:
             mid = mid_on(quotes, exchange)
             if (exchange, symbol) in self._ungranted and mid is not None:

@@ -77,7 +77,6 @@ class SymbolTrader:
 
     @property
     def has_waiting_order(self) -> bool:
-        """Whether an order waits on the exchange."""
         return self._trade is not None and self._trade.waiting is not None
 
     def step(self, now: float, quotes: Sequence[VenueQuote], events: Sequence[TapeEvent]) -> None:

@@ -1,13 +1,13 @@
-"""Several connections (lines) that bring the same updates: which is first, and when the exchange restarts its ids."""
+"""Several connections (lines) that deliver the same updates: which is first, and when the exchange restarts its ids."""
 
 from collections import deque
 from collections.abc import Sequence
 
 _MAX_FALLEN = 20
-"""Updates in a row below what their own line brought before, after which the exchange has restarted its ids."""
+"""Updates in a row below what their own line delivered before, after which the exchange has restarted its ids."""
 
 _MAX_PENDING = 64
-"""Updates of one symbol that wait for the slower line to bring them too; what is further behind is not measured."""
+"""Updates of one symbol that wait for the slower line to deliver them too; what is further behind is not measured."""
 
 _STEPS = 4
 """Classes for each doubling of a time: a quantile is right within an eighth of it."""
@@ -18,8 +18,8 @@ _CLASSES = _STEPS * 28
 class LineIds:
     """Distinguishes an exchange that restarted its update ids from updates that come late or twice.
 
-    What a slow line brings is old for the book but rises on its own line. Ids that stay below what the same line
-    brought before belong to a new sequence.
+    Ids of a slow line are old for the book, but rise on that line. Ids that stay below those that the same line
+    delivered before belong to a new sequence.
     """
 
     __slots__ = ("_fallen", "_newest")
@@ -30,7 +30,7 @@ class LineIds:
 
     @property
     def falling(self) -> bool:
-        """Whether the last id was below one that its own line brought before."""
+        """Whether the last id was below one that its own line delivered before."""
         return self._fallen > 0
 
     def restarted(self, update_id: int, line: int) -> bool:
@@ -53,7 +53,7 @@ class LineIds:
 
 
 class LineResult:
-    """What one line has brought so far."""
+    """What one line has delivered so far."""
 
     __slots__ = ("first", "leads", "updates")
 
@@ -61,16 +61,16 @@ class LineResult:
         self.updates = 0
         """Updates of books, first or not."""
         self.first = 0
-        """Those that it brought before every other line."""
+        """Those that it delivered before every other line."""
         self.leads = [0] * _CLASSES
 
     def add_lead(self, lead_us: int) -> None:
-        """It brought an update so much earlier than the next line."""
+        """It delivered an update `lead_us` earlier than the next line."""
         doublings = max(lead_us.bit_length() - 3, 0)
         self.leads[min(_STEPS * doublings + (lead_us >> doublings), _CLASSES - 1)] += 1
 
     def add(self, other: "LineResult") -> None:
-        """Count what another connection brought too."""
+        """Add the counts of another connection."""
         self.updates += other.updates
         self.first += other.first
         self.leads = [own + theirs for own, theirs in zip(self.leads, other.leads, strict=True)]
@@ -96,7 +96,7 @@ class LineArbiter:
         self._symbols: dict[str, _SymbolIds] = {}
 
     def record(self, native: str, update_id: int, slot: int, now_us: int) -> None:
-        """Line number `slot` brought this update of a book at this time."""
+        """Line number `slot` delivered this update of a book at this time."""
         result = self.results[slot]
         result.updates += 1
         symbol = self._symbols.get(native)
@@ -117,7 +117,7 @@ class LineArbiter:
             symbol.drop_first()
 
     def seen_only_by(self, slot: int, since_us: int, until_us: int) -> list[str]:
-        """Symbols with updates that this line brought between these times and no other line has brought yet."""
+        """Symbols with updates that this line delivered between these times and no other line has delivered yet."""
         return [
             native
             for native, symbol in self._symbols.items()
@@ -129,7 +129,7 @@ class LineArbiter:
 
 
 class _SymbolIds:
-    """One symbol's newest ids, and the updates that only one line has brought so far."""
+    """One symbol's newest ids, and the updates that only one line has delivered so far."""
 
     __slots__ = ("ids", "newest", "of_line", "slots", "times_us")
 
@@ -148,7 +148,6 @@ class _SymbolIds:
 
 
 def _middle_us(number: int) -> float:
-    """The middle of a class."""
     if number < 2 * _STEPS:
         return float(number)
     doublings = number // _STEPS - 1

@@ -20,9 +20,9 @@ _MAX_UNANSWERED = 500
 
 
 class BookSet:
-    """Everything that the connections of one set of symbols bring.
+    """All books and quotes that the connections of one set of symbols deliver.
 
-    A `line` is the number of one connection. Several connections may bring the same updates: each has a slot below
+    A `line` is the number of one connection. Several connections may deliver the same updates: each has a slot below
     `lines`, and its number is the slot plus a multiple of `lines`, so that a successor in the same slot differs.
     """
 
@@ -30,7 +30,7 @@ class BookSet:
         self.arbiter = LineArbiter(lines) if lines > 1 else None
         """Compares the connections, where there are several at a time."""
         self.lines: set[int] = set()
-        """Connections that bring every update; the synchronisers read it."""
+        """Connections that deliver every update; the synchronisers read it."""
         self._protocol = protocol
         self._decode = protocol.decode
         self._snapshots = snapshots
@@ -44,7 +44,7 @@ class BookSet:
         """The stream that carries each book: of several with the same book, the first to come."""
         self._by_stream: dict[str, BookSync] = {}
         self._checked: set[str] = set()
-        """Symbols whose numbers were looked at once."""
+        """Symbols whose numbers were checked."""
         self._one_sided: set[str] = set()
         """Symbols whose last snapshot had no level on one side."""
         for native in protocol.natives:
@@ -58,11 +58,11 @@ class BookSet:
         return tuple(native for topic, native in self._syncs if topic == "book")
 
     def update_id(self, native: str, topic: Topic = "book") -> int | None:
-        """Where the book or quote is; None while there is none to trust."""
+        """The id of the book or quote; None while it is not synchronised."""
         return self._syncs[topic, native].update_id
 
     def is_behind(self, native: str, topic: Topic = "book") -> bool:
-        """Whether the book or quote may be older than what its lines brought."""
+        """Whether the book or quote may be older than what its lines delivered."""
         return self._syncs[topic, native].is_behind
 
     def subscribe(self, again: Sequence[str] = (), dropped: Collection[str] = ()) -> list[ControlMessage]:
@@ -76,20 +76,17 @@ class BookSet:
         return requests
 
     def new_line(self, slot: int) -> int:
-        """The number of a new connection in this slot."""
         return next(self._connections) * self._slots + slot
 
     def line_up(self, line: int) -> None:
-        """From now on this connection brings every update."""
+        """From now on this connection delivers every update."""
         self.lines.add(line)
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """This connection ended."""
         self.lines.discard(line)
         return [event for sync in self._syncs.values() for event in sync.line_down(line, reason)]
 
     def receive(self, frame: bytes, line: int = 0, received_us: int = 0) -> Sequence[Event]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         if len(frame) > MAX_FRAME_BYTES:
             raise WebSocketProtocolError(f"{len(frame)} bytes are more than any message has")
         messages = self._decode(frame)
@@ -104,25 +101,25 @@ class BookSet:
         return self._take(message, frame, line, received_us)
 
     def snapshot_requested(self, native: str) -> None:
-        """The request for a snapshot leaves now: updates from here on may have to follow its answer."""
+        """The request for a snapshot is sent now: buffer updates that may have to follow its answer."""
         if isinstance(sync := self._syncs.get(("book", native)), RangeSync):
             sync.snapshot_requested()
 
     def apply_snapshot(self, native: str, limit: int, body: bytes) -> Sequence[Event]:
-        """What the answer to a snapshot request says. Raises WebSocketProtocolError if it makes no sense."""
+        """Apply the answer to a snapshot request. Raises WebSocketProtocolError if it is invalid."""
         if self._snapshots is None:
             raise WebSocketProtocolError("this exchange has no snapshots by request")
         snapshot = self._snapshots.decode(body)
         if snapshot.bids and snapshot.asks:
             self._one_sided.discard(native)
         elif native not in self._one_sided:
-            # Such a market is rarer than an answer that lacks what it should hold.
+            # An incomplete answer is more likely than a market with an empty side.
             self._one_sided.add(native)
             raise WebSocketProtocolError("one side has no level: asking again to be sure")
         return self._bridge(native, limit, body, snapshot)
 
     def receive_recorded(self, url: str, body: bytes) -> Sequence[Event]:
-        """What an HTTP answer of a recording says. Raises WebSocketProtocolError if it makes no sense."""
+        """Apply an HTTP answer of a recording. Raises WebSocketProtocolError if it is invalid."""
         snapshots = self._snapshots
         if snapshots is None or (request := snapshots.request_of(url)) is None:
             return NOTHING
@@ -136,7 +133,7 @@ class BookSet:
         return self._bridge(native, limit, body, snapshots.decode(body))
 
     def start_history(self, native: str) -> BookHistory | None:
-        """Keep what a book built from changes goes through from now on; None while there is none to trust."""
+        """Record the history of a book that is built from changes; None while it is not synchronised."""
         sync = self._syncs.get(("book", native))
         return sync.start_history() if isinstance(sync, RangeSync) else None
 

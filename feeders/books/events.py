@@ -26,7 +26,7 @@ class BookUpdated(Event, frozen=True):
 
 
 class BookUnchanged(Event, frozen=True):
-    """The book moved on to `update_id`; its published levels are as they were."""
+    """The book moved on to `update_id`; its published levels did not change."""
 
     native: str
     update_id: int
@@ -34,7 +34,7 @@ class BookUnchanged(Event, frozen=True):
 
 
 class BookLost(Event, frozen=True):
-    """Whether the book is the exchange's is unknown from now on; the last published levels are the last known."""
+    """From now on the book may differ from the exchange's; the last published levels are the last known."""
 
     native: str
     reason: str

@@ -1,4 +1,4 @@
-"""What one book was at every id it went through while its history was kept."""
+"""The levels of one book at every update id, while its history is recorded."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +13,7 @@ Quantities = dict[float, float]
 
 
 class RecordedBook(NamedTuple):
-    """A book at one id. What is known of a side ends at its edge, which is infinitely far where all is known."""
+    """A book at one id. A side is known up to its edge, which is infinite where the side is complete."""
 
     bids: Quantities
     asks: Quantities
@@ -24,7 +24,7 @@ class RecordedBook(NamedTuple):
 class BookHistory:
     """A copy of a book, and the updates it took since.
 
-    The synchroniser adds them, and ends the history where the book does not go on from what it was.
+    The synchroniser adds them, and ends the history when the book is lost or replaced.
     """
 
     def __init__(self, book: OrderBook, update_id: int) -> None:
@@ -34,7 +34,6 @@ class BookHistory:
         self.is_over = False
 
     def add(self, update: "DepthUpdate") -> None:
-        """The book took this update."""
         self._updates.append(update)
         self.last_id = update.last_id
 
@@ -43,7 +42,7 @@ class BookHistory:
         self.is_over = True
 
     def at(self, update_id: int) -> RecordedBook | None:
-        """The book at this very id; None if it never stood there, or only inside what one update covered."""
+        """The book at exactly this id; None if it never had it, or if the id lies inside the range of one update."""
         if self.is_over:
             return None
         bids, asks, reached = dict(self._start.bids), dict(self._start.asks), self._first_id

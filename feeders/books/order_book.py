@@ -10,7 +10,7 @@ DepthChange = tuple[float, float]
 """`(price, quantity)` as exchanges send it: the quantity replaces the level's, zero removes the level."""
 
 MAX_LEVELS = 5_000
-"""Levels kept a side. Diff streams bring ever more levels far away, which are never removed."""
+"""Levels kept a side. Diff streams add levels far from the touch that are never removed."""
 
 _PRUNE_SLACK = 250
 """Levels above the maximum at which pruning happens, so that it does not happen at each update."""
@@ -19,7 +19,7 @@ _NEAR_EDGE = 0.25
 """Share of a snapshot's levels beyond the published ones that, when only they are left, are few."""
 
 _NEAR_TOUCH = 32
-"""Levels looked through first. Most changes are there, and what was just used is fast to reach."""
+"""Levels searched first: most changes are there, and they are in the CPU cache."""
 
 _WORST = float("-inf")
 
@@ -57,13 +57,13 @@ class DepthUpdate(DepthSnapshot, Protocol):
 
 
 class BookSide:
-    """One side of a book: two lists that go together, sorted keys and their levels.
+    """One side of a book: two parallel lists, sorted keys and their levels.
 
     The key is the price times `sign` (bids +1, asks -1), so that on both sides the best level has the greatest
     key and stands at the end, where insertion is cheap. Keys are never computed otherwise: the same decimal text
     always gives the same float.
 
-    What is known ends at an edge: beyond it levels may exist that no update has mentioned since.
+    A side is known up to an edge: beyond it there may be levels that no update has contained since.
     """
 
     __slots__ = ("_bound", "_depth", "_edge", "_keys", "_levels", "_near", "_sign", "top")
@@ -82,7 +82,7 @@ class BookSide:
 
     @property
     def nears_edge(self) -> bool:
-        """Whether the published levels come near the end of what is known, or lie beyond."""
+        """Whether the published levels are near the edge, or beyond it."""
         return self._bound < self._near
 
     @property
@@ -92,11 +92,10 @@ class BookSide:
 
     @property
     def edge(self) -> float:
-        """The price at which what is known ends; infinitely far away where a side is known whole."""
+        """The price up to which the side is known; infinite where it is complete."""
         return self._sign * self._edge
 
     def levels(self) -> Levels:
-        """Every level, best first."""
         return tuple(self._levels[::-1])
 
     def replace(self, levels: Sequence[DepthChange], limit: int) -> None:

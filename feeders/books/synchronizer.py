@@ -1,4 +1,4 @@
-"""Synchronisation strategies: when a book is the exchange's, and when that is no longer known."""
+"""Synchronisation strategies: from when a book equals the exchange's, and when that is no longer certain."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class BookSync(Protocol):
 
     @property
     def update_id(self) -> int | None:
-        """The id the book is at; None while there is none to trust."""
+        """The id the book is at; None while it is not synchronised."""
 
     @property
     def is_behind(self) -> bool:
@@ -63,8 +63,8 @@ class RangeSync:
     quantities. The text adds that the first update should contain the snapshot's id in its range, which real
     traffic does not do; being contiguous with it is what counts.
 
-    Updates may come by several lines, each in order: what one line lacks another may bring. Only when every
-    working line is past the missing update is it lost.
+    Updates may come by several lines, each in order: another line may deliver what one lacks. An update is lost
+    only when every working line is past it.
     """
 
     def __init__(self, native: str, depth: int, lines: set[int], first_limit: int, deep_limit: int) -> None:
@@ -76,11 +76,11 @@ class RangeSync:
         self._id: int | None = None
         self._ids = LineIds()
         self._asked = False
-        """Whether a snapshot is wanted and its answer has not come."""
+        """Whether a snapshot is requested and not received yet."""
         self._buffer: deque[Arrival] | None = None
-        """What may have to follow that answer: everything since the book was lost, or since the request left."""
+        """Updates that may have to follow that snapshot: all since the book was lost, or since the request was sent."""
         self._ahead: list[Arrival] = []
-        """What came before an update that another line may still bring."""
+        """What came before an update that another line may still deliver."""
         self._window_left = self._hurried = False
         self._history: BookHistory | None = None
 
@@ -91,12 +91,10 @@ class RangeSync:
 
     @property
     def update_id(self) -> int | None:
-        """The id the book is at; None while there is none to trust."""
         return self._id
 
     @property
     def is_behind(self) -> bool:
-        """Whether the book may be older than what came: the next update may still come by another line, or ids fell."""
         return bool(self._ahead) or self._ids.falling
 
     def start(self) -> Sequence[Event]:
@@ -104,7 +102,7 @@ class RangeSync:
         return NOTHING if self._id is not None else self._ask(self._first_limit, urgent=True)
 
     def snapshot_requested(self) -> None:
-        """The request leaves now. Until then a book that is there needs nothing kept: the answer is newer."""
+        """The request is sent now. Updates before it need no buffer: the answer is newer."""
         if self._asked and self._buffer is None:
             self._buffer = deque(maxlen=_MAX_BUFFERED)
 
@@ -151,7 +149,7 @@ class RangeSync:
         return [*self._check_window(), self._updated(reached, exchange_us), *deepen]
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """Without another line nothing more is known; a line's end also ends waiting for what it lacked."""
+        """Without another line the book is lost, as with an update that only this line could deliver."""
         self._ids.forget(line)
         if self._lines:
             return self._lose(reason, self._ahead) if self._all_past(self._ahead) else NOTHING
@@ -160,7 +158,7 @@ class RangeSync:
         return [BookLost(self._native, reason)] if live else NOTHING
 
     def start_history(self) -> BookHistory | None:
-        """Keep what the book goes through from now on; None while there is no book to trust."""
+        """Record the history of the book from now on; None while it is not synchronised."""
         self._end_history()
         if self._id is not None:
             self._history = BookHistory(self._book, self._id)
@@ -203,11 +201,11 @@ class RangeSync:
         return self._lose(f"expected update {book_id + 1}, received {update.first_id}", self._ahead)
 
     def _all_past(self, ahead: Sequence[Arrival]) -> bool:
-        """Whether no working line is left that could bring what is missing before these."""
+        """Whether no working line is left that could deliver what is missing before these."""
         return self._lines <= {line for _, line in ahead}
 
     def _catch_up(self, book_id: int) -> Sequence[Event]:
-        """Apply what other lines brought too early, as far as it now follows."""
+        """Apply what other lines delivered too early, as far as it now follows."""
         following, self._ahead = _split(self._ahead, book_id)
         events: list[Event] = []
         for update, line in following:
@@ -249,7 +247,7 @@ class RangeSync:
 
 
 class ReplaceSync:
-    """Every message is a whole book; the greatest id wins, whichever line brought it."""
+    """Every message is a whole book; the greatest id wins, whichever line delivered it."""
 
     def __init__(self, native: str, depth: int, lines: set[int], topic: Topic = "book") -> None:
         self._native = native
@@ -262,11 +260,10 @@ class ReplaceSync:
         self._passed: tuple[tuple[Levels, Levels], ...] = ()
         """Books before the newest one that had the same id."""
         self._leader = -1
-        """The line that brought the newest book."""
+        """The line that delivered the newest book."""
 
     @property
     def update_id(self) -> int | None:
-        """The id of the newest book; None while there is none to trust."""
         return self._id
 
     @property
@@ -275,7 +272,7 @@ class ReplaceSync:
         return self._ids.falling
 
     def receive_update(self, update: DepthUpdate, line: int) -> Sequence[Event]:
-        """Take the book unless a newer one is here already."""
+        """Take the book unless a newer one was received before."""
         if self._ids.restarted(update.last_id, line):
             return [*self._lose(f"update ids fell to {update.last_id}"), *self.receive_update(update, line)]
         if self._id is not None and update.last_id < self._id:
@@ -288,7 +285,7 @@ class ReplaceSync:
             self._passed, self._leader = (), line
         elif newest != top:
             if line != self._leader and top in self._passed:
-                return NOTHING  # a faster line brought it, and the one after it
+                return NOTHING  # a faster line delivered it, and the one after it
             self._passed, self._leader = (*self._passed, newest), line
         self._id, self._top = update.last_id, top
         if newest == top:
@@ -296,7 +293,7 @@ class ReplaceSync:
         return [BookUpdated(self._native, update.last_id, update.exchange_us, bids, asks, self._topic)]
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """Without another line nothing more is known."""
+        """Without another line the book is lost."""
         self._ids.forget(line)
         return NOTHING if self._lines else self._lose(reason)
 
@@ -308,7 +305,7 @@ class ReplaceSync:
 class CounterSync:
     """A snapshot in band at any time, then changes numbered without a hole (Bybit v5, orderbook stream).
 
-    With several lines, what one skipped another brings; only when every working line is past a hole is it lost.
+    With several lines, another line may deliver what one skipped; an update is lost when every working line is past it.
     """
 
     def __init__(self, native: str, depth: int, lines: set[int]) -> None:
@@ -322,7 +319,6 @@ class CounterSync:
 
     @property
     def update_id(self) -> int | None:
-        """The id the book is at; None while there is none to trust."""
         return self._id
 
     @property
@@ -348,16 +344,16 @@ class CounterSync:
         return self._events(update, changed=touched)
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
-        """Without another line nothing more is known; nor if all others are past what this one would have brought."""
+        """Lose the book without another line, or if all others are past the update that this one would deliver."""
         self._started.discard(line)
         self._past.discard(line)
-        if self._lines and not (self._past and self._lines <= self._past):
+        if not self._lines <= self._past:
             return NOTHING
         lost = self._lose(reason)
         return lost if self._lines else lost[:1]
 
     def _receive_snapshot(self, update: DepthUpdate, line: int) -> Sequence[Event]:
-        """The first one of a further line may be older than the book already is."""
+        """The first snapshot of a further line may be older than the book."""
         known = self._id
         if known is not None and line not in self._started and _RESTARTED < update.last_id <= known:
             self._started.add(line)

@@ -101,7 +101,6 @@ class RespConnection(asyncio.Protocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that wait for the socket."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     async def wait_closed(self) -> RedisConnectionError:

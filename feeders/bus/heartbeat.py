@@ -58,7 +58,7 @@ class Heartbeat:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            # In a task of its own: redis-py sometimes swallows a cancellation, and this coroutine must end on one.
+            # In a separate task: redis-py sometimes swallows a cancellation, and this coroutine must end on one.
             self._writing = asyncio.create_task(self._beat())
             await asyncio.wait((self._writing,))
             try:
@@ -103,22 +103,27 @@ class Heartbeat:
         self._written_at = sent_at
 
 
-async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoint: str) -> None:
-    """Raises PrefixTakenError if a running feeder of the exchange has another endpoint, and one is synthetic."""
+async def read_heartbeats(url: str, names: RedisNames, *fields: str) -> dict[str, list[bytes | str | None]]:
+    """These fields of the hash of every running feeder, by its key. None where a hash expired meanwhile."""
     redis = control_client(url)
     try:
-        async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
-            fields = await redis.hmget(key, "exchange", "endpoint", "feeder")
-            other_exchange, other_endpoint, other = (_text(value) for value in fields)
-            if other_exchange != exchange or other_endpoint == endpoint or not other_endpoint:
-                continue
-            if is_synthetic(endpoint) or is_synthetic(other_endpoint):
-                raise PrefixTakenError(
-                    f"feeder {other} publishes {exchange} books from {other_endpoint} under the prefix "
-                    f"{names.prefix!r}; books from {endpoint} need another --prefix or another --redis"
-                )
+        keys = sorted([key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)])
+        return {_text(key): await redis.hmget(key, *fields) for key in keys}
     finally:
         await redis.aclose()
+
+
+async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoint: str) -> None:
+    """Raises PrefixTakenError if a running feeder of the exchange has another endpoint, and one is synthetic."""
+    for fields in (await read_heartbeats(url, names, "exchange", "endpoint", "feeder")).values():
+        other_exchange, other_endpoint, other = map(_text, fields)
+        if other_exchange != exchange or other_endpoint == endpoint or not other_endpoint:
+            continue
+        if is_synthetic(endpoint) or is_synthetic(other_endpoint):
+            raise PrefixTakenError(
+                f"feeder {other} publishes {exchange} books from {other_endpoint} under the prefix "
+                f"{names.prefix!r}; books from {endpoint} need another --prefix or another --redis"
+            )
 
 
 def is_synthetic(endpoint: str) -> bool:

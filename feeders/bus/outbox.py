@@ -1,4 +1,4 @@
-"""What a feeder has not sent yet, for all servers: the newest submission of each book, and every trade."""
+"""The unsent submissions of a feeder, for all servers: the newest submission of each book, and every trade."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -101,7 +101,6 @@ class Outbox:
 
     @property
     def servers(self) -> set[HostPort | None]:
-        """The servers that books and trades are routed to."""
         return {target.server for target in self._targets}
 
     def submit(self, submission: Submission) -> None:
@@ -126,7 +125,6 @@ class Outbox:
         self.submit(submission)
 
     def submit_trade(self, trade: Trade) -> None:
-        """Add one trade to its stream."""
         self.trades.put(trade)
         self.schedule_flush()
 
@@ -239,7 +237,7 @@ async def _next(event: asyncio.Event) -> None:
 class Conflator(Generic[Key]):
     """Holds one submission a key, the newest; the key that waits longest is taken first.
 
-    The loss of a book whose ids begin anew goes ahead of the next book, which would be refused without it.
+    If ids restart, the loss of the book is sent before the next book, which would be refused otherwise.
     """
 
     def __init__(self) -> None:
@@ -362,7 +360,7 @@ class TradeQueue:
         return taken
 
     def requeue(self, trades: Sequence[Trade]) -> None:
-        """Return what was taken and not answered. If the server has it already, it says so by the ids."""
+        """Return unanswered trades. The server rejects by their ids those that it has already."""
         room = self._capacity - self._length
         kept = trades[len(trades) - min(room, len(trades)) :]
         self._counters.trades_dropped += len(trades) - len(kept)
@@ -380,7 +378,7 @@ class TradeQueue:
         return b"".join(parts)
 
     def apply_replies(self, trades: Sequence[Trade], replies: Sequence[object]) -> Iterator[tuple[str, ReplyError]]:
-        """Count what became of `trades`. Yields each error with the name of the stream; that trade is dropped."""
+        """Count the results of `trades`. Yields each error with the name of the stream; that trade is dropped."""
         for trade, reply in zip(trades, replies, strict=True):
             if not isinstance(reply, ReplyError):
                 self._counters.trades += 1

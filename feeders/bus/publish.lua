@@ -51,9 +51,9 @@ elseif exists then
         end
     elseif id < stored_id then
         local abandoned = stored_state == 'closed' or now - (tonumber(confirmed) or 0) > STAND_LIMIT
-        -- A feeder is never so far behind the id that it published itself: the exchange began its ids anew.
-        local anew = same_feeder and (stored_state ~= 'live' or kind == 'new' and id < stored_id / 2)
-        if not abandoned and not anew then
+        -- A feeder is never so far behind the id that it published itself: the exchange restarted its ids.
+        local restarted = same_feeder and (stored_state ~= 'live' or kind == 'new' and id < stored_id / 2)
+        if not abandoned and not restarted then
             if not same_feeder then
                 redis.call('HSET', key, 'twin_us', now_text)
             end

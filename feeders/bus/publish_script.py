@@ -39,8 +39,8 @@ def script_sha(*, sharded: bool = False) -> str:
 class Submission(msgspec.Struct, frozen=True):
     """One book, and why it is submitted.
 
-    `new`: just decoded. `again`: unchanged, and its connection has received something since. `state`: it is not, or
-    not known to be, right any more, as `book.state` says.
+    `new`: just decoded. `again`: unchanged, and its connection has received data since. `state`: the book is no longer
+    live; `book.state` is the new state.
     """
 
     kind: SubmissionKind
@@ -69,7 +69,6 @@ class BookKey:
         }
 
     def pack(self, submission: Submission, published_us: int) -> bytes:
-        """The command for the server."""
         book = submission.book
         body = encode_body(book, self._feeder_id, published_us)
         bids, asks = book.bids, book.asks
@@ -90,5 +89,4 @@ class BookKey:
 
 
 def load_command(*, sharded: bool = False) -> bytes:
-    """The SCRIPT LOAD command."""
     return pack_command("SCRIPT", "LOAD", script_text(sharded=sharded))

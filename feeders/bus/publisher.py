@@ -89,7 +89,6 @@ class Publisher:
 
     @property
     def connected(self) -> bool:
-        """Whether every server is connected."""
         return bool(self._writers) and all(writer.connected for writer in self._writers.values())
 
     @property
@@ -134,7 +133,7 @@ class Publisher:
 
 @dataclass(slots=True)
 class _Batch:
-    """What one write held, in its order."""
+    """The content of one write, in its order."""
 
     loads: bool
     books: list[tuple[BookKey, Submission]]
@@ -144,7 +143,7 @@ class _Batch:
 class ServerWriter:
     """One server: writes what the outbox hands over, and applies the replies.
 
-    `on_moved` is called with the server and its reply when a node of a cluster says that another one serves a slot.
+    `on_moved` is called with the server and its reply when a node of a cluster replies that another one serves a slot.
     """
 
     def __init__(
@@ -184,7 +183,6 @@ class ServerWriter:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open."""
         return self._connection is not None
 
     @property
@@ -203,7 +201,6 @@ class ServerWriter:
         return not (self._in_flight or self._failing or self._moved_trades)
 
     async def run(self) -> None:
-        """Stay connected, until cancelled; then close once everything written is sent."""
         try:
             await self._link.run()
         finally:
@@ -247,7 +244,7 @@ class ServerWriter:
         self._outbox.schedule_flush()
 
     def _lost(self) -> None:
-        """What the connection left unanswered is unsent again."""
+        """Requeue what was written and not answered."""
         self._connection = None
         self._requeue(self._in_flight, self._is_here)
         self._in_flight.clear()
@@ -371,7 +368,7 @@ class ErrorLog:
         self._reported: set[str] = set()
 
     def add(self, name: str, error: ReplyError) -> None:
-        """Count the error reply to a command on the key `name`."""
+        """Count the error reply to a command on the key `name`, and warn at the first of its kind."""
         kind = error_kind(error)
         self.by_kind[kind] += 1
         if kind not in self._reported:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 CONTROL_TIMEOUT = 2.0
 SERVER_ERRORS = (RedisError, RedisClusterException, ConnectionError, TimeoutError)
 CONTROL_ERRORS = (*SERVER_ERRORS, OSError)
-"""What a control client raises when a server does not do what it is asked."""
+"""Errors of a control client."""
 
 _DISCOVERY_TIMEOUT = 0.5
 # The server is ours and near: reconnect soon.
@@ -145,7 +145,6 @@ class ClusterRouter:
         return self._slots.nodes
 
     def address(self, server: HostPort) -> RedisServer:
-        """How to connect to it."""
         return self._address.server_at(server)
 
     def server_of(self, name: str) -> HostPort | None:
@@ -225,7 +224,7 @@ def control_client(url: str) -> Redis:
 
 
 class _Sentinels(Sentinel):
-    """Says in one line that no primary is known."""
+    """Reports in one line that no primary is known."""
 
     async def discover_master(self, service_name: str) -> HostPort:
         try:
@@ -269,7 +268,7 @@ async def _locate(address: RedisAddress | RedisServer) -> RedisServer:
 
 
 async def _ask_view(address: RedisAddress, node: HostPort) -> ClusterView | str:
-    """The cluster as a node sees it; else why it does not say."""
+    """The cluster as a node sees it, or the error as text."""
     try:
         connection = await open_connection(
             address.server_at(node), connect_timeout=_DISCOVERY_TIMEOUT, reply_timeout=_DISCOVERY_TIMEOUT

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bookbus.feeders.commands.options import PREFIX_DEFAULT, Prefix, fail
+from bookbus.command_line import PREFIX_DEFAULT, Prefix, fail
 from bookbus.schemas.redis_names import RedisNames
 
 ROLES = ("feeder", "runner", "viewer")

@@ -7,8 +7,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
-from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
+from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
+from bookbus.feeders.bus.heartbeat import read_heartbeats
+from bookbus.feeders.bus.servers import CONTROL_ERRORS
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
@@ -43,16 +44,12 @@ def audit(redis: RedisUrl = REDIS_DEFAULT, prefix: Prefix = PREFIX_DEFAULT) -> N
 
 async def _reports(url: str, names: RedisNames) -> dict[str, AuditReport | None]:
     """Reports by exchange, feeder and host. Raises ValueError for a heartbeat that cannot be decoded."""
-    redis = control_client(url)
-    try:
-        reports = {}
-        async for key in redis.scan_iter(match=names.feeder("*"), count=1000):
-            beat = parse_heartbeat_fields(_FIELDS, await redis.hmget(key, *_FIELDS))
-            if beat.get("feeder"):  # else the hash expired after the scan
-                reports[f"{beat.get('exchange')}: feeder {beat['feeder']} on {beat.get('host')}"] = beat.get("audit")
-        return reports
-    finally:
-        await redis.aclose()
+    reports = {}
+    for fields in (await read_heartbeats(url, names, *_FIELDS)).values():
+        beat = parse_heartbeat_fields(_FIELDS, fields)
+        if beat.get("feeder"):  # else the hash expired after the scan
+            reports[f"{beat.get('exchange')}: feeder {beat['feeder']} on {beat.get('host')}"] = beat.get("audit")
+    return reports
 
 
 def _show(title: str, report: AuditReport | None) -> None:

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from bookbus.feeders.commands.options import fail, run_until_signal
-from bookbus.feeders.redis_server import LocalRedisError, private_server
+from bookbus.command_line import fail
+from bookbus.feeders.commands.options import run_until_signal
+from bookbus.feeders.redis_server import LocalRedisError, LocalServer
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import Levels
 
@@ -64,7 +65,7 @@ def demo(
         finished.append(running)
 
     try:
-        with private_server() as server:
+        with LocalServer() as server:
             run_until_signal(work(server.url))
     except LocalRedisError as error:
         fail(str(error))
@@ -96,7 +97,7 @@ _decode = msgspec.json.Decoder(ReadBook).decode
 
 
 @dataclass
-class Reader:
+class ReaderProcess:
     """One reading process and the books it printed."""
 
     name: str
@@ -148,11 +149,11 @@ class Demo:
         self._redis_url = redis_url
         self._exchange = SimulatorProcess(symbols=list(symbols), seed=seed)
         self.symbols = tuple(symbols)
-        self.readers = (Reader("first"), Reader("second"))
+        self.readers = (ReaderProcess("first"), ReaderProcess("second"))
         self.verdict = Verdict()
 
     async def run(self, seconds: float, on_tick: Callable[[float], None]) -> None:
-        """Run for so long; `on_tick` gets the seconds left, four times a second. Raises DemoError."""
+        """Run for `seconds`; `on_tick` gets the seconds left, four times a second. Raises DemoError."""
         await asyncio.to_thread(self._exchange.start)
         try:
             async with self._process(self._feeder_command(), "feeder"), self._reading():
@@ -238,13 +239,13 @@ class Demo:
             self.verdict.wrong.append(f"{book.symbol} at update {book.update_id}")
 
 
-def _pop_uncompared(reader: Reader, native: str) -> list[ReadBook]:
+def _pop_uncompared(reader: ReaderProcess, native: str) -> list[ReadBook]:
     books = [book for book in reader.uncompared if book.native == native]
     reader.uncompared = [book for book in reader.uncompared if book.native != native]
     return books
 
 
-async def _read(process: asyncio.subprocess.Process, reader: Reader) -> None:
+async def _read(process: asyncio.subprocess.Process, reader: ReaderProcess) -> None:
     lines = process.stdout
     if lines is None:
         return
@@ -268,7 +269,7 @@ def _table(running: Demo, left: float) -> Table:
     return table
 
 
-def _figures(reader: Reader, symbol: str) -> list[str]:
+def _figures(reader: ReaderProcess, symbol: str) -> list[str]:
     book = reader.newest[symbol]
     bid, ask = (side[0][0] if side else None for side in (book.bids, book.asks))
     spread = "-" if bid is None or ask is None else f"{(ask - bid) / (ask + bid) * 2e4:.2f}"
@@ -277,7 +278,7 @@ def _figures(reader: Reader, symbol: str) -> list[str]:
     return [*numbers, spread, age, f"{reader.rate(symbol):.1f}", str(book.seq), str(book.missed)]
 
 
-def _agreement(first: Reader, second: Reader, symbol: str) -> str:
+def _agreement(first: ReaderProcess, second: ReaderProcess, symbol: str) -> str:
     other = second.newest.get(symbol)
     if other is None:
         return "no book yet"
@@ -286,7 +287,6 @@ def _agreement(first: Reader, second: Reader, symbol: str) -> str:
 
 
 def _progress_lines(console: Console, running: Demo) -> Callable[[float], None]:
-    """Progress lines for an output that is no terminal."""
     printed_at: list[float] = []
 
     def tick(left: float) -> None:

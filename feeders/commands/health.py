@@ -8,8 +8,8 @@ from typing import Annotated, Any, cast
 import msgspec
 import typer
 
+from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail, split_names
 from bookbus.feeders.bus.connection import Reply, ReplyError, open_connection
-from bookbus.feeders.commands.options import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail, split_symbols
 from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import RedisServer, masked, parse_redis_url, redacted, secrets_of
@@ -46,7 +46,7 @@ def health(
       python -m feeders health --host feeder-1
     """
     host = host or socket.gethostname()
-    exchanges, feeders = split_symbols(exchange), split_symbols(feeder_name)
+    exchanges, feeders = split_names(exchange), split_names(feeder_name)
     try:
         found = asyncio.run(_heartbeats(redis, RedisNames(prefix)))
     except ValueError as error:
@@ -115,11 +115,11 @@ async def _heartbeats(url: str, names: RedisNames) -> list[_Feeder]:
         # Importing redis-py takes longer than the whole check, which containers repeat all day.
         replies = await _ask(address.servers[0], names.feeder("*"))
     else:
-        replies = await _ask_servers(url, names.feeder("*"))
+        replies = await _ask_servers(url, names)
     return [_feeder(key, values) for key, values in sorted(replies.items())]
 
 
-async def _ask(server: RedisServer, pattern: str) -> dict[bytes, list[Any]]:
+async def _ask(server: RedisServer, pattern: str) -> dict[str, list[Any]]:
     """The fields of each hash that matches. Raises OSError."""
     connection = await open_connection(server)
 
@@ -136,28 +136,27 @@ async def _ask(server: RedisServer, pattern: str) -> dict[bytes, list[Any]]:
             keys.update(found)
             if cursor == b"0":
                 break
-        return {key: cast(list[Any], await call("HMGET", key, *_WHO, *_FIELDS)) for key in keys}
+        return {
+            key.decode(errors="replace"): cast(list[Any], await call("HMGET", key, *_WHO, *_FIELDS)) for key in keys
+        }
     finally:
         connection.close()
 
 
-async def _ask_servers(url: str, pattern: str) -> dict[bytes, list[Any]]:
+async def _ask_servers(url: str, names: RedisNames) -> dict[str, list[Any]]:
     """The same by redis-py, which knows Sentinels and clusters."""
-    from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
+    from bookbus.feeders.bus.heartbeat import read_heartbeats
+    from bookbus.feeders.bus.servers import CONTROL_ERRORS
 
-    redis = control_client(url)
     try:
-        keys = [key async for key in redis.scan_iter(match=pattern, count=1000)]
-        return {key: await redis.hmget(key, *_WHO, *_FIELDS) for key in keys}
+        return await read_heartbeats(url, names, *_WHO, *_FIELDS)
     except CONTROL_ERRORS as error:
         raise ConnectionError(str(error)) from error
-    finally:
-        await redis.aclose()
 
 
-def _feeder(key: bytes, values: Sequence[bytes | str | None]) -> _Feeder:
+def _feeder(name: str, values: Sequence[bytes | str | None]) -> _Feeder:
     """Without the fields if another version of the feeder wrote them in another format."""
-    name, count = key.decode(errors="replace"), len(_WHO)
+    count = len(_WHO)
     who: dict[str, Any] = {
         field: value.decode(errors="replace") if isinstance(value, bytes) else value
         for field, value in zip(_WHO, values[:count], strict=True)

@@ -1,80 +1,33 @@
-"""Shared by the commands: options, logging, running until a signal, one-line errors."""
+"""Shared by the feeders' commands: selecting symbols, running until a signal, checking the server."""
 
 import asyncio
 import contextlib
-import logging
-import os
 import signal
-import sys
 from collections.abc import Coroutine
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bookbus.command_line import fail, split_names, termination_signals
 from bookbus.schemas.instruments import SymbolError
-from bookbus.schemas.redis_names import DEFAULT_PREFIX
-from bookbus.schemas.redis_url import DEFAULT_URL, masked, redacted, secrets_of, with_password
+from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 if TYPE_CHECKING:
     from bookbus.feeders.markets import SymbolSelection
 
-
-def add_kept_password(url: str | None) -> str | None:
-    """The URL, with a password from the environment if it names a user without one.
-
-    `BOOKBUS_REDIS_PASSWORD_FILE` names a file and has priority over `BOOKBUS_REDIS_PASSWORD`.
-    """
-    password = os.environ.get("BOOKBUS_REDIS_PASSWORD", "")
-    if path := os.environ.get("BOOKBUS_REDIS_PASSWORD_FILE"):
-        try:
-            password = Path(path).read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            fail(f"cannot read BOOKBUS_REDIS_PASSWORD_FILE {path}: {getattr(error, 'strerror', None) or 'no text'}")
-    return with_password(url, password) if url and password else url
-
-
-RedisUrl = Annotated[
-    str,
-    typer.Option(
-        "--redis",
-        envvar="BOOKBUS_REDIS_URL",
-        help="Redis URL: redis://, unix://, redis+sentinel:// or redis+cluster://; with rediss for TLS.",
-        callback=add_kept_password,
-    ),
-]
-Prefix = Annotated[str, typer.Option(envvar="BOOKBUS_PREFIX", help="First part of every key and channel.")]
-LogLevel = Annotated[
-    str, typer.Option(envvar="BOOKBUS_LOG_LEVEL", help="debug, info, warning or error; goes to standard error.")
-]
 Symbols = Annotated[
     str,
     typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated: BTC, BTC-USDT, BTCUSDT, all:USDT, top:50."),
 ]
 
-REDIS_DEFAULT = DEFAULT_URL
-PREFIX_DEFAULT = DEFAULT_PREFIX
-
-
-def fail(message: str) -> NoReturn:
-    """Print one line to standard error and exit with code 1."""
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
-
-
-def start_logging(level: str) -> None:
-    """Log to standard error."""
-    number = logging.getLevelNamesMapping().get(level.upper())
-    if number is None:
-        fail(f"unknown log level {level!r}: use debug, info, warning or error")
-    logging.basicConfig(level=number, format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr)
-    logging.getLogger("websockets").setLevel(max(number, logging.INFO))
-
-
-def split_symbols(symbols: str) -> tuple[str, ...]:
-    """The names between the commas, without repetitions."""
-    return tuple(dict.fromkeys(name.strip() for name in symbols.split(",") if name.strip()))
+Depth = Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels per side.")]
+WsUrl = Annotated[
+    str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="WebSocket base URL instead of the exchange's.")
+]
+RestUrl = Annotated[
+    str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="REST base URL instead of the exchange's.")
+]
 
 
 def select_symbols(symbols: str, shard: str = "1/1") -> "SymbolSelection":
@@ -83,19 +36,14 @@ def select_symbols(symbols: str, shard: str = "1/1") -> "SymbolSelection":
     from bookbus.feeders.markets import parse_selection, parse_shard
 
     try:
-        selection = parse_selection(split_symbols(symbols) or fail("no symbol given: use --symbols BTC,ETH"))
+        selection = parse_selection(split_names(symbols) or fail("no symbol given: use --symbols BTC,ETH"))
         return replace(selection, shard=parse_shard(shard))
     except (SymbolError, ValueError) as error:
         fail(str(error))
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run until done, SIGINT (exit code 130), SIGTERM or SIGHUP (exit code 0); on uvloop if it is installed.
-
-    An ignored SIGHUP stays ignored, as by `nohup`.
-    """
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    ending = (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """Run until done, SIGINT (exit code 130), SIGTERM or SIGHUP (exit code 0); on uvloop if it is installed."""
     received: list[int] = []
 
     async def main() -> None:
@@ -106,7 +54,7 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
             received.append(number)
             task.cancel()
 
-        for number in ending:
+        for number in (signal.SIGINT, *termination_signals()):
             loop.add_signal_handler(number, stop, number)
         with contextlib.suppress(asyncio.CancelledError):
             await task

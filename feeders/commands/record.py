@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from bookbus.feeders.commands.options import LogLevel, Symbols, fail, run_until_signal, select_symbols, start_logging
+from bookbus.command_line import Exchange, LogLevel, fail, start_logging
+from bookbus.feeders.commands.options import Depth, RestUrl, Symbols, WsUrl, run_until_signal, select_symbols
 from bookbus.feeders.commands.run import choose_venue, feed_options, open_markets
 from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.feeders.feeder import FeederSettings
 from bookbus.feeders.recording import Recorder
-from bookbus.feeders.settings import FeederSettings
 from bookbus.feeders.venue import Venue
 
 logger = logging.getLogger(__name__)
@@ -21,21 +22,17 @@ _PROGRESS_INTERVAL = 10.0
 
 def record(
     out: Annotated[Path, typer.Option(envvar="BOOKBUS_OUT", help="New file; .gz compresses.")],
-    exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")] = "binance",
+    exchange: Exchange = "binance",
     symbols: Symbols = "BTC,ETH",
     mode: Annotated[str | None, typer.Option(envvar="BOOKBUS_MODE", help="diff or partial.")] = None,
-    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels per side.")] = 20,
+    depth: Depth = 20,
     topics: Annotated[
         str | None,
         typer.Option(envvar="BOOKBUS_TOPICS", help="Any of book, quote, trades, comma-separated; by default all."),
     ] = None,
     seconds: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
-    ws_url: Annotated[
-        str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="WebSocket base URL instead of the exchange's.")
-    ] = None,
-    rest_url: Annotated[
-        str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="REST base URL instead of the exchange's.")
-    ] = None,
+    ws_url: WsUrl = None,
+    rest_url: RestUrl = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Write all that an exchange sends about some symbols to a capture file, until Ctrl-C or for --seconds.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bookbus.feeders.commands.options import fail
+from bookbus.command_line import fail
 from bookbus.feeders.markets import default_cache_directory
 from bookbus.feeders.redis_server import SHARED_PORT, LocalRedisError, LocalServer, start_shared, stop_shared
 

@@ -1,6 +1,5 @@
 """`replay`: publish a recording to Redis."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -8,27 +7,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bookbus.command_line import PREFIX_DEFAULT, LogLevel, Prefix, add_kept_password, fail, split_names, start_logging
 from bookbus.feeders.bus.heartbeat import PrefixTakenError
 from bookbus.feeders.bus.servers import SERVER_ERRORS
-from bookbus.feeders.commands.options import (
-    PREFIX_DEFAULT,
-    LogLevel,
-    Prefix,
-    add_kept_password,
-    fail,
-    require_redis,
-    run_until_signal,
-    start_logging,
-)
+from bookbus.feeders.commands.options import Depth, require_redis, run_until_signal
 from bookbus.feeders.commands.run import feed_options
 from bookbus.feeders.errors import ReplayError
-from bookbus.feeders.redis_server import LocalRedisError, private_server
+from bookbus.feeders.redis_server import LocalRedisError, LocalServer
 from bookbus.feeders.replay import ReplayFeeder, ReplayResult
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
-
-logger = logging.getLogger(__name__)
 
 _NAMES = {"book": "books", "quote": "quotes", "trades": "trades"}
 
@@ -37,7 +26,7 @@ def replay(
     capture: Annotated[Path, typer.Argument(help="File written by `record`, compressed or not.")],
     speed: Annotated[str, typer.Option(envvar="BOOKBUS_SPEED", help="Multiple of the recorded speed, or max.")] = "max",
     symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Only these symbols; by default all.")] = "",
-    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels per side.")] = 20,
+    depth: Depth = 20,
     topics: Annotated[
         str, typer.Option(envvar="BOOKBUS_TOPICS", help="Any of book, quote, trades, comma-separated.")
     ] = "book",
@@ -65,7 +54,7 @@ def replay(
     """
     start_logging(log_level)
     options = feed_options(None, None, depth, topics)
-    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    names = split_names(symbols)
     results: list[ReplayResult] = []
 
     async def work(url: str) -> None:
@@ -84,7 +73,7 @@ def replay(
         run_until_signal(work(redis))
     else:
         try:
-            with private_server() as server:
+            with LocalServer() as server:
                 run_until_signal(work(server.url))
         except LocalRedisError as error:
             fail(str(error))

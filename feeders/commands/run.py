@@ -12,28 +12,33 @@ from typing import Annotated, get_args
 
 import typer
 
+from bookbus.command_line import (
+    PREFIX_DEFAULT,
+    REDIS_DEFAULT,
+    Exchange,
+    LogLevel,
+    Prefix,
+    RedisUrl,
+    fail,
+    start_logging,
+)
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.heartbeat import PrefixTakenError, refuse_mixed_prefix
 from bookbus.feeders.bus.servers import SERVER_ERRORS
 from bookbus.feeders.commands.options import (
-    PREFIX_DEFAULT,
-    REDIS_DEFAULT,
-    LogLevel,
-    Prefix,
-    RedisUrl,
+    Depth,
+    RestUrl,
     Symbols,
-    fail,
+    WsUrl,
     require_redis,
     run_until_signal,
     select_symbols,
-    start_logging,
 )
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchange_feed import ConnectionSettings
-from bookbus.feeders.feeder import Feeder
+from bookbus.feeders.feeder import Feeder, FeederSettings
 from bookbus.feeders.markets import Markets, MetadataSource
 from bookbus.feeders.recording import Recorder
-from bookbus.feeders.settings import FeederSettings
 from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames
@@ -50,7 +55,7 @@ default threshold each collection of them took milliseconds.
 
 
 def run(
-    exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")] = "binance",
+    exchange: Exchange = "binance",
     symbols: Symbols = "BTC,ETH",
     mode: Annotated[
         str | None,
@@ -60,18 +65,14 @@ def run(
             "by default the better one that the exchange has.",
         ),
     ] = None,
-    depth: Annotated[int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels per side.")] = 20,
+    depth: Depth = 20,
     topics: Annotated[
         str, typer.Option(envvar="BOOKBUS_TOPICS", help="Any of book, quote, trades, comma-separated.")
     ] = "book",
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
-    ws_url: Annotated[
-        str | None, typer.Option(envvar="BOOKBUS_WS_URL", help="WebSocket base URL instead of the exchange's.")
-    ] = None,
-    rest_url: Annotated[
-        str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="REST base URL instead of the exchange's.")
-    ] = None,
+    ws_url: WsUrl = None,
+    rest_url: RestUrl = None,
     feeder_id: Annotated[
         str | None, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Name of this feeder; each run adds a unique suffix.")
     ] = None,

@@ -8,7 +8,8 @@ from typing import Annotated, Any, get_args
 import msgspec
 import typer
 
-from bookbus.feeders.commands.options import LogLevel, fail, run_until_signal, split_symbols, start_logging
+from bookbus.command_line import LogLevel, fail, split_names, start_logging
+from bookbus.feeders.commands.options import run_until_signal
 from bookbus.feeders.simulator.binance.settings import ErrorShape
 from bookbus.feeders.simulator.core.faults import ANY_FRAME_FAULTS, KINDS, Fault
 from bookbus.feeders.simulator.core.feed import SnapshotMode
@@ -36,6 +37,10 @@ def simulate(
     seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="The same seed gives the same market.")] = 1,
     rate: Annotated[float, typer.Option(envvar="BOOKBUS_RATE", help="Updates a second and symbol, at most 10.")] = 10.0,
     levels: Annotated[int | None, typer.Option(envvar="BOOKBUS_LEVELS", help="Levels a side.")] = None,
+    truth_depth: Annotated[
+        int | None,
+        typer.Option(envvar="BOOKBUS_TRUTH_DEPTH", help="Levels a side that a Binance remembers of its true books."),
+    ] = None,
     changes: Annotated[int, typer.Option(envvar="BOOKBUS_CHANGES", help="Changes of the book per update.")] = 20,
     prepared: Annotated[
         float, typer.Option(envvar="BOOKBUS_PREPARED", help="Seconds of market to compute beforehand and replay.")
@@ -94,6 +99,7 @@ def simulate(
         "seed": seed,
         "rate": rate,
         "levels": levels,
+        "truth_depth": truth_depth,
         "changes": changes,
         "prepared": prepared,
         "snapshot_mode": snapshot_mode,
@@ -119,7 +125,7 @@ def _symbols(text: str | None) -> int | tuple[str, ...] | None:
         return None
     if text.isdigit():
         return int(text)
-    return split_symbols(text) or fail("no symbol given: use --symbols BTC,ETH")
+    return split_names(text) or fail("no symbol given: use --symbols BTC,ETH")
 
 
 def _fault(text: str) -> Fault:

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bookbus.feeders.commands.options import fail
-from bookbus.feeders.redis_server import LocalRedisError, private_server
+from bookbus.command_line import fail
+from bookbus.feeders.redis_server import LocalRedisError, LocalServer
 from bookbus.feeders.simulator.process import SimulatorError, SimulatorProcess
 
 Source = Literal["redis", "binance", "upbit", "multi"]
@@ -83,14 +83,14 @@ class Smoke:
             if self.source == "multi":
                 arguments += ["--inventory-notional", "1000"]
             if self.source == "redis":
-                url = stack.enter_context(private_server()).url
+                url = stack.enter_context(LocalServer()).url
                 stack.enter_context(self._feeder(url, environment))
                 arguments += ["--redis", url, "--exchange", self.exchange]
             code = _consumers("run", *arguments, "--output-dir", str(self.directory), environment=environment)
         return code or self._analyze(environment)
 
     def _simulate(self, stack: contextlib.ExitStack) -> dict[str, str]:
-        """Start the exchanges that the source needs. Returns the environment that tells the runner their addresses."""
+        """Start the exchanges that the source needs. Returns their addresses as environment variables."""
         needed = {"redis": (self.exchange,), "multi": tuple(_SIMULATED)}.get(self.source, (self.source,))
         found = {}
         for exchange in needed:

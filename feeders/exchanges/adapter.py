@@ -44,7 +44,7 @@ class FeedAdapter(BaseWebSocketClient):
         self.slot = slot
         self.keepalive_text = venue.keepalive
         self.ready_at = 0.0
-        """Monotonic time since which it brings every update."""
+        """Monotonic time since which it delivers every update."""
         self._stall = stall
         self._on_frame = on_frame
         self._on_lost = on_lost
@@ -59,7 +59,6 @@ class FeedAdapter(BaseWebSocketClient):
         return self._had_data
 
     def successor(self) -> Self:
-        """Another connection that carries the same symbols into the same books."""
         return type(self)(
             self.venue,
             self.feed,
@@ -73,7 +72,6 @@ class FeedAdapter(BaseWebSocketClient):
         )
 
     async def connect(self) -> None:
-        """Open the socket. Raises WebSocketConnectionError."""
         self._unacknowledged.clear()
         self._had_data = False
         self._line = self.feed.books.new_line(self.slot)
@@ -108,7 +106,6 @@ class FeedAdapter(BaseWebSocketClient):
         self.abandon(f"this process stalled for {gap:.1f} s")
 
     def on_message(self, message: bytes) -> None:
-        """Hand a message to the feed, and act on what concerns the connection."""
         self._stall.beat()
         if self._abandoned:
             return

@@ -46,7 +46,7 @@ class _Error(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    """What any message may say beside its data: a stream, a control reply (with `id`), or a bare notice (with `e`)."""
+    """Fields of any message except its data: a stream, a control reply (with `id`), or a bare notice (with `e`)."""
 
     stream: str = ""
     id: int | str | None = None
@@ -131,7 +131,7 @@ class _Trade(msgspec.Struct):
 
 
 class _Stream(NamedTuple):
-    """What is known of a stream once its name was read."""
+    """A stream by its parsed name."""
 
     name: str
     topic: Topic
@@ -161,7 +161,6 @@ class BinanceProtocol:
         self._streams: dict[bytes, _Stream] = {}
 
     def streams(self, native: str) -> Mapping[Topic, str]:
-        """Name of the stream of each wanted topic of a symbol."""
         book = "depth" if self._options.mode == "diff" else f"depth{self._partial_depth()}"
         names: dict[Topic, str] = {"book": f"{book}@100ms", "quote": "bookTicker", "trades": "trade"}
         prefix = native.lower()
@@ -184,7 +183,6 @@ class BinanceProtocol:
         return [_control_message(next(ids), chunk) for chunk in chunks]
 
     def decode(self, frame: bytes) -> Sequence[Message]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         stream = self._streams.get(_stream_name(frame))
         if stream is None:
             envelope: _Envelope = _decode_envelope(frame)
@@ -235,7 +233,7 @@ def decode_answer(body: bytes) -> DepthSnapshot:
 
 
 def request_of(url: str) -> tuple[str, int] | None:
-    """Symbol and levels a side of a depth request, None for another. Raises WebSocketProtocolError for nonsense."""
+    """Symbol and levels a side of a depth request, None for another. Raises WebSocketProtocolError if invalid."""
     try:
         parts = urlsplit(url)
         query = parse_qs(parts.query)
@@ -271,7 +269,7 @@ def _trade(native: str, trade: _Trade) -> TradeHappened:
 
 
 def _stream_name(frame: bytes) -> bytes:
-    """The stream as it stands where the exchange writes it, first in the frame; anywhere else it is not looked for."""
+    """The stream's name if it is the first field of the frame, where the exchange writes it; else empty."""
     start = len(_STREAM_START)
     return frame[start : frame.find(b'"', start)] if frame.startswith(_STREAM_START) else b""
 

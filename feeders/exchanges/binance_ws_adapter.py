@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from bookbus.feeders.books.events import SnapshotNeeded, Topic
+from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import BestPrices, FeedOptions, Venue, VenueProtocol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -77,7 +77,6 @@ class BinanceSnapshots:
     request_of = staticmethod(request_of)
 
     async def fetch(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
-        """Address and answer of a depth request."""
         weight = next(weight for levels, weight in _DEPTH_WEIGHTS if need.limit <= levels)
         parameters: dict[str, str | int] = {"symbol": need.native, "limit": need.limit}
         patience = _URGENT_PATIENCE if need.urgent else None
@@ -91,53 +90,44 @@ class BinanceAudit:
     levels = 100
 
     async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
-        """`bookTicker` of every symbol."""
         body = await rest.get("/api/v3/ticker/bookTicker", {}, 4, urgent=False)
         tickers: list[_Ticker] = _decode_tickers(body)
         return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
 
 
-class Binance:
+class Binance(Venue):
     """Binance spot as shared code sees it."""
 
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
     lifetime = LIFETIME
-    modes: Sequence[FeedMode] = ("diff", "partial")
-    topics: Sequence[Topic] = ("book", "quote", "trades")
-    keepalive: str | None = None
-    snapshots: VenueSnapshots | None = BinanceSnapshots()
-    audit: VenueAudit | None = BinanceAudit()
+    modes = ("diff", "partial")
+    topics = ("book", "quote", "trades")
+    snapshots = BinanceSnapshots()
+    audit = BinanceAudit()
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
-        """The messages of these symbols, None for any symbol."""
         return BinanceProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
-        """The symbols of each connection that the exchange's limit on streams asks for."""
         size = STREAMS_PER_CONNECTION // len(options.topics)
         return [natives[start : start + size] for start in range(0, len(natives), size)]
 
     def stream_url(self, ws_url: str) -> str:
-        """The address of a combined-stream connection."""
         return f"{ws_url.rstrip('/')}/stream"
 
     def rest(self, rest_url: str, timeout: float) -> RestClient:
-        """Requests within the exchange's weight limit."""
         return RestClient(rest_url, WeightBudget(WEIGHT_PER_MINUTE), timeout, "X-MBX-USED-WEIGHT-1M")
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        """What the exchange says of its instruments."""
         return await rest.get("/api/v3/exchangeInfo", {}, 20)
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
-        """`quoteVolume` of the last 24 hours of every symbol."""
         body = await rest.get("/api/v3/ticker/24hr", {"type": "MINI"}, 80)
         return {day.symbol: day.turnover for day in _decode_days(body)}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
-        """The instruments in an `exchangeInfo` answer. Raises MetadataError if it is none."""
         return [_instrument(symbol) for symbol in _decode_info(metadata).symbols]
 
 

@@ -95,16 +95,15 @@ class BybitProtocol:
     numbers: ClassVar[None] = None
 
     def __init__(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> None:
-        """Raises ValueError for a depth that the exchange does not have; `recorded` makes no difference."""
+        """Raises ValueError for a depth that the exchange does not have; `recorded` is not used."""
         if options.depth > DEPTHS[-1]:
-            raise ValueError(f"at most {DEPTHS[-1]} levels can be had, not {options.depth}")
+            raise ValueError(f"at most {DEPTHS[-1]} levels are offered, not {options.depth}")
         self._options = options
         self._stream_depth = next(depth for depth in DEPTHS if depth >= options.depth)
         self.natives: Sequence[str] = tuple(dict.fromkeys(natives or ()))
         self._wanted = None if natives is None else frozenset(self.natives)
 
     def streams(self, native: str) -> Mapping[Topic, str]:
-        """The name of each wanted topic of a symbol."""
         names: dict[Topic, str] = {
             "book": f"orderbook.{self._stream_depth}.{native}",
             "trades": f"publicTrade.{native}",
@@ -114,7 +113,7 @@ class BybitProtocol:
     def subscribe(
         self, natives: Sequence[str], ids: Iterator[int], *, again: Sequence[str] = ()
     ) -> list[ControlMessage]:
-        """Ask for everything; for some symbols again, since only a new subscription brings a snapshot."""
+        """Ask for everything; for some symbols again, because only a new subscription gets a snapshot."""
         topics = [topic for native in again or natives for topic in self.streams(native).values()]
         operations = ("unsubscribe", "subscribe") if again else ("subscribe",)
         return [
@@ -124,7 +123,6 @@ class BybitProtocol:
         ]
 
     def decode(self, frame: bytes) -> Sequence[Message]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         envelope: _Envelope = _decode_envelope(frame)
         if not envelope.topic:
             return _control(envelope)
@@ -150,7 +148,7 @@ def _control_message(request_id: int, operation: str, topics: Sequence[str]) -> 
 
 
 def _control(envelope: _Envelope) -> Sequence[Message]:
-    """The reply to a control message; the one to a keepalive says nothing."""
+    """The reply to a control message; the reply to a keepalive is ignored."""
     request_id = int(envelope.request_id) if _OUR_REQUEST.fullmatch(envelope.request_id) else None
     if envelope.op in ("ping", "pong") or envelope.message == "pong":
         return ()

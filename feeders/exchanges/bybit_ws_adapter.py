@@ -4,11 +4,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import FeedOptions, Venue, VenueProtocol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -68,48 +67,38 @@ _decode_markets = json_decoder(_MarketsAnswer, "an instruments-info answer", Met
 _decode_days = json_decoder(_DaysAnswer, "a list of 24-hour figures", RestError)
 
 
-class Bybit:
+class Bybit(Venue):
     """Bybit spot as shared code sees it."""
 
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
-    lifetime = None
-    modes: Sequence[FeedMode] = ("diff",)
-    topics: Sequence[Topic] = TOPICS
-    keepalive: str | None = '{"op":"ping"}'
-    snapshots: VenueSnapshots | None = None
-    audit: VenueAudit | None = None
+    modes = ("diff",)
+    topics = TOPICS
+    keepalive = '{"op":"ping"}'
 
     def stream_url(self, ws_url: str) -> str:
-        """The address of a connection."""
         return f"{ws_url.rstrip('/')}/v5/public/spot"
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
-        """The messages of these symbols, None for any symbol."""
         return BybitProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
-        """The symbols of each connection that the exchange's limit on topics asks for."""
         longest = max((len(native) for native in natives), default=1) + len('"orderbook.1000.",')
         size = max(1, ARGUMENT_CHARACTERS // (longest * len(options.topics)))
         return [natives[start : start + size] for start in range(0, len(natives), size)]
 
     def rest(self, rest_url: str, timeout: float) -> RestClient:
-        """Requests within the exchange's limit."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE), timeout)
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        """What the exchange says of its instruments."""
         return await rest.get("/v5/market/instruments-info", {"category": "spot"}, 1)
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
-        """`turnover24h` of every symbol."""
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
         return {day.symbol: day.turnover for day in _decode_days(body).result.list}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
-        """The instruments in an `instruments-info` answer. Raises MetadataError if it is none."""
         markets: list[_Market] = _decode_markets(metadata).result.list
         return [
             Instrument(

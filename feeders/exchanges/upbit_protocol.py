@@ -138,7 +138,7 @@ class UpbitProtocol:
         *,
         recorded: bool = False,
     ) -> None:
-        """Raises ValueError for what the exchange does not have; `recorded` makes no difference."""
+        """Raises ValueError for what the exchange does not have; `recorded` is not used."""
         if options.depth > UNIT_COUNTS[-1]:
             raise ValueError(f"upbit sends at most {UNIT_COUNTS[-1]} levels a side, not {options.depth}")
         if missing := options.topics - set(TOPICS):
@@ -149,7 +149,7 @@ class UpbitProtocol:
         self._wanted = None if natives is None else frozenset(self.natives)
 
     def streams(self, native: str) -> Mapping[Topic, str]:
-        """A stream has no name of its own here: it is the symbol's."""
+        """Streams have no names: the symbol's is used."""
         return {topic: native for topic in TOPICS if topic in self._options.topics}
 
     def subscribe(
@@ -169,7 +169,6 @@ class UpbitProtocol:
         return [ControlMessage(None, msgspec.json.encode(request).decode())]
 
     def decode(self, frame: bytes) -> Sequence[Message]:
-        """What one WebSocket message says. Raises WebSocketProtocolError if it makes no sense."""
         try:
             parts = _decode_short(frame) if b'"ty"' in frame else _decode(frame)
         except DECODE_ERRORS as error:

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import FeedOptions, Venue, VenueProtocol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument
 
@@ -58,21 +57,16 @@ _decode_metadata = json_decoder(_Metadata, "a list of markets", MetadataError)
 _encode_metadata = msgspec.json.Encoder().encode
 
 
-class Upbit:
+class Upbit(Venue):
     """Upbit Korea as shared code sees it."""
 
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
-    lifetime = None
-    modes: Sequence[FeedMode] = ("partial",)
-    topics: Sequence[Topic] = TOPICS
-    keepalive: str | None = None
-    snapshots: VenueSnapshots | None = None
-    audit: VenueAudit | None = None
+    modes = ("partial",)
+    topics = TOPICS
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
-        """The messages of these symbols, None for any symbol."""
         return UpbitProtocol(natives, options, recorded=recorded)
 
     def connections(self, natives: Sequence[str], options: FeedOptions) -> list[Sequence[str]]:
@@ -80,15 +74,13 @@ class Upbit:
         return [natives] if natives else []
 
     def stream_url(self, ws_url: str) -> str:
-        """The address of the public socket."""
         return f"{ws_url.rstrip('/')}/websocket/v1"
 
     def rest(self, rest_url: str, timeout: float) -> RestClient:
-        """Requests within the exchange's limit for each second."""
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE, burst=1.0), timeout)
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        """The list of markets, with the ticks of those whose tick could be had."""
+        """The list of markets, with the ticks of those whose tick is known."""
         markets: list[_Market] = _decode_markets(await rest.get(_MARKETS_PATH, {}, 1))
         ticks: list[_Tick] = []
         for start in range(0, len(markets), _MARKETS_PER_REQUEST):
@@ -104,7 +96,6 @@ class Upbit:
         return _encode_metadata(_Metadata(markets, ticks))
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
-        """`acc_trade_price_24h` of every market."""
         body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
         return {day.market: day.turnover for day in _decode_days(body)}
 
@@ -116,7 +107,7 @@ class Upbit:
 
 
 def _instrument(native: str, tick: float | None) -> Instrument:
-    """`status` stays unknown: the list names every market and says of none whether it trades now."""
+    """`status` stays unknown: the list does not contain whether a market trades now."""
     quote, separator, base = native.partition("-")
     if not (quote and separator and base):
         raise MetadataError(f"not a market: {native!r}")

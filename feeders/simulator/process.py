@@ -1,4 +1,4 @@
-"""Simulated exchanges by name, and one in a process of its own that ends with its parent."""
+"""Simulated exchanges by name, and one in a separate process that ends with its parent."""
 
 import asyncio
 import gc
@@ -31,7 +31,6 @@ class Ready(msgspec.Struct):
 
 
 def simulated_exchanges() -> list[str]:
-    """Ids of all exchanges that can be simulated."""
     return [exchange for exchange in EXCHANGES if find_spec(f"bookbus.feeders.simulator.{exchange}")]
 
 
@@ -65,7 +64,7 @@ def _simulator_of(exchange: str) -> type[ExchangeSimulator[Any, Any]]:
 
 
 def ready_line(exchange: str, simulator: ExchangeSimulator[Any, Any]) -> str:
-    """The line that tells a parent process where a started exchange is."""
+    """The line with the addresses of a started exchange, for the parent process."""
     ready = Ready(exchange, simulator.ws_url, simulator.rest_url, simulator.symbols)
     return msgspec.json.encode(ready).decode()
 
@@ -176,11 +175,9 @@ class SimulatorProcess:
         self._post("/control/fault", fault)
 
     def clear(self) -> None:
-        """End all faults that last or wait."""
         self._post("/control/clear", {})
 
     def status(self) -> dict[str, Any]:
-        """Answer of `/control/status`."""
         return self._get("/control/status")
 
     def _get(self, path: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.feed import Feed
-from bookbus.feeders.redis_server import private_server
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.replay import NoSnapshots
 from bookbus.feeders.venue import FeedOptions, venue_of
 from bookbus.schemas.instruments import InstrumentRegistry
@@ -165,7 +165,7 @@ async def _measure(path: Callable[[str, Traffic], Awaitable[None]], url: str, ma
 async def _main(symbols: int, frames: int, repeat: int) -> None:
     made = traffic(symbols, frames)
     fewer = (made[0], made[1][: frames // 5])
-    with private_server() as server:
+    with LocalServer() as server:
         rows: dict[str, list[tuple[float, float]]] = {"bookbus": [], "plain": []}
         for _ in range(repeat):
             rows["bookbus"].append(await _measure(bookbus, server.url, made))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 import redis
 
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.redis_server import private_server
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.wire import HEAD, encode_body
 from tests.support.builders import book
@@ -43,7 +43,7 @@ def main() -> None:
     if arguments.reader:
         READERS[arguments.reader](arguments.url, arguments.messages)
         return
-    with private_server(options=UNLIMITED) as server:
+    with LocalServer(options=UNLIMITED) as server:
         figures = {
             name: measure(server.url, server.port, name, arguments.messages if name == "push" else arguments.compared)
             for name in READERS

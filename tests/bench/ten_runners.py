@@ -26,7 +26,7 @@ from bookbus.consumers.paper.market import ProviderMarket, VenueQuote
 from bookbus.consumers.paper.runner import Stop, run_live
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.redis_server import private_server
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import Levels
 from tests.support.feeder_process import feeder_process
@@ -184,7 +184,7 @@ def main() -> None:
     natives, flushes = list(NATIVE.values()), round((arguments.seconds + _LIMIT) * RATE)
     phases: list[tuple[int, Phase]] = []
     with (
-        private_server() as server,
+        LocalServer() as server,
         SimulatorProcess(natives, seed=4, rate=RATE, truth_flushes=flushes) as exchange,
         feeder_process(server.url, exchange.ws_url, exchange.rest_url, natives) as feeder,
     ):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.redis_server import private_server
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import FeederProcess, feeder_process
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--upbit", type=int, default=250)
     arguments = parser.parse_args()
     with ExitStack() as stack:
-        url = stack.enter_context(private_server()).url
+        url = stack.enter_context(LocalServer()).url
         markets = [
             _open(stack, url, "binance", arguments.binance, 10.0),
             _open(stack, url, "upbit", arguments.upbit, 5.0),

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from bookbus.feeders.simulator.proxy import Network
+from bookbus.feeders.commands.proxy import Network
 
 FOLDER = Path(__file__).parent / "scenarios"
 

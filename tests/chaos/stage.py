@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import redis
 
+from bookbus.feeders.commands.proxy import GOOD, Network, Proxy
 from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.process import SimulatorProcess
-from bookbus.feeders.simulator.proxy import GOOD, Network, Proxy
 from bookbus.schemas.instruments import EXCHANGES, guess_instrument
 from tests.chaos.scenario import Action, Scenario, Way
 from tests.support.feeder_process import FeederProcess

@@ -12,7 +12,7 @@ import redis
 from typer.testing import CliRunner
 
 from bookbus.consumers.__main__ import make_app
-from bookbus.feeders.redis_server import private_server
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.reading_process import Summary, Waking, quantity_of, reading_processes
@@ -83,7 +83,7 @@ def test_stopped_readers_do_not_affect_others_and_recover_when_continued() -> No
     others = READERS - STOPPED
     shares = [min(READERS_A_PROCESS, others - first) for first in range(0, others, READERS_A_PROCESS)]
     with (
-        private_server(options=("--client-output-buffer-limit", f"pubsub {BUFFER_LIMIT}")) as server,
+        LocalServer(options=("--client-output-buffer-limit", f"pubsub {BUFFER_LIMIT}")) as server,
         redis.Redis.from_url(server.url, decode_responses=True) as client,
         Feed(server.url, LEVELS) as feed,
         reading_processes(server.url, [*shares, *[1] * STOPPED], SYMBOLS) as processes,

@@ -168,7 +168,7 @@ def _registry(data: bytes) -> None:
 def _feeder_hash(data: bytes) -> None:
     """Name and fields of a feeder's hash."""
     key, *values = [*data.split(b"\n"), *[b""] * 6][:7]
-    _feeder(key, values).rows()
+    _feeder(key.decode(errors="replace"), values).rows()
 
 
 _loop = asyncio.new_event_loop()

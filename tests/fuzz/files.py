@@ -5,11 +5,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bookbus.command_line import split_names
 from bookbus.consumers.analysis.run_files import RunFileError, read_run
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.commands.arbitrage import parse_fees
 from bookbus.consumers.paper.calibration.table import CalibrationError, decode_table, parse_zones
-from bookbus.feeders.commands.options import split_symbols
 from bookbus.feeders.markets import parse_selection, parse_shard
 from bookbus.feeders.recording import CaptureFile
 from bookbus.schemas.capture import CaptureError, decode_frame, encode_frame
@@ -84,7 +84,7 @@ def _url(data: bytes) -> None:
 
 
 def _selection(data: bytes) -> None:
-    parse_selection(split_symbols(_text(data))).choose(_REGISTRY, {"BTCUSDT": 1.0})
+    parse_selection(split_names(_text(data))).choose(_REGISTRY, {"BTCUSDT": 1.0})
 
 
 def _symbol(data: bytes) -> None:

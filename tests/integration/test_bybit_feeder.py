@@ -8,8 +8,7 @@ import pytest
 import redis
 
 from bookbus.feeders.exchanges.adapter import FeedAdapter
-from bookbus.feeders.simulator.bybit.exchange import BybitSimulator
-from bookbus.feeders.simulator.bybit.settings import BybitRules
+from bookbus.feeders.simulator.bybit.exchange import BybitRules, BybitSimulator
 from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas.trade import trade_of
 from tests.support.book_checker import BookChecker, book_checker

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 import redis
 
-from bookbus.feeders.redis_server import private_server
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.wire import encode
@@ -122,7 +122,7 @@ def is_live(server: redis.Redis, name: str) -> bool:
 @pytest.fixture(scope="module")
 def bus() -> Iterator[Bus]:
     with ExitStack() as cleanup:
-        server = cleanup.enter_context(private_server())
+        server = cleanup.enter_context(LocalServer())
         binance = cleanup.enter_context(SimulatorProcess(["BTCUSDT", "ETHUSDT"]))
         upbit = cleanup.enter_context(SimulatorProcess(["KRW-BTC", "KRW-ETH", "KRW-USDT"], exchange="upbit"))
         bus = Bus(server.url, binance, cleanup)
@@ -171,7 +171,7 @@ def test_program_of_several_exchanges_prints_both_and_their_opportunities(bus: B
 
 def test_bot_of_the_tutorial_prints_what_it_reads() -> None:
     with ExitStack() as cleanup:
-        url = cleanup.enter_context(private_server()).url
+        url = cleanup.enter_context(LocalServer()).url
         exchange = cleanup.enter_context(SimulatorProcess(["BTCUSDT", "ETHUSDT"]))
         bus = Bus(url, exchange, cleanup)
         feeder = bus.feed(exchange, "binance")

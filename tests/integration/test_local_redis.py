@@ -18,7 +18,6 @@ from bookbus.feeders.redis_server import (
     LocalServer,
     find_server,
     identify,
-    private_server,
     start_shared,
     stop_shared,
 )
@@ -45,7 +44,7 @@ def free_port() -> int:
 
 
 def test_a_private_server_answers_and_is_gone_with_its_directory_afterwards() -> None:
-    with private_server() as server, client_of(server) as client:
+    with LocalServer() as server, client_of(server) as client:
         pid, directory = server.pid, server.directory
         assert client.ping()
         assert client.config_get("save") == {"save": ""}
@@ -57,7 +56,7 @@ def test_a_private_server_answers_and_is_gone_with_its_directory_afterwards() ->
 
 
 def test_two_private_servers_do_not_share_a_port() -> None:
-    with private_server() as one, private_server() as other:
+    with LocalServer() as one, LocalServer() as other:
         assert one.port != other.port
 
 
@@ -100,7 +99,7 @@ def test_a_paused_server_hangs_until_it_is_resumed(own_redis_server: LocalServer
 
 
 def test_a_paused_server_can_be_stopped() -> None:
-    with private_server() as server:
+    with LocalServer() as server:
         pid = server.pid
         server.pause()
         server.stop()
@@ -109,7 +108,7 @@ def test_a_paused_server_can_be_stopped() -> None:
 
 
 def test_options_reach_the_server() -> None:
-    with private_server(options=("--requirepass", "secret")) as server:
+    with LocalServer(options=("--requirepass", "secret")) as server:
         with client_of(server) as client, pytest.raises(redis.AuthenticationError):
             client.ping()
         with redis.Redis.from_url(f"redis://:secret@127.0.0.1:{server.port}") as client:

@@ -13,7 +13,7 @@ from bookbus.consumers.multi.consolidation import ConsolidatedBook
 from bookbus.consumers.multi.venue_book import TAKER_FEES_BPS
 from bookbus.consumers.multi_provider import assemble
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.redis_server import private_server
+from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.process import SimulatorProcess
 from tests.support.feeder_process import FeederProcess, feeder_process
 from tests.support.waiting import wait_for
@@ -91,7 +91,7 @@ def net_bps(ask: Fraction, buy_fee: Fraction, bid: Fraction, sell_fee: Fraction)
 @pytest.fixture(scope="module")
 def only_world() -> Iterator[World]:
     with ExitStack() as cleanup:
-        yield World(cleanup.enter_context(private_server()).url, cleanup)
+        yield World(cleanup.enter_context(LocalServer()).url, cleanup)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import redis
 
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
-from bookbus.feeders.redis_server import HOST, LocalServer, free_port, private_server
+from bookbus.feeders.redis_server import HOST, LocalServer, free_port
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import decode
@@ -199,7 +199,7 @@ async def test_a_foreign_type_under_one_name_leaves_the_others_alone(redis_url: 
 
 
 async def test_a_user_who_may_only_publish_books_is_enough() -> None:
-    with private_server() as server:
+    with LocalServer() as server:
         with redis.Redis.from_url(server.url) as client:
             commands = "+evalsha +script|load +hmget +hset +time +publish +expire +persist +xadd"
             rights = f"on >pw resetchannels ~md:* &md:* -@all {commands}"
@@ -216,7 +216,7 @@ async def test_a_user_who_may_only_publish_books_is_enough() -> None:
 
 
 async def test_a_wrong_password_is_one_line_without_it(caplog: pytest.LogCaptureFixture) -> None:
-    with private_server(options=("--requirepass", "right")) as server:
+    with LocalServer(options=("--requirepass", "right")) as server:
         for login in (":wr0ng@", ""):
             caplog.clear()
             publisher = Publisher(f"redis://{login}{HOST}:{server.port}/0", NAMES, "A")

@@ -1,5 +1,6 @@
 """The local Binance exchange over real sockets: what its streams say, and that they lead to the truth."""
 
+import asyncio
 import json
 import time
 from itertools import pairwise
@@ -9,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from bookbus.feeders.simulator.core.faults import Fault
-from tests.support.simulated_exchange import Book, client, exchange, get, levels, receive
+from tests.support.simulated_exchange import LIMIT, Book, ask, client, exchange, get, levels, receive
 
 
 async def test_a_raw_connection_gets_the_bare_payload() -> None:
@@ -96,6 +97,57 @@ async def test_partial_depth_of_a_market_at_rest_is_sent_once() -> None:
             seen += [await receive(connection), await receive(connection)]
 
     assert [message["stream"] for message in seen if "stream" in message] == streams
+
+
+STATISTICS = [
+    ("btcusdt@ticker", "24hrTicker"),
+    ("btcusdt@miniTicker", "24hrMiniTicker"),
+    ("btcusdt@ticker_1h", "1hTicker"),
+    ("btcusdt@avgPrice", "avgPrice"),
+    ("btcusdt@kline_1s", "kline"),
+    ("btcusdt@kline_1m", "kline"),
+    ("btcusdt@kline_1d@+08:00", "kline"),
+    ("!miniTicker@arr", "24hrMiniTicker"),
+    ("!miniTicker@arr@1000ms", "24hrMiniTicker"),
+    ("!ticker@arr", "24hrTicker"),
+    ("!ticker_4h@arr", "4hTicker"),
+]
+
+
+async def test_statistics_are_sent_on_every_stream_that_is_acknowledged() -> None:
+    names = [name for name, _ in STATISTICS]
+    async with exchange() as simulator, client(simulator, "/stream") as connection:
+        assert (await ask(connection, "SUBSCRIBE", *names))["result"] is None
+        found: dict[str, Any] = {}
+        async with asyncio.timeout(LIMIT):
+            while len(found) < len(names):
+                message = await receive(connection)
+                found[message["stream"]] = message["data"]
+
+    for name, event in STATISTICS:
+        data = found[name]
+        events = data if name.startswith("!") else [data]
+        assert {each["e"] for each in events} == {event}, name
+        assert [each["s"] for each in events] == (["BTCUSDT", "ETHUSDT"] if name.startswith("!") else ["BTCUSDT"])
+
+
+async def test_a_candle_of_a_second_ends_and_holds_the_trades_of_its_second() -> None:
+    streams = "btcusdt@kline_1s/btcusdt@aggTrade"
+    async with exchange(changes=60) as simulator, client(simulator, f"/ws/{streams}") as connection:
+        trades: list[Any] = []
+        candles: list[Any] = []
+        while len(candles) < 3:
+            message = await receive(connection)
+            (candles if message["e"] == "kline" else trades).append(message)
+
+    candle = candles[-1]["k"]
+    own = [trade for trade in trades if candle["t"] <= trade["T"] <= candle["T"]]
+    assert candle["x"] is True
+    assert candle["T"] - candle["t"] == 999
+    assert (candle["o"], candle["c"]) == (own[0]["p"], own[-1]["p"])
+    assert (candle["f"], candle["L"]) == (own[0]["f"], own[-1]["l"])
+    assert float(candle["v"]) == pytest.approx(sum(float(trade["q"]) for trade in own))
+    assert float(candle["h"]) == max(float(trade["p"]) for trade in own)
 
 
 async def test_book_ticker_trades_and_aggregate_trades_report_what_happened() -> None:

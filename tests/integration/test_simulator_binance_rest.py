@@ -8,7 +8,7 @@ import pytest
 
 from bookbus.feeders.simulator.binance.settings import BinanceRules
 from bookbus.feeders.simulator.core.faults import Fault
-from tests.support.simulated_exchange import LIMIT, exchange, get, levels
+from tests.support.simulated_exchange import LIMIT, client, exchange, get, levels, receive
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,116 @@ async def test_time_and_ping_and_the_best_quotes_are_answered() -> None:
 
     assert list(one) == ["symbol", "bidPrice", "bidQty", "askPrice", "askQty"]
     assert [each["symbol"] for each in everything] == ["BTCUSDT", "ETHUSDT"]
+
+
+async def test_every_answer_tells_its_date() -> None:
+    async with exchange() as simulator:
+        ping, unknown = await get(simulator, "/api/v3/ping"), await get(simulator, "/api/v1/depth")
+
+    assert {ping.headers["Date"][-4:], unknown.headers["Date"][-4:]} == {" GMT"}
+
+
+@pytest.mark.parametrize("path", ["ticker/24hr", "ticker/price", "ticker/bookTicker", "ticker/tradingDay", "ticker"])
+async def test_tickers_are_of_one_market_or_of_those_named(path: str) -> None:
+    async with exchange("BTCUSDT", "ETHUSDT", "SOLUSDT") as simulator:
+        one = await get(simulator, f"/api/v3/{path}?symbol=ETHUSDT")
+        some = await get(simulator, f'/api/v3/{path}?symbols=["SOLUSDT","BTCUSDT"]'.replace('"', "%22"))
+        unknown = await get(simulator, f"/api/v3/{path}?symbols=[%22NOUSDT%22]")
+        both = await get(simulator, f"/api/v3/{path}?symbol=ETHUSDT&symbols=[%22ETHUSDT%22]")
+
+    assert one.body["symbol"] == "ETHUSDT"
+    assert [each["symbol"] for each in some.body] == ["SOLUSDT", "BTCUSDT"]
+    assert (unknown.status, unknown.body["code"]) == (400, -1121)
+    assert (both.status, both.body["code"]) == (400, -1128)
+
+
+async def test_the_listing_can_be_asked_for_by_status() -> None:
+    async with exchange() as simulator:
+        everything = (await get(simulator, "/api/v3/exchangeInfo")).body["symbols"]
+        found = {
+            status: [each["symbol"] for each in (await get(simulator, path + status)).body["symbols"]]
+            for status in ("TRADING", "BREAK", "HALT")
+            for path in ("/api/v3/exchangeInfo?symbolStatus=",)
+        }
+        mixed = await get(simulator, "/api/v3/exchangeInfo?symbol=BTCUSDT&symbolStatus=TRADING")
+        wrong = await get(simulator, "/api/v3/exchangeInfo?symbolStatus=OPEN")
+
+    assert found["TRADING"] == ["BTCUSDT", "ETHUSDT"]
+    assert found["HALT"] == []
+    assert sorted(found["TRADING"] + found["BREAK"]) == sorted(each["symbol"] for each in everything)
+    assert (mixed.body["code"], wrong.body["code"]) == (-1128, -1122)
+
+
+async def test_a_day_has_a_long_form_and_a_short_one() -> None:
+    async with exchange() as simulator:
+        long = (await get(simulator, "/api/v3/ticker/24hr?symbol=BTCUSDT")).body
+        short = (await get(simulator, "/api/v3/ticker/24hr?symbol=BTCUSDT&type=MINI")).body
+        wrong = await get(simulator, "/api/v3/ticker/24hr?symbol=BTCUSDT&type=TINY")
+
+    assert set(long) - set(short) == {
+        *("priceChange", "priceChangePercent", "weightedAvgPrice", "prevClosePrice", "lastQty"),
+        *("bidPrice", "bidQty", "askPrice", "askQty"),
+    }
+    assert (wrong.status, wrong.body["code"]) == (400, -1130)
+
+
+async def test_trades_of_rest_are_those_of_the_streams() -> None:
+    async with exchange(changes=60) as simulator, client(simulator, "/ws/btcusdt@trade/btcusdt@aggTrade") as connection:
+        streamed = [await receive(connection) for _ in range(20)]
+        trades = (await get(simulator, "/api/v3/trades?symbol=BTCUSDT&limit=1000")).body
+        aggregates = (await get(simulator, "/api/v3/aggTrades?symbol=BTCUSDT&limit=1000")).body
+        first = aggregates[0]["a"]
+        page = (await get(simulator, f"/api/v3/aggTrades?symbol=BTCUSDT&fromId={first + 1}&limit=2")).body
+
+    singles = {(trade["id"], trade["price"], trade["qty"], trade["time"]) for trade in trades}
+    assert singles >= {(each["t"], each["p"], each["q"], each["T"]) for each in streamed if each["e"] == "trade"}
+    wanted = [{name: each[name] for name in "apqflTmM"} for each in streamed if each["e"] == "aggTrade"]
+    assert all(each in aggregates for each in wanted)
+    assert [each["a"] for each in page] == [first + 1, first + 2]
+
+
+@pytest.mark.parametrize("path", ["klines", "uiKlines"])
+async def test_candles_come_by_interval_time_and_number(path: str) -> None:
+    async with exchange() as simulator:
+        newest = (await get(simulator, f"/api/v3/{path}?symbol=BTCUSDT&interval=1m&limit=3")).body
+        start = newest[0][0]
+        times = f"startTime={start}&endTime={start + 60_000}"
+        named = (await get(simulator, f"/api/v3/{path}?symbol=BTCUSDT&interval=1m&{times}")).body
+        day = (await get(simulator, f"/api/v3/{path}?symbol=BTCUSDT&interval=1d&limit=1&timeZone=8")).body
+        wrong = await get(simulator, f"/api/v3/{path}?symbol=BTCUSDT&interval=2m")
+
+    assert [candle[0] - start for candle in newest] == [0, 60_000, 120_000]
+    assert [candle[0] for candle in named] == [start, start + 60_000]
+    assert day[0][0] % 86_400_000 == 57_600_000
+    assert (wrong.status, wrong.body["code"]) == (400, -1120)
+
+
+async def test_the_average_price_is_within_what_was_traded() -> None:
+    async with exchange(changes=60) as simulator, client(simulator, "/ws/btcusdt@aggTrade") as connection:
+        prices = [float((await receive(connection))["p"]) for _ in range(5)]
+        average = (await get(simulator, "/api/v3/avgPrice?symbol=BTCUSDT")).body
+
+    assert average["mins"] == 5
+    assert min(prices) * 0.99 < float(average["price"]) < max(prices) * 1.01
+
+
+@pytest.mark.parametrize(
+    ("path", "weight"),
+    [
+        ("/api/v3/trades?symbol=BTCUSDT", 25),
+        ("/api/v3/aggTrades?symbol=BTCUSDT", 4),
+        ("/api/v3/klines?symbol=BTCUSDT&interval=1m", 2),
+        ("/api/v3/avgPrice?symbol=BTCUSDT", 2),
+        ("/api/v3/ticker/price", 4),
+        ("/api/v3/ticker/24hr?symbols=[%22BTCUSDT%22,%22ETHUSDT%22]", 2),
+        ("/api/v3/ticker?symbols=[%22BTCUSDT%22,%22ETHUSDT%22]", 8),
+    ],
+)
+async def test_requests_of_statistics_have_weights(path: str, weight: int) -> None:
+    async with exchange() as simulator:
+        answer = await get(simulator, path)
+
+    assert (answer.status, answer.headers["X-MBX-USED-WEIGHT-1M"]) == (200, str(weight))
 
 
 async def test_the_day_of_a_market_says_more_was_traded_where_it_is_listed_earlier() -> None:

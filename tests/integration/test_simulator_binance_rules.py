@@ -35,7 +35,7 @@ async def test_set_property_changes_the_form_of_what_follows() -> None:
     assert message["stream"] == "btcusdt@depth@100ms"
 
 
-@pytest.mark.parametrize("name", ["nopeusdt@depth@100ms", "BTCUSDT@depth@100ms", "btcusdt@kline_1m"])
+@pytest.mark.parametrize("name", ["nopeusdt@depth@100ms", "BTCUSDT@depth@100ms", "btcusdt@blockTrade"])
 async def test_what_the_exchange_does_not_have_is_acknowledged_and_silent(name: str) -> None:
     async with exchange() as simulator, client(simulator) as connection:
         assert await ask(connection, "SUBSCRIBE", name) == {"result": None, "id": 1}
@@ -173,7 +173,15 @@ async def test_too_many_connects_are_refused_with_429() -> None:
     assert (status["connects"], status["connects_refused"], status["connects_highest"]) == (3, 1, 4)
 
 
-@pytest.mark.parametrize(("path", "status"), [("/elsewhere", 404), ("/ws/nonsense", 400)])
+@pytest.mark.parametrize("path", ["/ws/0", "/ws/nonsense", "/stream?streams=nonsense"])
+async def test_any_name_in_the_path_is_accepted(path: str) -> None:
+    async with exchange() as simulator, client(simulator, path) as connection:
+        await ask(connection, "SUBSCRIBE", "btcusdt@depth@100ms")
+
+        assert (await ask(connection, "LIST_SUBSCRIPTIONS"))["result"][-1] == "btcusdt@depth@100ms"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/elsewhere", 404)])
 async def test_wrong_addresses_are_refused(path: str, status: int) -> None:
     async with exchange() as simulator:
         with pytest.raises(InvalidStatus) as refusal:

@@ -11,8 +11,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from bookbus.feeders.simulator.bybit.exchange import BybitSimulator
-from bookbus.feeders.simulator.bybit.settings import BybitRules
+from bookbus.feeders.simulator.bybit.exchange import BybitRules, BybitSimulator
 from bookbus.feeders.simulator.core.faults import Fault, FaultError
 from bookbus.feeders.simulator.process import SimulatorProcess
 from bookbus.schemas.snapshot import Levels
@@ -236,8 +235,58 @@ async def test_rest_lists_the_markets_and_their_day() -> None:
         (day,) = days["list"]
         assert float(day["turnover24h"]) > 0
         assert float(day["bid1Price"]) < float(day["ask1Price"])
-        assert (await get(bybit, "/v5/market/tickers?category=linear"))["retCode"] == 10001
+        for category in ("linear", "inverse", "option"):
+            other = await get(bybit, f"/v5/market/instruments-info?category={category}")
+            assert (other["retCode"], other["result"]["list"]) == (0, [])
+        assert (await get(bybit, "/v5/market/tickers?category=margin"))["retCode"] == 10001
         assert (await get(bybit, "/v5/market/tickers?category=spot&symbol=NO"))["retCode"] == 10001
+
+
+async def test_books_trades_candles_and_the_time_can_be_asked_for() -> None:
+    async with exchange(changes=60) as bybit, client(bybit) as connection:
+        await ask(connection, "subscribe", "publicTrade.BTCUSDT")
+        streamed = {trade["i"]: trade["p"] for _ in range(8) for trade in (await receive(connection))["data"]}
+        book = (await get(bybit, "/v5/market/orderbook?category=spot&symbol=BTCUSDT&limit=50"))["result"]
+        trades = (await get(bybit, "/v5/market/recent-trade?category=spot&symbol=BTCUSDT"))["result"]["list"]
+        now = (await get(bybit, "/v5/market/time"))["result"]
+        path = "/v5/market/kline?category=spot&symbol=BTCUSDT&interval=1&limit=3"
+        candles = (await get(bybit, path))["result"]["list"]
+
+        bids, asks = (tuple((float(price), float(size)) for price, size in book[side]) for side in ("b", "a"))
+        assert (bids, asks) == bybit.truth("BTCUSDT", book["u"], 50)
+    assert {trade["execId"]: trade["price"] for trade in trades}.items() >= streamed.items()
+    assert [int(row[0]) for row in candles] == sorted((int(row[0]) for row in candles), reverse=True)
+    assert len(candles) == 3
+    assert int(now["timeNano"]) // 10**9 == int(now["timeSecond"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "orderbook?category=spot&symbol=NO",
+        "orderbook?category=linear&symbol=BTCUSDT",
+        "recent-trade?category=spot&symbol=BTCUSDT&limit=x",
+        "kline?category=spot&symbol=BTCUSDT&interval=2",
+        "kline?category=spot&symbol=BTCUSDT",
+    ],
+)
+async def test_wrong_requests_are_told_so_in_the_body(path: str) -> None:
+    async with exchange() as bybit:
+        assert (await get(bybit, f"/v5/market/{path}"))["retCode"] == 10001
+
+
+async def test_day_figures_begin_with_a_snapshot_and_candles_come_every_second() -> None:
+    async with exchange() as bybit, client(bybit) as connection:
+        await connection.send(json.dumps({"op": "subscribe", "args": ["tickers.BTCUSDT"]}))
+        first = [await receive(connection) for _ in range(2)]
+        await ask(connection, "unsubscribe", "tickers.BTCUSDT")
+        await ask(connection, "subscribe", "kline.1.BTCUSDT")
+        candles = [await receive(connection) for _ in range(2)]
+
+    (ticker,) = (message for message in first if "topic" in message)
+    assert (ticker["topic"], ticker["data"]["symbol"]) == ("tickers.BTCUSDT", "BTCUSDT")
+    assert {candle["topic"] for candle in candles} == {"kline.1.BTCUSDT"}
+    assert candles[1]["ts"] - candles[0]["ts"] == 1000
 
 
 def test_the_process_serves_it_and_knows_the_truth() -> None:

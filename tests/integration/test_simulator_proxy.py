@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bookbus.feeders.simulator.proxy import GOOD, Network, Proxy
+from bookbus.feeders.commands.proxy import GOOD, Network, Proxy
 
 LIMIT = 5.0
 

@@ -358,6 +358,49 @@ async def test_markets_and_tick_sizes_can_be_asked_for() -> None:
         assert days[0]["acc_trade_price_24h"] > 0
 
 
+async def test_day_figures_trades_and_candles_can_be_asked_for() -> None:
+    async with exchange("KRW-BTC", "KRW-ETH", changes=60) as upbit, client(upbit) as connection:
+        await ask(connection, {"type": "trade", "codes": ["KRW-BTC"]})
+        streamed = {trade["sequential_id"]: trade["trade_price"] for trade in await receive_some(connection, 10)}
+        _, days, _ = await get(upbit, "/v1/ticker?markets=KRW-ETH,KRW-BTC")
+        _, trades, headers = await get(upbit, "/v1/trades/ticks?market=KRW-BTC&count=500")
+        _, candles, _ = await get(upbit, "/v1/candles/minutes/3?market=KRW-BTC&count=4")
+        _, old, _ = await get(upbit, "/v1/candles/days?market=KRW-BTC&count=1&to=2026-01-05T00:00:00Z")
+
+        assert [day["market"] for day in days] == ["KRW-ETH", "KRW-BTC"]
+        assert {trade["sequential_id"]: trade["trade_price"] for trade in trades}.items() >= streamed.items()
+        assert headers["Remaining-Req"].startswith("group=trades;")
+        assert [candle["unit"] for candle in candles] == [3, 3, 3, 3]
+        starts = [candle["candle_date_time_utc"] for candle in candles]
+        assert starts == sorted(starts, reverse=True)
+        assert [candle["candle_date_time_utc"] for candle in old] == ["2026-01-04T00:00:00"]
+        assert (await get(upbit, "/v1/candles/minutes/2?market=KRW-BTC"))[0] == 404
+        assert (await get(upbit, "/v1/trades/ticks?market=KRW-NO"))[0] == 404
+        assert (await get(upbit, "/v1/trades/ticks"))[0] == 400
+        assert (await get(upbit, "/v1/candles/days?market=KRW-BTC&to=yesterday"))[0] == 400
+
+
+@pytest.mark.parametrize("kind", ["ticker", "candle.1m"])
+async def test_day_figures_and_candles_come_at_once_and_with_each_trade(kind: str) -> None:
+    async with exchange("KRW-BTC", changes=60) as upbit, client(upbit) as connection:
+        await ask(connection, {"type": kind, "codes": ["KRW-BTC"]})
+        messages = await receive_some(connection, 3)
+
+    assert [message["stream_type"] for message in messages] == ["SNAPSHOT", "REALTIME", "REALTIME"]
+    assert {message["type"] for message in messages} == {kind}
+
+
+async def test_a_won_market_is_on_the_grid_of_its_price() -> None:
+    async with exchange("KRW-BTC") as upbit:
+        _, (book,), _ = await get(upbit, "/v1/orderbook?markets=KRW-BTC")
+        _, (entry,), _ = await get(upbit, "/v1/orderbook/instruments?markets=KRW-BTC")
+
+    prices = [unit[f"{side}_price"] for unit in book["orderbook_units"] for side in ("bid", "ask")]
+    assert len(prices) == 60
+    assert all(price % 1000 == 0 for price in prices)
+    assert (entry["tick_size"], entry["supported_levels"][1]) == ("1000", "10000")
+
+
 async def test_too_many_requests_are_refused_and_insisting_is_a_ban() -> None:
     async with exchange("KRW-BTC", rules=SLOW) as upbit:
         statuses = [(await get(upbit, "/v1/market/all"))[0] for _ in range(17)]

@@ -160,8 +160,8 @@ async def test_a_silent_line_is_told_within_seconds_replaced_and_told_well_again
         told = [record for record in caplog.records if record.name == "bookbus.feeders.exchange_feed"]
         said = [(record.levelname, record.message.partition("line ")[2][2:]) for record in told]
         assert said == [
-            ("WARNING", "brings nothing while another brings updates"),
-            ("INFO", "brings updates again"),
+            ("WARNING", "delivers nothing while another delivers updates"),
+            ("INFO", "delivers updates again"),
         ]
         assert lines.feed.counters().lost == 0
         assert lines.wrong() == []

@@ -36,7 +36,7 @@ SUBJECTS = {
     "synchronizer": _module(
         "books.synchronizer",
         ("feeders/books/test_synchronizer", "feeders/books/test_synchronizer_replace", "feeders/books/test_history"),
-        ("feeders/exchanges/test_bybit_protocol",),
+        ("feeders/books/test_synchronizer_counter", "feeders/exchanges/test_bybit_protocol"),
         ("feeders/books/test_synchronizer_model",),
     ),
     "arbitration": _module(

@@ -104,6 +104,25 @@ def column(page: str, head: str, index: int = 0) -> list[str]:
     return [code for row in rows for code in _INLINE.findall(row.split("|")[1 + index])]
 
 
+class Step(NamedTuple):
+    """One step of a walk through the code: a file, and the functions that are called in it, in their order."""
+
+    file: str
+    functions: tuple[str, ...]
+
+
+def walks() -> tuple[list[Step], list[Step]]:
+    """The walks of the architecture page: of a frame, and of an order."""
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    parts = text.partition("## Two walks")[2].split("\n1. ")
+    frame, order = (re.findall(r"^\d+\. `([^`]+)`(?:: (.*))?$", f"1. {part}", re.MULTILINE) for part in parts[1:])
+    return _steps(frame), _steps(order)
+
+
+def _steps(rows: list[tuple[str, str]]) -> list[Step]:
+    return [Step(file, tuple(re.findall(r"`([\w.]+)`", names.partition(";")[0]))) for file, names in rows]
+
+
 def _words(text: str) -> list[str]:
     """The words of a command up to what is no part of it: a pipe, a comment, another command, a remark."""
     lexer = shlex.shlex(re.split(r"\s{2,}", text.strip())[0], posix=True, punctuation_chars="|;&()<>")

@@ -52,8 +52,7 @@ class Rule:
     """Modules that match `who`, but not `allowed`, import nothing that matches `what`, but not `besides`.
 
     A pattern is a dotted name, `*` allowed in each part; it matches the name and everything inside. With `reach`, what
-    the imported modules import when they run counts, too. `not_yet` are modules that still break the rule.
-    `planted` is a module and a source that breaks it.
+    the imported modules import when they run counts, too. `planted` is a module and a source that breaks it.
     """
 
     says: str
@@ -63,7 +62,6 @@ class Rule:
     allowed: tuple[str, ...] = ()
     besides: tuple[str, ...] = ()
     reach: bool = False
-    not_yet: tuple[str, ...] = ()
 
 
 _COMMANDS = ("bookbus.*.commands", "bookbus.*.__main__")
@@ -99,7 +97,20 @@ RULES = (
         "consumers start no server and no simulator, and publish nothing",
         who=("bookbus.consumers",),
         what=("bookbus.feeders.redis_server", "bookbus.feeders.simulator", "bookbus.feeders.bus"),
-        planted=("bookbus.consumers.direct_provider", "from bookbus.feeders.redis_server import private_server"),
+        planted=("bookbus.consumers.direct_provider", "from bookbus.feeders.redis_server import LocalServer"),
+    ),
+    Rule(
+        "commands alone import the common command line",
+        who=("bookbus",),
+        what=("bookbus.command_line",),
+        allowed=_COMMANDS,
+        planted=("bookbus.feeders.markets", "from bookbus.command_line import fail"),
+    ),
+    Rule(
+        "the common command line imports neither feeders nor consumers",
+        who=("bookbus.command_line",),
+        what=("bookbus.feeders", "bookbus.consumers"),
+        planted=("bookbus.command_line", "from bookbus.feeders.markets import Markets"),
     ),
     Rule(
         "nobody imports a command",
@@ -195,14 +206,14 @@ RULES = (
         "command lines in commands alone",
         who=("bookbus",),
         what=("typer", "rich", "sys.argv"),
-        allowed=(*_COMMANDS, "bookbus._command_line"),
+        allowed=("bookbus.command_line", "bookbus.program", *_COMMANDS),
         planted=("bookbus.consumers.analysis.report", "from rich.table import Table"),
     ),
     Rule(
         "the environment is read in commands alone, but for the user's cache directory",
         who=("bookbus",),
         what=("os.environ", "os.getenv"),
-        allowed=(*_COMMANDS, "bookbus.feeders.markets"),
+        allowed=("bookbus.command_line", *_COMMANDS, "bookbus.feeders.markets"),
         planted=("bookbus.feeders.feed", "import os\nurl = os.environ['BOOKBUS_REDIS_URL']"),
     ),
 )

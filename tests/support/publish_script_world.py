@@ -19,7 +19,7 @@ from tests.support.builders import book
 STEP = 0.05
 REPEAT_AFTER = 2.0
 SILENCE_LIMIT = 10.0
-STANDSTILL_LIMIT = 5.0
+STALL_LIMIT = 5.0
 EPOCH_US = 1_700_000_000_000_000
 KEY = "md:book:binance:BTC-USDT"
 
@@ -155,7 +155,7 @@ class Feeder:
             start, _, kind = self._windows.pop(0)
             if kind == "kill":
                 self._start(now)
-            elif kind == "pause" and now - start > STANDSTILL_LIMIT:
+            elif kind == "pause" and now - start > STALL_LIMIT:
                 self._unsent.clear()
                 self._synchronise(now)
                 self._state = "syncing"

@@ -1,4 +1,4 @@
-"""Venue books for tests of consolidation and arbitrage."""
+"""ExchangeSource books for tests of consolidation and arbitrage."""
 
 from hypothesis import strategies as st
 

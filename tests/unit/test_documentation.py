@@ -24,9 +24,9 @@ from bookbus.consumers.paper.records import FillEvent
 from bookbus.consumers.sources import SOURCES
 from bookbus.feeders.bus.heartbeat import counters_of
 from bookbus.feeders.bus.outbox import PublisherCounters
+from bookbus.feeders.commands.proxy import Network
 from bookbus.feeders.feed import FeedCounters
 from bookbus.feeders.simulator.core.faults import KINDS
-from bookbus.feeders.simulator.proxy import Network
 from bookbus.schemas.capture import CaptureFrame, decode_frame
 from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, LineReport, SymbolAudit
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState
@@ -319,16 +319,3 @@ def test_scenario_on_a_page_is_one(tmp_path: Path) -> None:
     path.write_text(text)
 
     assert load(path).about == tomllib.loads(text)["about"]
-
-
-def test_functions_of_the_walks_exist() -> None:
-    walks = text_of("docs/explanation/architecture.md").partition("## Two walks")[2]
-    steps = re.findall(r"^\d+\. `([^`]+)`(?:: (.*))?$", walks, re.MULTILINE)
-
-    assert len(steps) > 10
-    for file, names in steps:
-        source = text_of(file)
-        for name in re.findall(r"`([\w.]+)`", names.partition(";")[0]):
-            *classes, function = name.split(".")
-            assert re.search(rf"\bdef {function}\(", source), name
-            assert [one for one in classes if not re.search(rf"^class {one}\b", source, re.MULTILINE)] == []

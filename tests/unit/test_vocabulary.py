@@ -93,14 +93,15 @@ RETIRED_CLASSES_AND_FUNCTIONS = {
     "note": "record",
 }
 
+# Keys of files that others read.
+EXEMPT_EVERYWHERE = {"calibration_misfits": "key of a KPI file"}
+
 # What others read: fields of a public value, keys of files and of Redis.
 EXEMPT = {
+    ("bookbus.consumers.bus.trades", "trouble"): "public field, an alias of `error`",
     ("bookbus.consumers.reading", "trouble"): "public field, an alias of `error`",
     ("bookbus.consumers.paper.kpi", "trouble"): "key of a KPI file",
 }
-
-
-NOT_YET = pytest.mark.xfail(reason="the renames are not finished")
 
 
 def parts_of(name: str) -> str:
@@ -118,8 +119,8 @@ def retired_words(text: str) -> Iterator[tuple[int, str, str]]:
     """Every word of a text that holds a retired name, with its line and that name."""
     for number, line in enumerate(text.splitlines(), 1):
         for word in re.findall(r"[A-Za-z_][A-Za-z0-9_]*", line):
-            for found in retired_in(word, RETIRED_EVERYWHERE):
-                yield number, word, found
+            if word not in EXEMPT_EVERYWHERE:
+                yield from ((number, word, found) for found in retired_in(word, RETIRED_EVERYWHERE))
 
 
 class Definition(NamedTuple):
@@ -172,7 +173,6 @@ def texts() -> list[Path]:
     return [path for path in paths if path.is_file() and path != Path(__file__) and corpus not in path.parents]
 
 
-@NOT_YET
 def test_no_retired_word_is_left_in_code_tests_or_documentation() -> None:
     left = [
         f"{path.relative_to(ROOT)}:{line}: {word} ({found}: write {RETIRED_EVERYWHERE[found]})"
@@ -189,7 +189,6 @@ def test_no_file_has_a_retired_name() -> None:
     assert [str(name) for name in names for part in name.parts if retired_in(part, RETIRED_EVERYWHERE)] == []
 
 
-@NOT_YET
 def test_no_retired_name_is_defined() -> None:
     left = [
         f"{module}:{line}: {name} (write {instead})"
@@ -200,7 +199,6 @@ def test_no_retired_name_is_defined() -> None:
     assert left == []
 
 
-@NOT_YET
 def test_no_two_public_classes_of_the_product_have_one_name() -> None:
     assert classes_of_one_name({module: path.read_text() for module, path in PRODUCT.files.items()}) == {}
 
@@ -225,7 +223,9 @@ def test_planted_word_is_found(planted: str, found: str) -> None:
     assert [name for _, _, name in retired_words(f"first line\n{planted}\n")] == [found]
 
 
-@pytest.mark.parametrize("text", ["put it back", "a bookkeeper", "the dicey deskside", "amids", "open_lineage"])
+@pytest.mark.parametrize(
+    "text", ["calibration_misfits: []", "put it back", "a bookkeeper", "the dicey deskside", "amids", "open_lineage"]
+)
 def test_word_that_only_looks_similar_is_left_alone(text: str) -> None:
     assert list(retired_words(text)) == []
 

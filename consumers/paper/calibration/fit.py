@@ -13,7 +13,6 @@ from bookbus.consumers.paper.calibration.table import (
     Score,
     Zone,
     ZoneSpec,
-    parse_zones,
 )
 from bookbus.consumers.paper.calibration.tape import Tape, TapeSurvey, share_ahead, survey
 from bookbus.consumers.paper.fills.model import FillReason, Order, TapeEvent
@@ -34,35 +33,21 @@ _SLOTS_PER_TAPE = 3_000_000
 _MINIMUM_CANCELLATIONS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class CalibrationSettings:
-    """How hypothetical orders are placed; times in seconds. The first `fit_share` of each tape is fitted on, the rest
-    scores."""
+def calibrate(tapes: Sequence[Tape], zones: Sequence[ZoneSpec], method: Method, created_at: str) -> CalibrationTable:
+    """The table fitted to the first part of each tape and scored on the rest.
 
-    zones: tuple[ZoneSpec, ...] = field(default_factory=lambda: parse_zones(DEFAULT_ZONES))
-    horizon: float = 10.0
-    latency: float = 0.05
-    order_notional: float = 100.0
-    depth: int = 200
-    fit_share: float = 0.7
-    minimum_samples: int = 30
-    seed: int = 42
-
-
-def calibrate(tapes: Sequence[Tape], settings: CalibrationSettings, created_at: str) -> CalibrationTable:
-    """The table fitted to these tapes. Raises CalibrationError for a tape without books or trades."""
+    Raises CalibrationError for a tape without books or trades.
+    """
     surveys = [survey(tape) for tape in tapes]
-    splits = [_split_us(seen, settings.fit_share) for seen in surveys]
+    splits = [_split_us(seen, method.fit_share) for seen in surveys]
     cancelled = [
         one for seen, end_us in zip(surveys, splits, strict=True) for one in seen.cancellations if one.at_us < end_us
     ]
     enough = len(cancelled) >= _MINIMUM_CANCELLATIONS
-    ahead = share_ahead(cancelled, round(settings.horizon * 1e6)) if enough else None
-    method = _method(settings)
-    fitted, held_out = _play(tapes, surveys, splits, settings.zones, method, ahead)
-    zones = tuple(
-        _zone(spec, fitted.zones[spec.zone_id], held_out.zones[spec.zone_id], settings.minimum_samples)
-        for spec in settings.zones
+    ahead = share_ahead(cancelled, round(method.horizon_seconds * 1e6)) if enough else None
+    fitted, held_out = _play(tapes, surveys, splits, zones, method, ahead)
+    fits = tuple(
+        _zone(spec, fitted.zones[spec.zone_id], held_out.zones[spec.zone_id], method.minimum_samples) for spec in zones
     )
     buy_rate, sell_rate = _base_rate(fitted, "buy"), _base_rate(fitted, "sell")
     return CalibrationTable(
@@ -70,13 +55,13 @@ def calibrate(tapes: Sequence[Tape], settings: CalibrationSettings, created_at: 
         source="tape",
         total_events=fitted.started + held_out.started,
         unmatched_events=fitted.void + held_out.void,
-        zones=zones,
+        zones=fits,
         default_buy_fill_ratio=buy_rate,
         default_sell_fill_ratio=sell_rate,
         cancellation_share=ahead,
         cancellation_samples=len(cancelled),
-        hold_out_buy=score(zones, held_out.zones, "buy", buy_rate),
-        hold_out_sell=score(zones, held_out.zones, "sell", sell_rate),
+        hold_out_buy=score(fits, held_out.zones, "buy", buy_rate),
+        hold_out_sell=score(fits, held_out.zones, "sell", sell_rate),
         tapes=tuple(seen.info for seen in surveys),
         method=method,
     )
@@ -127,7 +112,6 @@ class Trial:
         return self.void or self.entered is False or self.exited is not None
 
     def receive(self, event: TapeEvent) -> None:
-        """Apply the next book or trade of the market."""
         if self.done:
             return
         if isinstance(event, OrderBookSnapshot):
@@ -233,7 +217,6 @@ class TrialRun:
     _slot: int = -1
 
     def play(self, tape: Tape) -> None:
-        """Run the trials along the whole tape."""
         now_us = self.survey.info.first_us
         for event in tape.events():
             now_us = max(now_us, event.received_us)
@@ -287,7 +270,6 @@ class TrialRun:
             self._collect(symbol)
 
     def _collect(self, symbol: str) -> None:
-        """Count the trials that are done."""
         left = []
         for one in self._placed[symbol]:
             trial, outcomes = one.trial, one.part.zones[one.zone_id]
@@ -368,15 +350,3 @@ def _base_rate(part: Part, side: Side) -> float | None:
     for found in part.zones.values():
         together += found.buy if side == "buy" else found.sell
     return share(together)
-
-
-def _method(settings: CalibrationSettings) -> Method:
-    return Method(
-        horizon_seconds=settings.horizon,
-        latency_ms=settings.latency * 1e3,
-        order_notional=settings.order_notional,
-        depth=settings.depth,
-        fit_share=settings.fit_share,
-        minimum_samples=settings.minimum_samples,
-        seed=settings.seed,
-    )

@@ -229,7 +229,6 @@ class QueuePosition:
         return self._ended is not None
 
     def _after(self, interval: _Interval) -> float | None:
-        """Quantity ahead at the end of the interval."""
         shown = self._shown
         if interval.ahead is None:
             return shown

@@ -6,18 +6,21 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from bookbus.feeders.simulator.binance import messages
-from bookbus.feeders.simulator.binance.messages import ControlSession, is_stream
+import msgspec
+
+from bookbus.feeders.simulator.binance import messages, statistics
+from bookbus.feeders.simulator.binance.messages import ControlSession
 from bookbus.feeders.simulator.binance.rest import BinanceRest
 from bookbus.feeders.simulator.binance.settings import BinanceSettings
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, MarketFeed, create_feed
-from bookbus.feeders.simulator.core.limits import RateLimit
 from bookbus.feeders.simulator.core.market import Flush, Quote, SimulatedFill, SimulatedInstrument, merged
-from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND
+from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, RateLimit
+from bookbus.feeders.simulator.core.tape import DAY, interval_end
 from bookbus.feeders.simulator.core.websocket_server import (
     GOING_AWAY,
     POLICY_VIOLATION,
@@ -28,6 +31,8 @@ from bookbus.feeders.simulator.core.websocket_server import (
 )
 
 _PARTIAL_DEPTHS = (5, 10, 20)
+_CANDLE_EVERY = 2000
+"""Milliseconds between two messages of an unfinished candle."""
 
 Writer = Callable[[int], str]
 """Writes a message for a time, which is in milliseconds or microseconds as the client asked."""
@@ -54,11 +59,17 @@ class BinanceStreams(WebSocketServer[BinanceClient, MarketFeed]):
         """Streams with a subscriber that has not had a message yet."""
         self._second: dict[str, list[Flush]] = {}
         """The flushes of each symbol since the last full second."""
+        self._volumes = statistics.volumes(markets.values())
+        self._last_market = next(reversed(list(markets)), None)
 
     def step(self, market: MarketFeed, step: int, time_us: int) -> None:
-        self._publish_events(market, market.step(), time_us)
+        on_second = step % (STEPS_PER_FLUSH * FLUSHES_PER_SECOND) == 0
+        if on_second:
+            self._publish_statistics(market, time_us)
+        events = market.step()
+        market.tape.record((event for event in events if isinstance(event, SimulatedFill)), time_us // 1000)
+        self._publish_events(market, events, time_us)
         if step % STEPS_PER_FLUSH == 0:
-            on_second = step % (STEPS_PER_FLUSH * FLUSHES_PER_SECOND) == 0
             self._publish_flush(market, market.flush(), time_us, on_second=on_second)
 
     def restart(self) -> None:
@@ -81,10 +92,8 @@ class BinanceStreams(WebSocketServer[BinanceClient, MarketFeed]):
         path = urlsplit(target).path
         if path not in ("/ws", "/stream") and not path.startswith("/ws/"):
             return HTTPStatus.NOT_FOUND
-        streams = _streams_in(target)
-        if len(streams) > self._rules.streams or not all(is_stream(name) for name in streams):
-            return HTTPStatus.BAD_REQUEST
-        return None
+        # Any name is accepted; one that is no stream stays silent.
+        return HTTPStatus.BAD_REQUEST if len(_streams_in(target)) > self._rules.streams else None
 
     def _accept(self, number: int, connection: ClientConnection, target: str) -> BinanceClient:
         url = urlsplit(target)
@@ -172,12 +181,47 @@ class BinanceStreams(WebSocketServer[BinanceClient, MarketFeed]):
                 text = messages.book_text(feed.instrument, feed.top(depth))
                 self._publish(feed, kind, partial(_without_time, text), time)
 
+    def _publish_statistics(self, feed: MarketFeed, time_us: int) -> None:
+        """Tickers of each second, candles of each second or two and when they end; all markets' with the last one."""
+        now_ms, instrument = time_us // 1000, feed.instrument
+        for kind, window in statistics.WINDOWS.items():
+            if self._wants(feed, kind):
+                self._publish(feed, kind, partial(_event, window, self._figures(feed, window, now_ms)), time_us)
+        if self._wants(feed, "avgPrice"):
+            self._publish(feed, "avgPrice", partial(statistics.average_event, feed, now_ms), time_us)
+        for kind, (name, zone_ms) in statistics.candle_streams().items():
+            if not self._wants(feed, kind):
+                continue
+            interval = statistics.INTERVALS[name]
+            (candle,) = feed.tape.candles(interval, 1, now_ms - 1, zone_ms=zone_ms)
+            ended = interval_end(candle.start_ms, interval, zone_ms) < now_ms
+            if ended or now_ms % _CANDLE_EVERY == 0:
+                write = partial(statistics.candle_event, instrument, candle, name, zone_ms, now_ms)
+                self._publish(feed, kind, write, time_us)
+        if instrument.native == self._last_market:
+            self._publish_arrays(feed, time_us)
+
+    def _publish_arrays(self, feed: MarketFeed, time_us: int) -> None:
+        now_ms = time_us // 1000
+        for kind, window in statistics.WINDOWS.items():
+            for every, suffix in ((1, ""), (1, "@1000ms"), (3, "@3000ms")):
+                stream = f"!{kind}@arr{suffix}"
+                if stream in self._subscribers and now_ms // 1000 % every == 0:
+                    found = [self._figures(each, window, now_ms) for each in self._markets.values()]
+                    self._publish_stream(stream, feed, kind, partial(_events, window, found), time_us)
+
+    def _figures(self, feed: MarketFeed, window: statistics.Window, now_ms: int) -> dict[str, Any]:
+        volume = self._volumes[feed.instrument.native] if window.span_ms == DAY else 0
+        return statistics.figures(feed, window.span_ms, now_ms, volume)
+
     def _wants(self, feed: MarketFeed, kind: str) -> bool:
         return feed.stream_prefix + kind in self._subscribers
 
     def _publish(self, feed: MarketFeed, kind: str, write: Writer, time: int) -> None:
-        """Queue a message for the subscribers of a stream. `time` is in microseconds."""
-        stream = feed.stream_prefix + kind
+        """Queue a message of one market for the subscribers of a stream. `time` is in microseconds."""
+        self._publish_stream(feed.stream_prefix + kind, feed, kind, write, time)
+
+    def _publish_stream(self, stream: str, feed: MarketFeed, kind: str, write: Writer, time: int) -> None:
         clients = self._subscribers.get(stream)
         if clients is None:
             return
@@ -191,6 +235,14 @@ class BinanceStreams(WebSocketServer[BinanceClient, MarketFeed]):
 def _text(stream: str, write: Writer, time: int, combined: bool, microseconds: bool) -> str:
     payload = write(time if microseconds else time // 1000)
     return messages.wrapped(stream, payload) if combined else payload
+
+
+def _event(window: statistics.Window, figures: dict[str, Any], time: int) -> str:
+    return msgspec.json.encode(statistics.event(window, figures, time)).decode()
+
+
+def _events(window: statistics.Window, figures: list[dict[str, Any]], time: int) -> str:
+    return msgspec.json.encode([statistics.event(window, each, time) for each in figures]).decode()
 
 
 def _without_time(text: str, _: int) -> str:

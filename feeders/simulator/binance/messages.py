@@ -33,12 +33,10 @@ def levels_text(instrument: SimulatedInstrument, levels: list[RawLevel]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A JSON string."""
     return msgspec.json.encode(text).decode()
 
 
 def depth_body(instrument: SimulatedInstrument, flush: Flush) -> str:
-    """The two sides of a `depthUpdate`."""
     return f'"b":[{levels_text(instrument, flush.bids)}],"a":[{levels_text(instrument, flush.asks)}]'
 
 
@@ -69,10 +67,14 @@ def book_ticker_answer(instrument: SimulatedInstrument, quote: Quote) -> dict[st
 
 def trades(instrument: SimulatedInstrument, fill: SimulatedFill) -> list[Callable[[int], str]]:
     """One writer per trade, in the order of their ids."""
+    return [partial(_trade, instrument, fill, trade_id, steps) for trade_id, steps in split(fill)]
+
+
+def split(fill: SimulatedFill) -> list[tuple[int, int]]:
+    """Id and steps of each trade."""
     parts = [fill.steps // fill.trades] * fill.trades
     parts[-1] += fill.steps - sum(parts)
-    first_id = fill.last_trade_id - fill.trades + 1
-    return [partial(_trade, instrument, fill, first_id + index, steps) for index, steps in enumerate(parts)]
+    return list(enumerate(parts, fill.last_trade_id - fill.trades + 1))
 
 
 def aggregate_trade(instrument: SimulatedInstrument, fill: SimulatedFill, time: int) -> str:
@@ -85,7 +87,6 @@ def aggregate_trade(instrument: SimulatedInstrument, fill: SimulatedFill, time: 
 
 
 def wrapped(stream: str, payload: str) -> str:
-    """A payload in the wrapper of a combined connection."""
     return f'{{"stream":{quoted(stream)},"data":{payload}}}'
 
 
@@ -117,7 +118,7 @@ _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "G
 _STREAM = re.compile(
     r"[^@\s/]+@(depth(5|10|20)?(@100ms|@1000ms)?|bookTicker|trade|aggTrade|blockTrade|avgPrice|miniTicker|ticker"
     r"|ticker_\w+|kline_\w+(@\+08:00)?|referencePrice)"
-    r"|!(miniTicker|ticker)(_\w+)?@arr"
+    r"|!(miniTicker|ticker)(_\w+)?@arr(@1000ms|@3000ms)?"
 )
 _MAXIMUM_TEXT_ID = 36
 
@@ -224,7 +225,8 @@ def is_stream(name: object) -> bool:
 
 def _is_request_id(value: object) -> bool:
     if isinstance(value, str):
-        return value.isalnum() and len(value) <= _MAXIMUM_TEXT_ID
+        # The documents say alphanumeric, but the exchange's own packages send UUIDs.
+        return value.replace("-", "").isalnum() and len(value) <= _MAXIMUM_TEXT_ID
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63)
 
 

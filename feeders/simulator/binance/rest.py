@@ -1,32 +1,32 @@
-"""Binance spot's public REST API: depth, exchangeInfo, time, ping, tickers; weights and errors."""
+"""Binance spot's public REST API: depth, exchangeInfo, time, trades, candles, tickers; weights and errors."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from bookbus.feeders.simulator.binance import messages
+from bookbus.feeders.simulator.binance import messages, statistics
 from bookbus.feeders.simulator.binance.settings import BinanceRules, BinanceSettings
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, RestError, json_response
-from bookbus.feeders.simulator.core.limits import Bans
-from bookbus.feeders.simulator.core.market import DECIMALS, Quote, SimulatedInstrument, decimal_text
+from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed, last_price, window
+from bookbus.feeders.simulator.core.http_server import ApiError, HttpRequest, HttpResponse, RestApi, json_response
+from bookbus.feeders.simulator.core.market import SimulatedInstrument, decimal_text
+from bookbus.feeders.simulator.core.settings import Bans
+from bookbus.feeders.simulator.core.tape import DAY, HOUR, MINUTE
 
 _DELISTED = (
     SimulatedInstrument("BCCBTC", "BCC", "BTC", 6, 3, 61_000, 100),
     SimulatedInstrument("HNTUSDT", "HNT", "USDT", 4, 3, 61_000, 100),
 )
-_GREATEST_TURNOVER = 2_000_000_000
 _ORDER_TYPES = ["LIMIT", "LIMIT_MAKER", "MARKET", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"]
 
 
 def exchange_info(
     instruments: Iterable[SimulatedInstrument], rules: BinanceRules, time: int, *, with_delisted: bool
-) -> dict[str, object]:
-    """The whole answer."""
+) -> dict[str, Any]:
     symbols = [_symbol(instrument, "TRADING") for instrument in instruments]
     if with_delisted:
         named = {symbol["symbol"] for symbol in symbols}
@@ -42,27 +42,6 @@ def exchange_info(
         ],
         "exchangeFilters": [],
         "symbols": symbols,
-    }
-
-
-def day_statistics(instrument: SimulatedInstrument, quote: Quote, rank: int, time: int) -> dict[str, object]:
-    """Synthetic figures of a day in the short form. The greatest turnover has `rank` 0."""
-    price, (last, _) = instrument.price_text(instrument.start_ticks), quote.bid
-    volume = round(_GREATEST_TURNOVER / (rank + 1) / instrument.price(last) * 10**instrument.step_decimals)
-    traded = round(instrument.price(last) * instrument.quantity(volume) * 10**DECIMALS)
-    return {
-        "symbol": instrument.native,
-        "openPrice": price,
-        "highPrice": instrument.price_text(max(instrument.start_ticks, last)),
-        "lowPrice": instrument.price_text(min(instrument.start_ticks, last)),
-        "lastPrice": instrument.price_text(last),
-        "volume": instrument.quantity_text(volume),
-        "quoteVolume": decimal_text(traded, DECIMALS),
-        "openTime": time - 86_400_000,
-        "closeTime": time,
-        "firstId": 1,
-        "lastId": volume,
-        "count": volume,
     }
 
 
@@ -145,7 +124,7 @@ def _filters(instrument: SimulatedInstrument) -> list[dict[str, object]]:
     ]
 
 
-class Verdict(NamedTuple):
+class WeightVerdict(NamedTuple):
     """Status of a request for its weight: 200, 429 or 418; `retry_after` in whole seconds."""
 
     status: int
@@ -168,26 +147,24 @@ class RequestWeight:
 
     @property
     def used(self) -> int:
-        """Weight used in the running window."""
         now = self._clock()
         if now >= self._window_end:
             self._window_end = now + self._rules.weight_window
             self._used = self._bans.refusals = 0
         return self._used
 
-    def charge(self, weight: int) -> Verdict:
-        """Count a request."""
+    def charge(self, weight: int) -> WeightVerdict:
         used, now = self.used + weight, self._clock()
         if seconds := self._bans.check(now):
-            return Verdict(418, _whole_seconds(seconds))
+            return WeightVerdict(418, _whole_seconds(seconds))
         self._used = used
         self.total += weight
         self.highest = max(self.highest, used)
         if used <= self._rules.weight:
-            return Verdict(200, 0)
+            return WeightVerdict(200, 0)
         if seconds := self._bans.refuse(now):
-            return Verdict(418, _whole_seconds(seconds))
-        return Verdict(429, _whole_seconds(self._window_end - now))
+            return WeightVerdict(418, _whole_seconds(seconds))
+        return WeightVerdict(429, _whole_seconds(self._window_end - now))
 
 
 def _whole_seconds(seconds: float) -> int:
@@ -210,6 +187,9 @@ _BANNED = (
 )
 _DEFAULT_LIMIT = 100
 _MAXIMUM_LIMIT = 5000
+_ZONE = re.compile(r"(?P<sign>[+-]?)(?P<hours>\d{1,2})(:(?P<minutes>\d\d))?")
+_WINDOW_SIZE = re.compile(r"([1-9]|[1-5]\d)m|([1-9]|1\d|2[0-3])h|[1-7]d")
+_WINDOW_UNITS = {"m": MINUTE, "h": HOUR, "d": DAY}
 
 
 class BinanceRest(RestApi[MarketFeed]):
@@ -224,9 +204,19 @@ class BinanceRest(RestApi[MarketFeed]):
             "/api/v3/time": lambda _: {"serverTime": _now_ms()},
             "/api/v3/exchangeInfo": self._exchange_info,
             "/api/v3/depth": self._depth,
-            "/api/v3/ticker/bookTicker": self._book_ticker,
-            "/api/v3/ticker/24hr": self._day,
+            "/api/v3/trades": self._trades,
+            "/api/v3/historicalTrades": self._trades,
+            "/api/v3/aggTrades": self._aggregate_trades,
+            "/api/v3/klines": self._candles,
+            "/api/v3/uiKlines": self._candles,
+            "/api/v3/avgPrice": self._average_price,
+            "/api/v3/ticker": self._window,
+            "/api/v3/ticker/24hr": self._window,
+            "/api/v3/ticker/tradingDay": self._window,
+            "/api/v3/ticker/price": lambda request: self._each(request, _price),
+            "/api/v3/ticker/bookTicker": lambda request: self._each(request, _book_ticker),
         }
+        self._volumes = statistics.volumes(markets.values())
 
     def status(self) -> dict[str, object]:
         weight = self._weight
@@ -246,7 +236,7 @@ class BinanceRest(RestApi[MarketFeed]):
             return self._refused(verdict.status, verdict.retry_after)
         try:
             body = route(request)
-        except RestError as error:
+        except ApiError as error:
             return json_response({"code": error.code, "msg": error.message}, error.status, self._headers())
         encoded = body.encode() if isinstance(body, str) else msgspec.json.encode(body)
         return HttpResponse(200, encoded, self._headers())
@@ -273,80 +263,178 @@ class BinanceRest(RestApi[MarketFeed]):
 
     def _depth(self, request: HttpRequest) -> str:
         feed = self._feed(request)
-        wanted = request.query.get("symbolStatus", "TRADING")
-        if wanted not in ("TRADING", "HALT", "BREAK"):
-            raise RestError(400, -1122, "Invalid symbolStatus.")
-        if wanted != "TRADING":
-            raise RestError(400, -1220, "The symbol's status does not match the requested symbolStatus.")
+        _check_status(request)
         symbol = feed.instrument.native
         if self._faults.match("stale_snapshot", symbol=symbol):
-            book = feed.stale_snapshot(_limit(request))
+            book = feed.stale_snapshot(_limit(request, _DEFAULT_LIMIT, _MAXIMUM_LIMIT))
         else:
-            book = feed.snapshot(_limit(request), self._settings.snapshot_mode)
+            book = feed.snapshot(_limit(request, _DEFAULT_LIMIT, _MAXIMUM_LIMIT), self._settings.snapshot_mode)
         if self._faults.match("empty_snapshot", symbol=symbol):
             book = BookAt(book.update_id, [], book.asks)
         self._faults.snapshot_served(symbol)
         return messages.book_text(feed.instrument, book)
 
     def _exchange_info(self, request: HttpRequest) -> object:
-        query = request.query
-        if "symbols" in query:
-            try:
-                names = msgspec.json.decode(query["symbols"], type=list[str])
-            except msgspec.MsgspecError:
-                raise RestError(400, -1100, "Illegal characters found in parameter 'symbols'.") from None
-        else:
-            names = [query["symbol"]] if "symbol" in query else list(self._markets)
-        if any(name not in self._markets for name in names):
-            raise RestError(400, -1121, "Invalid symbol.")
-        everything = "symbol" not in query and "symbols" not in query
-        instruments = [self._markets[name].instrument for name in names]
-        return exchange_info(instruments, self._settings.rules, _now_ms(), with_delisted=everything)
+        named = "symbol" in request.query or "symbols" in request.query
+        wanted = _status(request)
+        if named and wanted is not None:
+            raise ApiError(400, -1128, "Combination of optional parameters invalid.")
+        instruments = [feed.instrument for feed in self._named(request)]
+        found = exchange_info(instruments, self._settings.rules, _now_ms(), with_delisted=not named)
+        if wanted is not None:
+            found["symbols"] = [symbol for symbol in found["symbols"] if symbol["status"] == wanted]
+        return found
 
-    def _book_ticker(self, request: HttpRequest) -> object:
+    def _trades(self, request: HttpRequest) -> object:
+        feed, limit = self._feed(request), _limit(request, 500, 1000)
+        trades = statistics.trade_answers(feed.instrument, feed.tape.recent)
+        from_id = _integer(request, "fromId") if request.path.endswith("historicalTrades") else None
+        return _page(trades, "id", from_id, limit)
+
+    def _aggregate_trades(self, request: HttpRequest) -> object:
+        feed, limit = self._feed(request), _limit(request, 500, 1000)
+        start, end = _integer(request, "startTime"), _integer(request, "endTime")
+        if (from_id := _integer(request, "fromId")) is not None or (start is None and end is None):
+            return _page(statistics.aggregate_answers(feed.instrument, feed.tape.recent), "a", from_id, limit)
+        found = [trade for trade in feed.tape.recent if (start or 0) <= trade.time_ms <= (end or trade.time_ms)]
+        chosen = found[:limit] if start is not None else found[-limit:]
+        return statistics.aggregate_answers(feed.instrument, chosen)
+
+    def _candles(self, request: HttpRequest) -> object:
+        feed, limit = self._feed(request), _limit(request, 500, 1000)
+        interval = statistics.INTERVALS.get(request.query.get("interval", ""))
+        if interval is None:
+            raise ApiError(400, -1120, "Invalid interval.")
+        zone = _ZONE.fullmatch(request.query.get("timeZone", "0"))
+        if zone is None:
+            raise ApiError(400, -1100, "Illegal characters found in parameter 'timeZone'.")
+        minutes = int(zone["hours"]) * 60 + int(zone["minutes"] or 0)
+        zone_ms = -minutes * MINUTE if zone["sign"] == "-" else minutes * MINUTE
+        now_ms, until_ms = _now_ms(), _integer(request, "endTime")
+        until_ms = now_ms if until_ms is None else min(until_ms, now_ms)
+        candles = feed.tape.candles(interval, limit, until_ms, _integer(request, "startTime"), zone_ms)
+        return [statistics.candle_answer(feed.instrument, candle, interval, zone_ms) for candle in candles]
+
+    def _average_price(self, request: HttpRequest) -> object:
+        feed, now_ms = self._feed(request), _now_ms()
+        price = statistics.average(feed.instrument, window(feed, statistics.AVERAGE, now_ms))
+        return {"mins": 5, "price": price, "closeTime": feed.tape.recent[-1].time_ms if feed.tape.recent else now_ms}
+
+    def _window(self, request: HttpRequest) -> object:
+        form, size = request.query.get("type", "FULL"), request.query.get("windowSize", "1d")
+        span_ms = int(size[:-1]) * _WINDOW_UNITS[size[-1]] if _WINDOW_SIZE.fullmatch(size) else 0
+        if form not in ("FULL", "MINI") or not span_ms:
+            wrong = "type" if span_ms else "windowSize"
+            raise ApiError(400, -1130, f"Data sent for parameter '{wrong}' is not valid.")
+        rolling, now_ms = not request.path.endswith("24hr"), _now_ms()
+        if rolling and "symbol" not in request.query and "symbols" not in request.query:
+            raise ApiError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+
+        def describe(feed: MarketFeed) -> object:
+            volume = self._volumes[feed.instrument.native] if span_ms >= DAY else 0
+            found = statistics.figures(feed, span_ms, now_ms, volume)
+            return statistics.answer(found, short=form == "MINI", rolling=rolling)
+
+        return self._each(request, describe)
+
+    def _each(self, request: HttpRequest, describe: Callable[[MarketFeed], object]) -> object:
+        """One object for `symbol`; a list for `symbols`, or of all markets."""
+        wanted = _status(request)
+        if wanted not in (None, "TRADING") and "symbol" not in request.query and "symbols" not in request.query:
+            return []
+        _check_status(request)
+        found = [describe(feed) for feed in self._named(request)]
+        return found[0] if "symbol" in request.query else found
+
+    def _named(self, request: HttpRequest) -> list[MarketFeed]:
+        """The markets that `symbol` or `symbols` name, otherwise all."""
+        if "symbols" not in request.query:
+            return [self._feed(request)] if "symbol" in request.query else list(self._markets.values())
         if "symbol" in request.query:
-            return _book_ticker(self._feed(request))
-        return [_book_ticker(feed) for feed in self._markets.values()]
-
-    def _day(self, request: HttpRequest) -> object:
-        if request.query.get("type") != "MINI":  # the long form is not simulated
-            raise RestError(400, -1130, "Data sent for parameter 'type' is not valid.")
-        feeds = list(self._markets.values())
-        days = [day_statistics(feed.instrument, feed.quote(), rank, _now_ms()) for rank, feed in enumerate(feeds)]
-        return days[feeds.index(self._feed(request))] if "symbol" in request.query else days
+            raise ApiError(400, -1128, "Combination of optional parameters invalid.")
+        try:
+            names = msgspec.json.decode(request.query["symbols"], type=list[str])
+        except msgspec.MsgspecError:
+            raise ApiError(400, -1100, "Illegal characters found in parameter 'symbols'.") from None
+        if not names or any(name not in self._markets for name in names):
+            raise ApiError(400, -1121, "Invalid symbol.")
+        return [self._markets[name] for name in names]
 
     def _feed(self, request: HttpRequest) -> MarketFeed:
         symbol = request.query.get("symbol")
         if not symbol:
-            raise RestError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+            raise ApiError(400, -1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
         feed = self._markets.get(symbol)
         if feed is None:
-            raise RestError(400, -1121, "Invalid symbol.")
+            raise ApiError(400, -1121, "Invalid symbol.")
         return feed
 
 
-def _limit(request: HttpRequest) -> int:
-    text = request.query.get("limit", str(_DEFAULT_LIMIT))
+def _integer(request: HttpRequest, name: str) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise RestError(400, -1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
-    if int(text) == 0:
-        raise RestError(400, -1130, "Data sent for parameter 'limit' is not valid.")
-    return min(int(text), _MAXIMUM_LIMIT)
+        raise ApiError(400, -1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'.")
+    return int(text)
+
+
+def _limit(request: HttpRequest, default: int, most: int) -> int:
+    limit = _integer(request, "limit")
+    if limit == 0:
+        raise ApiError(400, -1130, "Data sent for parameter 'limit' is not valid.")
+    return min(default if limit is None else limit, most)
+
+
+def _status(request: HttpRequest) -> str | None:
+    wanted = request.query.get("symbolStatus")
+    if wanted not in (None, "TRADING", "HALT", "BREAK"):
+        raise ApiError(400, -1122, "Invalid symbolStatus.")
+    return wanted
+
+
+def _check_status(request: HttpRequest) -> None:
+    """Every market trades: raises ApiError for a request about another status."""
+    if _status(request) not in (None, "TRADING"):
+        raise ApiError(400, -1220, "The symbol's status does not match the requested symbolStatus.")
+
+
+def _page(trades: list[dict[str, Any]], key: str, from_id: int | None, limit: int) -> list[dict[str, Any]]:
+    if from_id is None:
+        return trades[-limit:]
+    return [trade for trade in trades if trade[key] >= from_id][:limit]
+
+
+_WEIGHTS = {
+    "/api/v3/exchangeInfo": 20,
+    "/api/v3/trades": 25,
+    "/api/v3/historicalTrades": 25,
+    "/api/v3/aggTrades": 4,
+    "/api/v3/klines": 2,
+    "/api/v3/uiKlines": 2,
+    "/api/v3/avgPrice": 2,
+}
 
 
 def _weight(request: HttpRequest) -> int:
+    names = request.query.get("symbols")
+    symbols = 1 if "symbol" in request.query else names.count(",") + 1 if names else None
     match request.path:
-        case "/api/v3/exchangeInfo":
-            return 20
-        case "/api/v3/ticker/bookTicker":
+        case "/api/v3/ticker/bookTicker" | "/api/v3/ticker/price":
             return 2 if "symbol" in request.query else 4
         case "/api/v3/ticker/24hr":
-            return 2 if "symbol" in request.query else 80
+            return 80 if symbols is None or symbols > 100 else 40 if symbols > 20 else 2
+        case "/api/v3/ticker" | "/api/v3/ticker/tradingDay":
+            return min(200, 4 * (symbols or 1))
         case "/api/v3/depth":
-            text = request.query.get("limit", str(_DEFAULT_LIMIT))
+            text = request.query.get("limit", "")
             limit = int(text) if text.isascii() and text.isdigit() else _DEFAULT_LIMIT
             return 5 if limit <= 100 else 25 if limit <= 500 else 50 if limit <= 1000 else 250
-    return 1
+    return _WEIGHTS.get(request.path, 1)
+
+
+def _price(feed: MarketFeed) -> dict[str, str]:
+    return {"symbol": feed.instrument.native, "price": feed.instrument.price_text(last_price(feed))}
 
 
 def _book_ticker(feed: MarketFeed) -> dict[str, str]:

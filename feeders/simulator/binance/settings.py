@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from bookbus.feeders.simulator.core.feed import SnapshotMode
-from bookbus.feeders.simulator.core.limits import Rules
-from bookbus.feeders.simulator.core.settings import SimulatorSettings
+from bookbus.feeders.simulator.core.settings import Rules, SimulatorSettings
 
 ErrorShape = Literal["nested", "flat"]
 

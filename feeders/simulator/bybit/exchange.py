@@ -3,47 +3,48 @@
 import asyncio
 import time
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from random import Random
 
-from bookbus.feeders.simulator.bybit import messages
+from bookbus.feeders.simulator.bybit import messages, statistics
+from bookbus.feeders.simulator.bybit.market import DEPTH, BybitMarket
 from bookbus.feeders.simulator.bybit.rest import BybitRest
-from bookbus.feeders.simulator.bybit.settings import BybitSettings
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, Fault, FaultBoard, FaultError
-from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, MarketFeed, WholeBookMarket, create_feed
-from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, create_feed
+from bookbus.feeders.simulator.core.market import SimulatedFill, SimulatedInstrument
+from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, Rules, SimulatorSettings
 from bookbus.feeders.simulator.core.websocket_server import Background, Client, ClientConnection, WebSocketServer
 
 PATH = "/v5/public/spot"
-DEPTH = 50
-"""Levels a side that count: the id rises when one of these changes, for deeper topics too."""
-
 _DEPTHS = (1, 50, 200, 1000)
-_CHANNELS = {**{f"orderbook.{depth}": depth for depth in _DEPTHS}, "publicTrade": 0}
+_CHANNELS = {
+    **{f"orderbook.{depth}": depth for depth in _DEPTHS},
+    **dict.fromkeys(("publicTrade", "tickers", *(f"kline.{name}" for name in statistics.INTERVALS)), 0),
+}
+"""Levels a side of each channel, 0 for those that are no books."""
 _SNAPSHOTS_ONLY = 1
 """The depth at which every message is a whole book."""
 _RESTARTED = 1
 """The id with which a restarted service begins."""
 
 
-class BybitMarket(WholeBookMarket):
-    """`update_id` is a counter; the ids of the feed are sent as `seq`."""
+@dataclass(frozen=True, kw_only=True)
+class BybitRules(Rules):
+    """The exchange's limits; times in seconds."""
 
-    def __init__(self, feed: MarketFeed, truth_flushes: int) -> None:
-        first_id = Random(f"first id:{feed.instrument.native}").randrange(10**7, 10**8)  # noqa: S311
-        super().__init__(feed, DEPTH, truth_flushes, first_id)
+    connects: int = 500
+    idle: float = 600.0
+    """A connection without Bybit's own ping for this long is cut, even while data flows (stricter than documented)."""
+    arguments: int = 10
+    """Topics that one request may name."""
 
-    @property
-    def sequence(self) -> int:
-        """Rises with every message, by more than one."""
-        return self.book.update_id
 
-    def at_depth(self, depth: int) -> BookAt:
-        """The book as a topic of this depth shows it."""
-        deep = self.book if depth <= DEPTH else self.feed.snapshot(depth, "flushed")
-        return BookAt(self.update_id, deep.bids[:depth], deep.asks[:depth])
+@dataclass(frozen=True, kw_only=True)
+class BybitSettings(SimulatorSettings):
+    """Options of one simulated Bybit."""
+
+    rules: BybitRules = field(default_factory=BybitRules)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -64,11 +65,12 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
         self._idle_cuts = 0
 
     def step(self, market: BybitMarket, step: int, time_us: int) -> None:
-        fills = market.fills()
-        name = f"publicTrade.{market.instrument.native}"
-        if fills and name in self._subscribers:
-            text = messages.trades(name, market.instrument, fills, market.sequence, _now_ms())
-            self._publish(market, "trade", text, self._subscribers[name])
+        time_ms = time_us // 1000
+        if step % (STEPS_PER_FLUSH * FLUSHES_PER_SECOND) == 0:
+            self._publish_candles(market, time_ms)
+        if fills := market.fills():
+            market.feed.tape.record(fills, time_ms)
+            self._publish_trades(market, fills, time_ms)
         if step % STEPS_PER_FLUSH == 0 and market.flush(market.update_id + 1):
             for topic, depth, before in self._shown_topics(market):
                 book = self._shown[topic] = market.at_depth(depth)
@@ -77,6 +79,24 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
                     self._publish(market, "depth", text, self._subscribers[topic])
                 elif before[1:] != book[1:]:
                     self._publish_snapshot(market, topic, self._subscribers[topic])
+
+    def _publish_trades(self, market: BybitMarket, fills: list[SimulatedFill], time_ms: int) -> None:
+        """Trades, and the figures of the day that they change."""
+        native = market.instrument.native
+        name, day = f"publicTrade.{native}", f"tickers.{native}"
+        if name in self._subscribers:
+            text = messages.trades(name, market.instrument, fills, market.sequence, time_ms)
+            self._publish(market, "trade", text, self._subscribers[name])
+        if day in self._subscribers:
+            text = statistics.day_message(day, market.feed, market.sequence, time_ms)
+            self._publish(market, "ticker", text, self._subscribers[day])
+
+    def _publish_candles(self, market: BybitMarket, time_ms: int) -> None:
+        for name in statistics.INTERVALS:
+            topic = f"kline.{name}.{market.instrument.native}"
+            if topic in self._subscribers:
+                text = statistics.candle_message(topic, market.feed, name, time_ms)
+                self._publish(market, "kline", text, self._subscribers[topic])
 
     def restart(self) -> None:
         # Connections stay: each topic of a book gets another snapshot, with the lowest id.
@@ -135,10 +155,13 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
         return channel in _CHANNELS and native in self._markets
 
     def _subscribe(self, client: BybitClient, topic: str) -> None:
-        """Subscribe to a topic; a topic of a book begins with a snapshot."""
+        """Subscribe to a topic; one of a book or of a day begins with a snapshot."""
         channel, _, native = topic.rpartition(".")
+        market = self._markets[native]
+        if channel == "tickers":
+            text = statistics.day_message(topic, market.feed, market.sequence, _now_ms())
+            self._publish(market, "ticker", text, [client])
         if depth := _CHANNELS[channel]:
-            market = self._markets[native]
             self._shown.setdefault(topic, market.at_depth(depth))
             self._publish_snapshot(market, topic, [client])
             self._faults.snapshot_served(native)

@@ -11,7 +11,6 @@ from bookbus.schemas.decoding import DECODE_ERRORS
 
 
 def snapshot(topic: str, instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> str:
-    """The whole book."""
     return _book(topic, "snapshot", instrument, book, sequence, time_ms)
 
 
@@ -24,10 +23,19 @@ def delta(
     return _book(topic, "delta", instrument, BookAt(book.update_id, bids, asks), sequence, time_ms)
 
 
+def book_answer(instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> dict[str, object]:
+    sides = (
+        [[instrument.price_text(ticks), instrument.quantity_text(steps)] for ticks, steps in side]
+        for side in (book.bids, book.asks)
+    )
+    bids, asks = sides
+    times = {"ts": time_ms, "cts": time_ms}
+    return {"s": instrument.native, "b": bids, "a": asks, "u": book.update_id, "seq": sequence, **times}
+
+
 def trades(
     topic: str, instrument: SimulatedInstrument, fills: Iterable[SimulatedFill], sequence: int, time_ms: int
 ) -> str:
-    """The trades of one step."""
     data = [
         {
             "i": str(fill.fill_id),
@@ -73,7 +81,7 @@ class Request(msgspec.Struct):
     """One message of a client."""
 
     op: str = ""
-    req_id: str = ""
+    req_id: str | int = ""
     args: list[str] = []
 
 
@@ -100,7 +108,6 @@ def answer(message: str | bytes, connection_id: str, most: int, has: Collection[
 
 
 def refuse(request: Request, connection_id: str, error_text: str) -> Reply:
-    """The reply that rejects a request."""
     return Reply(_text(request, connection_id, error_text, success=False), request)
 
 

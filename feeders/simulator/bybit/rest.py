@@ -1,44 +1,110 @@
-"""Bybit's public REST API: instruments and day figures of spot markets."""
+"""Bybit's public REST API: instruments, books, trades, candles and day figures of spot markets."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from bookbus.feeders.simulator.core.faults import Fault
-from bookbus.feeders.simulator.core.feed import WholeBookMarket
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, json_response
+from bookbus.feeders.simulator.bybit import messages, statistics
+from bookbus.feeders.simulator.bybit.market import BybitMarket
+from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
+from bookbus.feeders.simulator.core.http_server import ApiError, HttpRequest, HttpResponse, RestApi, json_response
 from bookbus.feeders.simulator.core.market import DECIMALS, decimal_text
+from bookbus.feeders.simulator.core.settings import SimulatorSettings
 
 _INVALID = 10001
 _TOO_MANY = 10006
+_WITHOUT_MARKETS = ("linear", "inverse", "option")
+"""Categories of the exchange that have no markets here."""
+_PREFIX = "/v5/market/"
 
 
-class BybitRest(RestApi[WholeBookMarket]):
+class BybitRest(RestApi[BybitMarket]):
     """Answers `/v5/market/…` from the markets."""
 
+    def __init__(self, settings: SimulatorSettings, markets: Mapping[str, BybitMarket], faults: FaultBoard) -> None:
+        super().__init__(settings, markets, faults)
+        self._routes: dict[str, Callable[[HttpRequest], dict[str, object]]] = {
+            "time": lambda _: _time(),
+            "instruments-info": lambda request: self._each(request, _describe_market),
+            "tickers": lambda request: self._each(
+                request, lambda market: statistics.day_answer(market.feed, _now_ms())
+            ),
+            "orderbook": self._book,
+            "recent-trade": self._trades,
+            "kline": self._candles,
+        }
+
     def _respond(self, request: HttpRequest) -> HttpResponse:
-        describe = _ROUTES.get(request.path)
-        if describe is None or request.method != "GET":
+        route = self._routes.get(request.path.removeprefix(_PREFIX)) if request.path.startswith(_PREFIX) else None
+        if route is None or request.method != "GET":
             return HttpResponse(404, b"", content_type="text/plain")
-        # Errors of a request are in the body, with status 200.
-        if request.query.get("category") != "spot":
-            return _answer(_INVALID, "Illegal category", {})
-        symbol = request.query.get("symbol")
-        if symbol is not None and symbol not in self._markets:
-            return _answer(_INVALID, "Not supported symbols", {})
-        markets = self._markets.values() if symbol is None else [self._markets[symbol]]
-        return _answer(0, "OK", {"category": "spot", "list": [describe(market) for market in markets]})
+        try:
+            return _answer(0, "OK", route(request))
+        except ApiError as error:
+            # Errors of a request are in the body, with status 200.
+            return _answer(int(error.code), error.message, {}, error.status)
 
     def _faulty_status(self, fault: Fault) -> HttpResponse:
         return _answer(_TOO_MANY, "fault", {}, int(fault.number(503)))
 
+    def _each(self, request: HttpRequest, describe: Callable[[BybitMarket], object]) -> dict[str, object]:
+        category = _category(request)
+        symbol = request.query.get("symbol")
+        markets = {} if category in _WITHOUT_MARKETS else self._markets
+        found = markets.values() if symbol is None else [self._market(request)]
+        return {"category": category, "list": [describe(market) for market in found], "nextPageCursor": ""}
+
+    def _book(self, request: HttpRequest) -> dict[str, object]:
+        market, limit = self._market(request), _integer(request, "limit", 1, 200)
+        return messages.book_answer(market.instrument, market.at_depth(limit), market.sequence, _now_ms())
+
+    def _trades(self, request: HttpRequest) -> dict[str, object]:
+        market, limit = self._market(request), _integer(request, "limit", 60, 60)
+        newest = list(market.feed.tape.recent)[-limit:]
+        return {"category": "spot", "list": statistics.trade_answers(market.instrument, newest[::-1])}
+
+    def _candles(self, request: HttpRequest) -> dict[str, object]:
+        market, limit = self._market(request), _integer(request, "limit", 200, 1000)
+        interval = statistics.INTERVALS.get(request.query.get("interval", ""))
+        if interval is None:
+            raise ApiError(200, _INVALID, "Invalid period!")
+        now_ms = _now_ms()
+        since_ms = _integer(request, "start", 0, now_ms) if "start" in request.query else None
+        candles = market.feed.tape.candles(interval, limit, _integer(request, "end", now_ms, now_ms), since_ms)
+        rows = [statistics.candle_answer(market.instrument, candle) for candle in reversed(candles)]
+        return {"category": "spot", "symbol": market.instrument.native, "list": rows}
+
+    def _market(self, request: HttpRequest) -> BybitMarket:
+        market = self._markets.get(request.query.get("symbol", ""))
+        if market is None or _category(request) != "spot":
+            raise ApiError(200, _INVALID, "Not supported symbols")
+        return market
+
+
+def _category(request: HttpRequest) -> str:
+    category = request.query.get("category", "")
+    if category not in ("spot", *_WITHOUT_MARKETS):
+        raise ApiError(200, _INVALID, "Illegal category")
+    return category
+
+
+def _integer(request: HttpRequest, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit()) or not int(text):
+        raise ApiError(200, _INVALID, f"params error: {name} is invalid")
+    return min(int(text), most)
+
+
+def _time() -> dict[str, object]:
+    now_ns = time.time_ns()
+    return {"timeSecond": str(now_ns // 1_000_000_000), "timeNano": str(now_ns)}
+
 
 def _answer(code: int, message: str, result: dict[str, object], status: int = 200) -> HttpResponse:
-    now_ms = time.time_ns() // 1_000_000
-    body = {"retCode": code, "retMsg": message, "result": result, "retExtInfo": {}, "time": now_ms}
+    body = {"retCode": code, "retMsg": message, "result": result, "retExtInfo": {}, "time": _now_ms()}
     return json_response(body, status)
 
 
-def _describe_market(market: WholeBookMarket) -> dict[str, object]:
+def _describe_market(market: BybitMarket) -> dict[str, object]:
     instrument = market.instrument
     step = decimal_text(1, instrument.step_decimals)
     return {
@@ -60,24 +126,9 @@ def _describe_market(market: WholeBookMarket) -> dict[str, object]:
     }
 
 
-def _describe_day(market: WholeBookMarket) -> dict[str, object]:
-    """Synthetic figures of a day: the turnover follows from the market's usual sizes."""
-    instrument, (_, bid, ask) = market.instrument, market.feed.quote()
-    volume = instrument.typical_steps * 1000
-    turnover = instrument.price(instrument.start_ticks) * instrument.quantity(volume)
-    return {
-        "symbol": instrument.native,
-        "bid1Price": instrument.price_text(bid[0]),
-        "bid1Size": instrument.quantity_text(bid[1]),
-        "ask1Price": instrument.price_text(ask[0]),
-        "ask1Size": instrument.quantity_text(ask[1]),
-        "lastPrice": instrument.price_text(bid[0]),
-        "volume24h": instrument.quantity_text(volume),
-        "turnover24h": f"{turnover:.8f}",
-    }
+def _describe_day(market: BybitMarket) -> dict[str, str]:
+    return statistics.day_answer(market.feed, _now_ms())
 
 
-_ROUTES: dict[str, Callable[[WholeBookMarket], dict[str, object]]] = {
-    "/v5/market/instruments-info": _describe_market,
-    "/v5/market/tickers": _describe_day,
-}
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

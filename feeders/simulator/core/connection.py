@@ -19,14 +19,13 @@ def encode_frame(payload: bytes, *, binary: bool = False) -> bytes:
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
-    """End a connection with a TCP reset."""
     raw: socket.socket = transport.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 class SlowWriter:
-    """Writes to a transport in order, at most so many bytes a second, cutting messages anywhere."""
+    """Writes to a transport in order, at a limited rate, cutting messages anywhere."""
 
     def __init__(self, transport: asyncio.Transport, bytes_a_second: float) -> None:
         self._transport = transport
@@ -37,7 +36,6 @@ class SlowWriter:
 
     @property
     def backlog(self) -> int:
-        """Bytes that wait."""
         return len(self._waiting)
 
     def write(self, data: bytes) -> None:

@@ -24,7 +24,7 @@ STEP = 1.0 / (FLUSHES_PER_SECOND * STEPS_PER_FLUSH)
 _REFUSAL = 5.0
 """Seconds without connections unless the fault says how many."""
 _TOO_LATE = 1.0
-"""A market that is so many seconds behind skips what it missed."""
+"""Seconds behind the clock after which a market skips the missed steps."""
 _AT_A_TIME = 32
 """Markets moved before other tasks get a turn."""
 
@@ -87,7 +87,6 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
 
     @property
     def symbols(self) -> list[str]:
-        """Native names of all markets."""
         return list(self._markets)
 
     async def __aenter__(self) -> Self:
@@ -120,7 +119,6 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
         return self._markets[symbol].truth_ids(since)
 
     def check_fault(self, fault: Fault) -> None:
-        """Raises FaultError for a fault that this exchange cannot have."""
         self._faults.check(fault)
 
     def inject(self, fault: Fault) -> None:

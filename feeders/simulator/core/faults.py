@@ -44,7 +44,7 @@ class PendingFrame:
         return [self.unchanged()]
 
     def after(self, extra: bytes) -> list[bytes]:
-        """The message unchanged, after one that nobody asked for."""
+        """The message unchanged, after an unsolicited one."""
         return [self.encoded(extra), self.unchanged()]
 
 
@@ -58,7 +58,7 @@ Payload = dict[str, Any]
 def edited(
     change: Callable[[PendingFrame, Payload], None], payload_of: Callable[[Any], Payload | None] | None = None
 ) -> FrameFault:
-    """A fault that changes the payload of a message. `payload_of` finds it in the message: None leaves that as it is.
+    """A fault that changes the payload of a message. `payload_of` finds it in the message; None changes nothing.
 
     Without `payload_of` it is the message itself, or its field `data`.
     """
@@ -351,7 +351,6 @@ class FaultBoard:
         self._refresh()
 
     def clear(self) -> None:
-        """Forget all faults that wait."""
         self._waiting.clear()
         self._refresh()
 

@@ -18,6 +18,7 @@ from bookbus.feeders.simulator.core.market import (
     unpack,
 )
 from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, SimulatorSettings
+from bookbus.feeders.simulator.core.tape import Candle, TradeHistory
 
 
 class BookAt(NamedTuple):
@@ -38,7 +39,6 @@ class TruthHistory:
         self._quotes: dict[int, Quote] = {}
 
     def record(self, update_id: int, bids: Ladder, asks: Ladder) -> None:
-        """Remember the book as it is now."""
         self._books[update_id] = (bids.packed(self._depth), asks.packed(self._depth))
         _forget_oldest(self._books, self._limit)
 
@@ -80,6 +80,7 @@ class LiveFeed:
     ) -> None:
         """`truth_depth`: levels a side that are remembered; `rate` overrides that of the settings."""
         self.instrument = instrument
+        self.tape = TradeHistory(instrument.start_ticks)
         self.stream_prefix = f"{instrument.native.lower()}@"
         self._settings = settings
         self._share = (settings.rate if rate is None else rate) / FLUSHES_PER_SECOND
@@ -132,7 +133,6 @@ class LiveFeed:
         return BookAt(sent, book.bids[:depth], book.asks[:depth])
 
     def quote(self) -> Quote:
-        """Best bid and ask."""
         return self._market.quote()
 
     def snapshot(self, limit: int, mode: SnapshotMode) -> BookAt:
@@ -159,7 +159,6 @@ class LiveFeed:
         self._history.record_quote(quote)
 
     def truth_ids(self, since: int) -> list[int]:
-        """Every id from this one on whose truth is remembered."""
         return self._history.ids_since(since)
 
     def restart(self) -> None:
@@ -226,6 +225,7 @@ class PreparedFeed:
         settings = replace(settings, truth_flushes=max(settings.truth_flushes, slots + 1))
         self._live = live = LiveFeed(instrument, settings, truth_depth, rate)
         self.instrument = instrument
+        self.tape = live.tape
         self.stream_prefix = live.stream_prefix
         self._first_live_id = self._first_id = live.snapshot(1, "flushed").update_id
         self._quotes = [live.quote()]
@@ -345,6 +345,23 @@ def _forget_oldest(remembered: dict[int, Any], limit: int) -> None:
 MarketFeed = LiveFeed | PreparedFeed
 
 
+def last_price(feed: MarketFeed) -> int:
+    """Ticks of the last trade, or of the best bid if nothing was traded."""
+    return feed.tape.recent[-1].fill.ticks if feed.tape.recent else feed.quote().bid[0]
+
+
+def window(feed: MarketFeed, span_ms: int, now_ms: int, volume: int = 0) -> Candle:
+    """Trades within `span_ms` as one candle that ends with the last price, and `volume` steps at the first price."""
+    candle, last = feed.tape.window(span_ms, now_ms), last_price(feed)
+    return candle._replace(
+        high=max(candle.high, last),
+        low=min(candle.low, last),
+        close=last,
+        volume=candle.volume + volume,
+        turnover=candle.turnover + volume * feed.instrument.start_ticks,
+    )
+
+
 def create_feed(
     instrument: SimulatedInstrument,
     settings: SimulatorSettings,
@@ -359,7 +376,7 @@ def create_feed(
 
 
 class WholeBookMarket:
-    """A market of an exchange with ids of its own, which rise when one of the best `depth` levels changes."""
+    """A market of an exchange with separate ids, which rise when one of the best `depth` levels changes."""
 
     def __init__(self, feed: MarketFeed, depth: int, truth_flushes: int, first_id: int) -> None:
         """`feed` must remember the truth of `depth` levels."""
@@ -396,7 +413,6 @@ class WholeBookMarket:
         return book and self._shown_of(book)._replace(update_id=update_id)
 
     def truth_ids(self, since: int) -> list[int]:
-        """Every id from this one on whose book is remembered."""
         return [known for known in self._feed_ids if known >= since]
 
     def restart_at(self, update_id: int) -> None:

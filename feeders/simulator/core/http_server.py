@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Generic, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -45,7 +46,6 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
 def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
-    """An answer that carries `value` as JSON."""
     return HttpResponse(status, msgspec.json.encode(value), headers or {})
 
 
@@ -117,6 +117,7 @@ def _encode(response: HttpResponse, keep: bool) -> bytes:
     headers = {
         "Content-Type": response.content_type,
         "Content-Length": str(len(response.body)),
+        "Date": formatdate(usegmt=True),
         "Connection": "keep-alive" if keep else "close",
         **response.headers,
     }
@@ -131,7 +132,7 @@ _HANG = 60.0
 """Seconds without an answer, unless the fault says how many."""
 
 
-class RestError(Exception):
+class ApiError(Exception):
     """A request that is answered with an error of the exchange."""
 
     def __init__(self, status: int, code: str | int, message: str) -> None:
@@ -163,7 +164,6 @@ class RestApi(ABC, Generic[MarketT]):
         return {"rest_statuses": {str(status): count for status, count in self._statuses.items()}}
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
-        """Answer one request, faults included."""
         response = await self._respond_with_faults(request, request.query.get("symbol", ""))
         self._statuses[response.status] += 1
         return response

@@ -50,16 +50,13 @@ class Ladder:
             self.originals.setdefault(key, 0)
 
     def change(self, index: int, quantity: int) -> None:
-        """Set the quantity of the level at `index`."""
         self.originals.setdefault(self.keys[index], self.quantities[index])
         self.quantities[index] = quantity
 
     def remove(self, index: int) -> None:
-        """Remove the level at `index`."""
         self.originals.setdefault(self.keys.pop(index), self.quantities.pop(index))
 
     def quantity_at(self, key: Key) -> int:
-        """Quantity at a price, 0 without a level."""
         index = bisect_left(self.keys, key)
         return self.quantities[index] if index < len(self.keys) and self.keys[index] == key else 0
 
@@ -134,25 +131,32 @@ class SimulatedInstrument:
     start_ticks: int
     typical_steps: int
     """Median size of a level."""
+    tick_units: int = 1
+    """The tick is so many units of `tick_decimals`."""
 
     def price(self, ticks: int) -> float:
-        return ticks / int(10**self.tick_decimals)  # int / int rounds like float() of the text
+        return ticks * self.tick_units / int(10**self.tick_decimals)  # int / int rounds like float() of the text
 
     def quantity(self, steps: int) -> float:
         return steps / int(10**self.step_decimals)
 
     def price_text(self, ticks: int) -> str:
-        return decimal_text(ticks, self.tick_decimals)
+        return decimal_text(ticks * self.tick_units, self.tick_decimals)
 
     def quantity_text(self, steps: int) -> str:
         return decimal_text(steps, self.step_decimals)
+
+    def turnover_text(self, turnover: int) -> str:
+        """Of ticks times steps."""
+        units = turnover * self.tick_units * 10**DECIMALS // 10 ** (self.tick_decimals + self.step_decimals)
+        return decimal_text(units, DECIMALS)
 
 
 @lru_cache(maxsize=100_000)
 def decimal_text(units: int, decimals: int) -> str:
     """`units` of 10^-decimals with all eight digits after the point."""
-    whole, part = divmod(units * 10 ** (DECIMALS - decimals), 10**DECIMALS)
-    return f"{whole}.{part:0{DECIMALS}d}"
+    whole, part = divmod(abs(units) * 10 ** (DECIMALS - decimals), 10**DECIMALS)
+    return f"{'-' if units < 0 else ''}{whole}.{part:0{DECIMALS}d}"
 
 
 def instruments(symbols: Sequence[str] | int, exchange: Exchange = EXCHANGES["binance"]) -> list[SimulatedInstrument]:
@@ -222,7 +226,6 @@ class Flush(NamedTuple):
     """The levels as the exchange writes them, where that was prepared."""
 
     def undone(self) -> "Flush":
-        """The flush that reverts this one."""
         return self._replace(bids=self.bids_before, asks=self.asks_before, bids_before=self.bids, asks_before=self.asks)
 
 

@@ -18,8 +18,7 @@ from websockets.protocol import OPEN, Event
 from bookbus.feeders.simulator.core.connection import SlowWriter, encode_frame, reset
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import MarketFeed
-from bookbus.feeders.simulator.core.limits import RateLimit
-from bookbus.feeders.simulator.core.settings import SimulatorSettings
+from bookbus.feeders.simulator.core.settings import RateLimit, SimulatorSettings
 
 NORMAL = 1000
 GOING_AWAY = 1001
@@ -117,7 +116,6 @@ class ClientConnection(ServerConnection):
         self.transport.pause_reading()
 
     def recover(self) -> None:
-        """End silence and slowness."""
         if self.protocol.state is OPEN:
             self.is_silent = self.is_mute = False
             self.transport.resume_reading()
@@ -126,7 +124,6 @@ class ClientConnection(ServerConnection):
                 self._slow = None
 
     def reset(self) -> None:
-        """End the connection with a TCP reset."""
         reset(self.transport)
 
     def drop(self) -> None:
@@ -254,7 +251,6 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
             await server.wait_closed()
 
     def send_queued(self) -> None:
-        """Send what the markets queued."""
         for client in self._clients.values():
             client.connection.send_queued()
 
@@ -287,7 +283,7 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
             client.connection.drop()
 
     def refuse(self, seconds: float, *, politely: bool) -> None:
-        """Refuse connections for so long: with HTTP 503, or by not listening at all."""
+        """Refuse connections for `seconds`: with HTTP 503, or by not listening at all."""
         self._refuses_until = time.monotonic() + seconds
         if politely:
             return
@@ -307,7 +303,6 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
         self._subscribers.setdefault(stream, {})[client] = value
 
     def _leave(self, client: ClientT, stream: Hashable) -> None:
-        """End a subscription, if there is one."""
         if stream in client.streams:
             del client.streams[stream]
             subscribers = self._subscribers[stream]

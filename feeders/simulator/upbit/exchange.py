@@ -12,8 +12,8 @@ from typing import NamedTuple
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
 from bookbus.feeders.simulator.core.faults import FaultBoard
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, create_feed
-from bookbus.feeders.simulator.core.limits import RateLimit
 from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from bookbus.feeders.simulator.core.settings import RateLimit
 from bookbus.feeders.simulator.core.websocket_server import (
     NORMAL,
     Background,
@@ -21,10 +21,10 @@ from bookbus.feeders.simulator.core.websocket_server import (
     ClientConnection,
     WebSocketServer,
 )
-from bookbus.feeders.simulator.upbit import messages
+from bookbus.feeders.simulator.upbit import messages, statistics
 from bookbus.feeders.simulator.upbit.faults import UPBIT_FRAME_FAULTS
-from bookbus.feeders.simulator.upbit.market import DEPTH, UpbitMarket, UpbitTrade
-from bookbus.feeders.simulator.upbit.messages import DEFAULT_FORM, Form, Kind, Listing, RequestError, Subscription
+from bookbus.feeders.simulator.upbit.market import DEPTH, UpbitMarket, UpbitTrade, on_won_grid
+from bookbus.feeders.simulator.upbit.messages import DEFAULT_FORM, Form, Listing, RequestError, Subscription
 from bookbus.feeders.simulator.upbit.rest import UpbitRest
 from bookbus.feeders.simulator.upbit.settings import UpbitSettings
 
@@ -47,7 +47,7 @@ class _Wanted(NamedTuple):
     realtime: bool
 
 
-Key = tuple[Kind, str]
+Key = tuple[str, str]
 """Type of data and market."""
 
 
@@ -86,15 +86,25 @@ class UpbitStreams(WebSocketServer[UpbitClient, UpbitMarket]):
 
     def step(self, market: UpbitMarket, step: int, time_us: int) -> None:
         time_ms, native = time_us // 1000, market.instrument.native
-        for trade in market.step(time_ms):
+        trades = market.step(time_ms)
+        for trade in trades:
             for client in list(self._subscribers.get(("trade", native), {})):
                 if self._may_still_send(client):
                     self._queue_trade(client, market, trade, "REALTIME")
+        if trades:
+            self._publish_statistics(market, time_ms)
         if step % STEPS_PER_FLUSH == self._phases[native] and market.flush(time_ms):
             encoded: dict[Hashable, bytes] = {}
             for client, wanted in list(self._subscribers.get(("orderbook", native), {}).items()):
                 if self._may_still_send(client):
                     self._queue_book(client, market, wanted, "REALTIME", encoded)
+
+    def _publish_statistics(self, market: UpbitMarket, time_ms: int) -> None:
+        """Day figures and candles, which change with each trade."""
+        for kind in ("ticker", *statistics.CANDLE_TYPES):
+            for client in list(self._subscribers.get((kind, market.instrument.native), {})):
+                if self._may_still_send(client):
+                    self._queue_statistics(client, market, kind, "REALTIME", time_ms)
 
     def restart(self) -> None:
         self.drop_all()
@@ -227,6 +237,8 @@ class UpbitStreams(WebSocketServer[UpbitClient, UpbitMarket]):
                 self._queue_book(client, market, wanted, "SNAPSHOT", {})
             elif wanted.snapshot and key[0] == "trade" and market.last_trade is not None:
                 self._queue_trade(client, market, market.last_trade, "SNAPSHOT")
+            elif wanted.snapshot and key[0] not in ("orderbook", "trade"):
+                self._queue_statistics(client, market, key[0], "SNAPSHOT", time.time_ns() // 1_000_000)
             if wanted.realtime:
                 self._join(client, key, wanted)
         client.connection.send_queued()
@@ -257,6 +269,13 @@ class UpbitStreams(WebSocketServer[UpbitClient, UpbitMarket]):
         write = partial(messages.trade_frame, market, client.form, trade, stream_type)
         self._queue(client, market.feed, "trade", write)
 
+    def _queue_statistics(
+        self, client: UpbitClient, market: UpbitMarket, kind: str, stream_type: str, time_ms: int
+    ) -> None:
+        short, listed = client.form
+        write = partial(statistics.message, market, kind, stream_type, time_ms, short=short, listed=listed)
+        self._queue(client, market.feed, kind, write)
+
 
 class UpbitSimulator(ExchangeSimulator[UpbitSettings, UpbitMarket]):
     """`async with UpbitSimulator(symbols=("KRW-BTC",), seed=1) as exchange:` — options as in UpbitSettings."""
@@ -271,6 +290,7 @@ class UpbitSimulator(ExchangeSimulator[UpbitSettings, UpbitMarket]):
 
     def _create_market(self, instrument: SimulatedInstrument) -> UpbitMarket:
         rate = 0.0 if instrument.native in self.settings.quiet else None
+        instrument = on_won_grid(instrument, self.settings.levels)
         feed = create_feed(instrument, self.settings, DEPTH, rate=rate)
         return UpbitMarket(feed, time.time_ns() // 1_000_000, self.settings.truth_flushes)
 

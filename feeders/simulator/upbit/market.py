@@ -1,10 +1,12 @@
 """One Upbit market: the whole book that is shown, with its time as its id, and the newest trade."""
 
+from collections import deque
+from dataclasses import replace
 from random import Random
 from typing import NamedTuple
 
 from bookbus.feeders.simulator.core.feed import BookAt, MarketFeed, PreparedFeed, WholeBookMarket
-from bookbus.feeders.simulator.core.market import SimulatedFill
+from bookbus.feeders.simulator.core.market import SimulatedFill, SimulatedInstrument
 
 DEPTH = 30
 """Levels a side that the exchange shows."""
@@ -14,6 +16,41 @@ _OLDEST = 300_000
 
 _SET_BACK = 3_600_000
 """Milliseconds by which the ids fall when the exchange restarts."""
+
+
+_MOST_TRADES = 1000
+
+_WON_TICKS = (
+    # price from which it holds, units, decimals
+    (1_000_000, 1000, 0),
+    (500_000, 500, 0),
+    (100_000, 100, 0),
+    (50_000, 50, 0),
+    (10_000, 10, 0),
+    (5_000, 5, 0),
+    (100, 1, 0),
+    (10, 1, 1),
+    (1, 1, 2),
+    (0.1, 1, 3),
+    (0.01, 1, 4),
+    (0.001, 1, 5),
+    (0.0001, 1, 6),
+    (0.00001, 1, 7),
+)
+_ROOM = 2.5
+"""A price must be at least this many times as many ticks as there are levels a side."""
+
+
+def on_won_grid(instrument: SimulatedInstrument, levels: int) -> SimulatedInstrument:
+    """A won market with the exchange's tick, unless the bids have no room below a price of so few ticks."""
+    if instrument.quote != "KRW":
+        return instrument
+    price = instrument.price(instrument.start_ticks)
+    units, decimals = next(((units, decimals) for least, units, decimals in _WON_TICKS if price >= least), (1, 8))
+    ticks = round(price * 10**decimals / units)
+    if ticks < _ROOM * levels:
+        return instrument
+    return replace(instrument, tick_decimals=decimals, tick_units=units, start_ticks=ticks)
 
 
 class UpbitTrade(NamedTuple):
@@ -27,7 +64,8 @@ class UpbitMarket(WholeBookMarket):
 
     def __init__(self, feed: MarketFeed, now_ms: int, truth_flushes: int) -> None:
         native = feed.instrument.native
-        self.last_trade: UpbitTrade | None = None
+        self.trades: deque[UpbitTrade] = deque(maxlen=_MOST_TRADES)
+        """Oldest first."""
         self.texts: dict[tuple[bool, int, int], str] = {}
         """Texts of the book shown, by form, number of levels and grouping."""
         self._prepared_texts: dict[int, dict[tuple[bool, int, int], str]] = {}
@@ -42,11 +80,16 @@ class UpbitMarket(WholeBookMarket):
 
     def step(self, time_ms: int) -> list[UpbitTrade]:
         """Move by a quarter of the way to the next flush; the trades on the way."""
-        at = time_ms - self._set_back
-        trades = [UpbitTrade(fill, at, at * 10_000 + number) for number, fill in enumerate(self.fills())]
-        if trades:
-            self.last_trade = trades[-1]
+        at, fills = time_ms - self._set_back, self.fills()
+        self.feed.tape.record(fills, time_ms)
+        trades = [UpbitTrade(fill, at, at * 10_000 + number) for number, fill in enumerate(fills)]
+        self.trades.extend(trades)
         return trades
+
+    @property
+    def last_trade(self) -> UpbitTrade | None:
+        """None if nothing was traded yet."""
+        return self.trades[-1] if self.trades else None
 
     def flush(self, update_id: int) -> bool:
         return super().flush(update_id - self._set_back)

@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from bookbus.feeders.simulator.core.feed import BookAt
 from bookbus.feeders.simulator.core.market import RawLevel, SimulatedInstrument, decimal_text
 from bookbus.feeders.simulator.upbit.market import UpbitMarket, UpbitTrade
+from bookbus.feeders.simulator.upbit.statistics import CANDLE_TYPES
 from bookbus.schemas.decoding import DECODE_ERRORS
 
 _UNIT_COUNTS = (1, 5, 15, 30)
-_TYPES = ("orderbook", "trade", "ticker")
+_TYPES = ("orderbook", "trade", "ticker", *CANDLE_TYPES)
 FORMATS = ("DEFAULT", "SIMPLE", "JSON_LIST", "SIMPLE_LIST")
-
-Kind = Literal["orderbook", "trade", "ticker"]
 
 
 class RequestError(Exception):
@@ -41,7 +40,7 @@ DEFAULT_FORM = Form(short=False, listed=False)
 class TypeRequest(msgspec.Struct, frozen=True):
     """Data of one type. `codes` are as the client wrote them, `.n` included."""
 
-    kind: Kind
+    kind: str
     codes: tuple[str, ...]
     level: float
     snapshot: bool
@@ -65,7 +64,6 @@ class Listing:
 
 
 def parse_request(message: str | bytes) -> Subscription | Listing:
-    """Parse one message of a client. Raises RequestError."""
     try:
         parts = msgspec.json.decode(message)
     except DECODE_ERRORS:
@@ -102,8 +100,9 @@ def _parse_type(part: dict[str, Any]) -> TypeRequest:
         kind,
         tuple(codes),
         float(level),
-        snapshot=not part.get("is_only_realtime", False),
-        realtime=not part.get("is_only_snapshot", False),
+        # Both spellings work.
+        snapshot=not part.get("is_only_realtime", part.get("isOnlyRealtime", False)),
+        realtime=not part.get("is_only_snapshot", part.get("isOnlySnapshot", False)),
     )
 
 
@@ -125,6 +124,11 @@ def plain(units: int, decimals: int) -> str:
     """`units` of 10^-decimals without an exponent and without trailing zeros."""
     text = decimal_text(units, decimals)
     return text.rstrip("0").rstrip(".")
+
+
+def price_plain(instrument: SimulatedInstrument, ticks: int) -> str:
+    """A price without an exponent and without trailing zeros."""
+    return plain(ticks * instrument.tick_units, instrument.tick_decimals)
 
 
 def double(units: int, decimals: int) -> str:
@@ -170,7 +174,7 @@ def book_frame(market: UpbitMarket, form: Form, units: int, factor: int, stream_
     )
     text = (
         f'{{"{type_}":"orderbook","{code}":"{instrument.native}","{time}":{market.update_id},{body},'
-        f'"{stream}":"{stream_type}","{level}":{plain(factor, instrument.tick_decimals)}}}'
+        f'"{stream}":"{stream_type}","{level}":{price_plain(instrument, factor)}}}'
     )
     return f"[{text}]" if form.listed else text
 
@@ -178,7 +182,7 @@ def book_frame(market: UpbitMarket, form: Form, units: int, factor: int, stream_
 def rest_book(market: UpbitMarket, units: int, factor: int) -> str:
     """One book of a REST answer, where the fields have other names."""
     body = _body(market, _REST, units, factor)
-    level = plain(factor, market.instrument.tick_decimals)
+    level = price_plain(market.instrument, factor)
     return f'{{"market":"{market.instrument.native}","timestamp":{market.update_id},{body},"level":{level}}}'
 
 
@@ -186,7 +190,7 @@ def trade_frame(market: UpbitMarket, form: Form, trade: UpbitTrade, stream_type:
     fill, time_ms, trade_id = trade
     instrument = market.instrument
     at = datetime.fromtimestamp(time_ms // 1000, UTC)
-    price = double(fill.ticks, instrument.tick_decimals)
+    price = double(fill.ticks * instrument.tick_units, instrument.tick_decimals)
     values = (
         ("type", "ty", '"trade"'),
         ("code", "cd", f'"{instrument.native}"'),
@@ -208,7 +212,6 @@ def trade_frame(market: UpbitMarket, form: Form, trade: UpbitTrade, stream_type:
 
 
 def listing_text(listing: Listing, subscription: Subscription | None) -> str:
-    """The subscriptions of a connection."""
     long_names = ("method", "result", "type", "codes", "level", "ticket")
     short_names = ("mthd", "rslt", "ty", "cds", "lv", "tckt")
     method, result, type_, codes, level, ticket = short_names if listing.form.short else long_names
@@ -227,7 +230,7 @@ def error_text(name: str | int, message: str) -> str:
 def supported_levels(instrument: SimulatedInstrument) -> list[str]:
     """Units by which prices can be grouped; only the won markets offer any."""
     factors = _FACTORS if instrument.quote == "KRW" else ()
-    return ["0", *(plain(factor, instrument.tick_decimals) for factor in factors)]
+    return ["0", *(price_plain(instrument, factor) for factor in factors)]
 
 
 def grouping_factor(instrument: SimulatedInstrument, level: float) -> int | None:
@@ -255,13 +258,12 @@ def grouped_book(book: BookAt, factor: int, units: int) -> tuple[list[RawLevel],
 
 
 def _body(market: UpbitMarket, names: _Spelling, units: int, factor: int) -> str:
-    """Totals and levels."""
     bids, asks = grouped_book(market.book, factor, units)
     instrument = market.instrument
-    prices, sizes = instrument.tick_decimals, instrument.step_decimals
+    tick, prices, sizes = instrument.tick_units, instrument.tick_decimals, instrument.step_decimals
     price, size = names.write_price, names.write_size
     rows = ",".join(
-        f'{{"{names.ask_price}":{price(ask[0], prices)},"{names.bid_price}":{price(bid[0], prices)},'
+        f'{{"{names.ask_price}":{price(ask[0] * tick, prices)},"{names.bid_price}":{price(bid[0] * tick, prices)},'
         f'"{names.ask_size}":{size(ask[1], sizes)},"{names.bid_size}":{size(bid[1], sizes)}}}'
         for bid, ask in zip(_padded(bids, units), _padded(asks, units), strict=True)
     )

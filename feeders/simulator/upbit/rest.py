@@ -1,16 +1,25 @@
-"""Upbit's public REST API: order books, markets, tick sizes, day figures; limits and errors."""
+"""Upbit's public REST API: order books, markets, tick sizes, trades, candles, day figures; limits and errors."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
 
 import msgspec
 
 from bookbus.feeders.simulator.core.faults import Fault, FaultBoard
-from bookbus.feeders.simulator.core.http_server import HttpRequest, HttpResponse, RestApi, RestError
-from bookbus.feeders.simulator.core.limits import Bans, RateLimit
+from bookbus.feeders.simulator.core.http_server import ApiError, HttpRequest, HttpResponse, RestApi
 from bookbus.feeders.simulator.core.market import SimulatedInstrument
+from bookbus.feeders.simulator.core.settings import Bans, RateLimit
+from bookbus.feeders.simulator.upbit import statistics
 from bookbus.feeders.simulator.upbit.market import DEPTH, UpbitMarket
-from bookbus.feeders.simulator.upbit.messages import error_text, grouping_factor, plain, rest_book, supported_levels
+from bookbus.feeders.simulator.upbit.messages import (
+    error_text,
+    grouping_factor,
+    price_plain,
+    rest_book,
+    supported_levels,
+)
 from bookbus.feeders.simulator.upbit.settings import UpbitSettings
 
 _CAUTIONS = (
@@ -36,7 +45,7 @@ class _Group:
         return {"Remaining-Req": f"group={self._name}; min=600; sec={self._limit.left}"}
 
     def charge(self) -> None:
-        """Count a request. Raises RestError when it is one too many or the address is banned."""
+        """Count a request. Raises ApiError when it is one too many or the address is banned."""
         now = time.monotonic()
         seconds = self._bans.check(now)
         if not seconds:
@@ -45,12 +54,12 @@ class _Group:
                 return
             seconds = self._bans.refuse(now)
         if seconds:
-            raise RestError(418, "temporarily_blocked", f"{round(seconds)}초 동안 요청이 차단되었습니다.")
+            raise ApiError(418, "temporarily_blocked", f"{round(seconds)}초 동안 요청이 차단되었습니다.")
         raise _too_many()
 
 
-def _too_many() -> RestError:
-    return RestError(429, "too_many_requests", "요청 수 제한을 초과했습니다.")
+def _too_many() -> ApiError:
+    return ApiError(429, "too_many_requests", "요청 수 제한을 초과했습니다.")
 
 
 class UpbitRest(RestApi[UpbitMarket]):
@@ -65,7 +74,10 @@ class UpbitRest(RestApi[UpbitMarket]):
             "/v1/orderbook": ("orderbook", self._orderbook),
             "/v1/orderbook/instruments": ("orderbook", self._instruments),
             "/v1/market/all": ("market", self._all_markets),
-            "/v1/ticker/all": ("ticker", self._tickers),
+            "/v1/ticker": ("ticker", lambda request: self._days(self._named(request))),
+            "/v1/ticker/all": ("ticker", self._all_days),
+            "/v1/trades/ticks": ("trades", self._trades),
+            **{f"/v1/candles/{period}": ("candles", self._candles) for period in statistics.PERIODS},
         }
 
     def _respond(self, request: HttpRequest) -> HttpResponse:
@@ -78,7 +90,7 @@ class UpbitRest(RestApi[UpbitMarket]):
                 raise _too_many()
             group.charge()
             return HttpResponse(200, route(request).encode(), group.headers)
-        except RestError as error:
+        except ApiError as error:
             return _error(error.status, error.code, error.message, group.headers)
 
     def _faulty_status(self, fault: Fault) -> HttpResponse:
@@ -91,7 +103,7 @@ class UpbitRest(RestApi[UpbitMarket]):
         try:
             level, count = float(request.query.get("level", "0")), int(request.query.get("count", str(DEPTH)))
         except ValueError:
-            raise RestError(400, 400, "Type mismatch error. Check the parameters type!") from None
+            raise ApiError(400, 400, "Type mismatch error. Check the parameters type!") from None
         factors = [grouping_factor(market.instrument, level) for market in markets]
         if None in factors:
             return "[]"
@@ -105,7 +117,7 @@ class UpbitRest(RestApi[UpbitMarket]):
                 {
                     "market": instrument.native,
                     "quote_currency": instrument.quote,
-                    "tick_size": plain(1, instrument.tick_decimals),
+                    "tick_size": price_plain(instrument, 1),
                     "supported_levels": supported_levels(instrument),
                 }
                 for instrument in (market.instrument for market in self._named(request))
@@ -116,20 +128,51 @@ class UpbitRest(RestApi[UpbitMarket]):
         with_details = request.query.get("is_details", request.query.get("isDetails", "false")).lower() == "true"
         return _text([_market(market.instrument, with_details=with_details) for market in self._markets.values()])
 
-    def _tickers(self, request: HttpRequest) -> str:
+    def _all_days(self, request: HttpRequest) -> str:
         quotes = request.query.get("quote_currencies", "KRW,BTC,USDT").upper().split(",")
-        markets = (market for market in self._markets.values() if market.instrument.quote in quotes)
-        return f"[{','.join(map(_day, markets))}]"
+        return self._days(market for market in self._markets.values() if market.instrument.quote in quotes)
+
+    def _days(self, markets: Iterable[UpbitMarket]) -> str:
+        now_ms = _now_ms()
+        return _text([statistics.day_answer(market, now_ms) for market in markets])
+
+    def _trades(self, request: HttpRequest) -> str:
+        market, count = self._one(request), _count(request, most=500)
+        newest = list(market.trades)[-count:]
+        return _text([statistics.trade_answer(market.instrument, trade) for trade in reversed(newest)])
+
+    def _candles(self, request: HttpRequest) -> str:
+        market, period = self._one(request), request.path.removeprefix("/v1/candles/")
+        now_ms = until_ms = _now_ms()
+        if to := request.query.get("to"):
+            try:
+                at = datetime.fromisoformat(to)
+            except ValueError:
+                raise ApiError(400, 400, "Type mismatch error. Check the parameters type!") from None
+            # A time without a zone is UTC; the candle that begins then is not in the answer.
+            until_ms = round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000) - 1
+        interval, last_ms, count = statistics.PERIODS[period], min(until_ms, now_ms), _count(request, most=200)
+        candles = market.feed.tape.candles(interval, count + 1, last_ms)
+        answers = [
+            statistics.candle_answer(market.instrument, period, candle, before, max(candle.start_ms, last_ms))
+            for before, candle in pairwise(candles)
+        ]
+        return _text(answers[::-1])
+
+    def _one(self, request: HttpRequest) -> UpbitMarket:
+        return self._find(request.query.get("market", ""))[0]
 
     def _named(self, request: HttpRequest) -> list[UpbitMarket]:
-        """The markets that a request names, in any case. Raises RestError if one of them is unknown."""
-        names = request.query.get("markets", "")
+        """The markets that a request names, in any case. Raises ApiError if one of them is unknown."""
+        return self._find(request.query.get("markets", ""))
+
+    def _find(self, names: str) -> list[UpbitMarket]:
         if not names:
-            raise RestError(400, 400, "Missing request parameter. Check the required parameter!")
+            raise ApiError(400, 400, "Missing request parameter. Check the required parameter!")
         markets = [self._markets.get(name.upper()) for name in names.split(",")]
         known = [market for market in markets if market is not None]
         if len(known) < len(markets):
-            raise RestError(404, 404, "Code not found")
+            raise ApiError(404, 404, "Code not found")
         return known
 
 
@@ -144,17 +187,15 @@ def _market(instrument: SimulatedInstrument, *, with_details: bool) -> dict[str,
     return market
 
 
-def _day(market: UpbitMarket) -> str:
-    """Synthetic figures of a day: the turnover follows from the market's usual sizes."""
-    instrument = market.instrument
-    turnover = instrument.start_ticks * instrument.typical_steps * 1000
-    decimals = instrument.tick_decimals + instrument.step_decimals
-    price = plain(market.feed.quote().bid[0], instrument.tick_decimals)
-    return (
-        f'{{"market":"{instrument.native}","trade_price":{price},'
-        f'"acc_trade_price_24h":{turnover // 10**decimals}.{turnover % 10**decimals:0{decimals}d},'
-        f'"timestamp":{market.update_id}}}'
-    )
+def _count(request: HttpRequest, most: int) -> int:
+    text = request.query.get("count", "1")
+    if not (text.isascii() and text.isdigit()):
+        raise ApiError(400, 400, "Type mismatch error. Check the parameters type!")
+    return min(max(1, int(text)), most)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _error(status: int, name: str | int, message: str, headers: dict[str, str] | None = None) -> HttpResponse:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from bookbus.feeders.simulator.core.limits import Rules
-from bookbus.feeders.simulator.core.settings import SimulatorSettings
+from bookbus.feeders.simulator.core.settings import Rules, SimulatorSettings
 
 
 @dataclass(frozen=True, kw_only=True)

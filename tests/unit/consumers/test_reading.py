@@ -2,7 +2,7 @@
 
 import pytest
 
-from bookbus.consumers.bus.liveness import FeederLife, ServerClock
+from bookbus.consumers.bus.books import FeederLife, ServerClock
 from bookbus.consumers.reading import BookNotLiveError, ConnectionStatus, Observation, Reading, judge
 from bookbus.schemas.snapshot import BookStatus, StoredState
 from tests.support.builders import book

@@ -14,10 +14,9 @@ from bookbus.feeders.books.synchronizer import RangeSync
 from bookbus.feeders.errors import RestBlockedError, RestError
 from bookbus.feeders.exchange_feed import ExchangeFeed
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
-from bookbus.feeders.feeder import Feeder
+from bookbus.feeders.feeder import Feeder, FeederSettings
 from bookbus.feeders.markets import parse_selection
 from bookbus.feeders.rest_client import RestClient
-from bookbus.feeders.settings import FeederSettings
 from bookbus.feeders.venue import BestPrices, FeedOptions
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from bookbus.schemas.instruments import EXCHANGES, InstrumentRegistry, guess_instrument

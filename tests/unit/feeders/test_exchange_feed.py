@@ -95,7 +95,7 @@ def test_a_line_that_brings_nothing_while_another_does_is_told_once_and_replaced
     world.pass_time(20, 0)
 
     assert world.group.silent == [False, True]
-    assert caplog.messages == ["binance: line 2 brings nothing while another brings updates"]
+    assert caplog.messages == ["binance: line 2 delivers nothing while another delivers updates"]
     assert [line.replace_wanted.is_set() for line in world.lines] == [False, True]
 
 
@@ -105,7 +105,7 @@ def test_a_silent_line_that_cannot_connect_is_told_with_the_reason(caplog: pytes
 
     world.pass_time(4, 0)
 
-    assert caplog.messages == ["binance: line 2 brings nothing while another brings updates: connection refused"]
+    assert caplog.messages == ["binance: line 2 delivers nothing while another delivers updates: connection refused"]
     assert not world.lines[1].replace_wanted.is_set()
 
 
@@ -119,7 +119,7 @@ def test_a_silent_line_that_brings_updates_again_is_told_once(caplog: pytest.Log
 
     assert world.group.silent == [False, False]
     assert [(record.levelname, record.message) for record in caplog.records] == [
-        ("INFO", "binance: line 1 brings updates again")
+        ("INFO", "binance: line 1 delivers updates again")
     ]
 
 
@@ -183,7 +183,7 @@ def test_books_do_not_live_on_by_a_line_that_never_brought_one_of_them() -> None
 
     world.lines[0]._on_lost(world.lines[0])  # type: ignore[misc]
 
-    assert world.abandoned == [(1, "never brought BTCUSDT as the other line did")]
+    assert world.abandoned == [(1, "never delivered BTCUSDT as the other line did")]
 
 
 @pytest.mark.parametrize("seconds_ago", [0.1, 55.0])

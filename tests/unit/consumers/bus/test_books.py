@@ -6,7 +6,7 @@ from bookbus.consumers.bus.books import BusBook
 from bookbus.schemas.wire import HEAD, WireError, encode
 from tests.support.builders import book
 
-SPOILED = HEAD + (9).to_bytes(8, "big") + b"spoiled"
+CORRUPTED = HEAD + (9).to_bytes(8, "big") + b"corrupted"
 
 
 def bus_book(*messages: bytes) -> BusBook:
@@ -33,7 +33,7 @@ def test_the_same_bytes_are_decoded_once_also_after_a_confirmation() -> None:
 
 
 def test_a_message_that_cannot_be_decoded_leaves_the_one_before_it() -> None:
-    followed = bus_book(encode(book(seq=1)), encode(book(seq=2)), SPOILED)
+    followed = bus_book(encode(book(seq=1)), encode(book(seq=2)), CORRUPTED)
 
     snapshot, entry = followed.read()
 
@@ -45,8 +45,8 @@ def test_a_message_that_cannot_be_decoded_leaves_the_one_before_it() -> None:
 def test_after_several_of_them_the_last_one_that_was_read_stays() -> None:
     followed = bus_book(encode(book(seq=1)))
     first, _ = followed.read()
-    followed.take(SPOILED, 2, 1, 1.0, 1.0)
-    followed.take(SPOILED[:-1], 3, 1, 2.0, 2.0)
+    followed.take(CORRUPTED, 2, 1, 1.0, 1.0)
+    followed.take(CORRUPTED[:-1], 3, 1, 2.0, 2.0)
 
     snapshot, entry = followed.read()
 
@@ -58,7 +58,7 @@ def test_after_several_of_them_the_last_one_that_was_read_stays() -> None:
 
 
 def test_a_book_that_cannot_be_read_is_counted_once() -> None:
-    followed = bus_book(SPOILED)
+    followed = bus_book(CORRUPTED)
 
     assert followed.read() == (None, None)
     assert followed.read() == (None, None)

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from bookbus.consumers.bus.books import BusTable
-from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.reader import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.readers import (
-    Client,
+    ListedClient,
     Reader,
     ReaderState,
     Registry,
@@ -29,26 +29,28 @@ CLIENT_LIST = (
 )
 
 
-def client(name: str = NAME, **fields: int | str) -> Client:
+def client(name: str = NAME, **fields: int | str) -> ListedClient:
     usual = {"address": "127.0.0.1:1", "user": "u", "subscriptions": 2, "unsent": 0, "unread": 0, "age": 60, "idle": 0}
-    return Client(name=name, **(usual | fields))  # type: ignore[arg-type]
+    return ListedClient(name=name, **(usual | fields))  # type: ignore[arg-type]
 
 
 def record(name: str = NAME, lag: float | None = 0.001) -> ReaderRecord:
     return ReaderRecord(client=name, exchange="binance", symbols=("BTC-USDT",), lag=lag, received=7)
 
 
-def only(*clients: Client, records: tuple[ReaderRecord, ...] | None = (record(),)) -> Reader:
+def only(*clients: ListedClient, records: tuple[ReaderRecord, ...] | None = (record(),)) -> Reader:
     (reader,) = readers_of(Registry(records, clients))
     return reader
 
 
 def test_a_line_of_the_servers_list_is_one_client() -> None:
     assert parse_clients(CLIENT_LIST) == (
-        Client(
+        ListedClient(
             name=NAME, address="127.0.0.1:1000", user="runner", subscriptions=6, unsent=81920, unread=26, age=61, idle=1
         ),
-        Client(name="", address="/run/socket=x:0", user="default", subscriptions=0, unsent=0, unread=0, age=5, idle=0),
+        ListedClient(
+            name="", address="/run/socket=x:0", user="default", subscriptions=0, unsent=0, unread=0, age=5, idle=0
+        ),
     )
 
 

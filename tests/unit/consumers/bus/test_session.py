@@ -10,7 +10,7 @@ import pytest
 
 from bookbus import __version__
 from bookbus.consumers.bus.books import BusBook, BusTable, Entry
-from bookbus.consumers.bus.heartbeat import ConsumerIdentity, consumer_fields
+from bookbus.consumers.bus.reader import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.session import BusSession, BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas.heartbeat import FeederHeartbeat, encode_heartbeat
@@ -111,7 +111,7 @@ def test_a_message_that_comes_before_the_answer_may_be_as_old_as_the_question() 
 def test_bytes_that_only_begin_like_a_book_are_not_weighed_against_the_hash() -> None:
     stream = Stream()
     stream.book.await_hash()
-    stream.receive(11.0, message(4), [b"message", BTC, HEAD + bytes(8) + b"spoiled"])
+    stream.receive(11.0, message(4), [b"message", BTC, HEAD + bytes(8) + b"corrupted"])
 
     stream.book.hash_read(Entry(encode(book(seq=2)), 2, 11.0, 11.0, 11.0))
 
@@ -143,7 +143,7 @@ def test_the_acknowledgement_of_a_channel_says_that_its_messages_come() -> None:
     assert stream.stream.waiting_since(13.0) == 13.0
 
 
-def test_what_waited_while_the_reader_stood_still_may_be_that_old() -> None:
+def test_a_message_that_waited_during_a_stall_may_be_as_old_as_the_stall() -> None:
     stream = Stream()
     stream.receive(11.0, message(1))
 
@@ -160,7 +160,7 @@ def test_what_waited_while_the_reader_stood_still_may_be_that_old() -> None:
     assert stream.confirmed_at() == 72.2
 
 
-def test_a_second_standstill_before_the_first_is_made_up_for_counts_from_the_first() -> None:
+def test_a_second_stall_before_the_reply_to_the_first_counts_from_the_first() -> None:
     stream = Stream()
 
     stream.stream.stalled(12.0, 14.0)
@@ -169,7 +169,7 @@ def test_a_second_standstill_before_the_first_is_made_up_for_counts_from_the_fir
     assert stream.confirmed_at() == 12.0
 
 
-def test_after_a_standstill_nobody_is_declared_dead_before_a_heartbeat_could_have_been_heard() -> None:
+def test_after_a_stall_no_feeder_is_down_before_its_heartbeats_could_be_read() -> None:
     stream = Stream()
     stream.receive(10.0, [b"subscribe", FEEDERS, 1])
     assert stream.table.feeders.alive("A", "binance", "BTC-USDT", 70.0) is False

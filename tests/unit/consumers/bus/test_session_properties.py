@@ -184,9 +184,9 @@ class Reader:
         data = self.random.choice((b"", b"foreign", b"\xc1" * 40, HEAD, HEAD + b"\xff" * 7))
         self.server.write_heartbeat(NAMES.book("binance", self.random.choice(SYMBOLS)).encode(), data)
 
-    def publish_spoiled_book(self) -> None:
+    def publish_corrupted_book(self) -> None:
         seq = self.random.choice((0, START_US + self.random.randint(0, 10**7), 2**64 - 1))
-        corrupted = HEAD + seq.to_bytes(8, "big") + b"spoiled"
+        corrupted = HEAD + seq.to_bytes(8, "big") + b"corrupted"
         self.server.write_heartbeat(NAMES.book("binance", self.random.choice(SYMBOLS)).encode(), corrupted)
 
     def run(self, steps: int, weights: "dict[Step, int]") -> None:
@@ -224,7 +224,7 @@ HOSTILE: dict[Step, int] = {
     **CALM,
     Reader.lose_data: 1,
     Reader.publish_foreign_bytes: 2,
-    Reader.publish_spoiled_book: 1,
+    Reader.publish_corrupted_book: 1,
 }
 STOPPING: dict[Step, int] = {
     Reader.publish: 6,
@@ -282,7 +282,7 @@ def test_without_a_new_connection_nothing_is_missed(random: Random) -> None:
 
 @SCHEDULES
 @given(Schedule)
-def test_no_standstill_makes_a_book_look_fresh(random: Random) -> None:
+def test_no_stall_makes_a_book_look_fresh(random: Random) -> None:
     reader = Reader(random)
 
     for step in random.choices(list(STOPPING), list(STOPPING.values()), k=120):

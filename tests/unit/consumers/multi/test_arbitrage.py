@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookbus.consumers.multi.arbitrage import find_opportunities, find_opportunity, walk
-from bookbus.consumers.multi.fx import conversion
-from bookbus.consumers.multi.venue_book import VenueBook
+from bookbus.consumers.multi.venue_book import VenueBook, conversion
 from bookbus.schemas.snapshot import Levels
 from tests.support.builders import book
 from tests.support.venue_books import level_pairs, venue_book
@@ -73,7 +72,7 @@ def test_books_that_do_not_cross_show_how_far_they_are_apart() -> None:
         ),
         (
             venue_book("upbit", ((198_800.0, 1.0),), ((198_802.0, 1.0),)),
-            "mids of upbit and binance are 100.0% apart: different asset?",
+            "mid prices of upbit and binance are 100.0% apart: different asset?",
         ),
     ],
 )

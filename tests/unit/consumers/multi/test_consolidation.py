@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookbus.consumers.multi.consolidation import ConsolidatedBook, VenueLevel, consolidate
-from bookbus.consumers.multi.fx import conversion
-from bookbus.consumers.multi.venue_book import VenueBook
+from bookbus.consumers.multi.venue_book import VenueBook, conversion
 from bookbus.schemas.snapshot import Levels
 from tests.support.builders import book
 from tests.support.venue_books import level_pairs, venue_book
@@ -108,8 +107,8 @@ def test_of_two_that_disagree_both_stay_out() -> None:
     book = merged(BINANCE, other)
 
     assert book.out == {
-        "binance": "mids of binance and upbit are 10.3% apart: different asset?",
-        "upbit": "mids of upbit and binance are 10.3% apart: different asset?",
+        "binance": "mid prices of binance and upbit are 10.3% apart: different asset?",
+        "upbit": "mid prices of upbit and binance are 10.3% apart: different asset?",
     }
     assert (book.bids, book.asks, book.best_bid(), book.best_ask()) == ((), (), None, None)
 

@@ -5,8 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bookbus.consumers.paper.execution import CalibratedFill, CalibratedMode, make_execution
-from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, Order, no_fill
-from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
+from bookbus.consumers.paper.fills.model import (
+    AdvancedFill,
+    BookWalk,
+    Fill,
+    FillModel,
+    FillReason,
+    Order,
+    SimpleFill,
+    no_fill,
+)
 from bookbus.consumers.paper.settings import RunSettings
 from bookbus.schemas.snapshot import Side
 from tests.support.builders import book

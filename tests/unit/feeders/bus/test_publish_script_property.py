@@ -10,7 +10,7 @@ from bookbus.feeders.bus.publish_script import ACCEPTED
 from tests.support.publish_script_world import (
     EPOCH_US,
     REPEAT_AFTER,
-    STANDSTILL_LIMIT,
+    STALL_LIMIT,
     STEP,
     Event,
     Fault,
@@ -84,7 +84,7 @@ def older_after_newer(world: World) -> list[str]:
 
 def confirmed_by_nobody(world: World) -> list[str]:
     """A live book is the exchange's true one but for delays: the line's, the repetition's, a stop not yet noticed."""
-    allowed = SLOWEST + REPEAT_AFTER + STANDSTILL_LIMIT + 4 * STEP
+    allowed = SLOWEST + REPEAT_AFTER + STALL_LIMIT + 4 * STEP
     return [
         f"{event.time:.2f} s: live with {event.update_id}, replaced at {world.market.replaced_at(event.update_id):.2f}"
         for event in world.events

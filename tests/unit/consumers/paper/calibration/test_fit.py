@@ -2,20 +2,18 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 
 import msgspec
 import pytest
 
 from bookbus.consumers.paper.calibration.fit import (
-    CalibrationSettings,
     Trial,
     TrialSettings,
     calibrate,
     start_trial,
     validate,
 )
-from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable, parse_zones
+from bookbus.consumers.paper.calibration.table import CalibrationError, CalibrationTable, Method, parse_zones
 from bookbus.consumers.paper.calibration.tape import Cancellation, CancellationWatch, Tape, share_ahead, survey
 from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.consumers.paper.fills.queue import QueueFill
@@ -38,8 +36,15 @@ HORIZON = 4.0
 ENTRY_RATE, EXIT_RATE = 0.8, 1.2
 BUY_TRUTH, SELL_TRUTH = fill_probability(ENTRY_RATE, HORIZON), fill_probability(EXIT_RATE, HORIZON)
 
-SETTINGS = CalibrationSettings(
-    zones=parse_zones(ZONE), horizon=HORIZON, latency=0.0, order_notional=NOTIONAL, minimum_samples=20
+ZONES = parse_zones(ZONE)
+METHOD = Method(
+    horizon_seconds=HORIZON,
+    latency_ms=0.0,
+    order_notional=NOTIONAL,
+    depth=200,
+    fit_share=0.7,
+    minimum_samples=20,
+    seed=42,
 )
 
 COVERAGE_TAPES = int(os.environ.get("BOOKBUS_COVERAGE_TAPES", "12"))
@@ -57,13 +62,13 @@ def tape_of(events: Iterable[TapeEvent], name: str = "synthetic") -> Tape:
 
 @pytest.fixture(scope="module")
 def fitted() -> CalibrationTable:
-    return calibrate([synthetic(1)], SETTINGS, "2024-08-09T00:00:00+00:00")
+    return calibrate([synthetic(1)], ZONES, METHOD, "2024-08-09T00:00:00+00:00")
 
 
 def test_intervals_hold_the_known_probability_as_often_as_they_say() -> None:
     covered = {"buy": 0, "sell": 0}
     for seed in range(COVERAGE_TAPES):
-        (zone,) = calibrate([synthetic(seed)], SETTINGS, "now").zones
+        (zone,) = calibrate([synthetic(seed)], ZONES, METHOD, "now").zones
         assert zone.buy_interval is not None
         assert zone.sell_interval is not None
         covered["buy"] += zone.buy_interval[0] <= BUY_TRUTH <= zone.buy_interval[1]
@@ -90,13 +95,13 @@ def test_a_table_says_what_it_is_of(fitted: CalibrationTable) -> None:
 
 
 def test_the_same_tape_gives_the_same_table(fitted: CalibrationTable) -> None:
-    again = calibrate([synthetic(1)], SETTINGS, "2024-08-09T00:00:00+00:00")
+    again = calibrate([synthetic(1)], ZONES, METHOD, "2024-08-09T00:00:00+00:00")
 
     assert msgspec.json.encode(again) == msgspec.json.encode(fitted)
 
 
 def test_a_zone_with_too_few_samples_is_unusable_and_has_no_ratio() -> None:
-    (zone,) = calibrate([synthetic(1)], replace(SETTINGS, minimum_samples=60), "now").zones
+    (zone,) = calibrate([synthetic(1)], ZONES, msgspec.structs.replace(METHOD, minimum_samples=60), "now").zones
 
     assert (zone.usable, zone.buy_samples, zone.sell_fill_ratio, zone.sell_interval) == (False, 83, None, None)
     assert zone.buy_fill_ratio is not None
@@ -104,7 +109,7 @@ def test_a_zone_with_too_few_samples_is_unusable_and_has_no_ratio() -> None:
 
 
 def test_two_tapes_count_together(fitted: CalibrationTable) -> None:
-    (one,), (both,) = fitted.zones, calibrate([synthetic(1), synthetic(2)], SETTINGS, "now").zones
+    (one,), (both,) = fitted.zones, calibrate([synthetic(1), synthetic(2)], ZONES, METHOD, "now").zones
 
     assert both.samples == 2 * one.samples
     width = [(zone.buy_interval or (0.0, 1.0)) for zone in (one, both)]
@@ -114,7 +119,7 @@ def test_two_tapes_count_together(fitted: CalibrationTable) -> None:
 def test_zones_that_differ_are_foretold_better_than_by_one_rate() -> None:
     # Behind the first level there is one that nothing reaches.
     zones = parse_zones(f"{ZONE},1.2-1.8/4.2-4.8")
-    table = calibrate([synthetic(1)], replace(SETTINGS, zones=zones), "now")
+    table = calibrate([synthetic(1)], zones, METHOD, "now")
 
     assert [zone.buy_fill_ratio == 0.0 for zone in table.zones] == [False, True]
     assert table.hold_out_buy.skill is not None
@@ -273,7 +278,7 @@ def test_an_entry_before_a_loss_counts_and_the_exit_after_it_does_not() -> None:
             yield msgspec.structs.replace(synthetic_book(START_US + round((at + 2) * 1e6)), state="suspect")
             yield synthetic_book(START_US + round((at + 3) * 1e6))
 
-    (zone,) = calibrate([tape_of(events())], replace(SETTINGS, minimum_samples=2), "now").zones
+    (zone,) = calibrate([tape_of(events())], ZONES, msgspec.structs.replace(METHOD, minimum_samples=2), "now").zones
 
     assert (zone.buy_samples, zone.buy_fill_ratio, zone.sell_samples) == (7, 1.0, 0)
 
@@ -299,7 +304,7 @@ def test_a_slot_of_a_symbol_that_does_not_change_counts_like_any_other() -> None
             yield other
         yield synthetic_trade(1, START_US + 99_600_000, "sell", 10_000.0)
 
-    table = calibrate([tape_of(events())], replace(SETTINGS, minimum_samples=2), "now")
+    table = calibrate([tape_of(events())], ZONES, msgspec.structs.replace(METHOD, minimum_samples=2), "now")
 
     # 100 s are 11 whole slots; 8 of them are fitted on, for both symbols.
     assert table.zones[0].samples == 16

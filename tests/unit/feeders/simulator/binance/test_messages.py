@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bookbus.feeders.simulator.binance.messages import ControlSession, is_stream
-from bookbus.feeders.simulator.binance.rest import RequestWeight, Verdict
+from bookbus.feeders.simulator.binance.rest import RequestWeight, WeightVerdict
 from bookbus.feeders.simulator.binance.settings import BinanceRules, BinanceSettings, ErrorShape
 
 
@@ -48,6 +48,11 @@ def test_the_combined_property_begins_as_the_path_says_and_can_be_changed(combin
     assert client.combined is not combined
 
 
+@pytest.mark.parametrize("request_id", [1, -1, None, "abc1", "0b1f4e3a-8f3e-4c57-9d55-0f2b4a9c1d2e"])
+def test_a_request_id_is_a_number_a_text_or_a_uuid(request_id: object) -> None:
+    assert ask(session(), {"method": "SUBSCRIBE", "params": [], "id": request_id}) == {"result": None, "id": request_id}
+
+
 UNKNOWN_METHOD = (
     "Invalid request: unknown variant `JOIN`, expected one of `SUBSCRIBE`, `UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`, "
     "`SET_PROPERTY`, `GET_PROPERTY` at line 1 column 28"
@@ -65,7 +70,7 @@ ERRORS = [
     ({"id": 1}, 2, "Invalid request: missing field `method` at line 1 column 73"),
     ({"method": "SUBSCRIBE", "params": []}, 2, "Invalid request: request ID must be an unsigned integer"),
     (
-        {"method": "SUBSCRIBE", "params": [], "id": "a-b"},
+        {"method": "SUBSCRIBE", "params": [], "id": "a_b"},
         2,
         "Invalid request: request ID must be an unsigned integer",
     ),
@@ -108,6 +113,9 @@ def test_streams_beyond_the_limit_are_refused_all_together() -> None:
         ("BTCUSDT@depth@100ms", True),
         ("币安人生usdt@bookTicker", True),
         ("btcusdt@kline_1m", True),
+        ("!miniTicker@arr", True),
+        ("!miniTicker@arr@1000ms", True),
+        ("!miniTicker@arr@500ms", False),
         ("btcusdt@depth7", False),
         ("btcusdt@depth@50ms", False),
         ("btcusdt", False),
@@ -130,16 +138,16 @@ def test_weight_is_used_up_then_refused_then_banned_then_free_again() -> None:
     clock = Clock()
     weight = RequestWeight(BinanceRules(weight=300, requests_until_ban=2), clock)
 
-    assert weight.charge(250) == Verdict(200, 0)
-    assert weight.charge(50) == Verdict(200, 0)
+    assert weight.charge(250) == WeightVerdict(200, 0)
+    assert weight.charge(50) == WeightVerdict(200, 0)
     clock.now += 20.5
-    assert weight.charge(1) == Verdict(429, 40)
-    assert weight.charge(1) == Verdict(429, 40)
-    assert weight.charge(1) == Verdict(418, 120)
+    assert weight.charge(1) == WeightVerdict(429, 40)
+    assert weight.charge(1) == WeightVerdict(429, 40)
+    assert weight.charge(1) == WeightVerdict(418, 120)
     clock.now += 60
-    assert weight.charge(1) == Verdict(418, 120)  # asking again prolongs it
+    assert weight.charge(1) == WeightVerdict(418, 120)  # asking again prolongs it
     clock.now += 121
-    assert weight.charge(1) == Verdict(200, 0)
+    assert weight.charge(1) == WeightVerdict(200, 0)
     assert (weight.used, weight.highest) == (1, 303)
 
 
@@ -149,7 +157,7 @@ def test_time_left_of_a_ban_is_not_rounded_up_for_a_rounding_error() -> None:
     weight = RequestWeight(BinanceRules(weight=1, requests_until_ban=0, ban=120.0), clock)
 
     assert clock.now + 120.0 - clock.now > 120.0
-    assert weight.charge(2) == Verdict(418, 120)
+    assert weight.charge(2) == WeightVerdict(418, 120)
 
 
 def test_a_new_minute_brings_new_weight() -> None:
@@ -160,7 +168,7 @@ def test_a_new_minute_brings_new_weight() -> None:
     clock.now += 60
 
     assert weight.used == 0
-    assert weight.charge(90) == Verdict(200, 0)
+    assert weight.charge(90) == WeightVerdict(200, 0)
 
 
 def test_rules_run_on_a_faster_clock() -> None:

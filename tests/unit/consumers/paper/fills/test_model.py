@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.paper.fills.model import Fill, FillModel, FillReason, no_fill
-from bookbus.consumers.paper.fills.taker import AdvancedFill, BookWalk, SimpleFill
+from bookbus.consumers.paper.fills.model import AdvancedFill, BookWalk, Fill, FillModel, FillReason, SimpleFill, no_fill
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from tests.support.builders import book
 from tests.support.orders import order

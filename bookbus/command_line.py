@@ -1,4 +1,4 @@
-"""Shared by the commands: options, logging, exit on a signal, one-line errors."""
+"""The command lines of feeders and consumers: common options, logging, exit on a signal, one-line errors."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from bookbus.schemas.redis_names import DEFAULT_PREFIX
 from bookbus.schemas.redis_url import DEFAULT_URL, with_password
 
 
-def add_kept_password(url: str) -> str:
+def add_kept_password(url: str | None) -> str | None:
     """The URL, with a password from the environment if it names a user without one.
 
     `BOOKBUS_REDIS_PASSWORD_FILE` names a file and has priority over `BOOKBUS_REDIS_PASSWORD`.
@@ -26,7 +26,7 @@ def add_kept_password(url: str) -> str:
             password = Path(path).read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             fail(f"cannot read BOOKBUS_REDIS_PASSWORD_FILE {path}: {getattr(error, 'strerror', None) or 'no text'}")
-    return with_password(url, password) if password else url
+    return with_password(url, password) if url and password else url
 
 
 RedisUrl = Annotated[
@@ -63,15 +63,9 @@ def start_logging(level: str) -> None:
     logging.getLogger("websockets").setLevel(max(number, logging.INFO))
 
 
-def split_names(names: str, option: str) -> list[str]:
-    """The names between the commas, without repetitions. Exits with an error if there is none."""
-    found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    return found or fail(f"{option} names nothing")
-
-
-def milliseconds(seconds: float | None) -> str:
-    """A duration as text; `-` if it is unknown."""
-    return "-" if seconds is None else f"{seconds * 1e3:.1f} ms" if seconds < 10 else f"{seconds:.0f} s"
+def split_names(names: str) -> tuple[str, ...]:
+    """The names between the commas, without repetitions."""
+    return tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bookbus.consumers.multi.fx import conversion, links
+from bookbus.consumers.multi.venue_book import conversion, links
 from bookbus.schemas.snapshot import Level, Levels
 from tests.support.builders import book
 
