@@ -211,7 +211,10 @@ class BusStream:
                 beat = decode_heartbeat(data)
             except HeartbeatError:
                 return
-            self._table.feeders.receive(beat.feeder, beat.exchange, beat.states, now)
+            reconnects = beat.counters.get("reconnects")
+            self._table.feeders.receive(
+                beat.feeder, beat.exchange, beat.states, now, None if reconnects is None else int(reconnects)
+            )
 
     def _receive_control(self, reply: Any, now: float) -> None:
         match reply:

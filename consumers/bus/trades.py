@@ -1,6 +1,7 @@
 """Trades from the bus, read from their streams."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from bookbus.consumers.bus.servers import CONTROL_ERRORS, control_client
@@ -36,7 +37,8 @@ class TradeSource(Protocol):
 class BusTradeTail:
     """The trades added to one stream since this was made, read on each call.
 
-    Opens its connection at the first call, and again when it was lost. While the server is down it returns no trades,
+    `start` finds where the stream ends; without it, the first `take` does. The connection is opened again when it was
+    lost. While the server is down it returns no trades,
     and `error` says why; trades that the stream still holds come when the server is back.
     """
 
@@ -56,10 +58,22 @@ class BusTradeTail:
         """The former name of `error`."""
         return self.error
 
+    def start(self) -> None:
+        """Return the trades from now on. A server that does not answer is reported in `error`."""
+        self._contained(self._find_end)
+
     def take(self) -> list[Trade]:
-        """The trades since the last call; the first call finds where the stream ends and returns none."""
+        """The trades since the last call."""
+        return self._contained(self._take)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _contained(self, read: Callable[[], list[Trade]]) -> list[Trade]:
+        """The result, or none and the reason in `error`."""
         try:
-            trades = self._take()
+            trades = read()
         except CONTROL_ERRORS as error:
             if not self.error:
                 logger.warning("no trades of %s: %s", self._stream, redacted(error, self._address.secrets))
@@ -70,17 +84,16 @@ class BusTradeTail:
             self.error = ""
         return trades
 
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-
-    def _take(self) -> list[Trade]:
+    def _find_end(self) -> list[Trade]:
         if self._client is None:
             self._client = control_client(self._address, _LIMIT, decode_responses=True)
+        newest = self._client.xrevrange(self._stream, count=1)
+        self._last = newest[0][0] if newest else "0-0"
+        return []
+
+    def _take(self) -> list[Trade]:
         if not self._last:
-            newest = self._client.xrevrange(self._stream, count=1)
-            self._last = newest[0][0] if newest else "0-0"
-            return []
+            return self._find_end()
         trades: list[Trade] = []
         while True:
             entries = [entry for _, found in self._client.xread({self._stream: self._last}, _BATCH) for entry in found]

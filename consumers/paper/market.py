@@ -53,7 +53,7 @@ class VenueQuote(NamedTuple):
 
 
 class Health(NamedTuple):
-    """Counts of the connection, and its current error."""
+    """Counts of the connection, on the bus with those of its feeders, and the current error."""
 
     reconnects: int
     missed: int
@@ -262,7 +262,7 @@ def _health(provider: MarketDataProvider) -> Health:
     status = provider.get_connection_status()
     books = status.symbols.values()
     return Health(
-        status.reconnect_count,
+        status.reconnect_count + status.feeder_reconnects,
         sum(book.missed for book in books),
         sum(book.conflated for book in books),
         status.error,
