@@ -11,30 +11,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from bookbus import __version__
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
 from bookbus.schemas.redis_url import DEFAULT_URL, with_password
-
-
-def make_app(help_text: str) -> typer.Typer:
-    """An application without commands; it has `--version`."""
-    app = typer.Typer(
-        help=help_text,
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
-
-    @app.callback()
-    def _options(
-        version: Annotated[
-            bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-        ] = False,
-    ) -> None:
-        pass
-
-    return app
 
 
 def add_kept_password(url: str | None) -> str | None:
@@ -92,17 +70,18 @@ def split_names(names: str) -> tuple[str, ...]:
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """SIGINT exits with code 130 and SIGTERM with code 0, without a traceback."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """SIGINT exits with code 130, SIGTERM and SIGHUP with code 0, without a traceback."""
+    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in termination_signals()}
     try:
         yield
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(__version__)
-        raise typer.Exit
+def termination_signals() -> list[signal.Signals]:
+    """SIGTERM, and SIGHUP unless it is ignored, as by `nohup`."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGHUP]

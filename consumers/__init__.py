@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bookbus._extras import advice
+
 if __name__ == "consumers":  # imported as a top-level folder of a checkout
     from bookbus._checkout import alias
 
@@ -41,7 +43,10 @@ PUBLIC_NAMES = {
 
 def __getattr__(name: str) -> Any:
     if name in PUBLIC_NAMES:
-        return getattr(import_module(PUBLIC_NAMES[name]), name)
+        try:
+            return getattr(import_module(PUBLIC_NAMES[name]), name)
+        except ModuleNotFoundError as error:
+            raise ImportError(advice(name, error)) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

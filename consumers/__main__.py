@@ -1,23 +1,34 @@
 """The readers' command line: `python -m consumers`."""
 
-from bookbus.command_line import make_app
-from bookbus.consumers.commands.analyze import analyze, compare
-from bookbus.consumers.commands.arbitrage import arbitrage
-from bookbus.consumers.commands.calibrate import calibrate
-from bookbus.consumers.commands.list import list_readers
-from bookbus.consumers.commands.run import run
-from bookbus.consumers.commands.show import show
-from bookbus.consumers.commands.tail import tail
+from typing import TYPE_CHECKING
 
-app = make_app("Read order books from Redis.")
-for command in (run, show, tail, arbitrage, calibrate, analyze, compare):
-    app.command()(command)
-app.command("list")(list_readers)
+from bookbus import program
+
+if TYPE_CHECKING:
+    import typer
+
+DESCRIPTION = "Read order books from Redis."
+COMMANDS = {
+    "run": "bookbus.consumers.commands.run:run",
+    "show": "bookbus.consumers.commands.show:show",
+    "tail": "bookbus.consumers.commands.tail:tail",
+    "arbitrage": "bookbus.consumers.commands.arbitrage:arbitrage",
+    "calibrate": "bookbus.consumers.commands.calibrate:calibrate",
+    "analyze": "bookbus.consumers.commands.analyze:analyze",
+    "compare": "bookbus.consumers.commands.analyze:compare",
+    "list": "bookbus.consumers.commands.list:list_readers",
+}
+"""The function of each command."""
+
+
+def make_app() -> "typer.Typer":
+    """The whole command line."""
+    return program.make_app(DESCRIPTION, COMMANDS, COMMANDS)
 
 
 def main() -> None:
     """Entry point of `bookbus`."""
-    app()
+    program.start("bookbus", DESCRIPTION, COMMANDS, extra="monitor")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def _families(found: list[Any]) -> list[tuple[socket.AddressFamily, Any]]:
 class BackgroundThread:
     """Runs `run` in a daemon thread; `interrupt` makes a running `run` return soon.
 
-    An exception out of `run` is a bug: it is logged with its traceback and ends the thread.
+    An exception out of `run`, SystemExit included, is a bug: it is logged with its traceback and ends the thread.
     """
 
     def __init__(self, name: str, run: Callable[[], None], interrupt: Callable[[], None]) -> None:
@@ -90,7 +90,7 @@ class BackgroundThread:
     def _guarded(self) -> None:
         try:
             self._run()
-        except Exception:
+        except BaseException:
             logger.exception("thread %s ended by a bug", self._thread.name)
 
 

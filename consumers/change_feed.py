@@ -1,6 +1,7 @@
 """Notifies listeners of changed books: each symbol once, however often it changed since it was last taken."""
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection
@@ -29,6 +30,8 @@ class ChangeFeed:
         self._callbacks: tuple[OnSnapshot, ...] = ()
         self._dispatcher: BackgroundThread | None = None
         self._open = False
+        self.callback_errors = 0
+        """Calls of callbacks that raised."""
 
     def open(self) -> None:
         """Accept listeners and start the callback thread if there are callbacks."""
@@ -54,17 +57,23 @@ class ChangeFeed:
             mailbox.add(symbol, count)
 
     def add_callback(self, callback: OnSnapshot) -> None:
-        """Call `callback` with the newest book after each change."""
+        """Call `callback` with the newest book after each change. Raises TypeError for a coroutine function."""
+        if not callable(callback) or any(
+            inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+            for one in (callback, getattr(callback, "__call__", None))  # noqa: B004 - of an object
+        ):
+            raise TypeError(f"{callback!r} is no plain function: for a coroutine use `async for` over updates()")
         with self._lock:
             self._callbacks = (*self._callbacks, callback)
             if self._open and self._dispatcher is None:
                 self._start_dispatcher()
 
-    async def updates(self, symbols: Collection[str]) -> AsyncGenerator[Update, None]:
-        """The current books of `symbols`, then each change, until the feed closes."""
+    async def updates(self, symbols: Collection[str], *, others: bool = False) -> AsyncGenerator[Update, None]:
+        """The current books of `symbols`, then each change of these, or with `others` of any symbol, until the feed
+        closes."""
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
-        mailbox = _Mailbox(lambda: loop.call_soon_threadsafe(changed.set), frozenset(symbols))
+        mailbox = _Mailbox(lambda: loop.call_soon_threadsafe(changed.set), None if others else frozenset(symbols))
         with self._lock:
             if not self._open:
                 return
@@ -107,9 +116,14 @@ class ChangeFeed:
     def _call(self, snapshot: OrderBookSnapshot) -> None:
         for callback in self._callbacks:
             try:
-                callback(snapshot)
-            except Exception:
-                # Code of the user; a failure must not end the thread.
+                # A plain function may return a coroutine all the same.
+                result: object = callback(snapshot)
+                if inspect.iscoroutine(result):
+                    result.close()
+                    raise TypeError(f"{callback!r} returned a coroutine, which nothing runs")
+            except BaseException:
+                # Code of the user: nothing that it raises, SystemExit included, may end the thread.
+                self.callback_errors += 1
                 logger.exception("callback failed on %s %s", snapshot.exchange, snapshot.symbol)
 
 

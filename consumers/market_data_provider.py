@@ -125,17 +125,26 @@ class MarketDataProvider(ABC):
                 raise BookNotLiveError(f"not live within {timeout:g} s: " + "; ".join(waiting))
             time.sleep(_WAIT_INTERVAL)
 
+    @property
+    def callback_errors(self) -> int:
+        """Calls of callbacks that raised."""
+        return self._changes.callback_errors
+
     def on_snapshot(self, callback: OnSnapshot) -> None:
-        """Call `callback` with the newest book of each changed symbol, from one thread of the provider."""
+        """Call `callback` with the newest book of each changed symbol, from one thread of the provider.
+
+        Whatever it raises is logged and counted in `callback_errors`. Raises TypeError for a coroutine function.
+        """
         self._changes.add_callback(callback)
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         """`async for snapshot, conflated in provider.updates("BTC")`: the current book, then each newer one.
 
-        `conflated` is the number of earlier updates that the book replaced unread, because the loop was slower. Ends
-        when the provider stops.
+        Without names, of every symbol, also of those that are listed later. `conflated` is the number of earlier
+        updates that the book replaced unread, because the loop was slower. Ends when the provider stops.
         """
-        return self._changes.updates([self.standard_symbol(name) for name in symbols])
+        names = [self.standard_symbol(name) for name in symbols]
+        return self._changes.updates(names or self.symbols, others=not names)
 
     async def astart(self) -> None:
         """`start` without blocking the event loop."""

@@ -123,8 +123,8 @@ class MultiExchangeProvider(MarketDataProvider):
 
     def on_snapshot(self, callback: OnSnapshot) -> None:
         """Call `callback` with the newest book of each symbol that changed on an exchange."""
-        self._listen()
         super().on_snapshot(callback)
+        self._listen()
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         self._listen()
@@ -138,6 +138,7 @@ class MultiExchangeProvider(MarketDataProvider):
             connected=all(status.connected for status in found),
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),
+            feeder_reconnects=sum(status.feeder_reconnects for status in found),
             error="; ".join(dict.fromkeys(status.error for status in found if status.error)),
             symbols=self._statuses(),
         )

@@ -58,6 +58,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_count: int
     error: str
     symbols: Mapping[str, SymbolStatus]
+    feeder_reconnects: int = 0
+    """How often the feeders of these books lost a connection to the exchange, since their first heartbeats here."""
 
     @property
     def trouble(self) -> str:

@@ -115,6 +115,7 @@ class RedisMarketDataProvider(MarketDataProvider):
             connected=not error,
             thread_alive=reader is not None and reader.alive,
             reconnect_count=reader.reconnect_count if reader is not None else 0,
+            feeder_reconnects=self._table.feeders.reconnects(self._exchange.id),
             error=error,
             symbols=statuses,
         )
@@ -132,11 +133,13 @@ class RedisMarketDataProvider(MarketDataProvider):
     def trades(self, symbol: str) -> BusTradeTail:
         """The trades of a symbol from now on, if a feeder publishes them: `feeders run --topics book,trades`.
 
-        Each call makes a new tail, which the caller closes; its `take()` asks the server.
+        Each call makes a new tail, which the caller closes; this call and each `take()` ask the server.
         """
         standard = self.standard_symbol(symbol)
         native = self._exchange.native(*standard.split("-", 1))
-        return BusTradeTail(self._address, self._table.names, self._exchange.id, standard, native)
+        tail = BusTradeTail(self._address, self._table.names, self._exchange.id, standard, native)
+        tail.start()
+        return tail
 
     def _new_reader(self) -> BusReader | ClusterReader:
         rest = self._table, self._names, self._wanted, self._changes.publish

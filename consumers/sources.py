@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bookbus._extras import advice
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.mock_provider import MockMarketDataProvider
@@ -120,9 +121,7 @@ def _direct(exchange: str, symbols: list[str], settings: SourceSettings) -> Mark
         # Direct connections need the extra `feeder`, which a reader of the bus may not have installed.
         from bookbus.consumers.direct_provider import DIRECT_PROVIDERS
     except ImportError as error:
-        raise SourceError(
-            f"connecting to {exchange} needs more packages ({error}): pip install 'bookbus[feeder]'"
-        ) from error
+        raise SourceError(advice(f"connecting to {exchange}", error)) from error
     if exchange not in DIRECT_PROVIDERS:
         raise SourceError(f"no direct connection to {exchange!r}; there is one to {', '.join(DIRECT_PROVIDERS)}")
     endpoint = settings.endpoints.get(exchange, Endpoint())

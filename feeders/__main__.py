@@ -1,26 +1,37 @@
 """The feeders' command line: `python -m feeders`."""
 
-from bookbus.command_line import make_app
-from bookbus.feeders.commands.acl import acl
-from bookbus.feeders.commands.audit import audit
-from bookbus.feeders.commands.demo import demo
-from bookbus.feeders.commands.health import health
-from bookbus.feeders.commands.proxy import proxy
-from bookbus.feeders.commands.record import record
-from bookbus.feeders.commands.redis import redis
-from bookbus.feeders.commands.replay import replay
-from bookbus.feeders.commands.run import run
-from bookbus.feeders.commands.simulate import simulate
-from bookbus.feeders.commands.smoke import smoke
+from typing import TYPE_CHECKING
 
-app = make_app("Publish order books of exchanges to Redis.")
-for command in (run, record, replay, simulate, proxy, redis, demo, smoke, health, acl, audit):
-    app.command()(command)
+from bookbus import program
+
+if TYPE_CHECKING:
+    import typer
+
+DESCRIPTION = "Publish order books of exchanges to Redis."
+COMMANDS = {
+    "run": "bookbus.feeders.commands.run:run",
+    "record": "bookbus.feeders.commands.record:record",
+    "replay": "bookbus.feeders.commands.replay:replay",
+    "simulate": "bookbus.feeders.commands.simulate:simulate",
+    "proxy": "bookbus.feeders.commands.proxy:proxy",
+    "redis": "bookbus.feeders.commands.redis:redis",
+    "demo": "bookbus.feeders.commands.demo:demo",
+    "smoke": "bookbus.feeders.commands.smoke:smoke",
+    "health": "bookbus.feeders.commands.health:health",
+    "acl": "bookbus.feeders.commands.acl:acl",
+    "audit": "bookbus.feeders.commands.audit:audit",
+}
+"""The function of each command."""
+
+
+def make_app() -> "typer.Typer":
+    """The whole command line."""
+    return program.make_app(DESCRIPTION, COMMANDS, COMMANDS)
 
 
 def main() -> None:
     """Entry point of `bookbus-feeder`."""
-    app()
+    program.start("bookbus-feeder", DESCRIPTION, COMMANDS, extra="feeder")
 
 
 if __name__ == "__main__":

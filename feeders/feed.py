@@ -54,7 +54,7 @@ class SnapshotSource(Protocol):
 
 @dataclass(slots=True)
 class FeedCounters:
-    """What happened since the start."""
+    """Counts since the start."""
 
     frames: int = 0
     skipped: int = 0
@@ -162,11 +162,12 @@ class Feed:
         known = self.books.update_id(native, topic) is not None
         return known and held is None and not self.books.is_behind(native, topic)
 
-    def states(self) -> Mapping[str, FeedState]:
-        """State of every book by native symbol: `syncing` until it was complete once, else as stored."""
+    def states(self, topic: Topic = "book") -> Mapping[str, FeedState]:
+        """State of every book, or quote, by native symbol: `syncing` until it was complete once, else as stored."""
+        natives = [*self.books.natives, *(native for kind, native in self.latest if kind == topic)]
         return {
-            native: book.state if (book := self.latest.get(("book", native))) is not None else "syncing"
-            for native in self.books.natives
+            native: book.state if (book := self.latest.get((topic, native))) is not None else "syncing"
+            for native in dict.fromkeys(natives)
         }
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:

@@ -1,6 +1,7 @@
 """Capture files: written by a recorder, read frame by frame."""
 
 import asyncio
+import errno
 import gzip
 import itertools
 import logging
@@ -122,6 +123,8 @@ class CaptureFile:
         self.first_bad = ""
         self.cut_off = False
         """Whether the file ends inside a line or inside its compression, as after the recorder was killed."""
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "a recording is a regular file", str(path))
         with path.open("rb") as raw:
             self._compressed = raw.read(2) == b"\x1f\x8b"
 

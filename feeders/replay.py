@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -39,21 +40,26 @@ class ReplayedFrame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """How a replay ended. `states` has every symbol of the recording by its standard name."""
+    """How a replay ended. `states` has the book and the quote of every symbol, as far as they were wanted; symbols are
+    standard names."""
 
     exchange: str
     frames: int
     bad_lines: int
     cut_off: bool
     recorded_seconds: float
-    states: dict[str, FeedState]
+    states: dict[tuple[str, Topic], FeedState]
+    trades: dict[str, int]
+    """Trades of each symbol that has some."""
+    published: dict[Topic, int]
+    """Books, quotes and trades."""
     books: list[tuple[Topic, OrderBookSnapshot]]
     counters: FeedCounters
 
     @property
     def complete(self) -> bool:
-        """Whether every symbol ended with a whole book."""
-        return bool(self.states) and all(state == "live" for state in self.states.values())
+        """Whether every wanted book and quote ended live; of trades alone, whether there are some."""
+        return bool(self.states or self.trades) and all(state == "live" for state in self.states.values())
 
 
 class Replay:
@@ -69,6 +75,8 @@ class Replay:
         self._events: list[tuple[Topic, OrderBookSnapshot | Trade]] = []
         self._feed: Feed | None = None
         self._first = self._last = 0.0
+        self._published: Counter[Topic] = Counter()
+        self._trades: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[ReplayedFrame]:
         """Raises ReplayError, ValueError for options that the exchange does not have, SymbolError for a name."""
@@ -86,6 +94,10 @@ class Replay:
             else:
                 self._feed.receive_recorded(frame.url, frame.raw.encode(), received_us)
             events, self._events = self._events, []
+            for topic, event in events:
+                self._published[topic] += 1
+                if topic == "trades":
+                    self._trades[event.symbol] += 1
             yield ReplayedFrame(frame.t, tuple(events))
         if self._feed is None:
             reason = f": {self._capture.first_bad}" if self._capture.first_bad else ""
@@ -95,13 +107,21 @@ class Replay:
         feed, capture = self._feed, self._capture
         if feed is None:
             raise ReplayError(f"{self._path} was not replayed")
+        wanted: tuple[Topic, ...] = ("book", "quote")
         return ReplayResult(
             exchange=feed.exchange,
             frames=capture.frames,
             bad_lines=capture.bad_lines,
             cut_off=capture.cut_off,
             recorded_seconds=self._last - self._first,
-            states={feed.instrument_of(native).symbol: state for native, state in feed.states().items()},
+            states={
+                (feed.instrument_of(native).symbol, topic): state
+                for topic in wanted
+                if topic in self._options.topics
+                for native, state in feed.states(topic).items()
+            },
+            trades=dict(self._trades),
+            published=dict(self._published),
             books=[(topic, feed.current(topic, native)) for topic, native in feed.latest],
             counters=feed.counters,
         )

@@ -38,6 +38,8 @@ OFFLINE_QUOTES = tuple(_QUOTES.split())
 EXACT_DIGITS = 15
 """Most significant digits that float64, the number type of the wire format, represents exactly for every decimal."""
 
+_LONGEST_ASSET = 30
+
 TradingStatus = Literal["trading", "halted", "unknown"]
 
 
@@ -82,11 +84,11 @@ def guess_instrument(exchange: Exchange, name: str) -> Instrument:
     """An instrument by the spelling of its name, for recordings and while the exchange's metadata is not available.
 
     A concatenated symbol is split at the longest known quote asset; a base alone gets the exchange's home quote.
-    Raises SymbolError if the name is no symbol.
+    `BTC/USDT` is base and quote on every exchange. Raises SymbolError if the name is no symbol.
     """
     upper = name.strip().upper()
-    base, quote = _split(exchange, upper)
-    if not base or not quote or base == quote or not set("-: ").isdisjoint(base + quote):
+    base, quote = upper.split("/", 1) if "/" in upper else _split(exchange, upper)
+    if base == quote or not (_is_asset(base) and _is_asset(quote)):
         raise SymbolError(f"{name!r} is no symbol of {exchange.id}; write it like {_example(exchange)}")
     return Instrument(exchange.id, base, quote, exchange.native(base, quote))
 
@@ -126,12 +128,14 @@ class InstrumentRegistry:
     def resolve(self, name: str) -> Instrument:
         """The instrument called `name`. Raises SymbolError, with similar names, if there is none or more than one."""
         upper = name.strip().upper()
+        pair = upper.replace("/", "-") if upper.count("/") == 1 else ""
+        upper = pair or upper
         home = f"{upper}-{self.exchange.home_quote}"
         found = {
             instrument.symbol: instrument
             for instrument in (
                 self._by_symbol.get(upper),
-                self._by_native.get(upper),
+                None if pair else self._by_native.get(upper),
                 self._by_symbol.get(home) if self._is_bare(upper) else None,
             )
             if instrument is not None
@@ -141,7 +145,10 @@ class InstrumentRegistry:
         if found:
             return next(iter(found.values()))
         if self.offline:
-            return guess_instrument(self.exchange, name)
+            try:
+                return guess_instrument(self.exchange, name)
+            except SymbolError as error:
+                raise SymbolError(f"{error}{self._near(upper, home)}") from None
         raise SymbolError(f"unknown symbol {name!r} on {self.exchange.id}{self._near(upper, home)}")
 
     def by_native(self, native: str) -> Instrument | None:
@@ -163,6 +170,11 @@ class InstrumentRegistry:
         known = [*self._by_symbol, *self._by_native]
         near = dict.fromkeys(match for name in names for match in get_close_matches(name, known, n=3))
         return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def _is_asset(text: str) -> bool:
+    """Whether an exchange may call an asset so: letters and digits of any script, and dots between them."""
+    return 0 < len(text) <= _LONGEST_ASSET and text.replace(".", "").isalnum() and text[0] != "." != text[-1]
 
 
 def _split(exchange: Exchange, upper: str) -> tuple[str, str]:

@@ -219,6 +219,7 @@ FEEDER_LIMIT = 3.0
 """Seconds without a heartbeat after which a feeder counts as down."""
 
 _MEASURES = 10
+_MOST_FEEDERS = 10_000
 
 
 class ServerClock:
@@ -254,6 +255,8 @@ class FeederLife:
         self._beats: dict[str, tuple[float, str, frozenset[str]]] = {}
         self._listening: dict[object, float] = {}
         self._published: dict[str, frozenset[str]] = {}
+        self._reconnects: dict[tuple[str, str], tuple[int, int]] = {}
+        """By exchange and feeder: the first count and the highest one."""
 
     def publish(self, exchange: str, symbols: Iterable[str]) -> None:
         """A heartbeat says that these books of an exchange are published."""
@@ -273,7 +276,18 @@ class FeederLife:
         """A connection no longer receives heartbeats."""
         self._listening.pop(listener, None)
 
-    def receive(self, feeder: str, exchange: str, symbols: Collection[str], now: float) -> None:
+    def reconnects(self, exchange: str) -> int:
+        """How often feeders of this exchange lost a connection to it since their first heartbeats here."""
+        counts = list(self._reconnects.items())  # a copy: other threads may change it
+        return sum(last - first for (served, _), (first, last) in counts if served == exchange)
+
+    def receive(
+        self, feeder: str, exchange: str, symbols: Collection[str], now: float, reconnects: int | None = None
+    ) -> None:
+        """A heartbeat; `reconnects` is the feeder's own count since its start."""
+        if reconnects is not None and ((exchange, feeder) in self._reconnects or len(self._reconnects) < _MOST_FEEDERS):
+            first, last = self._reconnects.get((exchange, feeder), (reconnects, reconnects))
+            self._reconnects[exchange, feeder] = first, max(last, reconnects)
         heard = {other: beat for other, beat in self._beats.items() if now - beat[0] <= FEEDER_LIMIT}
         heard[feeder] = (now, exchange, frozenset(symbols))
         # Replaced, not changed: other threads may be iterating over it.

@@ -211,9 +211,13 @@ class BusStream:
                 beat = decode_heartbeat(data)
             except HeartbeatError:
                 return
-            self._table.feeders.receive(beat.feeder, beat.exchange, beat.states, now)
-            self._table.feeders.publish(
-                beat.exchange, (symbol for symbol, state in beat.states.items() if state != "syncing")
+            if beat.exchange == self._table.exchange:
+                self._table.feeders.publish(
+                    beat.exchange, (symbol for symbol, state in beat.states.items() if state != "syncing")
+                )
+            reconnects = beat.counters.get("reconnects")
+            self._table.feeders.receive(
+                beat.feeder, beat.exchange, beat.states, now, None if reconnects is None else int(reconnects)
             )
 
     def _receive_control(self, reply: Any, now: float) -> None:

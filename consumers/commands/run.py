@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Literal
 
 import msgspec
@@ -23,6 +24,7 @@ from bookbus.command_line import (
     fail,
     split_names,
     start_logging,
+    termination_signals,
 )
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.commands.arbitrage import parse_fees
@@ -354,13 +356,17 @@ def _run_on_recording(settings: RunSettings, grid: str, directory: Path) -> int:
 
 @contextmanager
 def _asked_by_signal() -> Iterator[Stop]:
-    """The first SIGINT or SIGTERM asks the run to end and to write its results; a second one ends the process."""
+    """The first SIGINT, SIGTERM or SIGHUP asks the run to end and to write its results. A second one ends the process,
+    and so does the first while no run has begun."""
     stop = Stop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *termination_signals())}
 
-    def ask(number: int, _: object) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
         stop.ask("interrupted" if number == signal.SIGINT else "terminated")
-        signal.signal(number, before[signal.Signals(number)])
+        handler = before[signal.Signals(number)]
+        signal.signal(number, handler)
+        if not stop.polled and callable(handler):
+            handler(number, frame)
 
     for number in before:
         signal.signal(number, ask)

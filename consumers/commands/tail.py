@@ -58,7 +58,7 @@ def tail(
 
 
 async def _tail(provider: MarketDataProvider, json: bool) -> None:
-    async for update in provider.updates(*provider.symbols):
+    async for update in provider.updates():
         sys.stdout.write((_json(provider, update) if json else _text(provider, update)) + "\n")
         sys.stdout.flush()
 

@@ -41,19 +41,19 @@ class VenueQuote(NamedTuple):
 
     @property
     def ask_after_fee(self) -> float:
-        """What a unit costs with the fee; infinity without an ask."""
+        """Price of a unit with the fee; infinity without an ask."""
         ask = self.book.best_ask() if self.book is not None else None
         return math.inf if ask is None else ask * (1 + self.fee_bps / 1e4)
 
     @property
     def bid_after_fee(self) -> float:
-        """What a unit brings after the fee; minus infinity without a bid."""
+        """Proceeds of a unit after the fee; minus infinity without a bid."""
         bid = self.book.best_bid() if self.book is not None else None
         return -math.inf if bid is None else bid * (1 - self.fee_bps / 1e4)
 
 
 class Health(NamedTuple):
-    """Counts of the connection, and its current error."""
+    """Counts of the connection, on the bus with those of its feeders, and the current error."""
 
     reconnects: int
     missed: int
@@ -262,7 +262,7 @@ def _health(provider: MarketDataProvider) -> Health:
     status = provider.get_connection_status()
     books = status.symbols.values()
     return Health(
-        status.reconnect_count,
+        status.reconnect_count + status.feeder_reconnects,
         sum(book.missed for book in books),
         sum(book.conflated for book in books),
         status.error,

@@ -1,4 +1,4 @@
-"""What a run records while it goes on: fill events, mark-outs, decisions, counters."""
+"""The records of a running session: fill events, mark-outs, decisions, counters."""
 
 import hashlib
 import heapq
@@ -15,6 +15,7 @@ from bookbus.consumers.paper.calibration.table import Expectation
 from bookbus.consumers.paper.fills.model import Liquidity
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.order_rules import Rejection
+from bookbus.consumers.paper.schedule import later
 from bookbus.consumers.paper.settings import Target
 from bookbus.schemas.snapshot import Side
 
@@ -247,7 +248,9 @@ class Markouts:
         """Plan one mark-out at each horizon after this fill."""
         for horizon in HORIZONS:
             self._number += 1
-            due = _Due(filled_at + horizon, self._number, trade_id, order_id, symbol, exchange, side, price, horizon)
+            due = _Due(
+                later(filled_at, horizon), self._number, trade_id, order_id, symbol, exchange, side, price, horizon
+            )
             heapq.heappush(self._due, due)
 
     def look(self, now: float, mid_of: MidOf, write: WriteMarkout) -> None:

@@ -12,6 +12,7 @@ from bookbus.consumers.captures import TapeFrame, read_capture
 from bookbus.consumers.paper.calibration.tape import capture_info
 from bookbus.consumers.paper.kpi import Kpi
 from bookbus.consumers.paper.market import CaptureMarket, Market
+from bookbus.consumers.paper.records import utc
 from bookbus.consumers.paper.session import (
     Calibration,
     TradingSession,
@@ -28,6 +29,8 @@ STEP = 0.1
 """Seconds between the steps of a live run."""
 
 PROGRESS_INTERVAL = 10.0
+_LONGEST_HOLE = 7 * 86400.0
+"""Seconds without a frame after which a recording's time is taken for wrong."""
 Clock = Callable[[], float]
 Wait = Callable[[float], None]
 ShowProgress = Callable[[str], None]
@@ -38,6 +41,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason = ""
+        self.polled = False
+        """Whether the run looks at `reason`. Before that there is nothing to write, so a signal ends the process."""
         self._asked = threading.Event()
 
     def ask(self, reason: str) -> None:
@@ -74,6 +79,7 @@ def run_live(
     began = clock()
     session_id = free_name(directory, session_name(began, settings))
     session = TradingSession(settings, market, directory, session_id, began, "exchange", listed, calibration)
+    stop.polled = True
     try:
         reason = _trade(session, clock, wait, stop, show)
     except BaseException as error:
@@ -97,7 +103,7 @@ def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop:
         for frame in read_capture(path, symbols, depth):
             if not tapes:
                 tapes = [
-                    CaptureRun(settings, frame.exchange, directory, calibration)
+                    CaptureRun(settings, frame.exchange, directory, stop, calibration)
                     for settings, calibration in zip(runs, calibrations, strict=True)
                 ]
                 _refuse_own_tape(calibrations, path, frame.exchange, tapes[0].symbols)
@@ -105,7 +111,7 @@ def run_captures(runs: Sequence[RunSettings], path: Path, directory: Path, stop:
             if not going or stop.reason:
                 break
             if time.monotonic() - shown >= PROGRESS_INTERVAL:
-                shown += PROGRESS_INTERVAL
+                shown = time.monotonic()
                 show(going[0].progress())
         return [tape.finish(stop.reason or "end_of_recording") for tape in tapes]
     except BaseException as error:
@@ -118,12 +124,18 @@ class CaptureRun:
     """One session on a recording; `receive` gets its frames. It begins when every symbol has a live book."""
 
     def __init__(
-        self, settings: RunSettings, exchange: str, directory: Path, calibration: Calibration | None = None
+        self,
+        settings: RunSettings,
+        exchange: str,
+        directory: Path,
+        stop: Stop,
+        calibration: Calibration | None = None,
     ) -> None:
         self._settings = settings
         self._calibration = calibration
         self._directory = directory
         self._market = CaptureMarket(exchange, settings.symbols, settings.fees, settings.max_age)
+        self._stop = stop
         self._session: TradingSession | None = None
         self._kpi: Kpi | None = None
 
@@ -141,9 +153,15 @@ class CaptureRun:
             if frame.events and not market.without_book:
                 self._begin()
             return True
+        if frame.time - market.now > _LONGEST_HOLE:
+            raise CaptureError(f"the recording's time jumps by {frame.time - market.now:.0f} s at {utc(market.now)}")
         while (due := session.next_due) <= frame.time and due < session.ends:
+            if self._stop.reason:
+                return True
             market.advance_to(due)
             session.step(due)
+            if session.next_due <= due:
+                raise RuntimeError(f"the step at {due} does not advance the run")
         if frame.time >= session.ends:
             market.advance_to(session.ends)
             self._kpi = self._end(session, "duration")
@@ -182,6 +200,7 @@ class CaptureRun:
         self._session = TradingSession(
             settings, market, self._directory, session_id, market.now, "received", calibration=self._calibration
         )
+        self._stop.polled = True
         self._session.step(market.now)
 
 
@@ -206,7 +225,7 @@ def _trade(session: TradingSession, clock: Clock, wait: Wait, stop: Stop, show: 
         now = clock()
         session.step(now)
         if now - shown >= PROGRESS_INTERVAL:
-            shown += PROGRESS_INTERVAL
+            shown = now
             show(session.progress(now))
         if stop.reason:
             return stop.reason

@@ -21,6 +21,7 @@ from bookbus.consumers.paper.fills.queue import QueueFill, TimeSource
 from bookbus.consumers.paper.kpi import Kpi, make_kpi
 from bookbus.consumers.paper.market import Market, VenueQuote, mid_on
 from bookbus.consumers.paper.records import Gap, RunRecorder
+from bookbus.consumers.paper.schedule import Schedule, later
 from bookbus.consumers.paper.settings import PASSIVE_MODELS, EntryChooser, RunSettings
 from bookbus.consumers.paper.trader import SymbolTrader
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of, guess_instrument
@@ -82,7 +83,7 @@ class TradingSession:
             for symbol, chooser in choosers.items()
         }
         self._ungranted = set(product(market.exchanges, market.symbols)) if settings.inventory_notional else set()
-        self._decisions = 0
+        self._decisions = Schedule(began, settings.trade_interval)
         self._quotes: dict[str, list[VenueQuote]] = {}
         self._log = logging.FileHandler(directory / f"run_{session_id}.log", "w")
         self._log.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
@@ -94,17 +95,13 @@ class TradingSession:
     def ends(self) -> float:
         """When the run is over; infinity without a limit."""
         duration = self._settings.duration
-        return float("inf") if duration is None else self.began + duration
+        return float("inf") if duration is None else later(self.began, duration)
 
     @property
     def next_due(self) -> float:
         """When a step is due even if nothing happens."""
         deadline = min(trader.next_due for trader in self._traders.values())
-        return min(self._next_decision, self._records.markouts.next_due, deadline, self.ends)
-
-    @property
-    def _next_decision(self) -> float:
-        return self.began + self._decisions * self._settings.trade_interval
+        return min(self._decisions.next_due, self._records.markouts.next_due, deadline, self.ends)
 
     def needs_step(self, event: TapeEvent) -> bool:
         """Whether a step is due for this event: a new book, or a trade that may fill a waiting order."""
@@ -118,8 +115,8 @@ class TradingSession:
         if symbols is not None:
             return
         self._records.write_markouts(now, lambda symbol, exchange: mid_on(self._quotes[symbol], exchange))
-        if self._next_decision <= now < self.ends:
-            self._decide(now)
+        if now < self.ends and (due := self._decisions.take_due(now)) is not None:
+            self._decide(now, *due)
 
     def finish(self, now: float, end_reason: str, error: str = "") -> Kpi:
         """Close open trades, unless the run ends by an error, write the figures, close the files."""
@@ -156,19 +153,16 @@ class TradingSession:
             self._grant(symbol, quotes)
         self._traders[symbol].step(now, quotes, events)
 
-    def _decide(self, now: float) -> None:
-        """Make the decision that is due; earlier ones that were missed count as skipped."""
+    def _decide(self, now: float, due: float, missed: int) -> None:
+        """Make the decision of `due`; earlier ones that were missed count as skipped."""
         self._broker.update_daily_loss(now)
-        interval, counters = self._settings.trade_interval, self._records.counters
-        due = int((now - self.began) / interval + 1e-9)
-        late = due - self._decisions
-        self._decisions = due + 1
+        counters = self._records.counters
         for symbol, trader in self._traders.items():
-            if late > 0:
-                counters.skipped["runner_late"] += late
-                counters.decisions += late
+            if missed:
+                counters.skipped["runner_late"] += missed
+                counters.decisions += missed
             # Counted from when it was due, a trade of one interval is over when the next decision is made.
-            trader.decide(now, self.began + due * interval, self._quotes[symbol])
+            trader.decide(now, due, self._quotes[symbol])
 
     def _grant(self, symbol: str, quotes: Sequence[VenueQuote]) -> None:
         """Give each exchange its first inventory as soon as the quantity can be computed from a price."""

@@ -23,6 +23,9 @@ _KRW_A_DOLLAR = 1_000
 """Approximate KRW of one dollar: default amounts in KRW are this many times larger."""
 
 _STEP = 1.0
+_SECONDS = frozenset({"--duration-seconds", "--trade-interval", "--max-hold"})
+_SHORTEST = 0.001
+"""Seconds."""
 
 
 class Target(NamedTuple):
@@ -147,6 +150,8 @@ def check(settings: RunSettings) -> None:
     for option, value in positive.items():
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{option} {value}: give a number above 0")
+        if value is not None and option in _SECONDS and value < _SHORTEST:
+            raise ValueError(f"{option} {value}: give at least {_SHORTEST} s")
     if not 0 <= settings.min_fill_probability <= 1:
         raise ValueError(f"--min-fill-probability {settings.min_fill_probability}: give a number from 0 to 1")
     if settings.fillmodel_mode != "none" and settings.calibration_path is None:

@@ -11,6 +11,7 @@ from bookbus.consumers.paper.fills.model import FillReason, Order, TapeEvent
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.order_rules import PriceUnit, Rejection, entry_price, fit_order, take_profit_price
 from bookbus.consumers.paper.records import ExitReason
+from bookbus.consumers.paper.schedule import later
 from bookbus.consumers.paper.settings import EntryChooser, RunSettings, Target
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import Side
@@ -70,7 +71,7 @@ class SymbolTrader:
     def next_due(self) -> float:
         """When the open trade has waited long enough; infinity while none waits."""
         trade = self._trade
-        if trade is None or trade.phase == "exiting" or (trade.waiting and trade.waiting.cancelled_at):
+        if trade is None or trade.phase == "exiting" or (trade.waiting and trade.waiting.cancelled_at is not None):
             return float("inf")
         return trade.deadline
 
@@ -103,7 +104,7 @@ class SymbolTrader:
             broker.records.write_skip(now, self._symbol, quotes[0], decision, target, advice)
             return
         position = broker.open_position(now, self._symbol, decision.quote, target, advice)
-        trade = self._trade = _OpenTrade(position, decision.order.quantity, due + self._settings.hold)
+        trade = self._trade = _OpenTrade(position, decision.order.quantity, later(due, self._settings.hold))
         self._send(now, trade, *decision)
         self._advance(now, trade, quotes)
 
@@ -190,7 +191,7 @@ class SymbolTrader:
             return
         trade.phase = "holding"
         if broker.execution.passive:
-            trade.deadline = now + self._settings.hold
+            trade.deadline = later(now, self._settings.hold)
             self._send_take_profit(now, trade, quotes)
 
     def _send_take_profit(self, now: float, trade: _OpenTrade, quotes: Sequence[VenueQuote]) -> None:

@@ -27,7 +27,7 @@ ServerOf = Callable[[str], HostPort | None]
 
 @dataclass(slots=True)
 class PublisherCounters:
-    """What happened since the start."""
+    """Counts since the start."""
 
     accepted: int = 0
     confirmed: int = 0

@@ -30,7 +30,8 @@ from bookbus.schemas.redis_url import HostPort, RedisAddress, RedisServer, no_pr
 logger = logging.getLogger(__name__)
 
 CONTROL_TIMEOUT = 2.0
-CONTROL_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+SERVER_ERRORS = (RedisError, RedisClusterException, ConnectionError, TimeoutError)
+CONTROL_ERRORS = (*SERVER_ERRORS, OSError)
 """Errors of a control client."""
 
 _DISCOVERY_TIMEOUT = 0.5

@@ -74,7 +74,7 @@ def acl_file(names: RedisNames, passwords: Mapping[str, str]) -> str:
     rights = {
         "feeder": f"~{everything} &{everything} {_EVERY_ROLE} {_DISCOVERY} {_PUBLISH}",
         "runner": (
-            f"%R~{everything} &{everything} {_EVERY_ROLE} {_DISCOVERY} {_READ} {_SUBSCRIBE} +client|setname "
+            f"%R~{everything} &{everything} {_EVERY_ROLE} {_DISCOVERY} {_READ} {_SUBSCRIBE} +scan +client|setname "
             f"(%W~{names.consumer('*')} {_REGISTER})"
         ),
         "viewer": f"%R~{everything} {_EVERY_ROLE} {_DISCOVERY} {_READ} +scan +client|setname +client|list",

@@ -2,18 +2,17 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, cast
 
 import msgspec
 import typer
 
-from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail
-from bookbus.feeders.bus.heartbeat import read_heartbeats
-from bookbus.feeders.bus.servers import CONTROL_ERRORS
+from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail, split_names
+from bookbus.feeders.bus.connection import Reply, ReplyError, open_connection
 from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import masked, redacted, secrets_of
+from bookbus.schemas.redis_url import RedisServer, masked, parse_redis_url, redacted, secrets_of
 
 UNHEALTHY = 2
 """Exit code of `--strict` if a feeder is alive but a book is not live or a line is silent."""
@@ -23,33 +22,54 @@ def health(
     redis: RedisUrl = REDIS_DEFAULT,
     prefix: Prefix = PREFIX_DEFAULT,
     host: Annotated[str, typer.Option(envvar="BOOKBUS_HEALTH_HOST", help="Host name; by default this host's.")] = "",
+    exchange: Annotated[
+        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange ids: a feeder of each must be alive.")
+    ] = "",
+    feeder_name: Annotated[
+        str, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Names of feeders (`run --feeder-id`): each must be alive.")
+    ] = "",
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
     ] = False,
 ) -> None:
     """Exit code 0 if a feeder on this host sent a heartbeat within the last seconds, else 1.
 
+    With --exchange and --feeder-name only such feeders count, and one of each that is named must be alive.
     With --strict it must also be healthy: every book live, and no line silent if there are several; else the exit code
     is 2. When you restart a pair of feeders, wait for this before you restart the second one.
 
     \b
       python -m feeders health
       python -m feeders health --strict
+      python -m feeders health --exchange binance,upbit
+      python -m feeders health --feeder-name binance-1 --strict
       python -m feeders health --host feeder-1
     """
+    host = host or socket.gethostname()
+    exchanges, feeders = split_names(exchange), split_names(feeder_name)
     try:
-        alive = asyncio.run(_alive(redis, RedisNames(prefix), host or socket.gethostname()))
+        found = asyncio.run(_heartbeats(redis, RedisNames(prefix)))
     except ValueError as error:
         fail(str(error))
-    except CONTROL_ERRORS as error:
+    except (OSError, TimeoutError) as error:
         fail(f"no reply from {masked(redis)}: {redacted(error, secrets_of(redis))}")
-    if not alive:
-        fail(f"no feeder on {host or socket.gethostname()} is alive")
+    alive = [
+        feeder
+        for feeder in found
+        if feeder.host == host
+        and (not exchanges or feeder.exchange in exchanges)
+        and (not feeders or any(map(feeder.is_called, feeders)))
+    ]
+    missing = [f"feeder of {name}" for name in exchanges if not any(one.exchange == name for one in alive)]
+    missing += [f"feeder called {name}" for name in feeders if not any(one.is_called(name) for one in alive)]
+    if missing or not alive:
+        fail("; ".join(f"no {what} on {host} is alive" for what in missing or ["feeder"]))
     typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
     if strict and not all(feeder.healthy for feeder in alive):
         raise typer.Exit(UNHEALTHY)
 
 
+_WHO = ("host", "exchange", "feeder")
 _FIELDS = ("states", "counters", "lines", "failed")
 
 
@@ -57,10 +77,17 @@ class _Feeder(msgspec.Struct):
     """The fields of its heartbeat that are printed."""
 
     key: str
+    host: str = ""
+    exchange: str = ""
+    feeder: str = ""
     states: dict[str, str] = {}
     counters: dict[str, float] = {}
     lines: list[LineReport] = []
     failed: dict[str, str] = {}
+
+    def is_called(self, name: str) -> bool:
+        """Whether it was started with this name, to which each run adds a suffix."""
+        return self.feeder == name or self.feeder.rpartition("-")[0] == name
 
     @property
     def healthy(self) -> bool:
@@ -83,17 +110,64 @@ class _Feeder(msgspec.Struct):
         )
 
 
-async def _alive(url: str, names: RedisNames, host: str) -> list[_Feeder]:
-    found = await read_heartbeats(url, names, "host", *_FIELDS)
-    return [_feeder(key, *fields) for key, (where, *fields) in found.items() if where == host.encode()]
+async def _heartbeats(url: str, names: RedisNames) -> list[_Feeder]:
+    """Every feeder that is alive. Raises ValueError for an invalid URL, OSError without a reply."""
+    address = parse_redis_url(url)
+    if address.kind == "server" and len(address.servers) == 1:
+        # Importing redis-py takes longer than the whole check, which containers repeat all day.
+        replies = await _ask(address.servers[0], names.feeder("*"))
+    else:
+        replies = await _ask_servers(url, names)
+    return [_feeder(key, values) for key, values in sorted(replies.items())]
 
 
-def _feeder(key: str, *fields: bytes | str | None) -> _Feeder:
-    """Without the fields if another version of the feeder wrote them in another format."""
+async def _ask(server: RedisServer, pattern: str) -> dict[str, list[Any]]:
+    """The fields of each hash that matches. Raises OSError."""
+    connection = await open_connection(server)
+
+    async def call(*command: str | bytes | int) -> Reply:
+        reply = await connection.call(*command)
+        if isinstance(reply, ReplyError):
+            raise ConnectionError(str(reply))
+        return reply
+
     try:
-        return _Feeder(key, **parse_heartbeat_fields(_FIELDS, fields))
+        keys, cursor = set(), b"0"
+        while True:
+            cursor, found = cast(tuple[bytes, list[bytes]], await call("SCAN", cursor, "MATCH", pattern, "COUNT", 1000))
+            keys.update(found)
+            if cursor == b"0":
+                break
+        return {
+            key.decode(errors="replace"): cast(list[Any], await call("HMGET", key, *_WHO, *_FIELDS)) for key in keys
+        }
+    finally:
+        connection.close()
+
+
+async def _ask_servers(url: str, names: RedisNames) -> dict[str, list[Any]]:
+    """The same by redis-py, which knows Sentinels and clusters."""
+    from bookbus.feeders.bus.heartbeat import read_heartbeats
+    from bookbus.feeders.bus.servers import CONTROL_ERRORS
+
+    try:
+        return await read_heartbeats(url, names, *_WHO, *_FIELDS)
+    except CONTROL_ERRORS as error:
+        raise ConnectionError(str(error)) from error
+
+
+def _feeder(name: str, values: Sequence[bytes | str | None]) -> _Feeder:
+    """Without the fields if another version of the feeder wrote them in another format."""
+    count = len(_WHO)
+    who: dict[str, Any] = {
+        field: value.decode(errors="replace") if isinstance(value, bytes) else value
+        for field, value in zip(_WHO, values[:count], strict=True)
+        if value is not None
+    }
+    try:
+        return _Feeder(name, **who, **parse_heartbeat_fields(_FIELDS, values[count:]))
     except HeartbeatError:
-        return _Feeder(key)
+        return _Feeder(name, **who)
 
 
 def _row(line: LineReport) -> str:

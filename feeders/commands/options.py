@@ -7,18 +7,19 @@ import signal
 import threading
 from collections.abc import Coroutine
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bookbus.command_line import fail, split_names
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, AuthenticationError, control_client
-from bookbus.feeders.markets import SymbolSelection, parse_selection, parse_shard
+from bookbus.command_line import fail, split_names, termination_signals
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 _CLOSE_LIMIT = 2.0
 """Seconds that the loop has to close once everything that ran on it has ended."""
+
+if TYPE_CHECKING:
+    from bookbus.feeders.markets import SymbolSelection
 
 Symbols = Annotated[
     str,
@@ -34,8 +35,11 @@ RestUrl = Annotated[
 ]
 
 
-def select_symbols(symbols: str, shard: str = "1/1") -> SymbolSelection:
+def select_symbols(symbols: str, shard: str = "1/1") -> "SymbolSelection":
     """The symbols that the options select. Exits with an error if an option is wrong or selects nothing."""
+    # Needs the libraries of the REST client, which not every command uses.
+    from bookbus.feeders.markets import parse_selection, parse_shard
+
     try:
         selection = parse_selection(split_names(symbols) or fail("no symbol given: use --symbols BTC,ETH"))
         return replace(selection, shard=parse_shard(shard))
@@ -44,7 +48,7 @@ def select_symbols(symbols: str, shard: str = "1/1") -> SymbolSelection:
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run until done, SIGINT (exit code 130) or SIGTERM (exit code 0); on uvloop if it is installed."""
+    """Run until done, SIGINT (exit code 130), SIGTERM or SIGHUP (exit code 0); on uvloop if it is installed."""
     received: list[int] = []
     closed = threading.Event()
 
@@ -56,7 +60,7 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
             received.append(number)
             task.cancel()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *termination_signals()):
             loop.add_signal_handler(number, stop, number)
         with contextlib.suppress(asyncio.CancelledError):
             try:
@@ -90,6 +94,9 @@ def _exit_unless(closed: threading.Event, code: int) -> None:
 
 async def require_redis(url: str) -> None:
     """Exits with an error that says what to do if the server does not answer."""
+    # Needs redis-py, which not every command uses.
+    from bookbus.feeders.bus.servers import CONTROL_ERRORS, AuthenticationError, control_client
+
     try:
         redis = control_client(url)
     except ValueError as error:

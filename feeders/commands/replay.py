@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bookbus.command_line import PREFIX_DEFAULT, LogLevel, Prefix, add_kept_password, fail, split_names, start_logging
+from bookbus.feeders.bus.heartbeat import PrefixTakenError
+from bookbus.feeders.bus.servers import SERVER_ERRORS
 from bookbus.feeders.commands.options import Depth, require_redis, run_until_signal
 from bookbus.feeders.commands.run import feed_options
 from bookbus.feeders.errors import ReplayError
@@ -15,6 +17,9 @@ from bookbus.feeders.redis_server import LocalRedisError, LocalServer
 from bookbus.feeders.replay import ReplayFeeder, ReplayResult
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.redis_names import RedisNames
+from bookbus.schemas.redis_url import masked, redacted, secrets_of
+
+_NAMES = {"book": "books", "quote": "quotes", "trades": "trades"}
 
 
 def replay(
@@ -40,7 +45,7 @@ def replay(
     """Publish a recording through the same order books as the live feed.
 
     Without --redis, to a private server. Every change of a book is published; the final books stay. Exit code 0 only
-    if the final book of every symbol is live.
+    if every wanted book and quote ends live, or, of trades alone, if there are some.
 
     \b
       python -m feeders replay btc_eth.jsonl.gz
@@ -57,8 +62,10 @@ def replay(
         try:
             feeder = ReplayFeeder(capture, url, RedisNames(prefix), options, _speed(speed), names)
             results.append(await feeder.run())
-        except (ReplayError, ValueError) as error:
+        except (ReplayError, PrefixTakenError, ValueError) as error:
             fail(str(error))
+        except SERVER_ERRORS as error:
+            fail(f"{masked(url)}: {redacted(error, secrets_of(url))}")
         except OSError as error:
             fail(f"cannot read {capture}: {error.strerror or error}")
 
@@ -89,10 +96,10 @@ def _speed(text: str) -> float | None:
 
 def _summarise(result: ReplayResult, options: FeedOptions) -> None:
     """Print the final book of every symbol, and the faults of the recording."""
-    books = {book.symbol: book for topic, book in result.books if topic == "book"}
-    table = Table("symbol", "state", "update id", "best bid", "best ask", "levels")
-    for symbol, state in sorted(result.states.items()):
-        book = books.get(symbol)
+    books = {(book.symbol, topic): book for topic, book in result.books}
+    table = Table("symbol", "topic", "state", "update id", "best bid", "best ask", "levels")
+    for (symbol, topic), state in sorted(result.states.items()):
+        book = books.get((symbol, topic))
         levels = (
             ("-", "-", "-", "-")
             if book is None
@@ -103,12 +110,18 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
                 f"{len(book.bids)} x {len(book.asks)}",
             )
         )
-        table.add_row(symbol, state, *levels)
+        table.add_row(symbol, topic, state, *levels)
+    for symbol, count in sorted(result.trades.items()):
+        table.add_row(symbol, "trades", f"{count} trades", "-", "-", "-", "-")
     Console().print(table)
     counters = result.counters
+    counts = ", ".join(
+        f"{result.published.get(topic, 0)} {name}" for topic, name in _NAMES.items() if topic in options.topics
+    )
+    unchanged = f", {counters.unchanged} updates did not change the best {options.depth} levels"
     typer.echo(
-        f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counters.updates} books published, "
-        f"{counters.unchanged} updates did not change the best {options.depth} levels"
+        f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counts} published"
+        f"{unchanged if 'book' in options.topics else ''}"
     )
     if result.cut_off:
         typer.echo("the recording is truncated: its last line is incomplete", err=True)
@@ -117,13 +130,16 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
             f"skipped {result.bad_lines} lines that are no frames and {counters.skipped} frames that cannot be decoded",
             err=True,
         )
-    incomplete = [symbol for symbol, state in result.states.items() if state != "live"]
+    incomplete = [f"{symbol} {topic}" for (symbol, topic), state in result.states.items() if state != "live"]
     if incomplete:
         typer.echo(
             f"error: {len(incomplete)} of {len(result.states)} books are incomplete "
-            f"({', '.join(sorted(incomplete))}): the recording has no snapshot that their updates continue",
+            f"({', '.join(sorted(incomplete)).replace(' book', '')}): "
+            "the recording has no snapshot that their updates continue",
             err=True,
         )
+    elif not result.complete:
+        typer.echo(f"error: the recording has no {' and no '.join(sorted(options.topics))} of these symbols", err=True)
 
 
 def _text(price: float | None) -> str:

@@ -24,6 +24,7 @@ from bookbus.command_line import (
 )
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.heartbeat import PrefixTakenError, refuse_mixed_prefix
+from bookbus.feeders.bus.servers import SERVER_ERRORS
 from bookbus.feeders.commands.options import (
     Depth,
     RestUrl,
@@ -41,7 +42,7 @@ from bookbus.feeders.recording import Recorder, unused_path
 from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import masked
+from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,9 @@ def _listings_interval() -> float:
         interval = float(text)
     except ValueError:
         interval = 0.0
-    return interval if interval > 0 else fail(f"BOOKBUS_LISTINGS_INTERVAL {text}: use a number of seconds above zero")
+    if not 0 < interval < float("inf"):
+        fail(f"BOOKBUS_LISTINGS_INTERVAL {text}: use a number of seconds above zero")
+    return interval
 
 
 async def _run(settings: FeederSettings, venue: Venue, listings_interval: float) -> None:
@@ -187,6 +190,8 @@ async def _run(settings: FeederSettings, venue: Venue, listings_interval: float)
         venue.protocol((), settings.options)
         endpoint = masked(settings.ws_url or venue.ws_url)
         await refuse_mixed_prefix(settings.redis_url, names, settings.exchange, endpoint)
+    except SERVER_ERRORS as error:
+        fail(f"{masked(settings.redis_url)}: {redacted(error, secrets_of(settings.redis_url))}")
     except (PrefixTakenError, ValueError, OSError) as error:
         fail(str(error))
     recorder, record_error = _open_recording(settings.record_to, settings.exchange)

@@ -48,7 +48,9 @@ def smoke(
     """
     # Ctrl-C reaches the runner too: it writes its results and ends, which ends this command.
     signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         code = Smoke(source, exchange, seconds, output_dir, live, seed).run()
     except (SmokeError, SimulatorError, LocalRedisError, ValueError) as error:

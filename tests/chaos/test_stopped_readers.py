@@ -11,13 +11,15 @@ from statistics import quantiles
 import redis
 from typer.testing import CliRunner
 
-from bookbus.consumers.__main__ import app
+from bookbus.consumers.__main__ import make_app
 from bookbus.feeders.redis_server import LocalServer
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.reading_process import Summary, Waking, quantity_of, reading_processes
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
+
+app = make_app()
 
 READERS, STOPPED, SECONDS = map(int, os.environ.get("BOOKBUS_STOPPED_READERS", "10/2/4").split("/"))
 """Number of readers, number of stopped ones, seconds; 100/10/60 in the figures of the documentation."""

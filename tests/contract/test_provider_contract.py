@@ -252,6 +252,26 @@ async def test_updates_begin_with_the_book_and_end_with_the_provider(pushing: Pr
     assert seen == sorted(set(seen))
 
 
+async def test_updates_without_names_follow_every_symbol(pushing: ProviderSource) -> None:
+    provider = pushing.provider()
+    await provider.astart()
+    await asyncio.to_thread(pushing.bring, 1)
+    await await_for(lambda: provider.get_latest_snapshot("BTC"))
+    seen: list[int] = []
+
+    async def follow() -> None:
+        async for snapshot, _ in provider.updates():
+            if snapshot.symbol == pushing.names[0]:
+                seen.append(snapshot.update_id)
+
+    following = asyncio.create_task(follow())
+    await await_for(lambda: len(seen) == 1)
+    await asyncio.to_thread(pushing.bring, 2)
+    await await_for(lambda: len(seen) > 1)
+    await provider.astop()
+    await asyncio.wait_for(following, 5)
+
+
 def test_a_callback_gets_each_newer_book_from_another_thread(pushing: ProviderSource) -> None:
     provider = pushing.provider()
     seen: list[tuple[int, int]] = []

@@ -167,8 +167,8 @@ def _registry(data: bytes) -> None:
 
 def _feeder_hash(data: bytes) -> None:
     """Name and fields of a feeder's hash."""
-    key, *fields = [*data.split(b"\n"), b"", b"", b""][:4]
-    _feeder(key.decode(errors="replace"), *fields).rows()
+    key, *values = [*data.split(b"\n"), *[b""] * 6][:7]
+    _feeder(key.decode(errors="replace"), values).rows()
 
 
 _loop = asyncio.new_event_loop()

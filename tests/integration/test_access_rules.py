@@ -18,9 +18,9 @@ import redis
 import typer
 from typer.testing import CliRunner, Result
 
-from bookbus.consumers.__main__ import app as consumers_app
+from bookbus.consumers.__main__ import make_app as make_consumers_app
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.feeders.__main__ import make_app as make_feeders_app
 from bookbus.feeders.commands.acl import ROLES
 from bookbus.feeders.redis_server import LocalServer
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
@@ -28,6 +28,9 @@ from bookbus.schemas.snapshot import BookStatus
 from tests.support.feeder_process import feeder_process
 from tests.support.server_with_users import ServerWithUsers, generate, server_with_users
 from tests.support.waiting import await_for
+
+consumers_app = make_consumers_app()
+feeders_app = make_feeders_app()
 
 BOOK = "md:book:binance:BTC-USDT"
 WRITES_KEY = "return redis.call('HSET', KEYS[1], 'seq', '1')"
@@ -71,6 +74,7 @@ ALLOWED = {
         f"UNSUBSCRIBE {BOOK}",
         f"SSUBSCRIBE {BOOK}",
         f"SUNSUBSCRIBE {BOOK}",
+        "SCAN 0",
         "HSET md:consumer:me lag 1",
         "EXPIRE md:consumer:me 5",
         "DEL md:consumer:me",
@@ -140,7 +144,7 @@ REFUSED = {
         f"SUBSCRIBE {BOOK}",
         f'EVAL "{WRITES_KEY}" 1 {BOOK}',
     ],
-    "runner": [*HARMS_OTHERS, *CHANGES_A_BOOK, "SCAN 0", "CLIENT|LIST", "HSET md:consumers a b"],
+    "runner": [*HARMS_OTHERS, *CHANGES_A_BOOK, "CLIENT|LIST", "HSET md:consumers a b"],
     "viewer": [*HARMS_OTHERS, *CHANGES_A_BOOK, f"SUBSCRIBE {BOOK}", "HSET md:consumer:me lag 1"],
     "operator": [
         *(command for command in HARMS_OTHERS if not command.startswith(("SCRIPT|KILL", "CLIENT|KILL"))),
@@ -277,6 +281,8 @@ async def test_feeder_and_readers_work_with_their_users(guarded: ServerWithUsers
                     await await_for(lambda: viewer.xrange("md:trades:binance:BTC-USDT"), 10, "a trade")
                     await await_for(lambda: list(viewer.scan_iter("md:consumer:*")), 5, "the reader's own heartbeat")
                 await await_for(lambda: provider.status("BTC").feeder_alive, 5, "the feeder's heartbeat")
+                listed = await asyncio.to_thread(list_readers, guarded)
+                assert (listed.returncode, len(listed.stdout.splitlines())) == (0, 1), listed.stderr
 
             health = await asyncio.to_thread(command, feeders_app, *login(guarded, "feeder"), "health")
             show = await asyncio.to_thread(command, consumers_app, *login(guarded, "viewer"), "show", "BTC")
@@ -291,6 +297,12 @@ async def test_feeder_and_readers_work_with_their_users(guarded: ServerWithUsers
 
 def login(guarded: ServerWithUsers, role: str) -> tuple[str, str]:
     return guarded.url_without_password(role), guarded.passwords[role]
+
+
+def list_readers(guarded: ServerWithUsers) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "consumers", "list", "--json", "--redis", guarded.url_without_password("runner")]
+    environment = os.environ | {"BOOKBUS_REDIS_PASSWORD": guarded.passwords["runner"]}
+    return subprocess.run(command, capture_output=True, env=environment, check=False)
 
 
 @contextmanager

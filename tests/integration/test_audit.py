@@ -9,7 +9,7 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from bookbus.feeders.__main__ import app
+from bookbus.feeders.__main__ import make_app
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
@@ -18,6 +18,8 @@ from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from tests.support.book_checker import BookChecker, book_checker
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
+
+app = make_app()
 
 NATIVES = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 SYMBOLS = ("BTC-USDT", "ETH-USDT", "SOL-USDT")

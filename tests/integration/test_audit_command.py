@@ -5,9 +5,11 @@ from typing import Any
 import redis
 from typer.testing import CliRunner
 
-from bookbus.feeders.__main__ import app
+from bookbus.feeders.__main__ import make_app
 from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, SymbolAudit, heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
+
+app = make_app()
 
 GOOD = AuditReport(symbols=2, prices=20, total=SymbolAudit(matched=7, unmatched=1, levels=1400))
 FOUND = SymbolAudit(matched=2, mismatched=1, levels=600, ghosts=2, missing=1, wrong=3, misses=4)

@@ -1,15 +1,19 @@
 """`python -m feeders health`, as a container's health check calls it."""
 
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 import redis
 from typer.testing import CliRunner
 
-from bookbus.feeders.__main__ import app
+from bookbus.feeders.__main__ import make_app
 from bookbus.schemas.heartbeat import FeederHeartbeat, LineReport, heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
+
+app = make_app()
 
 
 def check(url: str, *options: str) -> tuple[int, str]:
@@ -113,3 +117,58 @@ def test_a_wrong_option_is_a_one_line_error(redis_url: str, options: list[str]) 
     assert code == 1
     assert output.startswith("error: ")
     assert output.count("\n") == 1
+
+
+HERE = socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "output"),
+    [
+        (("--exchange", "upbit"), 0, "md:feeder:up-aaaaaa\n"),
+        (("--exchange", "binance"), 1, f"error: no feeder of binance on {HERE} is alive\n"),
+        (("--exchange", "upbit,binance"), 1, f"error: no feeder of binance on {HERE} is alive\n"),
+        (("--exchange", "bybit,upbit"), 0, "md:feeder:by-1-bbbbbb\nmd:feeder:up-aaaaaa\n"),
+        (("--feeder-name", "up"), 0, "md:feeder:up-aaaaaa\n"),
+        (("--feeder-name", "by-1"), 0, "md:feeder:by-1-bbbbbb\n"),
+        (("--feeder-name", "by"), 1, f"error: no feeder called by on {HERE} is alive\n"),
+        (("--feeder-name", "up,down"), 1, f"error: no feeder called down on {HERE} is alive\n"),
+        (
+            ("--exchange", "upbit", "--feeder-name", "by-1"),
+            1,
+            f"error: no feeder of upbit on {HERE} is alive; no feeder called by-1 on {HERE} is alive\n",
+        ),
+    ],
+)
+@pytest.mark.parametrize("strict", [(), ("--strict",)])
+def test_only_what_is_expected_counts_and_all_of_it(
+    redis_url: str, options: tuple[str, ...], code: int, output: str, strict: tuple[str, ...]
+) -> None:
+    for feeder, exchange in (("up-aaaaaa", "upbit"), ("by-1-bbbbbb", "bybit")):
+        beat(redis_url, HERE, feeder, exchange=exchange)
+    beat(redis_url, "elsewhere", "bin-cccccc", exchange="binance")
+
+    checked = check(redis_url, *options, *strict)
+
+    assert checked == (code or (2 if strict else 0), output)
+
+
+def test_a_strict_check_looks_at_the_expected_feeders_alone(redis_url: str) -> None:
+    beat(redis_url, HERE, "up-aaaaaa", exchange="upbit", states={"BTC-KRW": "live"})
+    beat(redis_url, HERE, "bin-bbbbbb", exchange="binance", states={"BTC-USDT": "suspect"})
+
+    assert check(redis_url, "--strict")[0] == 2
+    assert check(redis_url, "--strict", "--exchange", "upbit")[0] == 0
+    assert check(redis_url, "--strict", "--exchange", "binance")[0] == 2
+
+
+def test_health_imports_neither_redis_py_nor_the_exchanges() -> None:
+    program = (
+        "import sys\nsys.argv[1:] = ['health', '--redis', 'redis://127.0.0.1:1/0']\n"
+        "from bookbus.feeders.__main__ import main\n"
+        "try:\n    main()\nfinally:\n    print({'redis', 'aiohttp', 'websockets', 'rich', 'uvloop'} & {*sys.modules})\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert done.stdout == "set()\n"

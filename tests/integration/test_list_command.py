@@ -11,12 +11,14 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from bookbus.consumers.__main__ import app
+from bookbus.consumers.__main__ import make_app
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.redis_server import LocalServer
 from tests.support.server_with_users import server_with_users
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
+
+app = make_app()
 
 NO_CLIENTS = "this user may not run CLIENT LIST"
 NO_RECORDS = "this user may not read the hashes of the readers"

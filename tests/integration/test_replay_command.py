@@ -12,6 +12,7 @@ from bookbus.feeders.recording import Recorder
 from bookbus.schemas import wire
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.captures import capture_path, golden_books
+from tests.support.writer import BusWriter
 
 WS_URL = "wss://stream.binance.com:9443/stream"
 
@@ -125,3 +126,66 @@ def test_a_real_recording_ends_with_the_books_of_an_independent_program(redis_ur
             final.bids,
             final.asks,
         ), native
+
+
+def test_a_prefix_with_another_feeder_is_refused_in_one_line(tmp_path: Path, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        BusWriter(client, "live-one").heartbeat(["BTC-USDT"])
+
+    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT"), redis_url)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: feeder live-one publishes binance books from test under the prefix 'md'")
+    assert stored(redis_url) == {}
+
+
+def record_trades_and_quotes(path: Path) -> Path:
+    """A book of BTC with two updates, three trades and two quotes of it, and one trade of ETH."""
+    write(path, "BTCUSDT")
+    frames = path.read_bytes()
+    path.unlink()
+    recorder = Recorder(path, "binance")
+    for number, native in enumerate(["BTCUSDT", "BTCUSDT", "ETHUSDT", "BTCUSDT"], 1):
+        data = {"e": "trade", "E": 1_700_000_000_000, "s": native, "t": number, "p": "100", "q": "1"}
+        more = {"T": 1_700_000_000_000 + number, "m": False, "M": True}
+        recorder.on_frame(WS_URL, msgspec.json.encode({"stream": f"{native.lower()}@trade", "data": data | more}))
+    for number in (5, 6):
+        quote = {"u": number, "s": "BTCUSDT", "b": "99.0", "B": f"{number}", "a": "101.0", "A": "1"}
+        recorder.on_frame(WS_URL, msgspec.json.encode({"stream": "btcusdt@bookTicker", "data": quote}))
+    recorder.close()
+    path.write_bytes(frames + path.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("topics", "counts", "rows"),
+    [
+        ("trades", "4 trades", {("BTC-USDT", "trades", "3 trades"), ("ETH-USDT", "trades", "1 trades")}),
+        ("quote", "2 quotes", {("BTC-USDT", "quote", "live")}),
+        ("book", "2 books", {("BTC-USDT", "book", "live")}),
+        ("book,quote", "2 books, 2 quotes", {("BTC-USDT", "book", "live"), ("BTC-USDT", "quote", "live")}),
+        (
+            "book,trades",
+            "2 books, 4 trades",
+            {("BTC-USDT", "book", "live"), ("BTC-USDT", "trades", "3 trades"), ("ETH-USDT", "trades", "1 trades")},
+        ),
+    ],
+)
+def test_every_topic_is_shown_and_counted_as_what_it_is(
+    tmp_path: Path, redis_url: str, topics: str, counts: str, rows: set[tuple[str, str, str]]
+) -> None:
+    done = replay(record_trades_and_quotes(tmp_path / "c.jsonl"), redis_url, "--topics", topics)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f" s, {counts} published" in done.stdout
+    shown = {
+        tuple(cell.strip() for cell in line.split("│")[1:4]) for line in done.stdout.splitlines() if "-USDT" in line
+    }
+    assert shown == rows
+
+
+def test_trades_that_are_not_there_are_an_error(tmp_path: Path, redis_url: str) -> None:
+    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT"), redis_url, "--topics", "trades")
+
+    assert (done.returncode, done.stderr) == (1, "error: the recording has no trades of these symbols\n")

@@ -1,22 +1,29 @@
 """The runner as a user starts it: exchange, feeder, Redis, runner."""
 
+import asyncio
+import gzip
+import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import redis
 from msgspec.structs import replace
 
 from bookbus.consumers.paper.calibration.table import save_table
 from bookbus.consumers.paper.calibration.tape import tape_hash
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.core.faults import Fault
+from bookbus.schemas.capture import decode_frame, encode_frame
 from tests.support.binance_capture import write_capture
 from tests.support.calibrations import table, tape_info
 from tests.support.feeder_process import feeder_process
 from tests.support.runner_process import RunnerProcess, runner_process
 from tests.support.tapes import SyntheticTape
-from tests.support.waiting import await_for
+from tests.support.waiting import await_for, wait_for
 
 MAX_AGE = 2.0
 LIMIT = 30
@@ -134,3 +141,65 @@ def test_options_have_twins_in_the_environment(tmp_path: Path, monkeypatch: pyte
     kpi = runner.kpi()
     assert kpi["session_id"].endswith("_twin")
     assert (kpi["settings"]["trade_interval"], kpi["end_reason"]) == (0.5, "duration")
+
+
+async def test_reconnects_of_the_feeder_are_in_the_figures_of_a_run(redis_url: str, tmp_path: Path) -> None:
+    async with BinanceSimulator(symbols=["BTCUSDT"], seed=3, rate=10.0) as exchange:
+        addresses = (redis_url, exchange.ws_url, exchange.rest_url, ["BTCUSDT"])
+        options = ("--redis", redis_url, "--l2-source", "redis", "--trade-interval", "0.5")
+        with feeder_process(*addresses) as feeder, redis.Redis.from_url(redis_url) as client:
+            await await_for(lambda: "live" in feeder.log or feeder.process.poll() is not None, LIMIT, "a feeder")
+
+            def reconnects() -> int:
+                (key,) = client.keys("md:feeder:*")
+                return int(msgspec.json.decode(client.hget(key, "counters"))["reconnects"])
+
+            with runner_process(tmp_path, *options) as runner:
+                await await_for(lambda: runner.lines("decisions"), LIMIT, "a decision")
+                for number in (1, 2):
+                    exchange.inject(Fault(kind="reset"))
+                    await await_for(lambda: reconnects() >= number, LIMIT, "a reconnect")  # noqa: B023 - awaited here
+                await asyncio.sleep(1.5)
+                runner.process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(runner.process.wait, LIMIT)
+
+            assert runner.kpi()["reconnects"] == reconnects() >= 2
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "code"),
+    [(signal.SIGTERM, "terminated", 0), (signal.SIGHUP, "terminated", 0), (signal.SIGINT, "interrupted", 130)],
+)
+@pytest.mark.parametrize("interval", ["0.001", "0.7"])
+def test_a_signal_ends_a_run_within_a_long_hole_of_a_recording(
+    tmp_path: Path, interval: str, number: signal.Signals, reason: str, code: int
+) -> None:
+    capture = tmp_path / "hole.jsonl.gz"
+    tape = SyntheticTape(1, seconds=2.0, entry_rate=0.8, exit_rate=1.2)
+    write_capture(capture, tape.events())
+    last = decode_frame(gzip.decompress(capture.read_bytes()).splitlines()[-1])
+    with gzip.open(capture, "ab") as file:
+        file.write(encode_frame(replace(last, t=last.t + 6 * 86_400)))
+    options = ("--log-level", "error", "--trade-interval", interval, "--l2-source", f"capture:{capture}")
+
+    with runner_process(tmp_path / "results", *options, "--grid", "tp-bps=4,8,12,16,20") as runner:
+        wait_for(
+            lambda: any(path.stat().st_size > 100_000 for path in runner.directory.glob("decisions_*")),
+            LIMIT,
+            "decisions in the hole",
+        )
+        runner.process.send_signal(number)
+        assert runner.process.wait(LIMIT) == code, runner.log
+
+    ends = [msgspec.json.decode(path.read_bytes())["end_reason"] for path in (tmp_path / "results").glob("kpi_*.json")]
+    assert ends == [reason] * 5
+
+
+def test_a_recording_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with runner_process(tmp_path, "--log-level", "error", "--l2-source", f"capture:{tmp_path}/pipe") as runner:
+        assert runner.process.wait(LIMIT) == 1
+        (line,) = runner.log.splitlines()
+
+    assert "a recording is a regular file" in line

@@ -10,8 +10,8 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from bookbus.consumers.__main__ import app as consumers_app
-from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.consumers.__main__ import make_app as make_consumers_app
+from bookbus.feeders.__main__ import make_app as make_feeders_app
 from bookbus.feeders.bus.connection import RedisConnectionError, open_connection
 from bookbus.feeders.redis_server import free_port
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
@@ -21,6 +21,9 @@ from tests.support.resp_server import Command, resp_server
 from tests.support.runner_process import runner_process
 from tests.support.server_with_users import ServerWithUsers, server_with_users
 from tests.support.waiting import await_for
+
+consumers_app = make_consumers_app()
+feeders_app = make_feeders_app()
 
 LIMIT = 30
 PASSWORD = "Xq7-never-seen"  # noqa: S105 - of no server but the tests' own

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import msgpack
@@ -12,10 +13,13 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from bookbus.consumers.__main__ import app
+from bookbus.consumers.__main__ import make_app
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.builders import book
+from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
+
+app = make_app()
 
 BTC = RedisNames().book("binance", "BTC-USDT")
 NOBODY = "redis://:secret@127.0.0.1:1/0"
@@ -179,3 +183,33 @@ def test_help_has_examples(command: str) -> None:
 
     assert f"python -m consumers {command} " in shown.stdout
     assert "BOOKBUS_REDIS_URL" in shown.stdout
+
+
+@pytest.mark.parametrize("names", [["*"], ["BTC", "ETH/USDT"]])
+def test_tail_begins_when_the_first_books_do(redis_url: str, writer: BusWriter, names: list[str]) -> None:
+    command = [sys.executable, "-m", "consumers", "tail", *names, "--redis", redis_url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:
+        try:
+            wait_for(lambda: writer.client.client_list(_type="pubsub") or names == ["*"], 30, "the reader")
+            time.sleep(1)
+            writer.update("BTC-USDT")
+            writer.update("ETH-USDT")
+            assert tail.stdout is not None
+            shown = {tail.stdout.readline().split()[0] for _ in range(2)}
+            # Later books follow as well.
+            if names == ["*"]:
+                writer.update("SOL-USDT")
+                shown.add(tail.stdout.readline().split()[0])
+        finally:
+            tail.terminate()
+
+    assert shown == {"BTC-USDT", "ETH-USDT"} | ({"SOL-USDT"} if names == ["*"] else set())
+
+
+@pytest.mark.parametrize("command", ["show", "tail"])
+@pytest.mark.parametrize("name", ["!!", "BTC/USDT:USDT", "BTC-USDT-PERP"])
+def test_what_can_be_no_symbol_is_refused_at_once(redis_url: str, command: str, name: str) -> None:
+    refused = run(command, name, "--redis", redis_url)
+
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"error: {name!r} is no symbol of binance; write it like BTC")

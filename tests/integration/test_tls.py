@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bookbus.consumers.__main__ import app as consumers_app
+from bookbus.consumers.__main__ import make_app as make_consumers_app
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.feeders.__main__ import make_app as make_feeders_app
 from bookbus.feeders.redis_server import free_port
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.schemas.snapshot import BookStatus
@@ -19,6 +19,9 @@ from tests.support.feeder_process import feeder_process
 from tests.support.server_with_users import ServerWithUsers, server_with_users
 from tests.support.tls_server import make_certificates, tls_options
 from tests.support.waiting import await_for
+
+consumers_app = make_consumers_app()
+feeders_app = make_feeders_app()
 
 LOCALHOST = "DNS:localhost"
 SCRIPT = Path(__file__).parents[2] / "deploy" / "make_certificates.sh"

@@ -13,13 +13,15 @@ from typer.testing import CliRunner
 
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
-from bookbus.feeders.__main__ import app
+from bookbus.feeders.__main__ import make_app
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.schemas.redis_names import RedisNames
 from tests.support.server_fleet import BINARY, MakeServer, cluster, place, replicated, watched
 from tests.support.tls_server import TlsServer, make_certificates
 from tests.support.waiting import await_for, wait_for
 from tests.support.watched_bus import SYMBOLS, watched_bus
+
+app = make_app()
 
 SERVER = BINARY or shutil.which("redis-server")
 # How servers note that a client did not get in, and that it spoke without TLS.

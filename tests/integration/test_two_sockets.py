@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import bookbus.feeders.exchange_feed
-from bookbus.feeders.__main__ import app
+from bookbus.feeders.__main__ import make_app
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed, line_reports
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
@@ -26,6 +26,8 @@ from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.book_checker import book_checker
 from tests.support.feeder_process import feeder_process
 from tests.support.waiting import await_for
+
+app = make_app()
 
 NATIVES = {
     "binance": ("BTCUSDT", "ETHUSDT", "SOLUSDT"),

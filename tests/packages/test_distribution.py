@@ -33,6 +33,10 @@ NEEDED = {
 }
 NEEDS_FEEDER_EXTRA = {"BinanceL2WebSocketProvider", "UpbitL2WebSocketProvider"}
 SIMULATED = {"binance": ["BTCUSDT", "ETHUSDT"], "upbit": ["KRW-BTC", "KRW-ETH"]}
+NO_SERVER = {"BOOKBUS_REDIS_URL": "redis://127.0.0.1:1/0"}
+EXTRAS = ("", "monitor", "analysis", "embedded", "feeder")
+READS = ("monitor", "analysis", "feeder")
+"""Extras that bring what a reader's command needs."""
 LIMIT = 30.0
 
 
@@ -55,8 +59,9 @@ READERS = {where: command for where, command in COMMANDS.items() if "run" not in
 class Environment:
     """An environment with nothing in it, and then what is installed."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, extra: str = "") -> None:
         self.directory = directory
+        self.extra = extra
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
 
     def install(self, *what: str, cwd: Path = ROOT) -> None:
@@ -174,9 +179,73 @@ def test_wheel_holds_every_module_of_the_checkout(built: Path) -> None:
     assert modules == {name if name.startswith("bookbus/") else f"bookbus/{name}" for name in tracked}
 
 
-@pytest.mark.parametrize("script", ["bookbus", "bookbus-feeder"])
-def test_script_is_installed(installed: Environment, script: str) -> None:
-    assert os.access(installed.directory / "bin" / script, os.X_OK)
+@pytest.fixture(scope="module", params=EXTRAS)
+def with_extra(built: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Environment:
+    """The wheel with one extra alone, in an environment of its own."""
+    environment = Environment(tmp_path_factory.mktemp("extra"), request.param)
+    (wheel,) = built.glob("*.whl")
+    environment.install("-c", "constraints.txt", f"{wheel}[{request.param}]" if request.param else str(wheel))
+    return environment
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("--version",), ("show", "BTC"), ("list",), ("run", "--help")])
+def test_the_readers_script_runs_or_names_the_extra(
+    with_extra: Environment, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    ran = with_extra.run("bookbus", *arguments, cwd=tmp_path, more=NO_SERVER)
+
+    if with_extra.extra not in READS:
+        named = " ".join(["bookbus", *arguments[:1]]) if arguments and not arguments[0].startswith("-") else "bookbus"
+        assert (ran.returncode, ran.stderr) == (1, f"error: {named} needs typer: pip install 'bookbus[monitor]'\n")
+    else:
+        assert "Traceback" not in ran.stderr
+        assert "pip install" not in ran.stderr
+        assert ran.stdout or ran.stderr.startswith(("error: ", "Usage: "))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("--version",), ("health",), ("run",)])
+def test_the_feeders_script_runs_or_names_the_extra(
+    with_extra: Environment, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    ran = with_extra.run("bookbus-feeder", *arguments, cwd=tmp_path, more=NO_SERVER)
+
+    assert "Traceback" not in ran.stderr
+    if with_extra.extra == "feeder" or (with_extra.extra in READS and arguments == ("health",)):
+        assert "pip install" not in ran.stderr
+        assert ran.stdout or ran.stderr.startswith(("error: ", "Usage: "))
+    else:
+        assert ran.returncode == 1
+        assert re.fullmatch(r"error: bookbus-feeder.* needs \w+: pip install 'bookbus\[feeder\]'\n", ran.stderr)
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_FEEDER_EXTRA))
+def test_a_provider_that_needs_an_extra_names_it(with_extra: Environment, tmp_path: Path, name: str) -> None:
+    ran = with_extra.run("python", "-c", f"from bookbus import {name}", cwd=tmp_path)
+
+    last = ran.stderr.splitlines()[-1] if ran.stderr else ""
+    missing = f"ImportError: {name} needs (aiohttp|websockets): pip install 'bookbus\\[feeder\\]'"
+    assert re.fullmatch("" if with_extra.extra == "feeder" else missing, last)
+
+
+@pytest.mark.parametrize("source", ["binance", "upbit", "multi", "capture:tape.jsonl"])
+def test_a_source_that_needs_an_extra_names_it(with_extra: Environment, tmp_path: Path, source: str) -> None:
+    if with_extra.extra not in ("monitor", "analysis"):
+        pytest.skip("the script itself needs an extra, or everything is there")
+    (tmp_path / "tape.jsonl").touch()
+
+    ran = with_extra.run("bookbus", "run", "--log-level", "error", "--l2-source", source, cwd=tmp_path)
+
+    assert ran.returncode == 1
+    assert re.fullmatch(r"error: .* needs (aiohttp|websockets): pip install 'bookbus\[feeder\]'\n", ran.stderr)
+
+
+def test_a_mock_run_needs_no_feeder(with_extra: Environment, tmp_path: Path) -> None:
+    if with_extra.extra not in READS:
+        pytest.skip("the script itself needs an extra")
+
+    ran = with_extra.run("bookbus", "run", "--duration-seconds", "1", "--trade-interval", "0.5", cwd=tmp_path)
+
+    assert (ran.returncode, len(list(tmp_path.rglob("kpi_*.json")))) == (0, 1), ran.stderr
 
 
 def test_importing_bookbus_imports_no_library(installed: Environment, tmp_path: Path) -> None:

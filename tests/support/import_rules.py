@@ -206,7 +206,7 @@ RULES = (
         "command lines in commands alone",
         who=("bookbus",),
         what=("typer", "rich", "sys.argv"),
-        allowed=("bookbus.command_line", *_COMMANDS),
+        allowed=("bookbus.command_line", "bookbus.program", *_COMMANDS),
         planted=("bookbus.consumers.analysis.report", "from rich.table import Table"),
     ),
     Rule(

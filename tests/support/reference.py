@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 import typer
 
-from bookbus.consumers.__main__ import app as consumers_app
-from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.consumers.__main__ import make_app as make_consumers_app
+from bookbus.feeders.__main__ import make_app as make_feeders_app
+
+consumers_app = make_consumers_app()
+feeders_app = make_feeders_app()
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 APPS = {"feeders": feeders_app, "consumers": consumers_app}

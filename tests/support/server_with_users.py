@@ -7,9 +7,11 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from bookbus.feeders.__main__ import app
+from bookbus.feeders.__main__ import make_app
 from bookbus.feeders.commands.acl import ROLES
 from bookbus.feeders.redis_server import LocalServer
+
+app = make_app()
 
 
 @dataclass(frozen=True, slots=True)

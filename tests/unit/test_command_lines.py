@@ -11,8 +11,11 @@ import typer
 from typer.testing import CliRunner
 
 import bookbus
-from bookbus.consumers.__main__ import app as consumers_app
-from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.consumers.__main__ import make_app as make_consumers_app
+from bookbus.feeders.__main__ import make_app as make_feeders_app
+
+consumers_app = make_consumers_app()
+feeders_app = make_feeders_app()
 
 ROOT = Path(__file__).parents[2]
 MODULES = [path for package in ("schemas", "feeders", "consumers") for path in sorted((ROOT / package).rglob("*.py"))]
@@ -20,9 +23,9 @@ MODULES = [path for package in ("schemas", "feeders", "consumers") for path in s
 IMPORT_THEN_RUN = """
 import os, sys
 os.environ.update(BOOKBUS_PREFIX="at:import", BOOKBUS_LISTINGS_INTERVAL="at import")
-from bookbus.{package}.__main__ import app
+from bookbus.{package}.__main__ import make_app
 os.environ.update(BOOKBUS_PREFIX="at:run", BOOKBUS_LISTINGS_INTERVAL="at run")
-app(sys.argv[1:])
+make_app()(sys.argv[1:])
 """
 
 

@@ -14,9 +14,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
-from bookbus.consumers.__main__ import app as consumers_app
-from bookbus.feeders.__main__ import app as feeders_app
+from bookbus.consumers.__main__ import make_app as make_consumers_app
+from bookbus.feeders.__main__ import make_app as make_feeders_app
 from bookbus.feeders.redis_server import server_command
+
+consumers_app = make_consumers_app()
+feeders_app = make_feeders_app()
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()

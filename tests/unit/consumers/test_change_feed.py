@@ -1,7 +1,10 @@
 """Notification of listeners about changed books."""
 
 import asyncio
+import functools
 import threading
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -191,3 +194,85 @@ def test_a_listener_whose_loop_is_gone_does_not_disturb_the_others() -> None:
     wait_for(lambda: 3 in seen)
     books.feed.close()
     asyncio.run(updates.aclose())
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("bug"), SystemExit(1), asyncio.CancelledError(), KeyboardInterrupt(), GeneratorExit()]
+)
+def test_whatever_a_callback_raises_is_logged_and_counted_and_the_others_go_on(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    books = Books()
+    seen: list[int] = []
+
+    def callback(_: OrderBookSnapshot) -> None:
+        raise error
+
+    books.feed.add_callback(callback)
+    books.feed.add_callback(lambda snapshot: seen.append(snapshot.seq))
+    books.feed.open()
+    for seq in (1, 2):
+        books.change(seq)
+        wait_for(lambda: len(seen) == seq)  # noqa: B023 - called in this round
+    books.feed.close()
+
+    assert books.feed.callback_errors == 2
+    assert [(record.getMessage(), record.exc_info and record.exc_info[1]) for record in caplog.records] == [
+        ("callback failed on binance BTC-USDT", error)
+    ] * 2
+
+
+async def coroutine_function(snapshot: OrderBookSnapshot) -> None:
+    raise AssertionError
+
+
+async def generator_function(snapshot: OrderBookSnapshot) -> AsyncIterator[None]:
+    yield
+
+
+class AsyncCallable:
+    async def __call__(self, snapshot: OrderBookSnapshot) -> None:
+        raise AssertionError
+
+    async def method(self, snapshot: OrderBookSnapshot) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        coroutine_function,
+        generator_function,
+        functools.partial(coroutine_function),
+        AsyncCallable(),
+        AsyncCallable().method,
+        None,
+    ],
+)
+def test_a_coroutine_function_is_refused_when_it_is_registered(callback: Any) -> None:
+    with pytest.raises(TypeError, match="no plain function"):
+        Books().feed.add_callback(callback)
+
+
+def test_a_callback_that_returns_a_coroutine_is_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    books = Books()
+    books.feed.add_callback(lambda snapshot: coroutine_function(snapshot))  # type: ignore[arg-type]
+    books.feed.open()
+    books.change(1)
+
+    wait_for(lambda: books.feed.callback_errors == 1)
+    books.feed.close()
+
+    assert "returned a coroutine" in caplog.text
+
+
+async def test_updates_of_all_bring_symbols_that_are_not_known_yet() -> None:
+    books = Books()
+    books.feed.open()
+    first = books.change(1)
+    updates = books.feed.updates(["BTC-USDT"], others=True)
+
+    assert await anext(updates) == Update(first, 0)
+    later = books.change(2, "SOL-USDT")
+    assert await anext(updates) == Update(later, 0)
+    await updates.aclose()

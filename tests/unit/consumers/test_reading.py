@@ -95,6 +95,20 @@ def test_another_feeder_that_serves_the_book_keeps_it_from_being_orphaned() -> N
     assert life.alive("A", "upbit", "BTC-USDT", 11.0) is False
 
 
+def test_reconnects_of_feeders_count_from_their_first_heartbeats() -> None:
+    life = FeederLife()
+    for feeder, exchange, counts in (
+        ("A", "binance", [5, 5, 6, 8]),
+        ("B", "binance", [0, 1]),
+        ("C", "upbit", [2, 4]),
+        ("old", "binance", [None]),
+    ):
+        for count in counts:
+            life.receive(feeder, exchange, ["BTC-USDT"], 1.0, count)
+
+    assert (life.reconnects("binance"), life.reconnects("upbit"), life.reconnects("bybit")) == (4, 2, 0)
+
+
 def test_nobody_is_declared_dead_before_a_heartbeat_could_have_been_heard() -> None:
     life = FeederLife()
 

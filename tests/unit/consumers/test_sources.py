@@ -1,9 +1,10 @@
 """The provider of each source; no source falls back to another."""
 
+import builtins
 import logging
 import socket
-import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -115,9 +116,16 @@ def test_an_exchange_that_cannot_be_reached_is_an_error_that_says_why() -> None:
 
 
 def test_without_the_packages_for_exchanges_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bookbus.consumers.direct_provider", None)
+    imported = builtins.__import__
 
-    with pytest.raises(SourceError, match=r"pip install 'bookbus\[feeder\]'"):
+    def without_aiohttp(name: str, *rest: Any) -> Any:
+        if name == "bookbus.consumers.direct_provider":
+            raise ModuleNotFoundError("No module named 'aiohttp'", name="aiohttp")
+        return imported(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_aiohttp)
+
+    with pytest.raises(SourceError, match=r"connecting to binance needs aiohttp: pip install 'bookbus\[feeder\]'"):
         make_provider("binance")
     assert isinstance(make_provider("mock"), MockMarketDataProvider)
 

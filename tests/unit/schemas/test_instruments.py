@@ -197,7 +197,14 @@ def test_upbit_name_is_read_in_either_order(name: str, symbol: str) -> None:
     assert guess_instrument(UPBIT, name).symbol == symbol
 
 
-@pytest.mark.parametrize("name", ["", " ", "-", "BTC-", "-USDT", "USDT-USDT", "BTC-USDT-PERP", "BTC:USDT", "B TC"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", " ", "-", "BTC-", "-USDT", "USDT-USDT", "BTC-USDT-PERP", "BTC:USDT", "B TC", "!!", "BTC?", "B*C"),
+        *("BTC/", "/USDT", "/", "BTC//USDT", "BTC/USDT/X", "BTC/USDT:USDT", "USDT/USDT", "BTC-/USDT", "../BTC"),
+        *("BTC_USDT", ".", "BTC-.", "A" * 40),
+    ],
+)
 @pytest.mark.parametrize("exchange", EXCHANGES.values(), ids=list(EXCHANGES))
 def test_what_cannot_be_a_symbol_is_refused_with_an_example(exchange: Exchange, name: str) -> None:
     example = f"write it like BTC, BTC-{exchange.home_quote}"
@@ -252,3 +259,38 @@ def test_decimal_of_few_enough_digits_is_exact_in_float64(number: Decimal) -> No
 
     if significant_digits(text) <= EXACT_DIGITS:
         assert Decimal(repr(float(text))) == number
+
+
+@pytest.mark.parametrize(
+    ("exchange", "name", "symbol", "native"),
+    [
+        ("binance", "BTC/USDT", "BTC-USDT", "BTCUSDT"),
+        ("binance", " eth/btc ", "ETH-BTC", "ETHBTC"),
+        ("binance", "币安人生/USDT", "币安人生-USDT", "币安人生USDT"),
+        ("bybit", "SOL/USDC", "SOL-USDC", "SOLUSDC"),
+        ("upbit", "BTC/KRW", "BTC-KRW", "KRW-BTC"),
+        ("upbit", "BTC/USDT", "BTC-USDT", "USDT-BTC"),
+        ("upbit", "KRW/BTC", "KRW-BTC", "BTC-KRW"),
+    ],
+)
+def test_a_pair_with_a_slash_is_base_and_quote(exchange: str, name: str, symbol: str, native: str) -> None:
+    found = InstrumentRegistry(exchange_of(exchange), offline=True).resolve(name)
+
+    assert (found.symbol, found.native) == (symbol, native)
+
+
+def test_a_pair_with_a_slash_is_found_in_the_list() -> None:
+    assert LISTED.resolve("BTC/USDT") == binance("BTC", "USDT")
+    assert LISTED_ON_UPBIT.resolve("BTC/KRW") == upbit("BTC", "KRW")
+    with pytest.raises(SymbolError, match="unknown symbol 'KRW/BTC' on upbit"):
+        LISTED_ON_UPBIT.resolve("KRW/BTC")
+    with pytest.raises(SymbolError, match="unknown symbol 'BTC/USDC' on binance; did you mean BTC-USDT"):
+        LISTED.resolve("BTC/USDC")
+
+
+@pytest.mark.parametrize("name", ["BTC_USDT", "BTC-USDT!", "BTC/USDT:USDT"])
+def test_what_cannot_be_a_symbol_names_near_ones_of_the_list(name: str) -> None:
+    registry = InstrumentRegistry(BINANCE, LISTED.all(), offline=True)
+
+    with pytest.raises(SymbolError, match=r"is no symbol of binance; .*; did you mean BTC-?USDT"):
+        registry.resolve(name)

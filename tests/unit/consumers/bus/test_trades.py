@@ -5,6 +5,7 @@ from typing import Any
 import fakeredis
 import hiredis
 import pytest
+import redis
 
 from bookbus.consumers.bus import trades as bus_trades
 from bookbus.consumers.bus.trades import BusTradeTail, TradeSource
@@ -57,6 +58,29 @@ def test_only_trades_after_the_first_look_come_and_each_comes_once(writer: Any, 
 
     assert tail.take() == [trade(2), trade(3, 101.5)]
     assert tail.take() == []
+
+
+def test_trades_between_the_start_and_the_first_look_come(writer: Any, tail: BusTradeTail) -> None:
+    add(writer, trade(1))
+    tail.start()
+
+    add(writer, trade(2), trade(3))
+
+    assert tail.take() == [trade(2), trade(3)]
+    assert tail.take() == []
+
+
+def test_a_start_without_a_server_says_so_and_begins_when_it_is_back(
+    server: fakeredis.FakeServer, writer: Any, tail: BusTradeTail
+) -> None:
+    server.connected = False
+    tail.start()
+    assert tail.error
+
+    server.connected = True
+    assert tail.take() == []
+    add(writer, trade(1))
+    assert tail.take() == [trade(1)]
 
 
 def test_a_stream_that_does_not_exist_yet_is_read_from_its_first_trade(writer: Any, tail: BusTradeTail) -> None:
@@ -172,3 +196,14 @@ def test_trades_of_feeders_of_an_earlier_version_are_read_and_hide_holes(writer:
 
     assert tail.take() == [trade(3), trade(9), trade(10)]
     assert tail.missed == 0
+
+
+def test_the_provider_starts_a_tail_at_once(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        provider = RedisMarketDataProvider(redis_url, "binance", ["BTC"])
+        add(client, trade(1))
+        tail = provider.trades("BTC")
+        add(client, trade(2))
+
+        assert tail.take() == [trade(2)]
+        tail.close()

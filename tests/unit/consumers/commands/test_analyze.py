@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from bookbus.consumers.__main__ import app
+from bookbus.consumers.__main__ import make_app
 from bookbus.consumers.analysis.report import comparison_page, run_page
 from bookbus.consumers.analysis.run_files import read_run
 from tests.support.paper_runs import SESSION, fill_event, good_events, kpi, unfilled, write_run
+
+app = make_app()
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

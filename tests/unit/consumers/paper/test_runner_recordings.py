@@ -21,7 +21,7 @@ from bookbus.consumers.paper.calibration.table import (
 from bookbus.consumers.paper.calibration.tape import capture_info, tape_hash
 from bookbus.consumers.paper.kpi import Kpi
 from bookbus.consumers.paper.runner import CaptureRun, Stop, run_captures
-from bookbus.consumers.paper.session import calibration_of
+from bookbus.consumers.paper.session import TradingSession, calibration_of
 from bookbus.consumers.paper.settings import EntrySettings, RunSettings
 from bookbus.schemas.capture import CaptureError, CaptureFrame, encode_frame
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
@@ -65,10 +65,14 @@ def nothing(at: float) -> TapeFrame:
 
 
 def run(directory: Path, settings: RunSettings, *frames: TapeFrame) -> tuple[Kpi, list[dict[str, Any]]]:
-    tape = CaptureRun(settings, "binance", directory, calibration_of(settings))
-    for frame in frames:
-        if not tape.receive(frame):
-            break
+    tape = CaptureRun(settings, "binance", directory, Stop(), calibration_of(settings))
+    try:
+        for frame in frames:
+            if not tape.receive(frame):
+                break
+    except Exception as error:
+        tape.fail(str(error))
+        raise
     kpi = tape.finish("end_of_recording")
     return kpi, [msgspec.json.decode(line) for line in Path(kpi.fill_events_path).read_bytes().splitlines()]
 
@@ -535,3 +539,49 @@ def test_a_real_recording_gives_the_same_hash_twice(tmp_path: Path, model: str) 
     hashes = {through(path, tmp_path / name, settings)[0].fill_events_sha256 for name in ("a", "b")}
 
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("interval", "decisions"),
+    [(0.03, 667), (0.1, 200), (0.7, 29), (1.1, 19), (2.3, 9), (3.3, 7), (1 / 3, 61), (10.0, 2)],
+)
+def test_every_interval_makes_each_decision_once(tmp_path: Path, interval: float, decisions: int) -> None:
+    frames = [books(0.1), *(nothing(0.1 + tenth / 10) for tenth in range(1, 201))]
+
+    kpi, _ = run(tmp_path, replace(SETTINGS, trade_interval=interval, max_hold=0.5), *frames)
+
+    assert (kpi.decisions, kpi.end_reason, kpi.skipped_decisions.get("runner_late", 0)) == (decisions, "duration", 0)
+
+
+@pytest.mark.parametrize("interval", [0.7, 1.1, 3.3])
+def test_a_trade_of_one_interval_is_over_at_the_next_decision(tmp_path: Path, interval: float) -> None:
+    frames = [books(0.1), *(nothing(0.1 + tenth / 10) for tenth in range(1, 50))]
+    frames += [books(5.0 + tenth / 10) for tenth in range(1, 200)]
+
+    kpi, _ = run(tmp_path, replace(SETTINGS, trade_interval=interval), *frames)
+
+    assert kpi.entry_trades == kpi.decisions > 5
+
+
+def test_a_stop_ends_a_run_between_two_frames(tmp_path: Path) -> None:
+    stop = Stop()
+    tape = CaptureRun(replace(SETTINGS, duration=None, trade_interval=1.0), "binance", tmp_path, stop)
+    assert (tape.receive(books(0.0)), stop.polled) == (True, True)
+
+    stop.ask("terminated")
+
+    assert tape.receive(nothing(86_400.0))
+    kpi = tape.finish(stop.reason)
+    assert (kpi.end_reason, kpi.decisions, kpi.actual_duration_seconds) == ("terminated", 1, 0.0)
+
+
+def test_a_recording_whose_time_jumps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match="time jumps by 1698300000000000 s at 2023-11-14"):
+        run(tmp_path, SETTINGS, books(0.0), TapeFrame(BEGAN + 1_698_300_000_000_000.0, (), "binance"))
+
+
+def test_a_step_that_does_not_advance_the_run_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TradingSession, "next_due", BEGAN + 1.0)
+
+    with pytest.raises(RuntimeError, match="does not advance the run"):
+        run(tmp_path, SETTINGS, books(0.0), nothing(2.0))
