@@ -245,7 +245,7 @@ def known_instruments(exchange: str, rest_url: str | None = None) -> list[Instru
 
 
 class BookSource(Protocol):
-    """What a session runs: the exchange's own connections, or one that the caller passed in."""
+    """The connections that a session runs: the exchange's own, or one that the caller passed in."""
 
     stall: StallDetector
 

@@ -50,7 +50,7 @@ class LocalBook:
         return True
 
     def observe(self, now: float, feeder_alive: bool | None, error: str) -> Observation:
-        """What is known now; the arguments are those of Observation."""
+        """The observation at `now`; the other arguments are those of Observation."""
         entry = self._entry
         if entry is None:
             return Observation(feeder_alive=feeder_alive, error=error)
@@ -64,5 +64,5 @@ class LocalBook:
         )
 
     def counts(self) -> Counts:
-        """What happened to its updates so far."""
+        """Counts of its updates."""
         return Counts(received=self._received, conflated=self._conflated, resets=self._losses)

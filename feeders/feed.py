@@ -54,7 +54,7 @@ class SnapshotSource(Protocol):
 
 @dataclass(slots=True)
 class FeedCounters:
-    """What happened since the start."""
+    """Counts since the start."""
 
     frames: int = 0
     skipped: int = 0

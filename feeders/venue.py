@@ -137,7 +137,7 @@ class Venue(Protocol):
     snapshots: VenueSnapshots | None = None
     """Snapshots by request; None where the stream carries whole books."""
     audit: VenueAudit | None = None
-    """What its books are compared with; None where that is impossible or unnecessary."""
+    """The data that its books are compared with; None where that is impossible or unnecessary."""
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection below a base address."""

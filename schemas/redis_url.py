@@ -45,7 +45,7 @@ class TlsOptions:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a client needs to know besides the location of a server."""
+    """Login and connection options, everything but the location of a server."""
 
     database: int = 0
     username: str | None = None
@@ -57,7 +57,7 @@ class Login:
     """Seconds; None if the URL leaves them to the client."""
 
     def commands(self) -> list[tuple[str | int, ...]]:
-        """What a new connection sends first."""
+        """The first commands of a new connection."""
         commands: list[tuple[str | int, ...]] = []
         if self.password is not None:
             commands.append(("AUTH", *([self.username] if self.username else []), self.password))
@@ -126,7 +126,7 @@ class RedisAddress:
     sentinel_login: Login = field(default_factory=Login)
     """The login at the Sentinels themselves."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """What must not appear in logs and errors."""
+    """Passwords, which must not appear in logs and errors."""
     _path: str | None = None
     _shown_user: str = field(default="", repr=False)
 

@@ -41,13 +41,13 @@ class VenueQuote(NamedTuple):
 
     @property
     def ask_after_fee(self) -> float:
-        """What a unit costs with the fee; infinity without an ask."""
+        """Price of a unit with the fee; infinity without an ask."""
         ask = self.book.best_ask() if self.book is not None else None
         return math.inf if ask is None else ask * (1 + self.fee_bps / 1e4)
 
     @property
     def bid_after_fee(self) -> float:
-        """What a unit brings after the fee; minus infinity without a bid."""
+        """Proceeds of a unit after the fee; minus infinity without a bid."""
         bid = self.book.best_bid() if self.book is not None else None
         return -math.inf if bid is None else bid * (1 - self.fee_bps / 1e4)
 

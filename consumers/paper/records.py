@@ -1,4 +1,4 @@
-"""What a run records while it goes on: fill events, mark-outs, decisions, counters."""
+"""The records of a running session: fill events, mark-outs, decisions, counters."""
 
 import hashlib
 import heapq

@@ -53,7 +53,7 @@ class LineIds:
 
 
 class LineResult:
-    """What one line has delivered so far."""
+    """Counts of the updates of one line."""
 
     __slots__ = ("first", "leads", "updates")
 

@@ -80,7 +80,7 @@ class RangeSync:
         self._buffer: deque[Arrival] | None = None
         """Updates that may have to follow that snapshot: all since the book was lost, or since the request was sent."""
         self._ahead: list[Arrival] = []
-        """What came before an update that another line may still deliver."""
+        """Updates received before an earlier one that another line may still deliver."""
         self._window_left = self._hurried = False
         self._history: BookHistory | None = None
 
@@ -389,7 +389,7 @@ class CounterSync:
 
 
 def _split(arrivals: Sequence[Arrival], book_id: int) -> tuple[list[Arrival], list[Arrival]]:
-    """Those that carry a book at `book_id` on, in order, and those beyond a hole."""
+    """The updates that follow `book_id` without a gap, in order, and those after a gap."""
     following: list[Arrival] = []
     beyond: list[Arrival] = []
     for arrival in sorted(arrivals, key=_first_id):

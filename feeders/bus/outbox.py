@@ -31,7 +31,7 @@ ServerOf = Callable[[str], HostPort | None]
 
 @dataclass(slots=True)
 class PublisherCounters:
-    """What happened since the start."""
+    """Counts since the start."""
 
     accepted: int = 0
     confirmed: int = 0

@@ -18,7 +18,7 @@ SubmissionKind = Literal["new", "again", "state"]
 REFUSED, ACCEPTED, CONFIRMED = 0, 1, 2
 
 _NO_LEVEL = (None, None)
-# What ends one argument and starts the next, by the length of the next.
+# The bytes between two arguments, by the length of the second.
 _MARKS = [b"\r\n$%d\r\n" % length for length in range(32)]
 _STATES = {state: _MARKS[len(state)] + state.encode() for state in ("live", "suspect", "closed")}
 _to_json = msgspec.json.Encoder().encode

@@ -17,7 +17,7 @@ WS_URL = "wss://stream.bybit.com"
 REST_URL = "https://api.bybit.com"
 
 ARGUMENT_CHARACTERS = 21_000
-"""What all topics of a connection may have together."""
+"""Limit of the characters of all topics of a connection together."""
 
 REQUESTS_PER_MINUTE = 600
 

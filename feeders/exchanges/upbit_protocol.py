@@ -205,7 +205,7 @@ _decode_other = msgspec.json.Decoder(_Other | list[_Other]).decode
 
 
 def _decode_rest(frame: bytes, reason: Exception) -> list[_Other]:
-    """What is neither a book nor a trade, for the given reason."""
+    """The messages in a frame that is neither a book nor a trade, for the given reason."""
     try:
         message = _decode_other(frame)
     except DECODE_ERRORS:

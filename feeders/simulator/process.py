@@ -78,7 +78,7 @@ class SimulatorError(RuntimeError):
 
 
 class _Job(msgspec.Struct):
-    """What the process serves; the settings are the exchange's own."""
+    """The exchange that the process serves, and the settings of that exchange."""
 
     exchange: str
     settings: msgspec.Raw

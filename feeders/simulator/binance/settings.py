@@ -17,7 +17,7 @@ class BinanceRules(Rules):
     pong_timeout: float = 60.0
     lifetime: float = 24 * 3600.0
     frames: int = 5
-    """What a client may send, pings and pongs included, within `frame_window`."""
+    """Messages that a client may send within `frame_window`, pings and pongs included."""
     frame_window: float = 1.0
     streams: int = 1024
     subscribe_bytes: int = 4088

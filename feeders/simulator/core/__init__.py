@@ -1,1 +1,1 @@
-"""What every simulated exchange shares: markets, feeds, faults and servers."""
+"""Shared by all simulated exchanges: markets, feeds, faults and servers."""

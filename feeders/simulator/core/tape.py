@@ -1,4 +1,4 @@
-"""What was traded on a simulated market since it began: recent trades, candles, totals of the day."""
+"""Trade history of a simulated market: recent trades, candles, totals of the day."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -97,7 +97,7 @@ class TradeHistory:
 
 
 def interval_start(time_ms: int, interval: int, zone_ms: int = 0) -> int:
-    """The begin of the candle that a time is in."""
+    """The start of the candle that contains this time."""
     local = time_ms + zone_ms
     if interval == MONTH:
         at = datetime.fromtimestamp(local / 1000, UTC)

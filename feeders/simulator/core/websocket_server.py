@@ -215,7 +215,7 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
 
     @abstractmethod
     def _describe(self, client: ClientT) -> dict[str, object]:
-        """What the status reports of a connection, beside its number and what was sent."""
+        """Further fields of a connection in the status."""
 
     def _headers(self) -> Mapping[str, str]:
         """Headers of the exchange in its answer to a handshake."""
