@@ -43,7 +43,7 @@ class _Market(msgspec.Struct):
 
 
 class _Markets(msgspec.Struct):
-    list: list[_Market]
+    markets: list[_Market] = msgspec.field(name="list")
 
 
 class _MarketsAnswer(msgspec.Struct):
@@ -56,7 +56,7 @@ class _Day(msgspec.Struct):
 
 
 class _Days(msgspec.Struct):
-    list: list[_Day]
+    days: list[_Day] = msgspec.field(name="list")
 
 
 class _DaysAnswer(msgspec.Struct):
@@ -96,10 +96,10 @@ class Bybit(Venue):
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
-        return {day.symbol: day.turnover for day in _decode_days(body).result.list}
+        return {day.symbol: day.turnover for day in _decode_days(body).result.days}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
-        markets: list[_Market] = _decode_markets(metadata).result.list
+        markets: list[_Market] = _decode_markets(metadata).result.markets
         return [
             Instrument(
                 EXCHANGE.id,
