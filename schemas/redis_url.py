@@ -4,8 +4,8 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qsl, quote, unquote
 
 Kind = Literal["server", "sentinel", "cluster"]
 HostPort = tuple[str, int]
@@ -246,11 +246,22 @@ _SCHEME = re.compile(r"[a-z][a-z+]*://")
 _USER_ALONE = re.compile(r"(?P<head>[a-z+]+://[^:@/?#]+)(?P<tail>@.*)", re.DOTALL)
 
 
-def _split(url: str) -> SplitResult | None:
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return None
+class _Parts(NamedTuple):
+    scheme: str
+    netloc: str
+    path: str
+    query: str
+    fragment: str
+
+
+# RFC 3986, appendix B. The standard library refuses several hosts of which one is an IPv6 address.
+_PARTS = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
+
+
+def _split(url: str) -> _Parts | None:
+    found = _PARTS.fullmatch(url)
+    parts = _Parts(*(part or "" for part in found.groups())) if found else None
+    return parts if parts and parts.netloc.count("[") == parts.netloc.count("]") else None
 
 
 def _shown_user(user_and_password: str, at: str) -> str:

@@ -154,11 +154,26 @@ async def test_reconnects_of_the_feeder_are_in_the_figures_of_a_run(redis_url: s
                 (key,) = client.keys("md:feeder:*")
                 return int(msgspec.json.decode(client.hget(key, "counters"))["reconnects"])
 
+            announced = client.pubsub(ignore_subscribe_messages=True)
+            announced.subscribe("md:feeders")
+            heartbeats: list[object] = []
+
+            async def two_more_heartbeats() -> None:
+                """The runner counts from the first heartbeat that it hears, up to the last."""
+                wanted, decided = len(heartbeats) + 2, len(runner.lines("decisions")) + 2
+
+                def heard() -> bool:
+                    heartbeats.extend(iter(lambda: announced.get_message(timeout=0), None))
+                    return len(heartbeats) >= wanted and len(runner.lines("decisions")) >= decided
+
+                await await_for(heard, LIMIT, "two heartbeats and two decisions")
+
             with runner_process(tmp_path, *options) as runner:
                 await await_for(lambda: runner.lines("decisions"), LIMIT, "a decision")
+                await two_more_heartbeats()
                 exchange.inject(Fault(kind="reset"))
                 await await_for(lambda: reconnects() >= 1, LIMIT, "a reconnect")
-                await asyncio.sleep(1.5)
+                await two_more_heartbeats()
                 runner.process.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(runner.process.wait, LIMIT)
 
