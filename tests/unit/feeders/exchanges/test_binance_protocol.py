@@ -641,7 +641,7 @@ BAD_FRAMES = {
     "a frame without its stream": json.dumps(json.loads(VALID)["data"]).encode(),
     "deep nesting": b'{"stream":"btcusdt@depth@100ms","data":' + b"[" * 100_000,
     "deep nesting in an unknown stream": b'{"stream":"x","data":' + b'{"a":' * 100_000,
-    "deep nesting beside the data": VALID[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep nesting beside the data": VALID[:-1] + b',"x":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}",
     "five megabytes of text": b'{"stream":"btcusdt@depth@100ms","data":"' + b"x" * 5_000_000 + b'"}',
     "five megabytes of levels": with_data(b=[["99.00000000", "5.00000000"]] * 180_000),
     "an unknown event": with_data(e="depthSnapshot"),
