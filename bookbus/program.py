@@ -14,6 +14,9 @@ from bookbus._extras import advice
 if TYPE_CHECKING:
     import typer
 
+INTERRUPTED = 130
+"""Exit code of a program that Ctrl-C ended."""
+
 
 def start(program: str, description: str, commands: Mapping[str, str], extra: str) -> None:
     """Run the command that the arguments name. `commands` has the function of each, as `module:function`; `extra` is
@@ -21,7 +24,7 @@ def start(program: str, description: str, commands: Mapping[str, str], extra: st
     # Until a command sets its own handlers, Ctrl-C has nothing to clean up.
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without UTF-8 shows a question mark for what it cannot show.
@@ -31,6 +34,9 @@ def start(program: str, description: str, commands: Mapping[str, str], extra: st
         app = make_app(description, commands, [named] if named in commands else commands)
         signal.signal(signal.SIGINT, interrupt)
         app()
+    except KeyboardInterrupt:
+        # While typer prepares the command, which has handlers of its own once it runs.
+        sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
         sys.exit(f"error: {advice(' '.join(filter(None, [program, named])), error, extra)}")
 
