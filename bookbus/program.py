@@ -21,10 +21,8 @@ INTERRUPTED = 130
 def start(program: str, description: str, commands: Mapping[str, str], extra: str) -> None:
     """Run the command that the arguments name. `commands` has the function of each, as `module:function`; `extra` is
     what the program needs."""
-    # Until a command sets its own handlers, Ctrl-C has nothing to clean up.
     interrupt = signal.getsignal(signal.SIGINT)
-    if interrupt is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    _end_at_once_when_interrupted(interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without UTF-8 shows a question mark for what it cannot show.
@@ -39,6 +37,14 @@ def start(program: str, description: str, commands: Mapping[str, str], extra: st
         sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
         sys.exit(f"error: {advice(' '.join(filter(None, [program, named])), error, extra)}")
+    finally:
+        _end_at_once_when_interrupted(interrupt)
+
+
+def _end_at_once_when_interrupted(handler: object) -> None:
+    """Before and after a command, Ctrl-C has nothing to clean up; where it is ignored, it stays so."""
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
 def make_app(description: str, commands: Mapping[str, str], names: Iterable[str]) -> "typer.Typer":

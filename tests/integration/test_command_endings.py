@@ -17,14 +17,22 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 30.0
 
 INTERRUPTED = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 from bookbus.{package}.__main__ import main
-threading.Timer({delay}, os.kill, (os.getpid(), signal.SIGINT)).start()
+ready = threading.Event()
+
+def interrupt():
+    ready.wait()
+    time.sleep({delay})
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+ready.set()
 main()
 """
 
 
-@pytest.mark.parametrize("delay", [0.005, 0.05, 0.1, 0.2, 0.3, 0.5])
+@pytest.mark.parametrize("delay", [0.03, 0.05, 0.1, 0.2, 0.3, 0.5])
 @pytest.mark.parametrize(
     ("package", "arguments"),
     [
