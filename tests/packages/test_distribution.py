@@ -227,10 +227,9 @@ def test_a_provider_that_needs_an_extra_names_it(with_extra: Environment, tmp_pa
     assert re.fullmatch("" if with_extra.extra == "feeder" else missing, last)
 
 
+@pytest.mark.parametrize("with_extra", ["monitor", "analysis"], indirect=True)
 @pytest.mark.parametrize("source", ["binance", "upbit", "multi", "capture:tape.jsonl"])
 def test_a_source_that_needs_an_extra_names_it(with_extra: Environment, tmp_path: Path, source: str) -> None:
-    if with_extra.extra not in ("monitor", "analysis"):
-        pytest.skip("the script itself needs an extra, or everything is there")
     (tmp_path / "tape.jsonl").touch()
 
     ran = with_extra.run("bookbus", "run", "--log-level", "error", "--l2-source", source, cwd=tmp_path)
@@ -239,10 +238,8 @@ def test_a_source_that_needs_an_extra_names_it(with_extra: Environment, tmp_path
     assert re.fullmatch(r"error: .* needs (aiohttp|websockets): pip install 'bookbus\[feeder\]'\n", ran.stderr)
 
 
+@pytest.mark.parametrize("with_extra", sorted(READS), indirect=True)
 def test_a_mock_run_needs_no_feeder(with_extra: Environment, tmp_path: Path) -> None:
-    if with_extra.extra not in READS:
-        pytest.skip("the script itself needs an extra")
-
     ran = with_extra.run("bookbus", "run", "--duration-seconds", "1", "--trade-interval", "0.5", cwd=tmp_path)
 
     assert (ran.returncode, len(list(tmp_path.rglob("kpi_*.json")))) == (0, 1), ran.stderr
