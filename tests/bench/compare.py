@@ -1,7 +1,7 @@
 """Two checkouts, one benchmark: the ratio of their CPU times, in alternating rounds.
 
-    git worktree add /tmp/before v0.1.0
-    python -m tests.bench.compare /tmp/before --rounds 20
+    git worktree add ../before v0.1.0
+    python -m tests.bench.compare ../before --rounds 20
 
 Both run with this interpreter, one after the other, the first of each round in turn. Exit code 1 if a path is slower
 than before: the lower bound of the ratio's 95 % interval is above --limit.
