@@ -11,6 +11,9 @@ from binance.websocket.spot.websocket_stream import SpotWebsocketStreamClient
 from local_book import LocalBook
 from report import Report
 
+REQUEST_INTERVAL = 0.3
+"""Seconds between requests: Binance ends a connection that sends more than five messages a second."""
+
 
 class Follower:
     """Local books of all symbols, fed by the package's thread."""
@@ -83,7 +86,7 @@ def main(report: Report) -> None:
     client = SpotWebsocketStreamClient(report.ws_url, on_message=follower.receive, on_error=follower.fail)
     for symbol in report.symbols:
         client.diff_book_depth(symbol, speed=100)
-        time.sleep(0.3)
+        time.sleep(REQUEST_INTERVAL)
     for symbol in report.symbols:
         follower.load(symbol)
     deadline = time.monotonic() + 20
@@ -101,7 +104,7 @@ def main(report: Report) -> None:
         lambda: client.rolling_window_ticker(symbol, "1h"),
     ):
         subscribe()
-        time.sleep(0.3)
+        time.sleep(REQUEST_INTERVAL)
     expected = {"trade", "aggTrade", "kline", "24hrMiniTicker", "24hrTicker", "1hTicker"}
     with report.check(f"streams: {', '.join(sorted(expected))}"):
         deadline = time.monotonic() + 5
