@@ -56,7 +56,7 @@ class RedisMarketDataProvider(MarketDataProvider):
         self._exchange = exchange_of(exchange)
         self._names = SymbolNames(exchange)
         self._wanted = None if symbols == ALL else _wanted(symbols, self._names)
-        self._table = BusTable(exchange, RedisNames(prefix))
+        self._table = BusTable(exchange, RedisNames(prefix, self._address.login.database))
         self._lock = threading.Lock()
         self._reader: BusReader | ClusterReader | None = None
         self._poller = BusPoller(self._locator, self._table, self._names) if mode == "pull" else None

@@ -77,7 +77,7 @@ class Feeder:
         self._stopping = False
         self.failed: dict[str, str] = {}
         """Duties that ended, with the cause; books are published without them."""
-        names = RedisNames(settings.prefix)
+        names = self._names = RedisNames.on(settings.redis_url, settings.prefix)
         self.publisher = Publisher(
             settings.redis_url,
             names,
@@ -220,9 +220,8 @@ class Feeder:
         return self._auditor.ledger.report({native: each.symbol for native, each in self._instruments.items()})
 
     def _book_names(self) -> list[str]:
-        names = RedisNames(self._settings.prefix)
         return [
-            names.book(self._settings.exchange, self._instruments[native].symbol)
+            self._names.book(self._settings.exchange, self._instruments[native].symbol)
             for topic, native in self.feed.books()
             if topic == "book"
         ]

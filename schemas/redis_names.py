@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from bookbus.schemas.redis_url import parse_redis_url
+
 DEFAULT_PREFIX = "md"
 
 
@@ -15,20 +17,30 @@ class BookName:
 
 @dataclass(frozen=True, slots=True)
 class RedisNames:
-    """Names with one prefix. A hash and its channel have the same name, hence the same cluster slot."""
+    """Names with one prefix in one database of a server.
+
+    A hash and its channel have the same name, hence the same cluster slot. Channels know no databases: outside of
+    database 0 their names carry its number.
+    """
 
     prefix: str = DEFAULT_PREFIX
+    database: int = 0
+
+    @classmethod
+    def on(cls, url: str, prefix: str = DEFAULT_PREFIX) -> "RedisNames":
+        """The names in the database of a Redis URL. Raises ValueError for an invalid URL or prefix."""
+        return cls(prefix, parse_redis_url(url).login.database)
 
     def __post_init__(self) -> None:
-        if not self.prefix or any(character in self.prefix for character in " \t\r\n:{}*?[]\\"):
+        if not self.prefix or any(character in self.prefix for character in " \t\r\n:{}*?[]\\@"):
             raise ValueError(f"prefix {self.prefix!r}: use letters, digits, '-', '_' or '.'")
 
     def book(self, exchange: str, symbol: str) -> str:
-        """Hash and channel of an order book."""
+        """Hash of an order book."""
         return f"{self.prefix}:book:{exchange}:{symbol}"
 
     def quote(self, exchange: str, symbol: str) -> str:
-        """Hash and channel of a best bid and offer."""
+        """Hash of a best bid and offer."""
         return f"{self.prefix}:quote:{exchange}:{symbol}"
 
     def trades(self, exchange: str, symbol: str) -> str:
@@ -40,8 +52,12 @@ class RedisNames:
         return f"{self.prefix}:recent:{{{self.trades(exchange, symbol)}}}"
 
     def of(self, topic: str, exchange: str, symbol: str) -> str:
-        """Hash and channel of a topic, `book` or `quote`."""
+        """Hash of a topic, `book` or `quote`."""
         return f"{self.prefix}:{topic}:{exchange}:{symbol}"
+
+    def channel(self, name: str) -> str:
+        """The channel of a hash: its own name, with the number of the database if that is not 0."""
+        return name.replace(":", f"@{self.database}:", 1) if self.database else name
 
     @property
     def books(self) -> str:
@@ -55,7 +71,11 @@ class RedisNames:
     @property
     def feeders(self) -> str:
         """Channel of all feeders' heartbeats."""
-        return f"{self.prefix}:feeders"
+        return self.channel(f"{self.prefix}:feeders")
+
+    def network(self, exchange: str) -> str:
+        """Hash of the network of an exchange whose books have this prefix."""
+        return f"{self.prefix}:network:{exchange}"
 
     def consumer(self, consumer_id: str) -> str:
         """Hash of a reader's heartbeat."""

@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 class BookCursor:
-    """Merges the messages of a channel and the hash of the same name into one order.
+    """Merges the messages of a channel and the hash of the same book into one order.
 
     The channel is subscribed first and the hash read second, so the book in the hash may also arrive on the channel.
     Between `hash_read` and `caught_up` such messages are dropped. Apart from that, a later message is newer: a lower
@@ -141,13 +141,14 @@ class BusBook(BookCursor):
     """One book: the bytes of its newest messages, decoded on reading."""
 
     __slots__ = (
-        *("arrived", "arriving", "exchange", "key", "skipped", "corrupted", "symbol", "error", "too_large"),
+        *("arrived", "arriving", "channel", "exchange", "key", "skipped", "corrupted", "symbol", "error", "too_large"),
         *("_lock", "_reads", "_undecodable", "_view"),
     )
 
-    def __init__(self, key: str, exchange: str, symbol: str) -> None:
+    def __init__(self, key: str, channel: str, exchange: str, symbol: str) -> None:
         super().__init__()
         self.key = key.encode()
+        self.channel = channel.encode()
         self.exchange = exchange
         self.symbol = symbol
         self.arriving = b""
@@ -310,7 +311,7 @@ class BusTable:
     def __init__(self, exchange: str, names: RedisNames) -> None:
         self.exchange = exchange
         self.names = names
-        self.by_key: dict[bytes, BusBook] = {}
+        self.by_channel: dict[bytes, BusBook] = {}
         self.by_symbol: dict[str, BusBook] = {}
         self.clock = ServerClock()
         self.feeders = FeederLife()
@@ -318,11 +319,14 @@ class BusTable:
 
     def book(self, symbol: str) -> BusBook:
         """The book of a standard symbol; a new one is part of the table only after `add`."""
-        return self.by_symbol.get(symbol) or BusBook(self.names.book(self.exchange, symbol), self.exchange, symbol)
+        if book := self.by_symbol.get(symbol):
+            return book
+        name = self.names.book(self.exchange, symbol)
+        return BusBook(name, self.names.channel(name), self.exchange, symbol)
 
     def add(self, books: Iterable[BusBook]) -> None:
         new = {book.symbol: book for book in books}
-        self.by_key.update((book.key, book) for book in new.values())
+        self.by_channel.update((book.channel, book) for book in new.values())
         with self._lock:
             # Replaced, not changed: other threads may be iterating over it.
             self.by_symbol = {**self.by_symbol, **new}

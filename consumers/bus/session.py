@@ -88,7 +88,7 @@ class BusStream:
         self._ping([], now)
 
     def subscribe(self, books: Iterable[BusBook], now: float) -> None:
-        self._subscribe("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", [book.key for book in books], now)
+        self._subscribe("SSUBSCRIBE" if self._sharded else "SUBSCRIBE", [book.channel for book in books], now)
 
     def catch_up(self, book: BusBook) -> None:
         """The hash of this book was just read: ping, and mark it as caught up when the reply comes."""
@@ -133,7 +133,7 @@ class BusStream:
 
     def receive(self, gets: Gets, now: float) -> None:
         """Take every complete reply; `apply` must follow. Raises SessionLostError for a reply that ends the session."""
-        books, head, touched, message = self._table.by_key, wire.HEAD, self._touched, self._message
+        books, head, touched, message = self._table.by_channel, wire.HEAD, self._touched, self._message
         while (reply := gets()) is not False:
             if type(reply) is not list or not reply or reply[0] != message:
                 self._receive_control(reply, now)
@@ -250,7 +250,7 @@ class BusStream:
         self._unsubscribed.pop(channel, None)
         if channel == self._heartbeats:
             self._table.feeders.listen(now, self._table)
-        elif book := self._table.by_key.get(channel):
+        elif book := self._table.by_channel.get(channel):
             self._on_subscribed(book, now)
 
 

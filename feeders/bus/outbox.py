@@ -74,9 +74,10 @@ class Outbox:
         before_write: Callable[[], None] | None = None,
     ) -> None:
         """`writers` by server; it may grow and shrink."""
+        self.database = names.database
         self._names = names
         self._feeder_id = feeder_id
-        self._sha = script_sha(sharded=sharded)
+        self._sha = script_sha(sharded=sharded, database=names.database)
         self._counters = counters
         self._writers = writers
         self._server_of = server_of

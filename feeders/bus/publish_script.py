@@ -27,15 +27,19 @@ _to_json = msgspec.json.Encoder().encode
 
 
 @cache
-def script_text(*, sharded: bool = False) -> bytes:
-    """The script; `sharded` for the channels of a cluster."""
+def script_text(*, sharded: bool = False, database: int = 0) -> bytes:
+    """The script for books in this database; `sharded` for the channels of a cluster."""
     text = Path(__file__).with_name("publish.lua").read_bytes()
+    if database:
+        # As in `RedisNames.channel`. Every other database has a script of its own, so that database 0 pays nothing.
+        channel = b"string.gsub(key, ':', '@%d:', 1)" % database
+        text = text.replace(b"redis.call('PUBLISH', key,", b"redis.call('PUBLISH', (%b)," % channel)
     return text.replace(b"'PUBLISH'", b"'SPUBLISH'") if sharded else text
 
 
-def script_sha(*, sharded: bool = False) -> str:
+def script_sha(*, sharded: bool = False, database: int = 0) -> str:
     """The digest that EVALSHA calls the script by."""
-    return hashlib.sha1(script_text(sharded=sharded), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(script_text(sharded=sharded, database=database), usedforsecurity=False).hexdigest()
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -128,5 +132,5 @@ def load_trade_command() -> bytes:
     return pack_command("SCRIPT", "LOAD", trade_script_text())
 
 
-def load_command(*, sharded: bool = False) -> bytes:
-    return pack_command("SCRIPT", "LOAD", script_text(sharded=sharded))
+def load_command(*, sharded: bool = False, database: int = 0) -> bytes:
+    return pack_command("SCRIPT", "LOAD", script_text(sharded=sharded, database=database))

@@ -178,7 +178,7 @@ class ServerWriter:
         self._on_moved = on_moved
         self._retry_interval = retry_interval
         self._clock_us = clock_us
-        self._loads = load_command(sharded=on_moved is not None), load_trade_command()
+        self._loads = load_command(sharded=on_moved is not None, database=outbox.database), load_trade_command()
         self._link = RedisLink(address, self._connected, self._lost, reply_timeout=reply_timeout, sleep=sleep)
         self._connection: RespConnection | None = None
         self._in_flight: deque[_Batch] = deque()

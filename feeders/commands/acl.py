@@ -70,14 +70,16 @@ def acl(
 
 def acl_file(names: RedisNames, passwords: Mapping[str, str]) -> str:
     """The text of the server's ACL file: one user for each of ROLES, with the hash of its password; no default user."""
-    everything = f"{names.prefix}:*"
+    keys = f"{names.prefix}:*"
+    # Of every database: the channels of another one than 0 carry its number.
+    channels = f"&{keys} &{names.prefix}@*:*"
     rights = {
-        "feeder": f"~{everything} &{everything} {_EVERY_ROLE} {_DISCOVERY} {_PUBLISH}",
+        "feeder": f"~{keys} {channels} {_EVERY_ROLE} {_DISCOVERY} {_PUBLISH}",
         "runner": (
-            f"%R~{everything} &{everything} {_EVERY_ROLE} {_DISCOVERY} {_READ} {_SUBSCRIBE} +scan +client|setname "
+            f"%R~{keys} {channels} {_EVERY_ROLE} {_DISCOVERY} {_READ} {_SUBSCRIBE} +scan +client|setname "
             f"(%W~{names.consumer('*')} {_REGISTER})"
         ),
-        "viewer": f"%R~{everything} {_EVERY_ROLE} {_DISCOVERY} {_READ} +scan +client|setname +client|list",
+        "viewer": f"%R~{keys} {_EVERY_ROLE} {_DISCOVERY} {_READ} +scan +client|setname +client|list",
         "operator": f"{_EVERY_ROLE} {_DISCOVERY} {_OPERATE}",
     }
     users = [

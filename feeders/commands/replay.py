@@ -60,7 +60,7 @@ def replay(
     async def work(url: str) -> None:
         await require_redis(url)
         try:
-            feeder = ReplayFeeder(capture, url, RedisNames(prefix), options, _speed(speed), names)
+            feeder = ReplayFeeder(capture, url, RedisNames.on(url, prefix), options, _speed(speed), names)
             results.append(await feeder.run())
         except (ReplayError, PrefixTakenError, ValueError) as error:
             fail(str(error))

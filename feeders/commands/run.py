@@ -186,7 +186,7 @@ def _listings_interval() -> float:
 async def _run(settings: FeederSettings, venue: Venue, listings_interval: float) -> None:
     await require_redis(settings.redis_url)
     try:
-        names = RedisNames(settings.prefix)
+        names = RedisNames.on(settings.redis_url, settings.prefix)
         venue.protocol((), settings.options)
         endpoint = masked(settings.ws_url or venue.ws_url)
         await refuse_mixed_prefix(settings.redis_url, names, settings.exchange, endpoint)

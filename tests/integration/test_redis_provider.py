@@ -123,6 +123,28 @@ def test_symbols_that_come_later_are_followed_too(redis_url: str, client: redis.
         assert provider.symbols == ["BTC-USDT", "NEW-USDT"]
 
 
+def test_a_reader_hears_the_books_and_heartbeats_of_its_own_database_alone(
+    own_redis_server: LocalServer,
+) -> None:
+    base = own_redis_server.url.removesuffix("/0")
+    with redis.Redis.from_url(f"{base}/0") as zero, redis.Redis.from_url(f"{base}/1") as one:
+        writers = BusWriter(zero, "real"), BusWriter(one, "simulated")
+        for writer in writers:
+            writer.update(update_id=1)
+        with push(f"{base}/0", "BTC") as real, push(f"{base}/1", "BTC") as simulated:
+            for update_id_ in range(2, 20):
+                writers[1].update(update_id=1_000 + update_id_)
+                writers[0].update(update_id=update_id_)
+                writers[1].heartbeat(["BTC-USDT", "ETH-USDT"])
+
+            wait_for(lambda: (update_id(real), update_id(simulated)) == (19, 1_019))
+            feeders = [provider._table.feeders.published("binance") for provider in (real, simulated)]
+            read = real.get_latest_snapshot("BTC"), simulated.get_latest_snapshot("BTC")
+
+    assert [snapshot and snapshot.feeder for snapshot in read] == ["real", "simulated"]
+    assert feeders == [frozenset(), frozenset({"BTC-USDT", "ETH-USDT"})]
+
+
 def test_names_listed_on_the_bus_decide_what_a_native_name_means(redis_url: str, client: redis.Redis) -> None:
     BusWriter(client).update("ABCBUSD-T", native="ABCBUSDT")
     with RedisMarketDataProvider(redis_url, "binance", ["ABCBUSDT"]) as provider:

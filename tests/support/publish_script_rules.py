@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, script_text
+from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot, StoredState
 from bookbus.schemas.wire import decode, encode_body
 from tests.support.builders import book
@@ -31,9 +32,9 @@ FIELDS = [
 class Bus:
     """Calls the script on one server like a feeder."""
 
-    def __init__(self, client: "redis.Redis", *, sharded: bool = False) -> None:
+    def __init__(self, client: "redis.Redis", *, sharded: bool = False, database: int = 0) -> None:
         self.client: Any = client
-        self.sha: str = client.script_load(script_text(sharded=sharded).decode())
+        self.sha: str = client.script_load(script_text(sharded=sharded, database=database).decode())
 
     def submit(self, kind: str, feeder: str, update_id: int, state: str = "", name: str = NAME) -> int:
         """Submit a book, by default a live one."""
@@ -381,6 +382,21 @@ class PublishScriptRules:
             bus.submit("new", "A", 5)
 
         assert bus.client.get(NAME) == b"mine"
+
+    @pytest.mark.parametrize("prefix", ["md", "paper-2", "it's"])
+    def test_outside_of_database_0_it_publishes_on_the_channel_with_the_number(self, bus: Bus, prefix: str) -> None:
+        names = RedisNames(prefix, 12)
+        name = names.book("binance", "BTC-USDT")
+        in_database = Bus(bus.client, database=12)
+        with bus.client.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(name, names.channel(name))
+            channel.get_message(timeout=1)
+            channel.get_message(timeout=1)
+
+            in_database.submit("new", "A", 100, name=name)
+
+            assert messages(channel, 1) == [bus.client.hget(name, "book")]
+            assert channel.get_message(timeout=0.02) is None
 
     def test_in_a_cluster_it_publishes_on_the_sharded_channel(self, bus: Bus) -> None:
         sharded = Bus(bus.client, sharded=True)

@@ -22,8 +22,9 @@ class BusWriter:
     def __init__(self, client: redis.Redis, feeder: str = "A", prefix: str = DEFAULT_PREFIX) -> None:
         self.client = client
         self.feeder = feeder
-        self.names = RedisNames(prefix)
-        self._script = client.register_script(script_text())
+        database = client.get_connection_kwargs().get("db", 0)
+        self.names = RedisNames(prefix, database)
+        self._script = client.register_script(script_text(database=database))
 
     def submit(self, snapshot: OrderBookSnapshot, kind: Kind = "new") -> int:
         """The script's reply: 0 refused, 1 accepted, 2 confirmed."""

@@ -27,10 +27,49 @@ def test_prefix_stands_before_every_name() -> None:
     assert names.books == "paper-2:books"
 
 
-@pytest.mark.parametrize("prefix", ["", "a b", "a:b", "a*", "{a}", "a?", "[a]", "a\n", "a\\"])
+@pytest.mark.parametrize("prefix", ["", "a b", "a:b", "a*", "{a}", "a?", "[a]", "a\n", "a\\", "md@1"])
 def test_prefix_that_redis_or_a_pattern_would_read_otherwise_is_refused(prefix: str) -> None:
     with pytest.raises(ValueError, match="prefix"):
         RedisNames(prefix)
+
+
+def test_channels_outside_of_database_0_have_its_number() -> None:
+    names = RedisNames("md", 3)
+
+    assert names.channel(names.book("binance", "BTC-USDT")) == "md@3:book:binance:BTC-USDT"
+    assert names.channel(names.quote("binance", "BTC-USDT")) == "md@3:quote:binance:BTC-USDT"
+    assert names.feeders == "md@3:feeders"
+
+
+def test_channels_of_database_0_have_the_names_of_their_keys() -> None:
+    assert NAMES.channel(NAMES.book("binance", "BTC-USDT")) == "md:book:binance:BTC-USDT"
+
+
+def test_keys_have_the_same_names_in_every_database() -> None:
+    names = RedisNames("md", 3)
+
+    assert names.book("binance", "BTC-USDT") == NAMES.book("binance", "BTC-USDT")
+    assert (names.books, names.feeder("a"), names.network("binance")) == (
+        "md:books",
+        "md:feeder:a",
+        "md:network:binance",
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "database"),
+    [
+        ("redis://h:1/0", 0),
+        ("redis://h:1", 0),
+        ("redis://h:1/2", 2),
+        ("redis://h?db=4", 4),
+        ("unix:///r.sock?db=3", 3),
+        ("redis+sentinel://h:1/bus/5", 5),
+        ("redis+cluster://h:1", 0),
+    ],
+)
+def test_the_database_is_that_of_the_url(url: str, database: int) -> None:
+    assert RedisNames.on(url, "paper") == RedisNames("paper", database)
 
 
 @given(exchange=parts, symbol=parts)

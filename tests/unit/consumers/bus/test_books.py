@@ -10,7 +10,7 @@ CORRUPTED = HEAD + (9).to_bytes(8, "big") + b"corrupted"
 
 
 def bus_book(*messages: bytes) -> BusBook:
-    followed = BusBook("md:book:binance:BTC-USDT", "binance", "BTC-USDT")
+    followed = BusBook("md:book:binance:BTC-USDT", "md:book:binance:BTC-USDT", "binance", "BTC-USDT")
     for number, message in enumerate(messages):
         followed.take(message, number + 1, 1, float(number), float(number))
     return followed

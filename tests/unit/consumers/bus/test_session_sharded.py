@@ -108,7 +108,7 @@ def test_the_nodes_share_books_and_heartbeats_but_each_has_its_own_clock() -> No
     left.clock.measure(1.0, 1.0, 5_000_000)
 
     assert set(whole.by_symbol) == {"BTC-USDT", "ETH-USDT"}
-    assert (set(left.by_key), set(right.by_key)) == ({BTC}, {ETH})
+    assert (set(left.by_channel), set(right.by_channel)) == ({BTC}, {ETH})
     assert right.book("BTC-USDT") is left.book("BTC-USDT")
     assert left.feeders is right.feeders is whole.feeders
     assert right.clock.local(5_000_000) is None
