@@ -170,6 +170,11 @@ class SimulatorProcess:
         answer = self._get(f"/control/truth?symbol={quote(symbol)}&since={since}{last}&depth={depth}")
         return {book["update_id"]: _levels(book) for book in answer["books"]}
 
+    def timeline(self, symbol: str, since_us: int = 0) -> list[tuple[int, int]]:
+        """Times (microseconds since 1970) and ids of the books that were the exchange's since then, oldest first."""
+        answer = self._get(f"/control/timeline?symbol={quote(symbol)}&since_us={since_us}")
+        return [(at, update_id) for at, update_id in answer["books"]]
+
     def inject(self, **fault: Any) -> None:
         """Play a fault, given the fields of `Fault`. Raises SimulatorError with the reason if it is rejected."""
         self._post("/control/fault", fault)

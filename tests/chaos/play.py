@@ -10,6 +10,7 @@ from tests.chaos.report import Outcome, Result
 from tests.chaos.scenario import Fault, Scenario
 from tests.chaos.stage import Stage
 from tests.chaos.watch import LOOK_INTERVAL, Seen, Watch
+from tests.support.true_age import LIVE_LIMIT
 
 _START_LIMIT = 60.0
 _GIVE_UP = 30.0
@@ -20,6 +21,8 @@ _DEEP_WEIGHT = 50
 """Request weight within `_CALM` that shows deep snapshots: audits and first snapshots weigh 5."""
 _COUNT_LIMIT = 5.0
 _EXAMPLES = 5
+_SLOWNESS = 0.4
+"""Seconds by which a live book may be older on a machine that needs this much more patience."""
 _BUDGETS = {
     "binance": {"weight_highest": 3_000, "connects_highest": 300},
     "upbit": {"connects_highest": 5},
@@ -35,7 +38,8 @@ async def play(name: str, scenario: Scenario, seconds: float = 0.0, patience: fl
     """
     async with Stage(scenario) as stage:
         urls = stage.url("reader"), stage.url("bus")
-        async with Watch(stage.exchange, scenario.exchange, stage.symbol_of, *urls) as watch:
+        live_limit = LIVE_LIMIT + _SLOWNESS * patience
+        async with Watch(stage.exchange, scenario.exchange, stage.symbol_of, *urls, live_limit) as watch:
             outcomes = await _Play(scenario, stage, watch, patience).run(seconds)
             failures, log = await _overall(scenario, stage, watch), stage.log
     return Result(name, outcomes, failures, log)
@@ -46,6 +50,7 @@ async def _overall(scenario: Scenario, stage: Stage, watch: Watch) -> list[str]:
     limits = _BUDGETS[scenario.exchange].items()
     failures = [f"{name} {counts[name]}, at most {limit}" for name, limit in limits if counts[name] > limit]
     failures += [f"wrong: {book}" for book in watch.bus.wrong[:_EXAMPLES]]
+    failures += [f"stale as live: {book}" for book in watch.ages.stale[:_EXAMPLES]]
     return [*failures, *(["a feeder's log holds a traceback"] if "Traceback" in stage.log else [])]
 
 
@@ -101,7 +106,7 @@ class _Play:
             await self._until_all_feeders_live()
         after = self._counted = await self._counts_later(before, fault.at_least)
         counts = {name: after[name] - before.get(name, 0) for name in after}
-        outcome = _outcome(fault.name, symbols, seen, recovered, counts)
+        outcome = _outcome(fault.name, symbols, seen, recovered, counts, watch.ages.oldest)
         failures += _judge(fault, outcome, self._patience)
         failures += [f"{symbol} was not hit and not live" for symbol in beside]
         failures += ["a feeder ended by itself"] if stage.dead_feeders else []
@@ -191,6 +196,7 @@ class _Play:
             "wrong": len(watch.bus.wrong),
             "unknown_ids": watch.bus.unknown_ids,
             "older_after_newer": watch.bus.older_after_newer,
+            "stale": len(watch.ages.stale),
             "missed": watch.missed,
             "skipped": watch.skipped,
             "undecodable": watch.bus.undecodable,
@@ -198,16 +204,21 @@ class _Play:
 
 
 def _outcome(
-    fault: str, symbols: Sequence[str], seen: Seen, recovered: float | None, counts: dict[str, int]
+    fault: str,
+    symbols: Sequence[str],
+    seen: Seen,
+    recovered: float | None,
+    counts: dict[str, int],
+    oldest: float,
 ) -> Outcome:
     noticed = min((seen.not_live[symbol][0] for symbol in symbols if symbol in seen.not_live), default=None)
     saw = frozenset(state for symbol in symbols for state in seen.states.get(symbol, ()))
-    return Outcome(fault, None if noticed is None else noticed - seen.since, recovered, saw, counts)
+    return Outcome(fault, None if noticed is None else noticed - seen.since, recovered, saw, counts, oldest)
 
 
 def _judge(fault: Fault, outcome: Outcome, patience: float) -> list[str]:
     counts, recovered, failures = outcome.counts, outcome.recovered, []
-    forbidden = ["wrong", "unknown_ids"]
+    forbidden = ["wrong", "unknown_ids", "stale"]
     forbidden += [] if fault.ids_fall else ["older_after_newer"]
     forbidden += [] if fault.may_miss else ["missed"]
     failures += [f"{name}: {counts[name]}" for name in forbidden if counts[name]]

@@ -12,6 +12,7 @@ COLUMNS = (
     "readers saw",
     "compared",
     "wrong",
+    "oldest s",
     "missed",
     "weight",
     "verdict",
@@ -23,7 +24,7 @@ class Outcome:
     """One fault, injected once. Times in seconds.
 
     `noticed`: from the beginning of the fault until a reader saw it; None if none did. `recovered`: from its end until
-    every book was live and stayed so; None if that did not happen.
+    every book was live and stayed so; None if that did not happen. `oldest`: the highest true age of a live book.
     """
 
     fault: str
@@ -31,6 +32,7 @@ class Outcome:
     recovered: float | None
     saw: frozenset[str]
     counts: dict[str, int]
+    oldest: float = 0.0
     failures: list[str] = field(default_factory=list)
 
 
@@ -87,6 +89,7 @@ def _row(scenario: str, plays: list[Outcome]) -> tuple[str, ...]:
         ", ".join(saw) or "nothing",
         total("compared"),
         total("wrong"),
+        _worst(play.oldest for play in plays),
         total("missed"),
         total("weight"),
         f"FAILED {failed}" if failed else "ok",

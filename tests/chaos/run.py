@@ -60,7 +60,9 @@ def run(
     if results:
         typer.echo(table(results))
         compared, wrong = (sum(result.count(name) for result in results) for name in ("compared", "wrong"))
+        oldest = max((outcome.oldest for result in results for outcome in result.outcomes), default=0.0)
         typer.echo(f"{compared:,} books compared with the exchange's own, {wrong} wrong")
+        typer.echo(f"no live book was older than {oldest:.1f} s")
     raise typer.Exit(code)
 
 

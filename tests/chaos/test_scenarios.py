@@ -65,7 +65,9 @@ def test_an_invalid_scenario_is_an_error_that_names_its_file(tmp_path, text: str
 
 def test_the_table_shows_the_worst_repetition_of_a_fault() -> None:
     def outcome(noticed: float | None, recovered: float, *failures: str) -> Outcome:
-        return Outcome("cut", noticed, recovered, frozenset({"suspect"}), {"compared": 7, "missed": 1}, list(failures))
+        return Outcome(
+            "cut", noticed, recovered, frozenset({"suspect"}), {"compared": 7, "missed": 1}, recovered, list(failures)
+        )
 
     result = Result("redis", [outcome(0.1, 2.0), outcome(None, 1.0, "too late"), outcome(0.3, 0.5)])
 
@@ -78,6 +80,7 @@ def test_the_table_shows_the_worst_repetition_of_a_fault() -> None:
         "suspect    ",
         "21      ",
         "0    ",
+        "2.00    ",
         "3     ",
         "0     ",
         "FAILED 1 |",

@@ -1,7 +1,8 @@
 """Observes readers during faults: when books stop and start being live, and whether live ones are right.
 
 One reader receives every message of the bus; another is a provider, polled 25 times a second. Every book that either
-has as live is compared with the exchange's own book at the same update id. Twice a second a third reader checks that a
+has as live is compared with the exchange's own book at the same update id, and the age of those that the provider has
+as live with the time at which the exchange's book became another one. Twice a second a third reader checks that a
 new reader would find every book.
 """
 
@@ -10,6 +11,7 @@ import time
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -20,6 +22,7 @@ from bookbus.schemas import wire
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 from tests.support.book_checker import BookChecker
+from tests.support.true_age import LIVE_LIMIT, Held, TrueAges
 
 LOOK_INTERVAL = 0.04
 _LATE_INTERVAL = 0.5
@@ -64,11 +67,22 @@ class BusObserver(BookChecker):
 class Watch:
     """`async with Watch(...)` reads until the block ends: the provider from `url`, the other readers from `bus_url`."""
 
-    def __init__(self, exchange: SimulatorProcess, venue: str, symbols: dict[str, str], url: str, bus_url: str) -> None:
+    def __init__(
+        self,
+        exchange: SimulatorProcess,
+        venue: str,
+        symbols: dict[str, str],
+        url: str,
+        bus_url: str,
+        live_limit: float = LIVE_LIMIT,
+    ) -> None:
+        """`live_limit`: the highest true age in seconds of a book that the provider may have as live."""
         self.bus = BusObserver()
         self.provider = RedisMarketDataProvider(url, venue, list(symbols.values()))
         self.seen = Seen(time.monotonic())
         self.symbols = list(symbols.values())
+        self.ages = TrueAges(live_limit)
+        self._native_of = {symbol: native for native, symbol in symbols.items()}
         self._exchange = exchange
         self._channels = [RedisNames().book(venue, symbol) for symbol in self.symbols]
         self._bus_url = bus_url
@@ -96,6 +110,7 @@ class Watch:
     def begin(self) -> Seen:
         """Start new observations."""
         self.seen = Seen(time.monotonic())
+        self.ages.oldest = 0.0
         self.await_fresh()
         return self.seen
 
@@ -130,11 +145,17 @@ class Watch:
             unjudged, self.bus.unjudged = self.bus.unjudged, defaultdict(list)
             # Concurrently: on a busy machine each request waits long but costs little.
             await asyncio.gather(*(self._judge_market(native, books) for native, books in unjudged.items()))
+            await asyncio.gather(*(self._judge_ages(native, seen) for native, seen in self.ages.take().items()))
 
     async def _judge_market(self, native: str, books: list[OrderBookSnapshot]) -> None:
         truths = await asyncio.to_thread(self._exchange.truths, native, min(book.update_id for book in books))
         for book in books:
             self._compare(book, truths.get(book.update_id))
+
+    async def _judge_ages(self, native: str, seen: list[Held]) -> None:
+        timeline = await asyncio.to_thread(self._exchange.timeline, native, self.ages.since_us(seen))
+        # Asked for only where a book was live for long beside newer ones.
+        await asyncio.to_thread(self.ages.judge, seen, timeline, partial(self._exchange.truth, native))
 
     def _compare(self, book: OrderBookSnapshot, true: tuple[Levels, Levels] | None) -> None:
         if true is None:
@@ -155,9 +176,11 @@ class Watch:
             await asyncio.sleep(LOOK_INTERVAL)
             connection = self.provider.get_connection_status()
             for symbol, status in connection.symbols.items():
+                is_live = status.state is BookStatus.LIVE
+                self.ages.see(self._native_of[symbol], status.update_id if is_live else None)
                 if not connection.connected:
                     self.seen.take(symbol, DISCONNECTED)
-                if status.state is not BookStatus.LIVE:
+                if not is_live:
                     self.seen.take(symbol, status.state)
                     continue
                 book = self._looked_at.get(symbol)

@@ -36,7 +36,7 @@ def passed_run(**changes: Any) -> Outcome:
     good = Outcome(
         HOUR,
         samples={"binance feeder": samples(memory)},
-        reports={"5 binance readers": Report(compared=1000)},
+        reports={"5 binance readers": Report(compared=1000, ages=1000)},
         faults=Counter({"drop": 3}),
         recoveries=[0.5],
         exit_codes={"binance feeder": 0},
@@ -126,11 +126,16 @@ def test_a_run_without_complaint_passes_and_is_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"reports": {"readers": Report()}}, "readers compared nothing"),
-        ({"reports": {"readers": Report(1, ["binance BTC-USDT at 7"])}}, "wrong book: binance BTC-USDT at 7"),
-        ({"reports": {"readers": Report(1, unknown=2)}}, "readers: 2 live books unknown to the exchange"),
-        ({"reports": {"readers": Report(1, older=1)}}, "readers: 1 older books after newer ones"),
-        ({"reports": {"readers": Report(1, not_live=["stale"])}}, "readers: not live at the end: stale"),
+        ({"reports": {"readers": Report(ages=1)}}, "readers compared nothing"),
+        (
+            {"reports": {"readers": Report(1, ages=1, wrong=["binance BTC-USDT at 7"])}},
+            "wrong book: binance BTC-USDT at 7",
+        ),
+        ({"reports": {"readers": Report(1, ages=1, stale=["BTCUSDT at 7"])}}, "stale as live: BTCUSDT at 7"),
+        ({"reports": {"readers": Report(1)}}, "readers judged no age"),
+        ({"reports": {"readers": Report(1, ages=1, unknown=2)}}, "readers: 2 live books unknown to the exchange"),
+        ({"reports": {"readers": Report(1, ages=1, older=1)}}, "readers: 1 older books after newer ones"),
+        ({"reports": {"readers": Report(1, ages=1, not_live=["stale"])}}, "readers: not live at the end: stale"),
         ({"false_suspects": ["binance X"]}, "suspect without a fault: binance X"),
         ({"not_recovered": ["reset"]}, "not live again in time: reset"),
         ({"late_readers": ["stale"]}, "not live without a fault: stale"),

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -35,6 +36,30 @@ SettingsT = TypeVar("SettingsT", bound=SimulatorSettings)
 MarketT = TypeVar("MarketT", bound=MarketFeed | WholeBookMarket)
 
 
+class Timeline:
+    """When which book was the exchange's: the last `limit` changes of its id."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Time and id of each change, in turn.
+        self._changes = array("q")
+
+    def note(self, update_id: int, time_us: int) -> None:
+        """The exchange's book has this id at this time."""
+        changes = self._changes
+        if changes and changes[-1] == update_id:
+            return
+        changes.extend((time_us, update_id))
+        if len(changes) > 4 * self._limit:
+            del changes[: 2 * self._limit]
+
+    def since(self, time_us: int) -> list[tuple[int, int]]:
+        """Time and id of the change before `time_us`, and of every later one."""
+        changes = list(zip(self._changes[::2], self._changes[1::2], strict=True))
+        later = next((index for index, (at, _) in enumerate(changes) if at > time_us), len(changes))
+        return changes[max(0, later - 1) :]
+
+
 class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
     """`async with` serves, on loopback by default. An exchange adds its parts, named by the class variables."""
 
@@ -65,6 +90,7 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
             instrument.native: self._create_market(instrument)
             for instrument in instruments(chosen.symbols, EXCHANGES[self.EXCHANGE])
         }
+        self._timelines = {native: Timeline(chosen.truth_flushes) for native in self._markets}
         self._streams = self.STREAMS(chosen, self._markets, self._faults, self._background)
         self._rest = self.REST(chosen, self._markets, self._faults)
         self._http = HttpServer(self._answer)
@@ -117,6 +143,13 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
     def known_ids(self, symbol: str, since: int) -> list[int]:
         """Ids from this one on whose true book is remembered. Raises KeyError for an unknown symbol."""
         return self._markets[symbol].truth_ids(since)
+
+    def timeline(self, symbol: str, since_us: int = 0) -> list[tuple[int, int]]:
+        """Times (microseconds since 1970) and ids of the books that were the exchange's since then, oldest first.
+
+        The first one may have been the exchange's before. Raises KeyError for an unknown symbol.
+        """
+        return self._timelines[symbol].since(since_us)
 
     def check_fault(self, fault: Fault) -> None:
         self._faults.check(fault)
@@ -179,6 +212,7 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
             await asyncio.sleep(max(0.0, -late))
             for position, market in enumerate(self._markets.values(), 1):
                 self._streams.step(market, step, step * grid_us)
+                self._timelines[market.instrument.native].note(market.flushed_id, time.time_ns() // 1000)
                 if position % _AT_A_TIME == 0:
                     self._streams.send_queued()
                     await asyncio.sleep(0)
@@ -201,13 +235,20 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
                 return json_response(self.status())
             case "GET", "/control/truth":
                 return self._answer_truth(request.query)
+            case "GET", "/control/timeline":
+                found = self.timeline(request.query["symbol"], int(request.query.get("since_us", 0)))
+                return json_response({"symbol": request.query["symbol"], "books": found})
             case "POST", "/control/fault":
                 self.inject(_decode_fault(request.body))
                 return json_response({"ok": True})
             case "POST", "/control/clear":
                 self.clear()
                 return json_response({"ok": True})
-        return _error(404, "known: GET /control/status, GET /control/truth, POST /control/fault, POST /control/clear")
+        return _error(
+            404,
+            "known: GET /control/status, GET /control/truth, GET /control/timeline, POST /control/fault, "
+            "POST /control/clear",
+        )
 
     def _answer_truth(self, query: dict[str, str]) -> HttpResponse:
         """`symbol` and `update_id` for one book; `symbol` and `since` for all from that id on, up to `until`."""

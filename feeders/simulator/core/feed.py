@@ -124,9 +124,14 @@ class LiveFeed:
             self._record()
         return flush
 
+    @property
+    def flushed_id(self) -> int:
+        """Id of the last flush that was handed out."""
+        return self._ahead[0].first_id - 1 if self._ahead else self._market.flushed_id
+
     def top(self, depth: int) -> BookAt:
         """The book at the last flush that was handed out."""
-        sent = self._ahead[0].first_id - 1 if self._ahead else self._market.flushed_id
+        sent = self.flushed_id
         book = self._history.at(sent)
         if book is None:
             raise LookupError(f"{self.instrument.native} forgot its book at {sent}")
@@ -405,6 +410,11 @@ class WholeBookMarket:
             return False  # only deeper levels changed
         self._show(update_id, book)
         return True
+
+    @property
+    def flushed_id(self) -> int:
+        """Id of the book shown."""
+        return self.update_id
 
     def truth(self, update_id: int) -> BookAt | None:
         """The book shown at this id; None if it is not remembered."""

@@ -8,25 +8,37 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.feeders.simulator.process import SimulatorProcess
+from bookbus.schemas.instruments import EXCHANGES
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
+from tests.support.true_age import LIVE_LIMIT, TrueAges
 
 REPORT_INTERVAL = 5.0
 RESTART_INTERVAL = 60.0
 """Seconds between restarts of the last reader of a process, which would show a leak."""
+
+_LOOK_INTERVAL = 0.25
+"""Seconds between two looks at what each reader has as live."""
+
+_LIVE_LIMIT = LIVE_LIMIT + 1.0
+"""Many processes share the machine."""
 
 _JUMP = 60_000
 
 
 @dataclass
 class Report:
-    """Totals of the readers of one process; the last three are current values."""
+    """Totals of the readers of one process; the last one has current values."""
 
     compared: int = 0
     wrong: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    ages: int = 0
+    oldest: float = 0.0
     unknown: int = 0
     older: int = 0
     missed: int = 0
@@ -49,6 +61,7 @@ class Reader:
     def __init__(self, url: str, exchange: str, symbols: list[str]) -> None:
         self.provider = RedisMarketDataProvider(url, exchange, symbols)
         self.provider.on_snapshot(self._take)
+        self.ages = TrueAges(_LIVE_LIMIT)
         self.older = 0
         self._lock = threading.Lock()
         self._books: list[Seen] = []
@@ -59,6 +72,11 @@ class Reader:
         with self._lock:
             books, self._books = self._books, []
         return books
+
+    def look(self, native_of: dict[str, str]) -> None:
+        """Note which books the provider has as live now."""
+        for symbol, status in self.provider.get_connection_status().symbols.items():
+            self.ages.see(native_of[symbol], status.update_id if status.state is BookStatus.LIVE else None)
 
     def _take(self, book: OrderBookSnapshot) -> None:
         with self._lock:
@@ -74,6 +92,7 @@ class Readers:
     def __init__(self, url: str, exchange: SimulatorProcess, symbols: list[str], count: int, name: str) -> None:
         self._exchange = exchange
         self._readers = [Reader(url, name, symbols) for _ in range(count)]
+        self._native_of = {symbol: EXCHANGES[name].native(*symbol.split("-")) for symbol in symbols}
         self._report = Report()
         self._stopped = False
 
@@ -104,12 +123,21 @@ class Readers:
             return
         self._stopped = False
 
+    def look(self) -> None:
+        """Note which books each reader has as live now."""
+        for reader in self._readers:
+            reader.look(self._native_of)
+
     def report(self) -> Report:
         """Check the books since the last report. Returns the totals."""
         self._judge([book for reader in self._readers for book in reader.taken()])
+        self._judge_ages()
         statuses = [reader.provider.get_connection_status() for reader in self._readers]
         symbols = [status for each in statuses for status in each.symbols.values()]
         report = self._report
+        report.stale = [book for reader in self._readers for book in reader.ages.stale]
+        report.ages = sum(reader.ages.judged for reader in self._readers)
+        report.oldest = max(reader.ages.oldest for reader in self._readers)
         report.older = sum(reader.older for reader in self._readers)
         report.missed = sum(status.missed for status in symbols)
         report.reconnects = sum(status.reconnect_count for status in statuses)
@@ -126,6 +154,16 @@ class Readers:
                 truths |= self._exchange.truths(native, first, until=last)
             for book in some:
                 self._compare(book, truths.get(book.update_id))
+
+    def _judge_ages(self) -> None:
+        seen = [(reader, reader.ages.take()) for reader in self._readers]
+        for native in self._native_of.values():
+            first = min((reader.ages.since_us(held[native]) for reader, held in seen if native in held), default=None)
+            if first is None:
+                continue
+            timeline = self._exchange.timeline(native, first)
+            for reader, held in seen:
+                reader.ages.judge(held.get(native, ()), timeline, partial(self._exchange.truth, native))
 
     def _compare(self, book: Seen, true: tuple[Levels, Levels] | None) -> None:
         if true is None:
@@ -169,7 +207,10 @@ def main() -> None:
     readers.start()
     restart_at = time.monotonic() + RESTART_INTERVAL
     while True:
-        over = ended.wait(REPORT_INTERVAL)
+        report_at, over = time.monotonic() + REPORT_INTERVAL, False
+        while not over and time.monotonic() < report_at:
+            readers.look()
+            over = ended.wait(_LOOK_INTERVAL)
         sys.stdout.write(json.dumps(asdict(readers.report())) + "\n")
         sys.stdout.flush()
         if over:
