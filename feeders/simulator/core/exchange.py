@@ -44,7 +44,7 @@ class Timeline:
         # Time and id of each change, in turn.
         self._changes = array("q")
 
-    def note(self, update_id: int, time_us: int) -> None:
+    def record(self, update_id: int, time_us: int) -> None:
         """The exchange's book has this id at this time."""
         changes = self._changes
         if changes and changes[-1] == update_id:
@@ -212,7 +212,7 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
             await asyncio.sleep(max(0.0, -late))
             for position, market in enumerate(self._markets.values(), 1):
                 self._streams.step(market, step, step * grid_us)
-                self._timelines[market.instrument.native].note(market.flushed_id, time.time_ns() // 1000)
+                self._timelines[market.instrument.native].record(market.flushed_id, time.time_ns() // 1000)
                 if position % _AT_A_TIME == 0:
                     self._streams.send_queued()
                     await asyncio.sleep(0)

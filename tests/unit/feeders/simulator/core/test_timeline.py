@@ -7,7 +7,7 @@ def timeline_of(*update_ids: int, limit: int = 100) -> Timeline:
     """The exchange's id at each microsecond from 1 on."""
     timeline = Timeline(limit)
     for time_us, update_id in enumerate(update_ids, 1):
-        timeline.note(update_id, time_us)
+        timeline.record(update_id, time_us)
     return timeline
 
 
