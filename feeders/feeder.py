@@ -34,6 +34,10 @@ REPEAT_AFTER = 2.0
 """Seconds without a change after which a book is confirmed, or its loss published again."""
 
 _REPEAT_INTERVAL = 0.25
+_SIGN_OF_LIFE_LIMIT = 1.0
+"""Seconds after a frame or pong within which a book is confirmed. The server dates the confirmation at its own receipt,
+so one that is sent later would make the book look younger than it is.
+"""
 _DRAIN_TIMEOUT = 2.0
 
 
@@ -167,7 +171,8 @@ class Feeder:
     def _repeat(self, topic: Topic, native: str, now: float) -> None:
         book = self.feed.current(topic, native)
         if book.state == "live":
-            alive = self.feed.last_sign_of_life(native) > self._submitted.get((topic, native), 0.0)
+            received_at = self.feed.last_sign_of_life(native)
+            alive = received_at > self._submitted.get((topic, native), 0.0) and now - received_at <= _SIGN_OF_LIFE_LIMIT
             if not alive or not self.feed.is_current(topic, native):
                 return  # whether this book still is the exchange's is not known
             self.publisher.submit(Submission("again", topic, book))
