@@ -19,8 +19,8 @@ class BookName:
 class RedisNames:
     """Names with one prefix in one database of a server.
 
-    A hash and its channel have the same name, hence the same cluster slot. Channels know no databases: outside of
-    database 0 their names carry its number.
+    Redis separates the keys of its databases, but not the channels. In database 0 a hash and its channel have the same
+    name, hence the same cluster slot; in another database the channel's name also has the number of the database.
     """
 
     prefix: str = DEFAULT_PREFIX
@@ -56,7 +56,7 @@ class RedisNames:
         return f"{self.prefix}:{topic}:{exchange}:{symbol}"
 
     def channel(self, name: str) -> str:
-        """The channel of a hash: its own name, with the number of the database if that is not 0."""
+        """The channel on which changes of this hash are published."""
         return name.replace(":", f"@{self.database}:", 1) if self.database else name
 
     @property
@@ -72,10 +72,6 @@ class RedisNames:
     def feeders(self) -> str:
         """Channel of all feeders' heartbeats."""
         return self.channel(f"{self.prefix}:feeders")
-
-    def network(self, exchange: str) -> str:
-        """Hash of the network of an exchange whose books have this prefix."""
-        return f"{self.prefix}:network:{exchange}"
 
     def consumer(self, consumer_id: str) -> str:
         """Hash of a reader's heartbeat."""

@@ -1,5 +1,5 @@
--- Applies one submission to the book KEYS[1]; an accepted one is published on the channel of the same name, which
--- outside of database 0 has the number of the database: see script_text.
+-- Applies one submission to the book KEYS[1]; an accepted one is published on the channel of the same name. In a
+-- database other than 0 script_text replaces that name by the channel of that database.
 -- A feeder confirms a book by submitting it again. A twin is another feeder of the same book.
 --
 -- ARGV  1 kind: new | again | state   2 feeder   3 update_id   4 state   5 published_us

@@ -31,7 +31,7 @@ def script_text(*, sharded: bool = False, database: int = 0) -> bytes:
     """The script for books in this database; `sharded` for the channels of a cluster."""
     text = Path(__file__).with_name("publish.lua").read_bytes()
     if database:
-        # As in `RedisNames.channel`. Every other database has a script of its own, so that database 0 pays nothing.
+        # The same name as `RedisNames.channel` gives. The script for database 0 does not have to compute one.
         channel = b"string.gsub(key, ':', '@%d:', 1)" % database
         text = text.replace(b"redis.call('PUBLISH', key,", b"redis.call('PUBLISH', (%b)," % channel)
     return text.replace(b"'PUBLISH'", b"'SPUBLISH'") if sharded else text

@@ -71,7 +71,7 @@ def acl(
 def acl_file(names: RedisNames, passwords: Mapping[str, str]) -> str:
     """The text of the server's ACL file: one user for each of ROLES, with the hash of its password; no default user."""
     keys = f"{names.prefix}:*"
-    # Of every database: the channels of another one than 0 carry its number.
+    # The channels of database 0, and those of all others.
     channels = f"&{keys} &{names.prefix}@*:*"
     rights = {
         "feeder": f"~{keys} {channels} {_EVERY_ROLE} {_DISCOVERY} {_PUBLISH}",

@@ -171,7 +171,7 @@ class SimulatorProcess:
         return {book["update_id"]: _levels(book) for book in answer["books"]}
 
     def timeline(self, symbol: str, since_us: int = 0) -> list[tuple[int, int]]:
-        """Times (microseconds since 1970) and ids of the books that were the exchange's since then, oldest first."""
+        """Times (microseconds since 1970) at which the update id changed, and the new ids, oldest first."""
         answer = self._get(f"/control/timeline?symbol={quote(symbol)}&since_us={since_us}")
         return [(at, update_id) for at, update_id in answer["books"]]
 

@@ -22,7 +22,7 @@ _DEEP_WEIGHT = 50
 _COUNT_LIMIT = 5.0
 _EXAMPLES = 5
 _SLOWNESS = 0.4
-"""Seconds by which a live book may be older on a machine that needs this much more patience."""
+"""Seconds that each unit of `patience` adds to the true age at which a book may be live."""
 _BUDGETS = {
     "binance": {"weight_highest": 3_000, "connects_highest": 300},
     "upbit": {"connects_highest": 5},

@@ -1,9 +1,9 @@
 """Observes readers during faults: when books stop and start being live, and whether live ones are right.
 
 One reader receives every message of the bus; another is a provider, polled 25 times a second. Every book that either
-has as live is compared with the exchange's own book at the same update id, and the age of those that the provider has
-as live with the time at which the exchange's book became another one. Twice a second a third reader checks that a
-new reader would find every book.
+calls live is compared with the exchange's own book at the same update id. For each book that the provider calls live,
+the true age is computed: the time since the exchange's own book differs from it. Twice a second a third reader checks
+that a new reader would find every book.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class Watch:
         bus_url: str,
         live_limit: float = LIVE_LIMIT,
     ) -> None:
-        """`live_limit`: the highest true age in seconds of a book that the provider may have as live."""
+        """`live_limit`: the highest true age in seconds at which the provider may call a book live."""
         self.bus = BusObserver()
         self.provider = RedisMarketDataProvider(url, venue, list(symbols.values()))
         self.seen = Seen(time.monotonic())
@@ -154,7 +154,7 @@ class Watch:
 
     async def _judge_ages(self, native: str, seen: list[Held]) -> None:
         timeline = await asyncio.to_thread(self._exchange.timeline, native, self.ages.since_us(seen))
-        # Asked for only where a book was live for long beside newer ones.
+        # `judge` requests the exchange's levels only for a book that seems to be too old.
         await asyncio.to_thread(self.ages.judge, seen, timeline, partial(self._exchange.truth, native))
 
     def _compare(self, book: OrderBookSnapshot, true: tuple[Levels, Levels] | None) -> None:

@@ -1,6 +1,5 @@
 """A full disk and a lack of file descriptors end one duty or one attempt, never the books."""
 
-import asyncio
 import json
 import resource
 from collections.abc import Iterator
@@ -119,7 +118,7 @@ async def test_a_feeder_without_file_descriptors_goes_on_when_there_are_some(own
             await await_for(lambda: client.exists("md:book:binance:BTC-USDT"), 30, "a book")
             with limit(feeder.process.pid, resource.RLIMIT_NOFILE, 3):
                 client.client_kill_filter(_type="normal", skipme=True)
-                await asyncio.sleep(3)
+                await await_for(lambda: "cannot write the heartbeat" in feeder.log, 15, "a failed heartbeat")
                 assert feeder.process.poll() is None, feeder.log
             await await_for(lambda: list(client.scan_iter(match="md:feeder:*")), 15, "a heartbeat")
             counted = frames(client)

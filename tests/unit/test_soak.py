@@ -30,13 +30,17 @@ def samples(memory: Sequence[float], **counts: Any) -> list[Sample]:
     return [replace(Sample(300.0 + 10.0 * number, mb, 20, 10, 3, 8), **counts) for number, mb in enumerate(memory)]
 
 
+def _report(**changes: Any) -> Report:
+    return replace(Report(compared=1, ages_judged=1), **changes)
+
+
 def passed_run(**changes: Any) -> Outcome:
     """A run that nothing is to be said against."""
     memory = [70.0 + (number * 7 % 5) / 10 for number in range(330)]
     good = Outcome(
         HOUR,
         samples={"binance feeder": samples(memory)},
-        reports={"5 binance readers": Report(compared=1000, ages=1000)},
+        reports={"5 binance readers": Report(compared=1000, ages_judged=1000)},
         faults=Counter({"drop": 3}),
         recoveries=[0.5],
         exit_codes={"binance feeder": 0},
@@ -126,16 +130,19 @@ def test_a_run_without_complaint_passes_and_is_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"reports": {"readers": Report(ages=1)}}, "readers compared nothing"),
+        ({"reports": {"readers": Report(ages_judged=1)}}, "readers compared nothing"),
         (
-            {"reports": {"readers": Report(1, ages=1, wrong=["binance BTC-USDT at 7"])}},
+            {"reports": {"readers": _report(wrong=["binance BTC-USDT at 7"])}},
             "wrong book: binance BTC-USDT at 7",
         ),
-        ({"reports": {"readers": Report(1, ages=1, stale=["BTCUSDT at 7"])}}, "stale as live: BTCUSDT at 7"),
+        ({"reports": {"readers": _report(stale=["BTCUSDT at 7"])}}, "stale as live: BTCUSDT at 7"),
         ({"reports": {"readers": Report(1)}}, "readers judged no age"),
-        ({"reports": {"readers": Report(1, ages=1, unknown=2)}}, "readers: 2 live books unknown to the exchange"),
-        ({"reports": {"readers": Report(1, ages=1, older=1)}}, "readers: 1 older books after newer ones"),
-        ({"reports": {"readers": Report(1, ages=1, not_live=["stale"])}}, "readers: not live at the end: stale"),
+        (
+            {"reports": {"readers": _report(unknown=2)}},
+            "readers: 2 live books unknown to the exchange",
+        ),
+        ({"reports": {"readers": _report(older=1)}}, "readers: 1 older books after newer ones"),
+        ({"reports": {"readers": _report(not_live=["stale"])}}, "readers: not live at the end: stale"),
         ({"false_suspects": ["binance X"]}, "suspect without a fault: binance X"),
         ({"not_recovered": ["reset"]}, "not live again in time: reset"),
         ({"late_readers": ["stale"]}, "not live without a fault: stale"),

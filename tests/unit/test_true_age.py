@@ -1,4 +1,4 @@
-"""How the true age of a live book is found, and when it counts as too old."""
+"""The true age of live books, and when a book counts as too old."""
 
 import pytest
 
@@ -7,18 +7,18 @@ from tests.support.true_age import TrueAges
 
 SECOND = 1_000_000
 TIMELINE = [(number * SECOND, 100 + number) for number in range(1, 21)]
-"""A new book each second."""
+"""The update id rises by one each second."""
 
 Sides = tuple[Levels, Levels]
 
 
 def sides(update_id: int) -> Sides:
-    """Other levels at each id."""
+    """Levels that differ from those at any other id."""
     return ((float(update_id), 1.0),), ()
 
 
 def ages_of(*looks: tuple[int, int | None]) -> TrueAges:
-    """Looks at one symbol: seconds, and the id that is live then."""
+    """Each look is a time in seconds and the update id that the reader calls live then."""
     now = [0]
     ages = TrueAges(limit=5.0, clock_us=lambda: now[0])
     for seconds, update_id in looks:
@@ -42,7 +42,7 @@ def test_the_age_counts_from_the_next_book_of_the_exchange() -> None:
 def test_a_book_that_is_live_for_too_long_beside_newer_ones_is_stale() -> None:
     ages = judged(ages_of((3, 103), (10, 103)))
 
-    assert ages.stale == ["BTCUSDT at 103 is live 6.0 s after it was another book"]
+    assert ages.stale == ["BTCUSDT at 103 was live 6.0 s after the exchange's changed"]
 
 
 def test_a_book_that_was_replaced_or_no_longer_live_in_time_is_not() -> None:

@@ -37,15 +37,15 @@ MarketT = TypeVar("MarketT", bound=MarketFeed | WholeBookMarket)
 
 
 class Timeline:
-    """When which book was the exchange's: the last `limit` changes of its id."""
+    """The times at which the update id of one market changed: at least the last `limit` of them."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Time and id of each change, in turn.
+        # Time and id of the first change, time and id of the second, …
         self._changes = array("q")
 
     def record(self, update_id: int, time_us: int) -> None:
-        """The exchange's book has this id at this time."""
+        """Add a change, unless the id is the same as before."""
         changes = self._changes
         if changes and changes[-1] == update_id:
             return
@@ -54,7 +54,7 @@ class Timeline:
             del changes[: 2 * self._limit]
 
     def since(self, time_us: int) -> list[tuple[int, int]]:
-        """Time and id of the change before `time_us`, and of every later one."""
+        """Time and id of the last change up to `time_us`, and of every later one."""
         changes = list(zip(self._changes[::2], self._changes[1::2], strict=True))
         later = next((index for index, (at, _) in enumerate(changes) if at > time_us), len(changes))
         return changes[max(0, later - 1) :]
@@ -145,9 +145,9 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
         return self._markets[symbol].truth_ids(since)
 
     def timeline(self, symbol: str, since_us: int = 0) -> list[tuple[int, int]]:
-        """Times (microseconds since 1970) and ids of the books that were the exchange's since then, oldest first.
+        """Times (microseconds since 1970) at which the update id changed, and the new ids, oldest first.
 
-        The first one may have been the exchange's before. Raises KeyError for an unknown symbol.
+        It begins with the last change up to `since_us`. Raises KeyError for an unknown symbol.
         """
         return self._timelines[symbol].since(since_us)
 

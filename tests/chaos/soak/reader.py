@@ -22,23 +22,24 @@ RESTART_INTERVAL = 60.0
 """Seconds between restarts of the last reader of a process, which would show a leak."""
 
 _LOOK_INTERVAL = 0.25
-"""Seconds between two looks at what each reader has as live."""
+"""Seconds between two reads of the status of every book."""
 
 _LIVE_LIMIT = LIVE_LIMIT + 1.0
-"""Many processes share the machine."""
+"""Highest true age in seconds of a live book; many processes share the machine."""
 
 _JUMP = 60_000
 
 
 @dataclass
 class Report:
-    """Totals of the readers of one process; the last one has current values."""
+    """Totals of the readers of one process. `not_live` holds the reasons at the time of the report."""
 
     compared: int = 0
     wrong: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
-    ages: int = 0
+    ages_judged: int = 0
     oldest: float = 0.0
+    """The highest true age in seconds of a live book."""
     unknown: int = 0
     older: int = 0
     missed: int = 0
@@ -74,7 +75,7 @@ class Reader:
         return books
 
     def look(self, native_of: dict[str, str]) -> None:
-        """Note which books the provider has as live now."""
+        """Take the update id of every book that the provider calls live."""
         for symbol, status in self.provider.get_connection_status().symbols.items():
             self.ages.see(native_of[symbol], status.update_id if status.state is BookStatus.LIVE else None)
 
@@ -124,7 +125,7 @@ class Readers:
         self._stopped = False
 
     def look(self) -> None:
-        """Note which books each reader has as live now."""
+        """Take the update id of every live book of each reader."""
         for reader in self._readers:
             reader.look(self._native_of)
 
@@ -136,7 +137,7 @@ class Readers:
         symbols = [status for each in statuses for status in each.symbols.values()]
         report = self._report
         report.stale = [book for reader in self._readers for book in reader.ages.stale]
-        report.ages = sum(reader.ages.judged for reader in self._readers)
+        report.ages_judged = sum(reader.ages.judged for reader in self._readers)
         report.oldest = max(reader.ages.oldest for reader in self._readers)
         report.older = sum(reader.older for reader in self._readers)
         report.missed = sum(status.missed for status in symbols)

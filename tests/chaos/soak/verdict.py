@@ -43,7 +43,7 @@ def table(outcome: Outcome) -> list[str]:
     for name, report in outcome.reports.items():
         lines.append(
             f"{name}: {report.compared:,} books compared, {len(report.wrong)} wrong, {report.unknown} unknown to the "
-            f"exchange, {report.older} older after newer; {report.ages:,} ages of live books, "
+            f"exchange, {report.older} older after newer; {report.ages_judged:,} ages of live books, "
             f"{len(report.stale)} too old, {report.oldest:.1f} s at most; {report.missed} updates missed, "
             f"{report.reconnects} reconnects"
         )
@@ -65,7 +65,7 @@ def failures(outcome: Outcome) -> list[str]:
             found.append(f"{name} compared nothing")
         found += [f"wrong book: {wrong}" for wrong in report.wrong[:5]]
         found += [f"stale as live: {stale}" for stale in report.stale[:5]]
-        found += [] if report.ages else [f"{name} judged no age"]
+        found += [] if report.ages_judged else [f"{name} judged no age"]
         found += [f"{name}: {report.unknown} live books unknown to the exchange"] if report.unknown else []
         found += [f"{name}: {report.older} older books after newer ones"] if report.older else []
         found += [f"{name}: not live at the end: {reason}" for reason in report.not_live[:5]]

@@ -49,11 +49,7 @@ def test_keys_have_the_same_names_in_every_database() -> None:
     names = RedisNames("md", 3)
 
     assert names.book("binance", "BTC-USDT") == NAMES.book("binance", "BTC-USDT")
-    assert (names.books, names.feeder("a"), names.network("binance")) == (
-        "md:books",
-        "md:feeder:a",
-        "md:network:binance",
-    )
+    assert (names.books, names.feeder("a")) == ("md:books", "md:feeder:a")
 
 
 @pytest.mark.parametrize(

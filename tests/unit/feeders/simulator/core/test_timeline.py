@@ -1,10 +1,10 @@
-"""When which book was the simulated exchange's."""
+"""The times at which the update id of a simulated market changed."""
 
 from bookbus.feeders.simulator.core.exchange import Timeline
 
 
 def timeline_of(*update_ids: int, limit: int = 100) -> Timeline:
-    """The exchange's id at each microsecond from 1 on."""
+    """A market that has the first id at microsecond 1, the second at microsecond 2, …"""
     timeline = Timeline(limit)
     for time_us, update_id in enumerate(update_ids, 1):
         timeline.record(update_id, time_us)
@@ -15,7 +15,7 @@ def test_a_change_is_noted_once_and_with_its_time() -> None:
     assert timeline_of(7, 7, 9, 9, 9, 3).since(0) == [(1, 7), (3, 9), (6, 3)]
 
 
-def test_since_a_time_it_begins_with_the_book_of_that_time() -> None:
+def test_since_a_time_it_begins_with_the_id_of_that_time() -> None:
     timeline = timeline_of(7, 7, 9, 9, 9, 3)
 
     assert timeline.since(2) == [(1, 7), (3, 9), (6, 3)]
