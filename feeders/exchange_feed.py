@@ -145,6 +145,12 @@ class ExchangeFeed:
     def feed_of(self, native: str) -> Feed:
         return self._group_of[native].feed
 
+    def invalidate(self, native: str, reason: str, received_us: int) -> None:
+        """A comparison showed that a book is not the exchange's: lose it, and ask for it again."""
+        group = self._group_of[native]
+        group.feed.invalidate(native, reason, received_us)
+        group.ask_again_soon()
+
     def books(self) -> list[tuple[Topic, str]]:
         """Topic and native symbol of everything that was complete once."""
         return [key for group in self.groups for key in group.feed.latest]
@@ -241,6 +247,11 @@ class LineGroup:
         """This process stalled for `gap` seconds: every connection ends, also one that is about to take over."""
         for line in self._lines():
             line.discard(gap)
+
+    def ask_again_soon(self) -> None:
+        """Subscribe again to books that are missing and wait for no snapshot."""
+        for line in self._lines():
+            line.ask_again_soon()
 
     async def watch(self) -> None:
         """Look for silent lines, until cancelled."""

@@ -1,6 +1,7 @@
 """The books of one set of symbols: events turned into snapshots, trades and requests."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Protocol
@@ -15,6 +16,7 @@ from bookbus.feeders.books.events import (
     BookUpdated,
     ClosingSoon,
     Event,
+    Ignored,
     KnownWindowLeft,
     PrecisionLost,
     Refused,
@@ -34,6 +36,15 @@ logger = logging.getLogger(__name__)
 
 CLOSED_BY_US = "connection closed by us"
 """Why books are lost when a feed is stopped, which is not logged."""
+
+_EARLIEST_US = 1_230_768_000_000_000
+_LATEST_US = 4_102_444_800_000_000
+"""The years 2009, before which no market of these exchanges was open, to 2100."""
+
+_DAY_US = 86_400_000_000
+
+_MOST_IGNORED = 50
+"""Names of ignored data that are counted apart: they come from outside."""
 
 OnSnapshot = Callable[[OrderBookSnapshot, Topic], None]
 OnTrade = Callable[[Trade], None]
@@ -63,13 +74,27 @@ class FeedCounters:
     lost: int = 0
     snapshots_asked: int = 0
     windows_left: int = 0
+    bad_times: int = 0
+    """Books and trades whose exchange time is implausible, and not used."""
     last_skipped: str = ""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """What the exchange sent and is not used, by name."""
 
     def add(self, other: "FeedCounters") -> None:
         """Sum the numbers; keep the newest text there is."""
         for counter in fields(self):
             own, theirs = getattr(self, counter.name), getattr(other, counter.name)
-            setattr(self, counter.name, theirs or own if isinstance(own, str) else own + theirs)
+            if isinstance(own, dict):
+                setattr(self, counter.name, dict(Counter(own) + Counter(theirs)))
+            else:
+                setattr(self, counter.name, theirs or own if isinstance(own, str) else own + theirs)
+
+    def ignore(self, name: str, count: int) -> None:
+        """Count something that is not used."""
+        name = "".join(letter for letter in name[:60] if letter.isprintable())
+        if name not in self.ignored and len(self.ignored) >= _MOST_IGNORED:
+            name = "others"
+        self.ignored[name] = self.ignored.get(name, 0) + count
 
 
 @dataclass(slots=True)
@@ -210,6 +235,9 @@ class Feed:
                     self._held[event.native] = None
                     self.counters.windows_left += 1
                     logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
+                case Ignored():
+                    if event.native not in self.dropped:
+                        self.counters.ignore(event.name, event.count)
                 case PrecisionLost():
                     logger.warning("%s: %s has more digits than float64 keeps", event.native, event.text)
                 case Acknowledged() | Refused() | ClosingSoon() | ResubscribeNeeded():
@@ -220,6 +248,9 @@ class Feed:
         if event.native in self.dropped or self._holds(event):
             return
         self.counters.updates += 1
+        exchange_us = event.exchange_us
+        if exchange_us is not None and not _EARLIEST_US <= exchange_us <= received_us + _DAY_US:
+            exchange_us = self._checked_time(exchange_us, received_us)
         instrument = self.instrument_of(event.native)
         snapshot = OrderBookSnapshot(
             exchange=self.exchange,
@@ -227,7 +258,7 @@ class Feed:
             native=event.native,
             state="live",
             update_id=event.update_id,
-            exchange_us=event.exchange_us,
+            exchange_us=exchange_us,
             received_us=received_us,
             depth=self.options.depth if event.topic == "book" else 1,
             bids=event.bids,
@@ -271,6 +302,7 @@ class Feed:
 
     def _trade(self, event: TradeHappened, received_us: int) -> Trade:
         instrument = self.instrument_of(event.native)
+        exchange_us = self._checked_time(event.exchange_us, received_us)
         return Trade(
             self.exchange,
             instrument.symbol,
@@ -279,9 +311,21 @@ class Feed:
             event.price,
             event.quantity,
             event.aggressor,
-            event.exchange_us,
+            received_us if exchange_us is None else exchange_us,
             received_us,
         )
+
+    def _checked_time(self, exchange_us: int, received_us: int) -> int | None:
+        """The exchange's time; None, and counted, if it is implausible: of no year of a market, or a day after
+        the receipt. It may be long before, since a quiet book tells when it last changed.
+        """
+        latest = received_us + _DAY_US if received_us >= _EARLIEST_US else _LATEST_US
+        if _EARLIEST_US <= exchange_us <= latest:
+            return exchange_us
+        if not self.counters.bad_times:
+            logger.warning("%s: implausible exchange time %d us, not used", self.exchange, exchange_us)
+        self.counters.bad_times += 1
+        return None
 
     def _skip(self, error: WebSocketProtocolError) -> Sequence[Event]:
         self.counters.skipped += 1

@@ -217,6 +217,7 @@ class Feeder:
             lines=line_reports(self.feed.groups),
             audit=self._audit_report(),
             failed=dict(self.failed),
+            ignored=dict(self.feed.counters().ignored),
         )
 
     def _audit_report(self) -> AuditReport | None:

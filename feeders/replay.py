@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,18 +22,24 @@ from bookbus.feeders.feed import Feed, FeedCounters
 from bookbus.feeders.feeder import unique_feeder_id
 from bookbus.feeders.recording import CaptureFile
 from bookbus.feeders.venue import FeedOptions, venue_of
+from bookbus.schemas.capture import CaptureFrame
 from bookbus.schemas.heartbeat import FeedState
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
+from bookbus.schemas.recorded_time import RisingTimes
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
+
+logger = logging.getLogger(__name__)
 
 _LINE = 0
 _DRAIN_TIMEOUT = 10.0
 
 
 class ReplayedFrame(NamedTuple):
-    """One recorded frame: when it was received (seconds since 1970), and the books and trades it delivered."""
+    """One recorded frame: when it was received (seconds since 1970; never before the frame in front of it), and the
+    books and trades it delivered.
+    """
 
     time: float
     events: tuple[tuple[Topic, OrderBookSnapshot | Trade], ...]
@@ -55,6 +62,10 @@ class ReplayResult:
     """Books, quotes and trades."""
     books: list[tuple[Topic, OrderBookSnapshot]]
     counters: FeedCounters
+    corrected_times: int = 0
+    """Frames whose recorded time is far from their neighbours', or before the frame in front of them."""
+    largest_correction: float = 0.0
+    """Seconds."""
 
     @property
     def complete(self) -> bool:
@@ -70,6 +81,7 @@ class Replay:
         self.exchange = ""
         self._path = path
         self._capture = CaptureFile(path)
+        self._times: RisingTimes[CaptureFrame] = RisingTimes((frame.t, frame) for frame in self._capture)
         self._options = options
         self._symbols = symbols
         self._events: list[tuple[Topic, OrderBookSnapshot | Trade]] = []
@@ -80,15 +92,15 @@ class Replay:
 
     def __iter__(self) -> Iterator[ReplayedFrame]:
         """Raises ReplayError, ValueError for options that the exchange does not have, SymbolError for a name."""
-        for frame in self._capture:
+        for received, frame in self._times:
             if self._feed is None:
-                self.exchange, self._feed, self._first = frame.venue, self._feed_for(frame.venue), frame.t
+                self.exchange, self._feed, self._first = frame.venue, self._feed_for(frame.venue), received
             if frame.venue != self.exchange:
                 raise ReplayError(
                     f"{self._path} holds both {self.exchange} and {frame.venue}: record them into two files"
                 )
-            self._last = frame.t
-            received_us = round(frame.t * 1e6)
+            self._last = received
+            received_us = round(received * 1e6)
             if frame.kind == "ws":
                 self._feed.receive(frame.raw.encode(), _LINE, received_us)
             else:
@@ -98,7 +110,12 @@ class Replay:
                 self._published[topic] += 1
                 if topic == "trades":
                     self._trades[event.symbol] += 1
-            yield ReplayedFrame(frame.t, tuple(events))
+            yield ReplayedFrame(received, tuple(events))
+        if self._times.corrected:
+            logger.warning(
+                "%s: %d recorded times are out of order, by up to %.0f s, and were corrected",
+                *(self._path.name, self._times.corrected, self._times.largest),
+            )
         if self._feed is None:
             reason = f": {self._capture.first_bad}" if self._capture.first_bad else ""
             raise ReplayError(f"{self._path} holds no frame{reason}")
@@ -124,6 +141,8 @@ class Replay:
             published=dict(self._published),
             books=[(topic, feed.current(topic, native)) for topic, native in feed.latest],
             counters=feed.counters,
+            corrected_times=self._times.corrected,
+            largest_correction=self._times.largest,
         )
 
     def _feed_for(self, exchange: str) -> Feed:

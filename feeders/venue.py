@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, SnapshotNeeded, Topic, TradeHappened
+from bookbus.feeders.books.events import (
+    Acknowledged,
+    ClosingSoon,
+    Ignored,
+    Refused,
+    SnapshotNeeded,
+    Topic,
+    TradeHappened,
+)
 from bookbus.feeders.books.order_book import DepthSnapshot, DepthUpdate
 from bookbus.feeders.books.synchronizer import BookSync
 from bookbus.feeders.errors import WebSocketProtocolError
@@ -58,7 +66,7 @@ class DepthMessage(msgspec.Struct, frozen=True, gc=False):
     update: DepthUpdate
 
 
-Message = DepthMessage | TradeHappened | Acknowledged | Refused | ClosingSoon
+Message = DepthMessage | TradeHappened | Acknowledged | Refused | ClosingSoon | Ignored
 """The content of one part of a frame."""
 
 
@@ -108,10 +116,14 @@ class VenueSnapshots(Protocol):
 
 
 class VenueAudit(Protocol):
-    """Data to compare books with, where snapshots carry the update ids of the stream."""
+    """Data to compare books with, where snapshots carry ids that updates carry too."""
 
     levels: int
     """Levels a side of a cheap snapshot."""
+    snapshots: VenueSnapshots | None
+    """Snapshots for comparisons, numbered as histories are; None for the venue's own."""
+    lead: float
+    """Seconds by which a snapshot may be older than what the stream has delivered."""
 
     async def fetch_best_prices(self, rest: "RestClient") -> Mapping[str, BestPrices]:
         """The best prices now, by native symbol. Raises RestError."""

@@ -98,6 +98,8 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """None if books are not audited."""
     failed: dict[str, str] = {}
     """Duties beside the books that ended, like `recording`, with the cause."""
+    ignored: dict[str, int] = {}
+    """What the exchange sent and is not used, by name, like `block trade`."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from bookbus.feeders.books.arbitration import LineArbiter
 from bookbus.feeders.books.events import Acknowledged, Event, PrecisionLost, Topic
 from bookbus.feeders.books.history import BookHistory
 from bookbus.feeders.books.order_book import DepthSnapshot
-from bookbus.feeders.books.synchronizer import NOTHING, BookSync, RangeSync
+from bookbus.feeders.books.synchronizer import NOTHING, BookSync, CounterSync, RangeSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import ControlMessage, DepthMessage, Message, VenueProtocol, VenueSnapshots
 from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
@@ -135,12 +135,12 @@ class BookSet:
     def start_history(self, native: str) -> BookHistory | None:
         """Record the history of a book that is built from changes; None while it is not synchronised."""
         sync = self._syncs.get(("book", native))
-        return sync.start_history() if isinstance(sync, RangeSync) else None
+        return sync.start_history() if isinstance(sync, RangeSync | CounterSync) else None
 
     def invalidate(self, native: str, reason: str) -> Sequence[Event]:
         """A comparison showed that the book is not the exchange's."""
         sync = self._syncs.get(("book", native))
-        return sync.invalidate(reason) if isinstance(sync, RangeSync) else NOTHING
+        return sync.invalidate(reason) if isinstance(sync, RangeSync | CounterSync) else NOTHING
 
     def _take(self, message: Message, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
         if not isinstance(message, DepthMessage):

@@ -92,6 +92,17 @@ class KnownWindowLeft(Event, frozen=True):
     native: str
 
 
+class Ignored(Event, frozen=True):
+    """The exchange sent something, `count` times, that is not used: a kind of data, or a part of messages.
+
+    `native` is empty where it belongs to no symbol.
+    """
+
+    native: str
+    name: str
+    count: int = 1
+
+
 class PrecisionLost(Event, frozen=True):
     """The exchange writes numbers of this book with more digits than float64 keeps."""
 

@@ -1,7 +1,7 @@
 """Synchronisation strategies: from when a book equals the exchange's, and when that is no longer certain."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from bookbus.feeders.books.arbitration import LineIds
@@ -308,10 +308,16 @@ class CounterSync:
     With several lines, another line may deliver what one skipped; an update is lost when every working line is past it.
     """
 
-    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
+    def __init__(
+        self, native: str, depth: int, lines: set[int], sequence_of: Callable[[DepthUpdate], int] | None = None
+    ) -> None:
+        """`sequence_of` gives the id by which requested snapshots number this book; None where there are none."""
         self._native = native
         self._book = OrderBook(depth)
         self._lines = lines
+        self._sequence_of = sequence_of
+        self._last: DepthUpdate | None = None
+        self._history: BookHistory | None = None
         self._id: int | None = None
         self._past: set[int] = set()
         self._started: set[int] = set()
@@ -340,8 +346,35 @@ class CounterSync:
             return self._lose(f"expected update {known + 1}, received {update.last_id}")
         touched = self._book.apply(update.bids, update.asks)
         self._id = update.last_id
+        self._last = update
         self._past.clear()
+        if self._history is not None:
+            self._add_to_history(self._history, update)
         return self._events(update, changed=touched)
+
+    def start_history(self) -> BookHistory | None:
+        """Record the history of the book from now on; None while it is not synchronised, or has no such ids."""
+        self._end_history()
+        if self._id is None or self._last is None or self._sequence_of is None:
+            return None
+        if sequence := self._sequence_of(self._last):
+            self._history = BookHistory(self._book, sequence, self._sequence_of)
+        return self._history
+
+    def invalidate(self, reason: str) -> Sequence[Event]:
+        """A comparison showed that the book is not the exchange's."""
+        return self._lose(reason)
+
+    def _add_to_history(self, history: BookHistory, update: DepthUpdate) -> None:
+        if history.is_over:
+            self._history = None
+        else:
+            history.add(update)
+
+    def _end_history(self) -> None:
+        if self._history is not None:
+            self._history.end()
+            self._history = None
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """Lose the book without another line, or if all others are past the update that this one would deliver."""
@@ -362,8 +395,10 @@ class CounterSync:
         fell = known is not None and update.last_id < known
         lost = [BookLost(self._native, f"update ids fell to {update.last_id}")] if fell else []
         before = self._tops()
+        self._end_history()
         self._book.replace(update.bids, update.asks, _MORE_THAN_ALL)
         self._id = update.last_id
+        self._last = update
         self._past.clear()
         # Readers take lower ids only of a book that was lost before.
         return [*lost, *self._events(update, changed=known is None or fell or before != self._tops())]
@@ -381,6 +416,7 @@ class CounterSync:
     def _lose(self, reason: str) -> Sequence[Event]:
         if self._id is None:
             return NOTHING
+        self._end_history()
         self._id = None
         self._past.clear()
         # Each line gets another first snapshot with its new subscription.

@@ -127,7 +127,19 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
         typer.echo("the recording is truncated: its last line is incomplete", err=True)
     if result.bad_lines or counters.skipped:
         typer.echo(
-            f"skipped {result.bad_lines} lines that are no frames and {counters.skipped} frames that cannot be decoded",
+            f"skipped {result.bad_lines} lines that are no frames and {counters.skipped} frames that cannot be decoded"
+            f"{f' (the last: {counters.last_skipped})' if counters.skipped else ''}",
+            err=True,
+        )
+    if counters.ignored:
+        parts = ", ".join(f"{name} {count}" for name, count in sorted(counters.ignored.items()))
+        typer.echo(f"ignored: {parts}", err=True)
+    if counters.bad_times:
+        typer.echo(f"{counters.bad_times} implausible exchange times were not used", err=True)
+    if result.corrected_times:
+        typer.echo(
+            f"{result.corrected_times} recorded times were out of order, by up to {result.largest_correction:.0f} s, "
+            "and were corrected",
             err=True,
         )
     incomplete = [f"{symbol} {topic}" for (symbol, topic), state in result.states.items() if state != "live"]

@@ -9,7 +9,7 @@ from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedOptions, Venue, VenueProtocol
+from bookbus.feeders.venue import BestPrices, FeedOptions, Venue, VenueProtocol, VenueSnapshots
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -88,6 +88,8 @@ class BinanceAudit:
     """Depth answers of weight 5, and the list of all best prices, of weight 4."""
 
     levels = 100
+    snapshots: VenueSnapshots | None = None
+    lead = 0.0
 
     async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
         body = await rest.get("/api/v3/ticker/bookTicker", {}, 4, urgent=False)

@@ -1,13 +1,14 @@
 """Bybit spot: sockets and metadata. Its derivatives are other markets, hence other exchange ids."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import MetadataError, RestError
-from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
+from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol, decode_full_book
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedOptions, Venue, VenueProtocol
+from bookbus.feeders.venue import BestPrices, FeedOptions, Venue, VenueProtocol, VenueSnapshots
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -20,6 +21,10 @@ ARGUMENT_CHARACTERS = 21_000
 """Limit of the characters of all topics of a connection together."""
 
 REQUESTS_PER_MINUTE = 600
+
+_FULL_BOOK_PATH = "/v5/market/full_orderbook"
+_FULL_BOOK_WEIGHT = 20
+"""Requests that one counts for here: its answer has half a megabyte."""
 
 _STATUS: dict[str, TradingStatus] = {"Trading": "trading", "PreLaunch": "halted", "Closed": "halted"}
 
@@ -59,12 +64,68 @@ class _Days(msgspec.Struct):
     days: list[_Day] = msgspec.field(name="list")
 
 
+class _Ticker(msgspec.Struct):
+    """Best prices; empty or zero stands for an empty side."""
+
+    symbol: str
+    bid: float | str | None = msgspec.field(name="bid1Price", default=None)
+    ask: float | str | None = msgspec.field(name="ask1Price", default=None)
+
+
+class _Tickers(msgspec.Struct):
+    tickers: list[_Ticker] = msgspec.field(name="list")
+
+
+class _TickersAnswer(msgspec.Struct):
+    result: _Tickers
+
+
 class _DaysAnswer(msgspec.Struct):
     result: _Days
 
 
 _decode_markets = json_decoder(_MarketsAnswer, "an instruments-info answer", MetadataError)
 _decode_days = json_decoder(_DaysAnswer, "a list of 24-hour figures", RestError)
+
+
+_decode_tickers = json_decoder(_TickersAnswer, "a list of best prices", RestError)
+
+
+class BybitBooks:
+    """Full books by request, for comparisons: 10,000 levels a side (docs/v5/market/full-ob).
+
+    Their `u` counts another stream than the books that are followed; `seq` is the engine's counter in both.
+    """
+
+    decode = staticmethod(decode_full_book)
+
+    def request_of(self, url: str) -> None:
+        """No book is built from them."""
+
+    async def fetch(self, rest: RestClient, need: SnapshotNeeded) -> tuple[str, bytes]:
+        parameters: dict[str, str | int] = {"category": "spot", "symbol": need.native}
+        body = await rest.get(_FULL_BOOK_PATH, parameters, _FULL_BOOK_WEIGHT, urgent=need.urgent)
+        return rest.url(_FULL_BOOK_PATH, parameters), body
+
+
+class BybitAudit:
+    """Full books, and the list of all best prices."""
+
+    levels = 10_000
+    snapshots: VenueSnapshots | None = BybitBooks()
+    lead = 0.5
+
+    async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
+        body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1, urgent=False)
+        tickers: list[_Ticker] = _decode_tickers(body).result.tickers
+        return {ticker.symbol: BestPrices(_price(ticker.bid), _price(ticker.ask)) for ticker in tickers}
+
+
+def _price(value: float | str | None) -> float | None:
+    try:
+        return float(value or 0) or None
+    except ValueError:
+        return None
 
 
 class Bybit(Venue):
@@ -75,6 +136,7 @@ class Bybit(Venue):
     rest_url = REST_URL
     modes = ("diff",)
     topics = TOPICS
+    audit = BybitAudit()
     keepalive = '{"op":"ping"}'
 
     def stream_url(self, ws_url: str) -> str:

@@ -26,7 +26,7 @@ ASKS: Levels = ((101.0, 1.5), (102.0, 2.5))
 
 def updated(native: str = "BTCUSDT", update_id: int = 1, bids: Levels = BIDS, topic: Topic = "book") -> BookUpdated:
     """A book that changed."""
-    return BookUpdated(native, update_id, 1_000_000 + update_id, bids, ASKS, topic)
+    return BookUpdated(native, update_id, 1_700_000_000_000_000 + update_id, bids, ASKS, topic)
 
 
 class FakeBookSet(BookSet):

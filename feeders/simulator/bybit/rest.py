@@ -15,6 +15,9 @@ _TOO_MANY = 10006
 _WITHOUT_MARKETS = ("linear", "inverse", "option")
 """Categories of the exchange that have no markets here."""
 _PREFIX = "/v5/market/"
+_FULL = 10_000
+_FULL_STREAM = 7_000_000
+"""By which ids of the full book are ahead of those of the topics."""
 
 
 class BybitRest(RestApi[BybitMarket]):
@@ -29,6 +32,7 @@ class BybitRest(RestApi[BybitMarket]):
                 request, lambda market: statistics.day_answer(market.feed, _now_ms())
             ),
             "orderbook": self._book,
+            "full_orderbook": self._full_book,
             "recent-trade": self._trades,
             "kline": self._candles,
         }
@@ -56,6 +60,14 @@ class BybitRest(RestApi[BybitMarket]):
     def _book(self, request: HttpRequest) -> dict[str, object]:
         market, limit = self._market(request), _integer(request, "limit", 1, 200)
         return messages.book_answer(market.instrument, market.at_depth(limit), market.sequence, _now_ms())
+
+    def _full_book(self, request: HttpRequest) -> dict[str, object]:
+        """All levels as flushed; its `u` counts another stream than the topics that are served here."""
+        market = self._market(request)
+        book = market.at_depth(_FULL)
+        return messages.book_answer(
+            market.instrument, book._replace(update_id=book.update_id + _FULL_STREAM), market.sequence, _now_ms()
+        )
 
     def _trades(self, request: HttpRequest) -> dict[str, object]:
         market, limit = self._market(request), _integer(request, "limit", 60, 60)

@@ -8,7 +8,9 @@ from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
+    BookUpdated,
     ClosingSoon,
+    Ignored,
     KnownWindowLeft,
     PrecisionLost,
     Refused,
@@ -47,7 +49,7 @@ def test_an_update_becomes_a_snapshot_with_every_field() -> None:
         native="BTCUSDT",
         state="live",
         update_id=42,
-        exchange_us=1_000_042,
+        exchange_us=1_700_000_000_000_042,
         received_us=7_000_000,
         depth=20,
         bids=BIDS,
@@ -69,10 +71,10 @@ def test_a_quote_is_a_book_of_depth_one_beside_the_book() -> None:
 def test_a_trade_is_told_with_every_field() -> None:
     world = Collected()
 
-    world.receive(TradeHappened("ETHUSDT", 5, 2500.0, 0.25, "sell", 6_000_000), received_us=7_000_000)
+    world.receive(TradeHappened("ETHUSDT", 5, 2500.0, 0.25, "sell", 1_700_000_006_000_000), received_us=7_000_000)
 
     assert world.trades == [
-        Trade("binance", "ETH-USDT", "ETHUSDT", 5, 2500.0, 0.25, "sell", 6_000_000, 7_000_000),
+        Trade("binance", "ETH-USDT", "ETHUSDT", 5, 2500.0, 0.25, "sell", 1_700_000_006_000_000, 7_000_000),
     ]
 
 
@@ -107,10 +109,58 @@ def test_counters_add_up_and_keep_the_newest_text_there_is() -> None:
     total = FeedCounters(frames=1, last_skipped="old")
 
     total.add(FeedCounters(frames=2, lost=3))
-    total.add(FeedCounters(skipped=1, last_skipped="new"))
-    total.add(FeedCounters())
+    total.add(FeedCounters(skipped=1, last_skipped="new", ignored={"ticker": 1}))
+    total.add(FeedCounters(ignored={"ticker": 2, "aggTrade": 1}))
 
-    assert total == FeedCounters(frames=3, lost=3, skipped=1, last_skipped="new")
+    assert total == FeedCounters(frames=3, lost=3, skipped=1, last_skipped="new", ignored={"ticker": 3, "aggTrade": 1})
+
+
+NOW_US = 1_700_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    "time_us",
+    [0, 5_000, NOW_US * 1000, NOW_US + 2 * 86_400_000_000, NOW_US // 1000],
+    ids=["none", "1970", "microseconds as milliseconds", "two days ahead", "milliseconds as microseconds"],
+)
+def test_an_implausible_exchange_time_is_counted_and_not_told(time_us: int) -> None:
+    world = Collected()
+
+    world.receive(BookUpdated("BTCUSDT", 1, time_us, BIDS, ASKS), received_us=NOW_US)
+    world.receive(TradeHappened("BTCUSDT", 5, 2500.0, 0.25, "sell", time_us), received_us=NOW_US)
+
+    assert [book.exchange_us for _, book in world.books] == [None]
+    assert [trade.exchange_us for trade in world.trades] == [NOW_US]
+    assert world.feed.counters.bad_times == 2
+
+
+@pytest.mark.parametrize("seconds", [-86_400 * 400, -1, 0, 3600])
+def test_a_quiet_book_and_a_wrong_clock_have_plausible_times(seconds: int) -> None:
+    world, time_us = Collected(), NOW_US + seconds * 1_000_000
+
+    world.receive(BookUpdated("BTCUSDT", 1, time_us, BIDS, ASKS), received_us=NOW_US)
+
+    assert [book.exchange_us for _, book in world.books] == [time_us]
+    assert world.feed.counters.bad_times == 0
+
+
+def test_what_is_ignored_is_counted_by_name() -> None:
+    world = Collected()
+
+    rest = world.receive(Ignored("BTCUSDT", "aggTrade"), Ignored("ETHUSDT", "aggTrade", 3), Ignored("", "ticker"))
+
+    assert rest == []
+    assert world.feed.counters.ignored == {"aggTrade": 4, "ticker": 1}
+
+
+def test_names_from_outside_are_bounded() -> None:
+    world = Collected()
+
+    world.receive(*(Ignored("", f"{number}\x1b" + "x" * 1000) for number in range(60)))
+
+    assert len(world.feed.counters.ignored) == 51
+    assert world.feed.counters.ignored["others"] == 10
+    assert all(name.isprintable() and len(name) <= 60 for name in world.feed.counters.ignored)
 
 
 def test_only_what_concerns_the_connection_is_handed_back() -> None:
