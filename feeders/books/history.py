@@ -22,7 +22,7 @@ class RecordedBook(NamedTuple):
     ask_edge: float
     changing: frozenset[tuple[int, float]] | None = None
     """Sign of the side and price of levels that the next update changes, where it is not known whether this id is
-    before or after that change; None if the book had exactly this id.
+    before or after that change. None where ids of snapshots are those of updates, so that the book had exactly this id.
     """
 
 
@@ -85,7 +85,7 @@ class BookHistory:
             bid_edge = max(bid_edge, min(next_bids, default=0.0))
             ask_edge = min(ask_edge, max(next_asks, default=math.inf))
             changing = {(1, price) for price, _ in after.bids} | {(-1, price) for price, _ in after.asks}
-        return RecordedBook(bids, asks, bid_edge, ask_edge, None if reached == update_id else frozenset(changing))
+        return RecordedBook(bids, asks, bid_edge, ask_edge, frozenset(() if reached == update_id else changing))
 
 
 def _levels(side: BookSide) -> Quantities:

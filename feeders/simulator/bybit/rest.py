@@ -62,12 +62,11 @@ class BybitRest(RestApi[BybitMarket]):
         return messages.book_answer(market.instrument, market.at_depth(limit), market.sequence, _now_ms())
 
     def _full_book(self, request: HttpRequest) -> dict[str, object]:
-        """All levels as flushed; its `u` counts another stream than the topics that are served here."""
+        """All levels, also between two messages; `u` counts another stream than the topics that are served here."""
         market = self._market(request)
-        book = market.at_depth(_FULL)
-        return messages.book_answer(
-            market.instrument, book._replace(update_id=book.update_id + _FULL_STREAM), market.sequence, _now_ms()
-        )
+        book = market.full(_FULL)
+        shown = book._replace(update_id=market.update_id + _FULL_STREAM)
+        return messages.book_answer(market.instrument, shown, book.update_id, _now_ms())
 
     def _trades(self, request: HttpRequest) -> dict[str, object]:
         market, limit = self._market(request), _integer(request, "limit", 60, 60)

@@ -202,11 +202,12 @@ def _side(payload: Payload, name: str) -> list[list[str]]:
 
 
 def corrupt_level(frame: PendingFrame) -> list[bytes]:
-    """One changed bid of the best 50 is wrong: removed if it is there, and the reverse; only diffs have this."""
+    """One changed bid of the best 50 is wrong: removed if it is there, and the reverse; only changes have this."""
     worst = float(frame.feed.instrument.price_text(frame.feed.snapshot(_NEAR, "flushed").bids[-1][0]))
     message = msgspec.json.decode(frame.text)
     payload = message.get("data", message)
-    near = [level for level in payload["b"] if float(level[0]) >= worst] if "U" in payload else []
+    are_changes = "U" in payload or message.get("type") == "delta"
+    near = [level for level in payload["b"] if float(level[0]) >= worst] if are_changes else []
     if not near:
         return frame.later()
     level = min(near, key=lambda level: float(level[0]))

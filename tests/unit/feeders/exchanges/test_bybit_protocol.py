@@ -406,11 +406,11 @@ def test_an_answer_without_a_book_is_refused(body: bytes) -> None:
     ("sequence", "bid", "changing"),
     [
         (99, None, None),
-        (100, 1.0, None),
+        (100, 1.0, set()),
         (105, 1.0, {(1, 100.5)}),
-        (110, 5.0, None),
+        (110, 5.0, set()),
         (119, 5.0, {(-1, 101.0)}),
-        (120, 5.0, None),
+        (120, 5.0, set()),
         (500, 5.0, set()),
     ],
 )
