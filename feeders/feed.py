@@ -302,7 +302,9 @@ class Feed:
 
     def _trade(self, event: TradeHappened, received_us: int) -> Trade:
         instrument = self.instrument_of(event.native)
-        exchange_us = self._checked_time(event.exchange_us, received_us)
+        exchange_us: int | None = event.exchange_us
+        if not _EARLIEST_US <= event.exchange_us <= received_us + _DAY_US:
+            exchange_us = self._checked_time(event.exchange_us, received_us)
         return Trade(
             self.exchange,
             instrument.symbol,

@@ -208,19 +208,19 @@ class BinanceProtocol:
                 return self._ignored(envelope.stream)
             if name := _stream_name(frame):
                 self._streams[name] = stream
+        ignored = ""
         try:
             data = stream.decode(frame).data
         except WebSocketProtocolError as error:
             data, ignored = _decode_repaired(stream, frame, error)
-            return (*self._messages(stream, data), Ignored(stream.native, ignored))
-        return self._messages(stream, data)
-
-    def _messages(self, stream: "_Stream", data: Any) -> Sequence[Message]:
+        message: Message
         if stream.topic == "trades":
-            return (_trade(stream.native, data),)
-        if not data.is_whole and data.first_id > data.last_id:
+            message = _trade(stream.native, data)
+        elif not data.is_whole and data.first_id > data.last_id:
             raise WebSocketProtocolError(f"{stream.name}: first id {data.first_id} above last id {data.last_id}")
-        return (DepthMessage(stream.native, stream.topic, stream.name, data),)
+        else:
+            message = DepthMessage(stream.native, stream.topic, stream.name, data)
+        return (message, Ignored(stream.native, ignored)) if ignored else (message,)
 
     def synchronizer(self, native: str, topic: Topic, stream: str | None, lines: set[int]) -> BookSync:
         """Diffs by snapshot and ranges of ids; partial depth and quotes are whole books."""

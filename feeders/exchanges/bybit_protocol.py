@@ -32,9 +32,13 @@ MAX_ARGUMENTS = 10
 _BOOK_CHANNEL = re.compile(r"orderbook\.[0-9]{1,4}")
 """Those that hold the whole visible book; `orderbook.full` has changes only, `orderbook.rpi` other levels."""
 
+_BOOK_CHANNELS = frozenset(f"orderbook.{depth}" for depth in (1, *DEPTHS))
+"""Those of today."""
+
 _OUR_REQUEST = re.compile(r"[0-9]{1,18}")
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
+TradeId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class _Changes(msgspec.Struct):
@@ -81,7 +85,7 @@ class _BookMessage(msgspec.Struct):
 
 
 class _Trade(msgspec.Struct):
-    trade_id: str | int = msgspec.field(name="i")
+    trade_id: TradeId = msgspec.field(name="i")
     time: Timestamp = msgspec.field(name="T")
     price: PositiveNumber = msgspec.field(name="p")
     quantity: PositiveNumber = msgspec.field(name="v")
@@ -169,7 +173,7 @@ class BybitProtocol:
             return ()
         if channel == "publicTrade":
             return _trades(native, frame) if "trades" in self._options.topics else ()
-        if not _BOOK_CHANNEL.fullmatch(channel):
+        if channel not in _BOOK_CHANNELS and not _BOOK_CHANNEL.fullmatch(channel):
             return (Ignored(native, channel),)
         if "book" not in self._options.topics:
             return ()
@@ -209,26 +213,28 @@ def _trades(native: str, frame: bytes) -> Sequence[Message]:
 
     Block trades are agreed outside the book, and RPI trades fill orders that no book of the exchange shows.
     """
-    messages: list[Message] = []
+    ignored: list[Message] = []
     try:
         trades: list[_Trade] = _decode_trades(frame).data
     except WebSocketProtocolError as error:
         # One entry that cannot be read takes no other with it.
         trades, unreadable = _repaired_trades(frame, error)
-        messages.append(Ignored(native, OTHER_FORMAT))
+        ignored.append(Ignored(native, OTHER_FORMAT))
         if unreadable:
-            messages.append(Ignored(native, "unreadable trade", unreadable))
-    for trade in trades:
-        if trade.is_block or trade.is_rpi:
-            messages.append(Ignored(native, "block trade" if trade.is_block else "RPI trade"))
-        else:
-            messages.append(_trade(native, trade))
-    return messages
+            ignored.append(Ignored(native, "unreadable trade", unreadable))
+    messages: list[Message] = [_trade(native, trade) for trade in trades if not (trade.is_block or trade.is_rpi)]
+    if len(messages) < len(trades):
+        ignored += [
+            Ignored(native, "block trade" if trade.is_block else "RPI trade")
+            for trade in trades
+            if trade.is_block or trade.is_rpi
+        ]
+    return messages + ignored if ignored else messages
 
 
 def _trade(native: str, trade: _Trade) -> TradeHappened:
     aggressor, exchange_us = _SIDES[trade.taker], microseconds(trade.time)
-    return TradeHappened(native, trade_number(trade.trade_id), trade.price, trade.quantity, aggressor, exchange_us)
+    return TradeHappened(native, trade.trade_id, trade.price, trade.quantity, aggressor, exchange_us)
 
 
 def _repaired_trades(frame: bytes, error: WebSocketProtocolError) -> tuple[list[_Trade], int]:
@@ -236,8 +242,12 @@ def _repaired_trades(frame: bytes, error: WebSocketProtocolError) -> tuple[list[
     message, _ = repaired(frame, _RawTrades, lambda _: OTHER_FORMAT, error)
     trades: list[_Trade] = []
     for fields in message.data:
-        with suppress(msgspec.ValidationError, AttributeError, TypeError):
-            fields |= {"T": usable_time(fields.get("T")), "S": str(fields.get("S")).capitalize()}
+        with suppress(msgspec.ValidationError, AttributeError, KeyError, TypeError):
+            fields |= {
+                "i": trade_number(fields["i"]),
+                "T": usable_time(fields.get("T")),
+                "S": str(fields.get("S")).capitalize(),
+            }
             trades.append(msgspec.convert(fields, _Trade, strict=False))
     if not trades:
         raise error

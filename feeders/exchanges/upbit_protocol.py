@@ -187,9 +187,9 @@ class UpbitProtocol:
         return ReplaceSync(native, self._options.depth, lines)
 
     def _message(self, part: "_Part") -> Sequence[Message]:
-        if isinstance(part, Ignored):
-            return (part,)
-        if isinstance(part, _Other):
+        if isinstance(part, _NOT_DATA):
+            if isinstance(part, Ignored):
+                return (part,)
             if (error := part.error) is not None:
                 return (Refused(None, f"{error.name}: {error.message}"),)
             return (Ignored("", part.kind),) if part.kind else ()
@@ -198,7 +198,7 @@ class UpbitProtocol:
             require_symbol("upbit", code)
         elif code not in self._wanted:
             return ()  # still on its way when a request replaced the one before
-        if isinstance(part, _Trade | _ShortTrade):
+        if isinstance(part, _TRADES):
             return (_trade(part),) if "trades" in self._options.topics else ()
         if "book" not in self._options.topics:
             return ()
@@ -206,6 +206,7 @@ class UpbitProtocol:
 
 
 _Part = _Book | _ShortBook | _Trade | _ShortTrade | _Other | Ignored
+_NOT_DATA, _TRADES = (_Other, Ignored), (_Trade, _ShortTrade)
 
 _decode = msgspec.json.Decoder(_Book | _Trade | list[_Book | _Trade]).decode
 _decode_short = msgspec.json.Decoder(_ShortBook | _ShortTrade | list[_ShortBook | _ShortTrade]).decode
