@@ -5,7 +5,6 @@ system one can tell how long ago it was the exchange's.
 """
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from tests.simulation.world import Clock, Connection, Listener, Process, World
@@ -54,8 +53,7 @@ class Exchange(Listener):
         self.rate = "busy"
         self.stalled: set[str] = set()
         """Hosts whose connections get no data, but pongs."""
-        self.drop_next: set[str] = set()
-        """Hosts that will not get the next book message of each kind: a gap."""
+        self._losing = ""
         self.trades_sent: dict[str, list[int]] = {native: [] for native in natives}
         self._sockets: list[_Socket] = []
         for market in self.markets.values():
@@ -80,6 +78,14 @@ class Exchange(Listener):
         for socket in [one for one in self._sockets if host in ("*", one.host)]:
             socket.connection.close()
             self.leave(socket)
+
+    def lose_a_message(self, host: str) -> None:
+        """One change of each book is never sent to this host, but the next one is: a gap."""
+        for market in self.markets.values():
+            self._losing = host
+            self._change(market)
+            self._losing = ""
+            self._change(market)
 
     def restart_ids(self, back: int) -> None:
         """Maintenance: every connection ends, and ids go on `back` lower, with another book."""
@@ -145,9 +151,7 @@ class Exchange(Listener):
             return
         frame = json.dumps({"stream": stream, "data": data}, separators=(",", ":")).encode()
         for socket in listeners:
-            if socket.host in self.drop_next and "@depth" in stream:
-                self.drop_next.discard(socket.host)
-            elif socket.host not in self.stalled:
+            if socket.host not in self.stalled | {self._losing}:
                 socket.connection.send(frame)
 
     def first_book(self, stream: str) -> bytes | None:
@@ -192,6 +196,3 @@ class _Socket:
             first = self._exchange.first_book(stream)
             if first is not None and self.host not in self._exchange.stalled:
                 self.connection.send(first)
-
-
-Frames = Callable[[bytes], None]

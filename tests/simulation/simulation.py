@@ -123,7 +123,8 @@ class Simulation:
         self.servers = [Server(world, f"server{number}", self.clock()) for number in range(2)]
         self.primary, self.replica = self.servers
         self.replica.follow(self.primary)
-        mode: FeedMode = rng.choice(("diff", "partial"))
+        self.mode: FeedMode = rng.choice(("diff", "partial"))
+        mode = self.mode
         self.depth = rng.choice((5, 10))
         lines = rng.choice((1, 1, 2))
         self.feeders = [
