@@ -1,6 +1,6 @@
 """What must hold, judged with the true time and the exchange's own record of its books."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bookbus.consumers.reading import MAX_AGE, Reading
@@ -11,8 +11,22 @@ from tests.simulation.world import World
 SIGN_OF_LIFE = 2.5
 """Seconds that the sign of life of an exchange's connection may be old when it confirms a book."""
 
-LIMIT = MAX_AGE + SIGN_OF_LIFE
-"""Seconds after which a book that is no longer the exchange's may not be called live."""
+IN_TRANSIT = 2.0
+"""Seconds that a submission may be held back before its feeder gives up the connection."""
+
+UNNOTICED_PAUSE = 5.0
+"""Seconds of a pause that a feeder does not notice: what it received before may confirm a book after."""
+
+
+def age_limit(kinds: Collection[str]) -> float:
+    """Seconds after which a book that is no longer the exchange's may not be called live, with these faults."""
+    limit = MAX_AGE + SIGN_OF_LIFE
+    if "cut-feeder" in kinds:
+        limit += IN_TRANSIT
+    if "feeder-pause" in kinds and len(kinds) > 1:
+        limit += UNNOTICED_PAUSE
+    return limit
+
 
 HEALED = 5.0
 """Seconds after the last fault, from which every book is live."""
@@ -27,6 +41,7 @@ class Checks:
     natives: dict[str, str]
     """By standard symbol."""
     depth: int
+    age_limit: float
     faults_end: float
     violations: list[str] = field(default_factory=list)
     readings: int = 0
@@ -65,21 +80,24 @@ class Checks:
             self._violated("levels", f"{reader} {symbol}: the levels of {book.update_id} never were the exchange's")
             return
         age = now - market.replaced_at(version)
-        if age > LIMIT:
+        if age > self.age_limit:
             self._violated("age", f"{reader} {symbol}: live {age:.2f} s after it was replaced (says {reading.age:.2f})")
         newest = self._newest.get(key, 0)
         if version < newest:
             self._violated("order", f"{reader} {symbol}: live book {version} after {newest}, {age:.2f} s old")
         self._newest[key] = max(newest, version)
 
-    def trades(self, reader: str, taken: Iterable[int], added: Iterable[int], *, told: bool) -> None:
-        """At the end: `added` is what the servers accepted after the tail began."""
-        ids = list(taken)
+    def trades(self, reader: str, ids: Sequence[int], added: Iterable[int], *, told: bool) -> None:
+        """At the end: `ids` is what a tail has taken, `added` what the servers accepted meanwhile."""
         lost = sorted(set(added) - set(ids))
         if lost and not told:
-            self._violated("trades", f"{reader}: {len(lost)} trades lost unseen, first {lost[0]}")
+            self._violated("trades", f"{reader}: {len(lost)} of {len(ids)} trades lost unseen, first {lost[0]}")
         if len(ids) != len(set(ids)):
             self._violated("trades", f"{reader}: {len(ids) - len(set(ids))} trades twice")
+
+    def bug(self, host: str, text: str) -> None:
+        """A process failed in a way that no fault explains."""
+        self._violated("bug", f"{host}: {text}")
 
     def _violated(self, kind: str, text: str) -> None:
         line = f"{self.world.now:.3f} {kind}: {text}"

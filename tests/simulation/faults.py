@@ -319,6 +319,7 @@ KINDS = tuple(_KINDS)
 PENDING: dict[str, str] = {
     "network": "",
     "shape": "",
+    "server-pause": "",
     "exchange-restart": "",
     "exchange-stall": "",
     "failover": "",

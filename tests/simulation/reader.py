@@ -72,6 +72,8 @@ class TradeReader:
         self.process = process
         self.tail = BusTradeTail(parse_redis_url("redis://bus:6379/0"), RedisNames("md"), "binance", symbol, native)
         self.taken: list[Trade] = []
+        self.since = float("inf")
+        """The true time from which trades must come."""
         self.told = False
         """Whether it ever said that trades may be missing."""
         process.spawn(self._run)
@@ -80,6 +82,8 @@ class TradeReader:
         self.tail.start()
         while True:
             self.taken += self.tail.take()
+            if not self.tail.error:
+                self.since = min(self.since, self.process.world.now)
             self.told = self.told or self.tail.missed > 0
             self.process.sleep(0.5)
 

@@ -39,8 +39,8 @@ class Server(Listener):
         """Seconds that a replica is behind although its link is up."""
         self.refuses = ""
         """The error that every command which needs memory or disk gets; empty for none."""
-        self.trades_added: list[tuple[bytes, bytes]] = []
-        """Stream and trade id of everything that the script for trades added here as primary."""
+        self.trades_added: list[tuple[float, bytes, int]] = []
+        """True time, stream and id of every trade that was added here as primary."""
         self.offset = 0
         self._scripts: dict[bytes, Callable[[], Any]] = {}
         self._sessions: list[_Session] = []
@@ -189,8 +189,8 @@ class Server(Listener):
 
     _select = _auth = _client
 
-    def _hello(self, *_: bytes) -> Any:
-        raise CommandError("ERR unknown command 'HELLO'")
+    def _hello(self, *_: bytes) -> dict[bytes, Any]:
+        return {b"server": b"redis", b"version": b"7.2.0", b"proto": 3, b"mode": b"standalone", b"role": b"master"}
 
     def _role(self) -> list[Any]:
         if self.primary is None:
@@ -220,8 +220,8 @@ class Server(Listener):
         found: bytes | None = self.stored(key, dict).get(name)
         return found
 
-    def _hgetall(self, key: bytes) -> list[bytes]:
-        return [part for pair in self.stored(key, dict).items() for part in pair]
+    def _hgetall(self, key: bytes) -> dict[bytes, Any]:
+        return dict(self.stored(key, dict))
 
     def _hstrlen(self, key: bytes, name: bytes) -> int:
         return len(self.stored(key, dict).get(name, b""))
@@ -335,7 +335,7 @@ class Server(Listener):
         if most and len(stream) > most:
             del stream[: len(stream) - most]
         if self.primary is None:
-            self.trades_added.append((key, fields[fields.index(b"id") + 1]))
+            self.trades_added.append((self.world.now, key, int(fields[fields.index(b"id") + 1])))
         return _entry_text(entry_id)
 
     def _xlen(self, key: bytes) -> int:
@@ -382,7 +382,7 @@ class Server(Listener):
 
 
 class _Session:
-    """One client's connection."""
+    """One client's connection; `HELLO` switches it to version 3 of the protocol, as redis-py does."""
 
     def __init__(self, server: Server, connection: Connection) -> None:
         self.connection = connection
@@ -390,6 +390,7 @@ class _Session:
         self._server = server
         self._reader = hiredis.Reader()
         self._output: list[bytes] = []
+        self._resp3 = False
 
     def receive(self, data: bytes | None) -> None:
         if data is None:
@@ -398,7 +399,7 @@ class _Session:
         self._reader.feed(data)
         while (command := self._reader.gets()) is not False:
             for reply in self._answer(command):
-                self._output.append(encode(reply))
+                self._output.append(encode(reply, self._resp3))
         if self._output:
             self.connection.send(b"".join(self._output))
             self._output.clear()
@@ -419,6 +420,7 @@ class _Session:
         elif name == b"PING" and self.channels:
             yield [b"pong", command[1] if len(command) > 1 else b""]
         else:
+            self._resp3 = self._resp3 or name == b"HELLO"
             try:
                 yield self._server.execute(command)
             except CommandError as error:
@@ -429,18 +431,21 @@ class _Status(str):
     """A simple string reply."""
 
 
-def encode(reply: Any) -> bytes:
+def encode(reply: Any, resp3: bool = False) -> bytes:
     if isinstance(reply, _Status):
         return b"+%b\r\n" % reply.encode()
     if isinstance(reply, CommandError):
         return b"-%b\r\n" % str(reply).encode()
     if reply is None:
-        return b"$-1\r\n"
+        return b"_\r\n" if resp3 else b"$-1\r\n"
+    if isinstance(reply, dict):
+        parts = b"".join(encode(part, resp3) for pair in reply.items() for part in pair)
+        return b"%b%d\r\n%b" % ((b"%", len(reply), parts) if resp3 else (b"*", 2 * len(reply), parts))
     if isinstance(reply, int):
         return b":%d\r\n" % reply
     if isinstance(reply, bytes):
         return b"$%d\r\n%b\r\n" % (len(reply), reply)
-    return b"*%d\r\n" % len(reply) + b"".join(map(encode, reply))
+    return b"*%d\r\n" % len(reply) + b"".join(encode(part, resp3) for part in reply)
 
 
 def _entry_text(entry: tuple[int, int]) -> bytes:
@@ -485,6 +490,8 @@ def _pcall(*arguments: Any) -> Any:
 
 
 def _to_lua(reply: Any) -> Any:
+    if isinstance(reply, dict):
+        reply = [part for pair in reply.items() for part in pair]
     if isinstance(reply, list):
         return _LUA.table_from([_to_lua(one) for one in reply])
     if isinstance(reply, str):

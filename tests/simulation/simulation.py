@@ -15,11 +15,11 @@ from unittest import mock
 from bookbus.consumers.redis_provider import Mode
 from bookbus.feeders.feeder import Feeder
 from bookbus.feeders.venue import FeedMode
-from tests.simulation.checks import HEALED, Checks
+from tests.simulation.checks import HEALED, Checks, age_limit
 from tests.simulation.exchange import RATES, Exchange
 from tests.simulation.faults import KINDS, LAST, Fault, draw
 from tests.simulation.feeder import make_feeder, rest_get, websocket_connect
-from tests.simulation.reader import BookReader, TailClient, connect_socket
+from tests.simulation.reader import BookReader, TailClient, TradeReader, connect_socket
 from tests.simulation.server import Server
 from tests.simulation.world import (
     WORLDS,
@@ -135,8 +135,10 @@ class Simulation:
         self.foreign_network = FeederSlot(self, "foreign", self.testnet, mode, self.depth, 1)
         other_depth = 20 if self.depth == 5 else 5
         self.foreign_shape = FeederSlot(self, "other-shape", self.exchange, mode, other_depth, 1)
-        self.checks = Checks(world, self.exchange, NATIVES, self.depth, LAST)
         self.faults = draw(rng, list(kinds))
+        limit = age_limit([fault.kind for fault in self.faults])
+        self.checks = Checks(world, self.exchange, NATIVES, self.depth, limit, LAST)
+        self.tail: TradeReader | None = None
         self._readers: list[_ReaderSlot] = [
             _ReaderSlot(self, "push", "bus", "push"),
             _ReaderSlot(self, "push-replica", "replica", "push"),
@@ -167,6 +169,7 @@ class Simulation:
             world.after(world.rng.uniform(0.0, 0.5), feeder.start)
         for slot in self._readers:
             world.after(world.rng.uniform(0.5, 1.5), slot.start)
+        world.after(1.5, self._start_tail)
         self._ping_replicas()
         self._look()
         world.run(DURATION)
@@ -263,6 +266,9 @@ class Simulation:
                 slot.reader.look()
         self.world.after(SAMPLE_INTERVAL, self._look)
 
+    def _start_tail(self) -> None:
+        self.tail = TradeReader(ThreadProcess(self.world, "tail", self.clock(), self.host), *next(iter(NATIVES.items())))
+
     def _ping_replicas(self) -> None:
         self.primary.enter(self.primary.heartbeat_to_replicas)
         self.world.after(1.0, self._ping_replicas)
@@ -271,9 +277,18 @@ class Simulation:
         for process in self.world.processes:
             if isinstance(process, TaskProcess | ThreadProcess):
                 for failure in process.failures:
-                    self.checks.violations.append(f"bug in {process.host}: {failure}")
+                    self.checks.bug(process.host, failure)
             if isinstance(process, TaskProcess) and process.ended is not None:
-                self.checks.violations.append(f"bug in {process.host}: {process.ended!r}")
+                self.checks.bug(process.host, repr(process.ended))
+        for slot in self.feeders:
+            if slot.feeder is None or f"md:feeder:{slot.feeder.id}".encode() not in self.primary.data:
+                self.checks.bug(slot.host, "it has no heartbeat")
+        if self.tail is not None:
+            stream, until = b"md:trades:binance:" + next(iter(NATIVES)).encode(), DURATION - 2.0
+            added = [entry for server in self.servers for entry in server.trades_added]
+            due = [trade for at, key, trade in added if key == stream and self.tail.since < at < until]
+            ids = [int(trade.trade_id) for trade in self.tail.taken]
+            self.checks.trades("tail", ids, due, told=self.tail.told)
 
 
 class _ReaderSlot:
