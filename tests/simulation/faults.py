@@ -317,15 +317,16 @@ _KINDS: dict[str, Callable[[random.Random], Callable[["Simulation"], End]]] = {
 KINDS = tuple(_KINDS)
 
 PENDING: dict[str, str] = {
-    "network": "",
-    "shape": "",
-    "server-pause": "",
-    "exchange-restart": "",
-    "exchange-stall": "",
-    "failover": "",
-    "replica-lag": "",
-    "clock-server": "",
-    "clock-replica": "",
+    "network": "books of another network of the exchange are read as live",
+    "shape": "the book changes between the depths of two feeders",
+    "exchange-stall": "a connection that answers pings confirms a book that it no longer delivers",
+    "exchange-restart": "a pair does not return within 5 s when the exchange's ids are slightly lower",
+    "server-pause": "what waited in the socket of a stopped server is confirmed with the time of its return",
+    "failover": "a reader that was connected shows the older book of the replica as live",
+    "replica-lag": "a book that a replica gets late is live",
+    "cut-replica": "the same, when the link to the primary is back",
+    "clock-server": "a replica whose clock differs from the primary's judges ages with the wrong one",
+    "clock-replica": "the same",
 }
 """Kinds that the product does not hold yet, with what a reader sees."""
 

@@ -73,7 +73,7 @@ class TradeReader:
         self.tail = BusTradeTail(parse_redis_url("redis://bus:6379/0"), RedisNames("md"), "binance", symbol, native)
         self.taken: list[Trade] = []
         self.since = float("inf")
-        """The true time from which trades must come."""
+        """The true time from which trades must come: when it saw a first one, since a stream may vanish before that."""
         self.told = False
         """Whether it ever said that trades may be missing."""
         process.spawn(self._run)
@@ -82,9 +82,9 @@ class TradeReader:
         self.tail.start()
         while True:
             self.taken += self.tail.take()
-            if not self.tail.error:
+            if self.tail._seq is not None and self.tail._seq.number:
                 self.since = min(self.since, self.process.world.now)
-            self.told = self.told or self.tail.missed > 0
+            self.told = self.told or self.tail.missed + self.tail.resets > 0
             self.process.sleep(0.5)
 
 
