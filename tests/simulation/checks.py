@@ -52,6 +52,10 @@ class Checks:
     def reader_started(self, reader: str) -> None:
         self._newest = {key: version for key, version in self._newest.items() if key[0] != reader}
 
+    def data_lost(self) -> None:
+        """The first book that a feeder sends is taken then, also an older one; only its age is limited."""
+        self._newest.clear()
+
     def see(self, reader: str, symbol: str, reading: Reading) -> None:
         """One answer of a reader."""
         self.readings += 1
@@ -76,7 +80,9 @@ class Checks:
         version = int(book.bids[0][1])
         if len(book.bids) != self.depth:
             self._violated("shape", f"{reader} {symbol}: {len(book.bids)} levels instead of {self.depth}")
-        if version >= len(market.ids) or market.ids[version] > book.update_id or book.asks[0][1] != version:
+        true = version < len(market.ids) and list(book.bids) == market.bids(len(book.bids), version)
+        mirrored = [quantity for _, quantity in book.bids] == [quantity for _, quantity in book.asks]
+        if not (true and mirrored and market.ids[version] <= book.update_id):
             self._violated("levels", f"{reader} {symbol}: the levels of {book.update_id} never were the exchange's")
             return
         age = now - market.replaced_at(version)

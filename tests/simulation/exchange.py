@@ -5,6 +5,7 @@ system one can tell how long ago it was the exchange's.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from tests.simulation.world import Clock, Connection, Listener, Process, World
@@ -37,11 +38,23 @@ class Market:
         """When this book stopped being the true one."""
         return self.since[version + 1] if version + 1 < len(self.since) else float("inf")
 
-    def sides(self, levels: int) -> tuple[list[list[str]], list[list[str]]]:
-        bids = [[f"{self.touch - number}", "1.0"] for number in range(min(levels, LEVELS))]
-        asks = [[f"{self.touch + 1 + number}", "1.0"] for number in range(min(levels, LEVELS))]
-        bids[0][1] = asks[0][1] = f"{float(self.version)}"
-        return bids, asks
+    def bids(self, levels: int, version: int) -> list[tuple[float, float]]:
+        """The book of a version; asks mirror it. Each change moves the best level and one of the next three."""
+        return [(self.touch - place, _quantity(place, version)) for place in range(min(levels, LEVELS))]
+
+    def sides(self, places: Iterable[int]) -> tuple[list[list[str]], list[list[str]]]:
+        """The true levels at these places, best first, as the exchange writes them."""
+        quantities = [(place, f"{_quantity(place, self.version)}") for place in places]
+        bids = [[f"{self.touch - place}", quantity] for place, quantity in quantities]
+        return bids, [[f"{self.touch + 1 + place}", quantity] for place, quantity in quantities]
+
+
+def _quantity(place: int, version: int) -> float:
+    if place == 0:
+        return float(version)
+    if place > 3:
+        return 1.0
+    return float(max(version - (version - place + 1) % 3, 1))
 
 
 class Exchange(Listener):
@@ -96,7 +109,7 @@ class Exchange(Listener):
 
     def depth(self, native: str, limit: int) -> bytes:
         market = self.markets[native]
-        bids, asks = market.sides(limit)
+        bids, asks = market.sides(range(min(limit, LEVELS)))
         return json.dumps({"lastUpdateId": market.update_id, "bids": bids, "asks": asks}).encode()
 
     def best_prices(self) -> bytes:
@@ -126,7 +139,7 @@ class Exchange(Listener):
         market.since.append(self.world.now)
         market.ids.append(market.update_id)
         name = market.native.lower()
-        bids, asks = market.sides(1)
+        bids, asks = market.sides((0, 1 + market.version % 3))
         diff = {"e": "depthUpdate", "E": self._ms(), "s": market.native, "U": first, "u": market.update_id}
         self._send(f"{name}@depth@100ms", diff | {"b": bids, "a": asks})
         for depth in (5, 10, 20):
@@ -139,7 +152,7 @@ class Exchange(Listener):
         self._send(f"{market.native.lower()}@trade", trade | {"p": f"{market.touch}", "q": "1.0"})
 
     def _partial(self, market: Market, depth: int) -> dict[str, Any]:
-        bids, asks = market.sides(depth)
+        bids, asks = market.sides(range(min(depth, LEVELS)))
         return {"lastUpdateId": market.update_id, "bids": bids, "asks": asks}
 
     def _ms(self) -> int:

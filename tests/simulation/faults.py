@@ -178,6 +178,7 @@ def _server_flush(rng: random.Random) -> Callable[["Simulation"], End]:
         for server in simulation.servers:
             server.data.clear()
             server.expires_us.clear()
+        simulation.checks.data_lost()
         return _nothing
 
     return begin

@@ -134,5 +134,3 @@ def connect_socket(server: RedisServer, limit: float) -> Any:
         return running_threads().connect(str(server.host), limit)
     except OSError as error:
         raise BusConnectionError(f"{server.masked}: {error}") from error
-
-

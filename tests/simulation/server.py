@@ -208,8 +208,15 @@ class Server(Listener):
         else:
             up = self._link_up()
             idle = int(self.clock.monotonic() - self._last_io) if up else -1
-            lines += ["role:slave", f"master_link_status:{'up' if up else 'down'}", f"master_last_io_seconds_ago:{idle}"]
-            lines += [f"slave_read_repl_offset:{self.offset + len(self._unapplied)}", f"slave_repl_offset:{self.offset}"]
+            lines += [
+                "role:slave",
+                f"master_link_status:{'up' if up else 'down'}",
+                f"master_last_io_seconds_ago:{idle}",
+            ]
+            lines += [
+                f"slave_read_repl_offset:{self.offset + len(self._unapplied)}",
+                f"slave_repl_offset:{self.offset}",
+            ]
         return "\r\n".join(lines).encode() + b"\r\n"
 
     def _hmget(self, key: bytes, *fields: bytes) -> list[bytes | None]:
@@ -342,7 +349,7 @@ class Server(Listener):
         return len(self.stored(key, list))
 
     def _xrevrange(self, key: bytes, _high: bytes, _low: bytes, *count: bytes) -> list[Any]:
-        entries = self.stored(key, list)[:: -1]
+        entries = self.stored(key, list)[::-1]
         return [[_entry_text(entry), fields] for entry, fields in entries[: int(count[1]) if count else None]]
 
     def _xread(self, *arguments: bytes) -> list[Any] | None:

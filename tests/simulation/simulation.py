@@ -63,8 +63,7 @@ def simulate(seed: int, kinds: Sequence[str] = KINDS) -> Result:
             return simulation.run()
         finally:
             for process in simulation.world.processes:
-                if process.alive:
-                    process.kill()
+                process.kill()
             WORLDS.pop()
             logging.disable(logging_was)
             random.setstate(random_was)
@@ -231,6 +230,8 @@ class Simulation:
         if self._down[server]:
             return
         server.restart(keep_data=keep_data)
+        if not keep_data:
+            self.checks.data_lost()
         if server is self.primary:
             self.replica.follow(server)
         else:
@@ -267,7 +268,9 @@ class Simulation:
         self.world.after(SAMPLE_INTERVAL, self._look)
 
     def _start_tail(self) -> None:
-        self.tail = TradeReader(ThreadProcess(self.world, "tail", self.clock(), self.host), *next(iter(NATIVES.items())))
+        self.tail = TradeReader(
+            ThreadProcess(self.world, "tail", self.clock(), self.host), *next(iter(NATIVES.items()))
+        )
 
     def _ping_replicas(self) -> None:
         self.primary.enter(self.primary.heartbeat_to_replicas)
@@ -337,7 +340,7 @@ _selectors = SimpleNamespace(DefaultSelector=VirtualSelector, EVENT_READ=selecto
 _REPLACED: dict[str, Any] = {
     "bookbus.feeders.websocket_client.connect": websocket_connect,
     "bookbus.feeders.rest_client.RestClient.get": rest_get,
-    "bookbus.feeders.feeder.unique_feeder_id": lambda exchange, name: str(name),
+    "bookbus.feeders.feeder.unique_feeder_id": lambda _, name: str(name),
     "bookbus.consumers.bus.connection._connect": connect_socket,
     "bookbus.consumers.bus.reader.selectors": _selectors,
     "bookbus.consumers.bus.reader._PauseSelector": VirtualSelector,

@@ -296,7 +296,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while scheduled and scheduled[0]._cancelled:
             timer = heapq.heappop(scheduled)
             timer._scheduled = False
-            self._timer_cancelled_count -= 1
+            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
         return scheduled[0]._when if scheduled else None
 
     async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
@@ -402,6 +402,8 @@ class TaskProcess(Process):
 
     def kill(self) -> None:
         super().kill()
+        if self.loop.is_closed():
+            return
         # Ends every coroutine, without any effect on others: its connections are closed.
         with self.running():
             for _ in range(10):
