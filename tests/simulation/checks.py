@@ -8,7 +8,7 @@ from bookbus.schemas.snapshot import BookStatus
 from tests.simulation.exchange import Exchange
 from tests.simulation.world import World
 
-SIGN_OF_LIFE = 2.5
+SIGN_OF_LIFE = 1.5
 """Seconds that the sign of life of an exchange's connection may be old when it confirms a book."""
 
 IN_TRANSIT = 2.0

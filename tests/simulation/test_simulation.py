@@ -90,7 +90,7 @@ def without_sign_of_life() -> Iterator[None]:
 PLANTED: dict[str, tuple[Plant, tuple[str, ...], str]] = {
     "the script takes a lower id": (
         script_with(b"elseif id < stored_id then", b"elseif false then"),
-        ("feeder-pause", "exchange-silent", "exchange-pace"),
+        ("exchange-stall",),
         "order",
     ),
     "the script adds a trade twice": (
