@@ -249,7 +249,7 @@ class Feed:
             return
         self.counters.updates += 1
         exchange_us = event.exchange_us
-        if exchange_us is not None and not _EARLIEST_US <= exchange_us <= received_us + _DAY_US:
+        if exchange_us is not None and not _EARLIEST_US <= exchange_us <= received_us:
             exchange_us = self._checked_time(exchange_us, received_us)
         instrument = self.instrument_of(event.native)
         snapshot = OrderBookSnapshot(
@@ -303,7 +303,7 @@ class Feed:
     def _trade(self, event: TradeHappened, received_us: int) -> Trade:
         instrument = self.instrument_of(event.native)
         exchange_us: int | None = event.exchange_us
-        if not _EARLIEST_US <= event.exchange_us <= received_us + _DAY_US:
+        if not _EARLIEST_US <= event.exchange_us <= received_us:
             exchange_us = self._checked_time(event.exchange_us, received_us)
         return Trade(
             self.exchange,
