@@ -30,6 +30,10 @@ _GRACE = 0.8
 _SUSPECT_AFTER = 2.5
 """Seconds of doubt without an answer after which a book is suspect."""
 
+_BURST = 10
+_REFILL = 2.0
+"""Requests: so many at once, then one in so many seconds. One request asks about everything that is in doubt."""
+
 _FAILED_WAIT = 10.0
 """Longest time in seconds between two questions while the exchange answers none."""
 
@@ -163,6 +167,8 @@ class StallWatch:
         self._looked_at = clock()
         self._failures = 0
         self._next_request = 0.0
+        self._requests = float(_BURST)
+        """Requests left at the last look."""
         self._asking = False
 
     async def run(self) -> None:
@@ -187,7 +193,9 @@ class StallWatch:
     def look(self) -> list[Question]:
         """Record what every stream delivered since the last look. Returns what to ask the exchange now."""
         now = self._clock()
-        blind, self._looked_at = now - self._looked_at > _BLIND, now
+        passed, self._looked_at = now - self._looked_at, now
+        blind = passed > _BLIND
+        self._requests = min(self._requests + passed / _REFILL, _BURST)
         return [question for group in list(self._groups) for question in self._look(group, now, blind=blind)]
 
     def _look(self, group: WatchedGroup, now: float, *, blind: bool) -> list[Question]:
@@ -286,7 +294,7 @@ class StallWatch:
 
     def _questions(self, group: WatchedGroup, connection: _Connection, now: float) -> list[Question]:
         """All that is in doubt once any of it is due."""
-        if self._asking or now < self._next_request:
+        if self._asking or now < self._next_request or self._requests < 1:
             return []
         doubted = {key: each for key, each in connection.streams.items() if each.doubted_at is not None}
         silent = {key: each for key, each in doubted.items() if not each.late}
@@ -299,7 +307,9 @@ class StallWatch:
             silent |= dict([item for item in live if item[1].mark[0] is not None][:_AT_MOST])
         elif not any(now >= each.gaps.next_question for each in doubted.values()):
             return self._patrol(group, connection, now)
-        for stream in doubted.values():
+        # The answer may cover others that are silent: asked together, they need fewer requests.
+        silent |= {key: each for key, each in connection.streams.items() if not each.late and each.gaps.is_unusual(now)}
+        for stream in (*doubted.values(), *silent.values()):
             stream.gaps.asked(now)
         return [
             Question(group, key, connection.streams[key].mark, late=key in late)
@@ -354,6 +364,7 @@ class StallWatch:
                 for natives in kinds:
                     if natives:
                         self.counters.stall_requests += 1
+                        self._requests -= 1
                         answer |= await self._tops.fetch(self._rest, list(dict.fromkeys(natives)))
         except (RestError, WebSocketProtocolError, TimeoutError) as error:
             if not self._failures:

@@ -6,8 +6,11 @@ FLOOR = 2.0
 FACTOR = 3.0
 """Silence is unusual beyond this many times the longest usual gap."""
 
-_UNKNOWN = 10.0
-"""Longest usual gap in seconds while fewer than `_ENOUGH` gaps are known."""
+_UNKNOWN = 1.0
+"""Least usual gap in seconds while fewer than `_ENOUGH` gaps are known: a new stream is asked about early.
+
+A slow one raises its limit `FACTOR` times with each gap, so it costs few questions.
+"""
 
 _ENOUGH = 8
 _WINDOW_GAPS = 30

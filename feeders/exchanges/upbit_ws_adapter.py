@@ -79,8 +79,14 @@ class UpbitTops:
     _LEVELS = 30
 
     async def fetch(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, Top]:
+        found: dict[str, Top] = {}
+        for start in range(0, len(natives), _MARKETS_PER_REQUEST):
+            found |= await self._fetch_some(rest, natives[start : start + _MARKETS_PER_REQUEST])
+        return found
+
+    async def _fetch_some(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, Top]:
         try:
-            return await self._fetch(rest, natives[:_MARKETS_PER_REQUEST])
+            return await self._fetch(rest, natives)
         except RestRefusedError:
             # One market that is delisted fails the whole request.
             if len(natives) == 1:

@@ -30,6 +30,19 @@ class Stream:
             self.gaps.moved(self.now)
         return self
 
+    def questions(self, *periods: float) -> int:
+        """How often the exchange is asked while the stream moves with these periods."""
+        count = 0
+        for period in periods:
+            end = self.now + period
+            while self.now < end:
+                self.now += LOOK
+                if self.gaps.is_unusual(self.now) and self.now >= self.gaps.next_question:
+                    self.gaps.asked(self.now)
+                    count += 1
+            self.gaps.moved(self.now)
+        return count
+
     def silence_until_unusual(self) -> float:
         since = self.now
         while not self.gaps.is_unusual(self.now):
@@ -37,17 +50,28 @@ class Stream:
         return self.now - since
 
 
-@given(period=st.floats(0.02, 29.0), updates=st.integers(10, 300))
-def test_a_regular_stream_of_any_rate_is_never_unusual(period: float, updates: int) -> None:
+@given(period=st.floats(0.02, 2.9), updates=st.integers(10, 300))
+def test_a_regular_stream_of_any_usual_rate_is_never_unusual(period: float, updates: int) -> None:
     assert Stream().play(*[period] * updates).unusual == []
 
 
-@given(period=st.floats(30.0, 3_600.0))
+@given(period=st.floats(3.0, 3_600.0))
 def test_a_slow_regular_stream_is_not_unusual_once_a_few_gaps_are_known(period: float) -> None:
     stream = Stream().play(*[period] * 12)
     stream.unusual.clear()
 
     assert stream.play(*[period] * 20).unusual == []
+
+
+def test_a_new_stream_that_never_moves_is_unusual_early() -> None:
+    assert Stream().silence_until_unusual() == pytest.approx(3.5)
+
+
+@pytest.mark.parametrize(("period", "most"), [(4.0, 2), (10.0, 5), (60.0, 20), (600.0, 150)])
+def test_a_new_slow_stream_is_asked_about_a_few_times_until_its_gaps_are_known(period: float, most: int) -> None:
+    stream = Stream()
+
+    assert 0 < stream.questions(*[period] * 20) <= most
 
 
 @given(periods=st.lists(st.floats(0.1, 60.0), min_size=10, max_size=200))
@@ -95,14 +119,13 @@ def test_other_data_can_shorten_the_limit_and_never_lengthen_it() -> None:
 @pytest.mark.parametrize(("period", "most"), [(0.1, 250), (10.0, 130), (100.0, 20)])
 def test_an_hour_of_silence_costs_few_questions(period: float, most: int) -> None:
     stream = Stream().play(*[period] * 700)
-    questions, end = 0, stream.now + 3_600
-    while stream.now < end:
-        stream.now += LOOK
-        if stream.gaps.is_unusual(stream.now) and stream.now >= stream.gaps.next_question:
-            stream.gaps.asked(stream.now)
-            questions += 1
 
-    assert 0 < questions <= most
+    assert 0 < stream.questions(3_600.0) <= most
+
+
+@pytest.mark.parametrize("known", [0, 3])
+def test_an_hour_of_silence_of_a_new_stream_costs_few_questions(known: int) -> None:
+    assert 0 < Stream().play(*[0.5] * known).questions(3_600.0) <= 250
 
 
 def test_only_a_slow_stream_may_wait_for_an_answer_while_it_is_confirmed() -> None:
