@@ -254,10 +254,10 @@ class LineGroup:
         for line in self._lines():
             line.abandon(reason)
 
-    def subscribe_again(self, native: str) -> None:
-        """Subscribe to the symbol again on every line."""
+    def subscribe_again(self, natives: Sequence[str]) -> None:
+        """Subscribe to these symbols again on every line."""
         for line in self._lines():
-            line.subscribe_again([native])
+            line.subscribe_again(natives)
 
     def replace(self) -> None:
         """Replace every line without a gap, one after another."""

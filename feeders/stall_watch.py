@@ -62,6 +62,15 @@ _FOUND_AGAIN = 60.0
 _REPLACE_INTERVAL = 30.0
 """Seconds between two replacements of a connection for one symbol."""
 
+_END_INTERVAL, _LONGEST_END_INTERVAL = 10.0, 60.0
+"""Seconds between two ends of a connection for stalls, doubled with each one that follows soon.
+
+An exchange bans addresses that connect too often. Meanwhile books are suspect.
+"""
+
+_END_CALM = 2 * _LONGEST_END_INTERVAL
+"""Seconds without a stall of the connection after which the interval is the shortest again."""
+
 Key = tuple[Topic, str]
 """Topic and native symbol."""
 
@@ -78,8 +87,8 @@ class WatchedGroup(Protocol):
     def abandon(self, reason: str) -> None:
         """End every connection: all its books are lost, others are opened."""
 
-    def subscribe_again(self, native: str) -> None:
-        """Subscribe to the symbol again on every connection."""
+    def subscribe_again(self, natives: Sequence[str]) -> None:
+        """Subscribe to these symbols again on every connection."""
 
     def replace(self) -> None:
         """Replace every connection without a gap."""
@@ -131,6 +140,8 @@ class _Connection:
     offset_us: int | None = None
     """Receipt minus exchange time of the earliest update: clock difference and travel. None before one is known."""
     replaced_at: float = float("-inf")
+    ended_at: float = float("-inf")
+    end_interval: float = _END_INTERVAL
     next_patrol: float = 0.0
     patrol_hits: int = 0
     patrol_wait: float = _PATROL_INTERVAL
@@ -452,29 +463,47 @@ class StallWatch:
         elif connection.stream.doubted_at is not None:
             self._end(group, connection, f"silent, but the exchange has other books: {_names(found)}")
         else:
-            for question in found:
-                self._lose(group, connection, question, now)
+            self._lose(group, connection, found, now)
 
     def _end(self, group: WatchedGroup, connection: _Connection, reason: str) -> None:
+        now = self._clock()
+        since_end = now - connection.ended_at
+        if since_end < connection.end_interval:
+            self._suspect(group, connection, reason)
+            return
+        repeated = since_end < _END_CALM
+        connection.end_interval = min(2 * connection.end_interval, _LONGEST_END_INTERVAL) if repeated else _END_INTERVAL
+        connection.ended_at = now
         self.counters.stalls += 1
         logger.warning("connection stalled: %s", reason)
-        now = self._clock()
         for each in (connection.stream, *connection.streams.values()):
             each.gaps.restart(now)
             each.end_doubt()
         connection.offset_us, connection.patrol_hits = None, 0
         group.abandon(f"the stream stalled: {reason}")
 
-    def _lose(self, group: WatchedGroup, connection: _Connection, question: Question, now: float) -> None:
-        stream, (topic, native) = connection.streams[question.key], question.key
-        self.counters.stalls += 1
-        again, stream.found_at = now - stream.found_at < _FOUND_AGAIN, now
-        stream.gaps.restart(now)
-        stream.end_doubt()
-        reason = "updates come late" if question.late else "the stream stalled: the exchange has another book"
-        logger.warning("%s: %s: %s", native, topic, reason)
-        group.subscribe_again(native)
-        group.feed.invalidate(native, reason, _now_us(), topic)
+    def _suspect(self, group: WatchedGroup, connection: _Connection, reason: str) -> None:
+        """The connection may not be ended again yet: its books are suspect until an update or an answer."""
+        connection.stream.doubted_at = float("-inf")
+        for (topic, native), stream in connection.streams.items():
+            if stream.late:
+                # It publishes what it gets: only a lost book stays suspect.
+                stream.end_doubt()
+                group.feed.invalidate(native, reason, _now_us(), topic)
+
+    def _lose(self, group: WatchedGroup, connection: _Connection, found: Sequence[Question], now: float) -> None:
+        again = False
+        for (topic, native), late in [(each.key, each.late) for each in found]:
+            stream = connection.streams[topic, native]
+            self.counters.stalls += 1
+            again = again or now - stream.found_at < _FOUND_AGAIN
+            stream.found_at = now
+            stream.gaps.restart(now)
+            stream.end_doubt()
+            reason = "updates come late" if late else "the stream stalled: the exchange has another book"
+            logger.warning("%s: %s: %s", native, topic, reason)
+            group.feed.invalidate(native, reason, _now_us(), topic)
+        group.subscribe_again(list(dict.fromkeys(each.key[1] for each in found)))
         if again and now - connection.replaced_at >= _REPLACE_INTERVAL:
             connection.replaced_at = now
             group.replace()

@@ -1,6 +1,7 @@
 """Streams that stall while their connection answers pings: asked about, confirmed, lost, or suspect."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from random import Random
 
 import pytest
 
@@ -42,6 +43,7 @@ class World:
         self.abandoned: list[str] = []
         self.again: list[str] = []
         self.replaced = 0
+        self.delivered = 0
         self.exchange = Tops()
         self.now = 1_000.0
         self.update_id = 100
@@ -52,8 +54,8 @@ class World:
         self.abandoned.append(reason)
         self.lose(*self.natives)
 
-    def subscribe_again(self, native: str) -> None:
-        self.again.append(native)
+    def subscribe_again(self, natives: Sequence[str]) -> None:
+        self.again.extend(natives)
 
     def replace(self) -> None:
         self.replaced += 1
@@ -126,6 +128,88 @@ async def test_a_silent_connection_whose_books_differ_is_ended_within_three_seco
     assert world.abandoned == ["the stream stalled: silent, but the exchange has other books: BTCUSDT"]
     assert world.states() == ["suspect", "suspect"]
     assert world.watch.counters.stalls == 1
+
+
+async def test_a_connection_that_stalls_again_and_again_is_ended_at_most_twenty_times_in_ten_minutes() -> None:
+    world = await running()
+    live = 0
+
+    for _ in range(600):
+        # Each new connection delivers one book of each symbol, then nothing.
+        if len(world.abandoned) > world.delivered:
+            world.delivered = len(world.abandoned)
+            world.update(*world.natives)
+        world.exchange_moves(*world.natives)
+        await world.pass_time(1)
+        live += "live" in world.states()
+
+    assert 5 <= len(world.abandoned) <= 20
+    assert live < 5 * len(world.abandoned) + 5
+
+
+async def test_a_connection_that_may_not_be_ended_yet_is_live_again_with_its_next_update() -> None:
+    world = await running()
+    world.exchange_moves(*world.natives)
+    await world.pass_time(3)
+    world.update(*world.natives)
+    world.exchange_moves(*world.natives)
+    await world.pass_time(4.5)
+    assert (len(world.abandoned), world.states()) == (1, ["suspect", "suspect"])
+
+    await world.pass_time(1, *world.natives)
+
+    assert (len(world.abandoned), world.states()) == (1, ["live", "live"])
+
+
+@pytest.mark.parametrize("symbols", [2, 300])
+async def test_a_market_without_any_change_costs_at_most_two_hundred_and_fifty_requests_an_hour(symbols: int) -> None:
+    world = await running(*(f"S{number}USDT" for number in range(symbols)))
+
+    await world.pass_time(3_600)
+
+    assert 0 < len(world.exchange.asked) <= 250
+    assert set(world.states()) == {"live"}
+    assert world.watch.counters.stalls == 0
+
+
+async def test_new_books_that_never_change_cost_as_few_requests_and_stay_live() -> None:
+    world = World(*(f"S{number}USDT" for number in range(50)))
+    world.update(*world.natives)
+
+    await world.pass_time(3_600)
+
+    assert 0 < len(world.exchange.asked) <= 250
+    assert set(world.states()) == {"live"}
+
+
+async def test_a_new_book_that_never_changes_is_compared_within_five_seconds() -> None:
+    world = World()
+    world.update(*world.natives)
+    await world.pass_time(1)
+    world.exchange_moves("ETHUSDT")
+
+    await world.pass_time(5)
+
+    assert len(world.abandoned) == 1
+
+
+async def test_many_symbols_of_any_pace_never_cost_more_than_one_request_in_two_seconds() -> None:
+    random = Random(7)
+    world = World(*(f"S{number}USDT" for number in range(200)))
+    world.update(*world.natives)
+    due = {native: random.expovariate(1 / 20) for native in world.natives}
+
+    for second in range(1_200):
+        moving = [native for native in world.natives if due[native] <= second]
+        for native in moving:
+            # The longer it runs, the quieter the market gets.
+            due[native] = second + random.expovariate(1 / (20 + second / 2))
+        if moving:
+            world.update(*moving)
+        await world.pass_time(1)
+
+    assert len(world.exchange.asked) <= 610
+    assert set(world.states()) == {"live"}
 
 
 async def test_one_silent_symbol_that_differs_is_lost_and_subscribed_again() -> None:
