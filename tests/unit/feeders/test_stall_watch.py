@@ -212,6 +212,15 @@ async def test_many_symbols_of_any_pace_never_cost_more_than_one_request_in_two_
     assert set(world.states()) == {"live"}
 
 
+async def test_symbols_that_fall_silent_one_by_one_cost_no_more_than_a_request_in_two_seconds() -> None:
+    world = await running(*(f"S{number}USDT" for number in range(200)))
+
+    for number in range(120):
+        await world.pass_time(0.5, *world.natives[number:])
+
+    assert 20 < len(world.exchange.asked) <= 10 + 60 / 2 + 1
+
+
 async def test_one_silent_symbol_that_differs_is_lost_and_subscribed_again() -> None:
     world = await running()
     world.exchange_moves("BTCUSDT")
