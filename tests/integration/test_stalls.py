@@ -103,7 +103,7 @@ def test_silence_without_an_answer_makes_books_suspect_and_asks_rarely(redis_url
     symbols = MARKETS[name][1]
     with followed(redis_url, name) as world:
         world.wait_for_updates(100)
-        world.exchange.inject(kind="rest_status", value=503)
+        world.exchange.inject(kind="rest_status", value=503, seconds=600.0)
         world.exchange.inject(kind="silence")
 
         wait_for(lambda: BookStatus.LIVE not in world.states(symbols), NOTICED_WITHIN, "no live book")
@@ -127,6 +127,19 @@ def test_a_market_without_a_change_stays_live_by_few_requests(redis_url: str, na
         assert world.counter("stalls") == 0, world.feeder.log
         assert world.counter("stall_confirmed") >= 3
         assert world.counter("reconnects") == 0
+
+
+@each_exchange
+def test_a_quiet_market_that_no_answer_confirms_is_suspect_until_one_does(redis_url: str, name: str) -> None:
+    symbols = MARKETS[name][1]
+    with followed(redis_url, name, rate=0.0) as world:
+        world.exchange.inject(kind="rest_status", value=503, seconds=600.0)
+        wait_for(lambda: world.states(symbols) == {BookStatus.SUSPECT}, 30, "suspect books")
+
+        world.exchange.clear()
+        wait_for(lambda: world.states(symbols) == {BookStatus.LIVE}, 60, "live books")
+
+        assert world.counter("reconnects") == 0, world.feeder.log
 
 
 @pytest.mark.parametrize("name", sorted(set(MARKETS) & set(DIRECT_PROVIDERS)))
