@@ -16,6 +16,7 @@ from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
 from bookbus.feeders.stall_detector import StallDetector
+from bookbus.feeders.stall_watch import StallWatch
 from bookbus.feeders.venue import FeedOptions, Venue
 from bookbus.schemas.heartbeat import FeedState, LineReport
 from bookbus.schemas.instruments import InstrumentRegistry
@@ -82,6 +83,8 @@ class ExchangeFeed:
         self._ws_url = venue.stream_url(ws_url or venue.ws_url)
         self.rest: RestClient = venue.rest(rest_url or venue.rest_url, settings.timeout)
         self.snapshots = SnapshotFetcher(venue.snapshots, self.rest, on_answer)
+        self.watch = StallWatch(self.groups, venue.tops, self.rest)
+        """Finds streams that stalled although their connections live."""
         self._instrument_of = cache((registry or InstrumentRegistry(venue.exchange, offline=True)).resolve)
         self._on_snapshot = on_snapshot
         self._on_trade = on_trade
@@ -96,6 +99,7 @@ class ExchangeFeed:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 tasks.create_task(self.snapshots.run())
+                tasks.create_task(self.watch.run())
                 for group in self.groups:
                     self._start(tasks, group)
         finally:
@@ -168,8 +172,11 @@ class ExchangeFeed:
         states = {native: state for group in self.groups for native, state in group.feed.states().items()}
         return {native: states[native] for native in self._group_of if native in states}
 
-    def last_sign_of_life(self, native: str) -> float:
-        return self._group_of[native].last_sign_of_life
+    def last_sign_of_life(self, native: str, topic: Topic = "book") -> float:
+        """Monotonic time of the last frame or pong of its connection, or since which its stream may have stalled."""
+        group = self._group_of[native]
+        held = self.watch.held_since(group, topic, native)
+        return group.last_sign_of_life if held is None else min(held, group.last_sign_of_life)
 
     def counters(self) -> FeedCounters:
         total = FeedCounters()
@@ -252,6 +259,21 @@ class LineGroup:
         """Subscribe again to books that are missing and wait for no snapshot."""
         for line in self._lines():
             line.ask_again_soon()
+
+    def abandon(self, reason: str) -> None:
+        """End every line: all its books are lost, and the lines are opened again."""
+        for line in self._lines():
+            line.abandon(reason)
+
+    def subscribe_again(self, natives: Sequence[str]) -> None:
+        """Subscribe to these symbols again on every line."""
+        for line in self._lines():
+            line.subscribe_again(natives)
+
+    def replace(self) -> None:
+        """Replace every line without a gap, one after another."""
+        for connection in self.connections:
+            connection.line.replace_wanted.set()
 
     async def watch(self) -> None:
         """Look for silent lines, until cancelled."""

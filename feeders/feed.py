@@ -114,6 +114,8 @@ class Feed:
     counters: FeedCounters = field(default_factory=FeedCounters)
     latest: dict[tuple[Topic, str], OrderBookSnapshot] = field(default_factory=dict)
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
+    last_trades: dict[str, TradeHappened] = field(default_factory=dict)
+    """The last trade of each native symbol."""
     losses: int = 0
     """How often no connection was left: a snapshot asked for before is older than the books after."""
     dropped: set[str] = field(default_factory=set)
@@ -155,9 +157,27 @@ class Feed:
         """The control messages for all symbols, or for those of them that are asked for `again`."""
         return self.books.subscribe(again, self.dropped)
 
-    def invalidate(self, native: str, reason: str, received_us: int) -> None:
-        """A comparison showed that the book is not the exchange's: lose it and request a snapshot."""
-        self._handle(self.books.invalidate(native, reason), received_us)
+    def invalidate(self, native: str, reason: str, received_us: int, topic: Topic = "book") -> None:
+        """A comparison showed that the book or quote is not the exchange's: lose it, and request a snapshot if needed.
+
+        A book whose snapshot comes by the stream needs another subscription too.
+        """
+        self._handle(self.books.invalidate(native, reason, topic), received_us)
+
+    def doubt(self, topic: Topic, native: str, received_us: int) -> None:
+        """Publish a live book as `suspect` but keep it: the next update, or `trust`, publishes it as live again."""
+        known = self.latest[topic, native]
+        if known.state == "live":
+            self._publish_suspect(known, topic, received_us)
+
+    def trust(self, topic: Topic, native: str, received_us: int) -> None:
+        """Publish a book as live again that was doubted, unless it was lost meanwhile."""
+        known, update_id = self.latest[topic, native], self.books.update_id(native, topic)
+        if known.state != "suspect" or update_id is None or not self.is_current(topic, native):
+            return
+        live = replace(known, state="live", update_id=update_id, received_us=received_us)
+        self.latest[topic, native] = live
+        self.on_snapshot(live, topic)
 
     def line_up(self, line: int) -> None:
         """This connection now delivers every update."""
@@ -226,6 +246,7 @@ class Feed:
                 case BookUnchanged():
                     self.counters.unchanged += 1
                 case TradeHappened():
+                    self.last_trades[event.native] = event
                     self.on_trade(self._trade(event, received_us))
                 case BookLost():
                     self._lose(event, received_us)
@@ -296,9 +317,12 @@ class Feed:
         known = self.latest.get((event.topic, event.native))
         if known is None:
             return
+        self._publish_suspect(known, event.topic, received_us)
+
+    def _publish_suspect(self, known: OrderBookSnapshot, topic: Topic, received_us: int) -> None:
         suspect = replace(known, state="suspect", received_us=received_us)
-        self.latest[event.topic, event.native] = suspect
-        self.on_snapshot(suspect, event.topic)
+        self.latest[topic, known.native] = suspect
+        self.on_snapshot(suspect, topic)
 
     def _trade(self, event: TradeHappened, received_us: int) -> Trade:
         instrument = self.instrument_of(event.native)

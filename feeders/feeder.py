@@ -171,7 +171,7 @@ class Feeder:
     def _repeat(self, topic: Topic, native: str, now: float) -> None:
         book = self.feed.current(topic, native)
         if book.state == "live":
-            received_at = self.feed.last_sign_of_life(native)
+            received_at = self.feed.last_sign_of_life(native, topic)
             alive = received_at > self._submitted.get((topic, native), 0.0) and now - received_at <= _SIGN_OF_LIFE_LIMIT
             if not alive or not self.feed.is_current(topic, native):
                 return  # whether this book still is the exchange's is not known
@@ -207,7 +207,7 @@ class Feeder:
             pid=os.getpid(),
             started_us=self._started_us,
             time_us=_now_us(),
-            counters=counters_of(self.feed.counters(), self.publisher.counters)
+            counters=counters_of(self.feed.counters(), self.publisher.counters, self.feed.watch.counters)
             | {
                 "reconnects": sum(connection.reconnects for connection in self.feed.connections),
                 "handovers": sum(connection.handovers for connection in self.feed.connections),

@@ -22,6 +22,7 @@ from bookbus.feeders.books.order_book import DepthSnapshot, DepthUpdate
 from bookbus.feeders.books.synchronizer import BookSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
+from bookbus.schemas.snapshot import Levels
 
 if TYPE_CHECKING:
     from bookbus.feeders.rest_client import RestClient
@@ -54,6 +55,18 @@ class BestPrices(NamedTuple):
 
     bid: float | None
     ask: float | None
+
+
+class Top(NamedTuple):
+    """The best levels of a symbol, as many a side as the exchange was asked for (`levels`) or as there are."""
+
+    bids: Levels
+    asks: Levels
+    levels: int
+    update_id: int | None = None
+    """None where it cannot be compared with the stream's."""
+    exchange_us: int | None = None
+    """When the book last changed, where the exchange says it."""
 
 
 class DepthMessage(msgspec.Struct, frozen=True, gc=False):
@@ -129,6 +142,16 @@ class VenueAudit(Protocol):
         """The best prices now, by native symbol. Raises RestError."""
 
 
+class VenueTops(Protocol):
+    """The best levels by request: what a silent stream is compared with."""
+
+    async def fetch(self, rest: "RestClient", natives: Sequence[str]) -> Mapping[str, Top]:
+        """The best levels now of these native symbols, exact for few, one level a side for many. Raises RestError.
+
+        Symbols that the exchange does not name are left out.
+        """
+
+
 class Venue(Protocol):
     """An exchange; `VENUE` in its `<venue>_ws_adapter` module. Explicit subclasses inherit the defaults."""
 
@@ -150,6 +173,8 @@ class Venue(Protocol):
     """Snapshots by request; None where the stream carries whole books."""
     audit: VenueAudit | None = None
     """The data that its books are compared with; None where that is impossible or unnecessary."""
+    tops: VenueTops | None = None
+    """The best levels by request; None where there are none."""
 
     def stream_url(self, ws_url: str) -> str:
         """The address of a connection below a base address."""
@@ -174,6 +199,11 @@ class Venue(Protocol):
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in a metadata answer. Raises MetadataError if it is none."""
+
+
+def level(price: float, quantity: float) -> Levels:
+    """A side of one level; zeros stand for an empty side."""
+    return ((price, quantity),) if price and quantity else ()
 
 
 @lru_cache(10_000)

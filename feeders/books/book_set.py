@@ -137,10 +137,10 @@ class BookSet:
         sync = self._syncs.get(("book", native))
         return sync.start_history() if isinstance(sync, RangeSync | CounterSync) else None
 
-    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
-        """A comparison showed that the book is not the exchange's."""
-        sync = self._syncs.get(("book", native))
-        return sync.invalidate(reason) if isinstance(sync, RangeSync | CounterSync) else NOTHING
+    def invalidate(self, native: str, reason: str, topic: Topic = "book") -> Sequence[Event]:
+        """A comparison showed that the book or quote is not the exchange's."""
+        sync = self._syncs.get((topic, native))
+        return NOTHING if sync is None else sync.invalidate(reason)
 
     def _take(self, message: Message, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
         if not isinstance(message, DepthMessage):

@@ -54,6 +54,9 @@ class BookSync(Protocol):
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """The connection ended; `lines` no longer holds it."""
 
+    def invalidate(self, reason: str) -> Sequence[Event]:
+        """A comparison showed that the book is not the exchange's."""
+
 
 class RangeSync:
     """Snapshot by request plus updates that carry the range of ids they cover.
@@ -165,7 +168,6 @@ class RangeSync:
         return self._history
 
     def invalidate(self, reason: str) -> Sequence[Event]:
-        """A comparison showed that the book is not the exchange's."""
         return NOTHING if self._id is None else self._lose(reason, self._ahead)
 
     def _apply(self, update: DepthUpdate, line: int) -> Sequence[Event]:
@@ -296,6 +298,9 @@ class ReplaceSync:
         """Without another line the book is lost."""
         self._ids.forget(line)
         return NOTHING if self._lines else self._lose(reason)
+
+    def invalidate(self, reason: str) -> Sequence[Event]:
+        return self._lose(reason)
 
     def _lose(self, reason: str) -> Sequence[Event]:
         live, self._id, self._top = self._id is not None, None, None

@@ -122,7 +122,7 @@ class FeedAdapter(BaseWebSocketClient):
                     refused = True
                     logger.error("%s refused a subscription: %s", self.venue.exchange.id, event.message)
                 case ResubscribeNeeded():
-                    self._subscribe_again([event.native])
+                    self.subscribe_again([event.native])
                 case ClosingSoon():
                     logger.info("%s: %s", self.venue.exchange.id, event.reason)
                     self.replace_wanted.set()
@@ -155,9 +155,10 @@ class FeedAdapter(BaseWebSocketClient):
             return
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         logger.warning("%s: no book of %s, asking again", self.venue.exchange.id, names)
-        self._subscribe_again(missing)
+        self.subscribe_again(missing)
 
-    def _subscribe_again(self, natives: Sequence[str]) -> None:
+    def subscribe_again(self, natives: Sequence[str]) -> None:
+        """Ask for these symbols again, without waiting for an acknowledgement."""
         self.send_soon([request.text for request in self.feed.subscribe(natives)])
 
     def _acknowledge(self, request_id: int) -> None:

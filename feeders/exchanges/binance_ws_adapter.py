@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 
 from bookbus.feeders.books.events import SnapshotNeeded
-from bookbus.feeders.errors import MetadataError, RestError
+from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedOptions, Venue, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import BestPrices, FeedOptions, Top, Venue, VenueProtocol, VenueSnapshots, level
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -29,6 +29,7 @@ _URGENT_PATIENCE = 3.0
 """Seconds for an answer that a book waits for: it has few levels, and asking again is cheap."""
 
 _DEPTH_PATH = "/api/v3/depth"
+_TICKER_PATH = "/api/v3/ticker/bookTicker"
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50), (5_000, 250))
 _STATUS: dict[str, TradingStatus] = {"TRADING": "trading", "HALT": "halted", "BREAK": "halted", "CANCEL_ONLY": "halted"}
 
@@ -63,6 +64,8 @@ class _Ticker(msgspec.Struct):
     symbol: str
     bid: float = msgspec.field(name="bidPrice")
     ask: float = msgspec.field(name="askPrice")
+    bid_quantity: float = msgspec.field(name="bidQty", default=0.0)
+    ask_quantity: float = msgspec.field(name="askQty", default=0.0)
 
 
 _decode_info = json_decoder(_ExchangeInfo, "an exchangeInfo answer", MetadataError)
@@ -92,9 +95,33 @@ class BinanceAudit:
     lead = 0.0
 
     async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
-        body = await rest.get("/api/v3/ticker/bookTicker", {}, 4, urgent=False)
-        tickers: list[_Ticker] = _decode_tickers(body)
+        tickers: list[_Ticker] = _decode_tickers(await rest.get(_TICKER_PATH, {}, 4, urgent=False))
         return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
+
+
+class BinanceTops:
+    """Depth answers of weight 5 with the stream's ids for few symbols, else all best prices, of weight 4."""
+
+    _FEW = 3
+    _LEVELS = 20
+
+    async def fetch(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, Top]:
+        if len(natives) > self._FEW:
+            tickers: list[_Ticker] = _decode_tickers(await rest.get(_TICKER_PATH, {}, 4))
+            return {
+                each.symbol: Top(level(each.bid, each.bid_quantity), level(each.ask, each.ask_quantity), 1)
+                for each in tickers
+            }
+        found = {native: await self._fetch_one(rest, native) for native in natives}
+        return {native: top for native, top in found.items() if top is not None}
+
+    async def _fetch_one(self, rest: RestClient, native: str) -> Top | None:
+        try:
+            body = await rest.get(_DEPTH_PATH, {"symbol": native, "limit": self._LEVELS}, 5)
+        except RestRefusedError:
+            return None  # delisted
+        book = decode_answer(body)
+        return Top(tuple(book.bids), tuple(book.asks), self._LEVELS, book.last_id)
 
 
 class Binance(Venue):
@@ -108,6 +135,7 @@ class Binance(Venue):
     topics = ("book", "quote", "trades")
     snapshots = BinanceSnapshots()
     audit = BinanceAudit()
+    tops = BinanceTops()
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
         return BinanceProtocol(natives, options, recorded=recorded)

@@ -8,7 +8,7 @@ from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol, decode_full_book
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedOptions, Venue, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import BestPrices, FeedOptions, Top, Venue, VenueProtocol, VenueSnapshots, level
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -60,16 +60,19 @@ class _Day(msgspec.Struct):
     turnover: float = msgspec.field(name="turnover24h")
 
 
-class _Days(msgspec.Struct):
-    days: list[_Day] = msgspec.field(name="list")
-
-
 class _Ticker(msgspec.Struct):
-    """Best prices; empty or zero stands for an empty side."""
+    """Best prices; empty texts stand for an empty side."""
 
     symbol: str
-    bid: float | str | None = msgspec.field(name="bid1Price", default=None)
-    ask: float | str | None = msgspec.field(name="ask1Price", default=None)
+    bid: str = msgspec.field(name="bid1Price", default="")
+    bid_quantity: str = msgspec.field(name="bid1Size", default="")
+    ask: str = msgspec.field(name="ask1Price", default="")
+    ask_quantity: str = msgspec.field(name="ask1Size", default="")
+
+    @property
+    def top(self) -> Top:
+        values = [float(text or 0) for text in (self.bid, self.bid_quantity, self.ask, self.ask_quantity)]
+        return Top(level(values[0], values[1]), level(values[2], values[3]), 1)
 
 
 class _Tickers(msgspec.Struct):
@@ -78,6 +81,22 @@ class _Tickers(msgspec.Struct):
 
 class _TickersAnswer(msgspec.Struct):
     result: _Tickers
+
+
+class _Orderbook(msgspec.Struct):
+    """Its ids are those of another depth than ours; `matched_ms` is the matching engine's time."""
+
+    bids: list[tuple[float, float]] = msgspec.field(name="b")
+    asks: list[tuple[float, float]] = msgspec.field(name="a")
+    matched_ms: int | None = msgspec.field(name="cts", default=None)
+
+
+class _OrderbookAnswer(msgspec.Struct):
+    result: _Orderbook
+
+
+class _Days(msgspec.Struct):
+    days: list[_Day] = msgspec.field(name="list")
 
 
 class _DaysAnswer(msgspec.Struct):
@@ -89,6 +108,35 @@ _decode_days = json_decoder(_DaysAnswer, "a list of 24-hour figures", RestError)
 
 
 _decode_tickers = json_decoder(_TickersAnswer, "a list of best prices", RestError)
+_decode_orderbook = json_decoder(_OrderbookAnswer, "an order book", RestError)
+
+
+class BybitTops:
+    """Books of few symbols one by one, else all best prices in one answer."""
+
+    _FEW = 5
+    _LEVELS = 50
+
+    async def fetch(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, Top]:
+        if len(natives) > self._FEW:
+            tickers: _TickersAnswer = _decode_tickers(await rest.get("/v5/market/tickers", {"category": "spot"}, 1))
+            try:
+                return {each.symbol: each.top for each in tickers.result.tickers}
+            except ValueError as error:
+                raise RestError(f"a list of best prices: {error}") from error
+        found = {native: await self._fetch_one(rest, native) for native in natives}
+        return {native: top for native, top in found.items() if top is not None}
+
+    async def _fetch_one(self, rest: RestClient, native: str) -> Top | None:
+        parameters: dict[str, str | int] = {"category": "spot", "symbol": native, "limit": self._LEVELS}
+        body = await rest.get("/v5/market/orderbook", parameters, 1)
+        try:
+            answer: _OrderbookAnswer = _decode_orderbook(body)
+        except RestError:
+            return None  # an error in an answer of status 200: delisted
+        book = answer.result
+        at_us = None if book.matched_ms is None else book.matched_ms * 1000
+        return Top(tuple(book.bids), tuple(book.asks), self._LEVELS, exchange_us=at_us)
 
 
 class BybitBooks:
@@ -138,6 +186,7 @@ class Bybit(Venue):
     topics = TOPICS
     audit = BybitAudit()
     keepalive = '{"op":"ping"}'
+    tops = BybitTops()
 
     def stream_url(self, ws_url: str) -> str:
         return f"{ws_url.rstrip('/')}/v5/public/spot"

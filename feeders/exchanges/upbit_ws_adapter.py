@@ -1,14 +1,15 @@
 """Upbit Korea: sockets, requests and metadata. Its other regions are other markets, hence other exchange ids."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedOptions, Venue, VenueProtocol
+from bookbus.feeders.venue import FeedOptions, Top, Venue, VenueProtocol, level
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument
 
@@ -43,6 +44,19 @@ class _Day(msgspec.Struct):
     turnover: float = msgspec.field(name="acc_trade_price_24h")
 
 
+class _Unit(msgspec.Struct):
+    bid_price: float
+    bid_size: float
+    ask_price: float
+    ask_size: float
+
+
+class _Orderbook(msgspec.Struct):
+    market: str
+    timestamp: int
+    units: list[_Unit] = msgspec.field(name="orderbook_units")
+
+
 class _Metadata(msgspec.Struct):
     """The content of two kinds of answers, as it is cached. The tick of a market may be unknown."""
 
@@ -52,9 +66,46 @@ class _Metadata(msgspec.Struct):
 
 _decode_markets = json_decoder(list[_Market], "a list of markets", RestError)
 _decode_ticks = json_decoder(list[_Tick], "a list of ticks", RestError)
+_decode_books = json_decoder(list[_Orderbook], "a list of order books", RestError)
 _decode_days = json_decoder(list[_Day], "a list of 24-hour figures", RestError)
 _decode_metadata = json_decoder(_Metadata, "a list of markets", MetadataError)
 _encode_metadata = msgspec.json.Encoder().encode
+
+
+class UpbitTops:
+    """Whole books with the stream's ids, of as many markets as one request may name."""
+
+    _FEW = 5
+    _LEVELS = 30
+
+    async def fetch(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, Top]:
+        found: dict[str, Top] = {}
+        for start in range(0, len(natives), _MARKETS_PER_REQUEST):
+            found |= await self._fetch_some(rest, natives[start : start + _MARKETS_PER_REQUEST])
+        return found
+
+    async def _fetch_some(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, Top]:
+        try:
+            return await self._fetch(rest, natives)
+        except RestRefusedError:
+            # One market that is delisted fails the whole request.
+            if len(natives) == 1:
+                return {}
+        found: dict[str, Top] = {}
+        for native in natives[: self._FEW]:
+            with suppress(RestRefusedError):
+                found |= await self._fetch(rest, [native])
+        return found
+
+    async def _fetch(self, rest: RestClient, natives: Sequence[str]) -> dict[str, Top]:
+        parameters: dict[str, str | int] = {"markets": ",".join(natives), "count": self._LEVELS}
+        books: list[_Orderbook] = _decode_books(await rest.get("/v1/orderbook", parameters, 1))
+        return {book.market: self._top(book) for book in books}
+
+    def _top(self, book: _Orderbook) -> Top:
+        bids = [each for unit in book.units for each in level(unit.bid_price, unit.bid_size)]
+        asks = [each for unit in book.units for each in level(unit.ask_price, unit.ask_size)]
+        return Top(tuple(bids), tuple(asks), self._LEVELS, book.timestamp, book.timestamp * 1000)
 
 
 class Upbit(Venue):
@@ -65,6 +116,7 @@ class Upbit(Venue):
     rest_url = REST_URL
     modes = ("partial",)
     topics = TOPICS
+    tops = UpbitTops()
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
         return UpbitProtocol(natives, options, recorded=recorded)

@@ -13,7 +13,15 @@ from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import ControlMessage, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import (
+    ControlMessage,
+    FeedMode,
+    FeedOptions,
+    VenueAudit,
+    VenueProtocol,
+    VenueSnapshots,
+    VenueTops,
+)
 from bookbus.schemas.instruments import EXCHANGES, Instrument, guess_instrument
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from bookbus.schemas.trade import Trade
@@ -90,7 +98,7 @@ class FakeBookSet(BookSet):
     def start_history(self, native: str) -> BookHistory | None:
         return self.histories.get(native)
 
-    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
+    def invalidate(self, native: str, reason: str, topic: Topic = "book") -> Sequence[Event]:
         self.invalidated.append((native, reason))
         return self.on_loss
 
@@ -136,6 +144,7 @@ class FakeVenue:
     topics: Sequence[Topic] = ("book", "quote", "trades")
     keepalive: str | None = None
     audit: VenueAudit | None = None
+    tops: VenueTops | None = None
     decode = staticmethod(decode_answer)
     request_of = staticmethod(request_of)
 

@@ -27,6 +27,7 @@ from bookbus.feeders.bus.outbox import PublisherCounters
 from bookbus.feeders.commands.proxy import Network
 from bookbus.feeders.feed import FeedCounters
 from bookbus.feeders.simulator.core.faults import KINDS
+from bookbus.feeders.stall_watch import StallCounters
 from bookbus.schemas.capture import CaptureFrame, decode_frame
 from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, LineReport, SymbolAudit
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState
@@ -217,7 +218,7 @@ def test_commands_page_has_every_command_option_and_variable() -> None:
 
 
 def test_every_counter_of_a_feeder_is_documented() -> None:
-    counted = counters_of(FeedCounters(), PublisherCounters()).keys()
+    counted = counters_of(FeedCounters(), PublisherCounters(), StallCounters()).keys()
 
     assert set(column("docs/reference/counters.md", "counter")) == {
         *counted,

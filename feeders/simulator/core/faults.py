@@ -244,8 +244,8 @@ ANY_FRAME_FAULTS = FRAME_FAULTS | SILENT_FAULTS
 _EACH_SYMBOL = ("stale_snapshot", "empty_snapshot")
 _CONTROL_KINDS = ("ack_lost", "ack_delayed", "ack_error", "subscribe_ignored")
 _REST_KINDS = ("rest_timeout", "rest_status", "rest_truncated", "rest_delay", *_EACH_SYMBOL)
-_CONNECTION_KINDS = ("silence", "half_open", "slow_drip", "reset", "close", "server_shutdown")
-_IMMEDIATE_KINDS = (*_CONNECTION_KINDS, "refuse_connections", "cold_restart")
+_CONNECTION_KINDS = ("silence", "half_open", "slow_drip", "late", "reset", "close", "server_shutdown")
+_IMMEDIATE_KINDS = (*_CONNECTION_KINDS, "unsubscribed", "refuse_connections", "cold_restart")
 _OTHER_KINDS = (*_CONTROL_KINDS, *_REST_KINDS, *_IMMEDIATE_KINDS)
 KINDS = (*sorted(ANY_FRAME_FAULTS), *_OTHER_KINDS)
 """Kinds that do not belong to one exchange alone."""

@@ -233,6 +233,32 @@ def test_a_lost_quote_leaves_the_book_live() -> None:
     assert world.feed.latest["quote", "BTCUSDT"].state == "suspect"
 
 
+def test_a_doubted_book_is_published_as_suspect_and_live_again_once_trusted() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+    world.receive(BookUnchanged("BTCUSDT", 5))
+
+    world.feed.doubt("book", "BTCUSDT", 8_000_000)
+    world.feed.doubt("book", "BTCUSDT", 8_500_000)
+    world.feed.trust("book", "BTCUSDT", 9_000_000)
+    world.feed.trust("book", "BTCUSDT", 9_500_000)
+
+    assert world.published == [(1, "live"), (1, "suspect"), (5, "live")]
+    assert world.books[-1][1].received_us == 9_000_000
+
+
+def test_a_doubted_book_that_was_lost_meanwhile_is_not_trusted() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+    world.feed.doubt("book", "BTCUSDT", 8_000_000)
+    world.receive(BookLost("BTCUSDT", "gap"))
+    world.book_set.ids["BTCUSDT", "book"] = None
+
+    world.feed.trust("book", "BTCUSDT", 9_000_000)
+
+    assert world.feed.latest["book", "BTCUSDT"].state == "suspect"
+
+
 def test_the_end_of_a_connection_is_told_once_in_the_log_for_all_its_books(caplog: pytest.LogCaptureFixture) -> None:
     world = Collected()
     world.receive(updated(update_id=1), updated("ETHUSDT", 1))
