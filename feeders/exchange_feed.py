@@ -82,7 +82,9 @@ class ExchangeFeed:
         self._ws_url = venue.stream_url(ws_url or venue.ws_url)
         self.rest: RestClient = venue.rest(rest_url or venue.rest_url, settings.timeout)
         self.snapshots = SnapshotFetcher(venue.snapshots, self.rest, on_answer)
-        self._instrument_of = cache((registry or InstrumentRegistry(venue.exchange, offline=True)).resolve)
+        # An empty list is false.
+        names = registry if registry is not None else InstrumentRegistry(venue.exchange, offline=True)
+        self._instrument_of = cache(names.named)
         self._on_snapshot = on_snapshot
         self._on_trade = on_trade
         self._on_frame = on_frame

@@ -26,7 +26,7 @@ from bookbus.feeders.books.events import (
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import ControlMessage, FeedOptions
 from bookbus.schemas.heartbeat import FeedState
-from bookbus.schemas.instruments import Instrument
+from bookbus.schemas.instruments import Instrument, SymbolError
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
@@ -93,6 +93,8 @@ class Feed:
     """How often no connection was left: a snapshot asked for before is older than the books after."""
     dropped: set[str] = field(default_factory=set)
     """Symbols that are no longer wanted."""
+    unnamed: dict[str, str] = field(default_factory=dict)
+    """Symbols that are left out because their standard name is not known, and the reason."""
     _held: dict[str, BookUpdated | None] = field(default_factory=dict)
     """Symbols whose published levels reach beyond the known window, with the book not published for that."""
     _losing_line: bool = False
@@ -168,7 +170,16 @@ class Feed:
         return {
             native: book.state if (book := self.latest.get((topic, native))) is not None else "syncing"
             for native in dict.fromkeys(natives)
+            if native not in self.unnamed
         }
+
+    def symbol_of(self, native: str) -> str | None:
+        """The standard symbol; None if it is not known, and then the symbol is left out."""
+        try:
+            return self.instrument_of(native).symbol
+        except SymbolError as error:
+            self._leave_out(native, error)
+            return None
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
         """Ignore a symbol from now on, whatever the exchange still sends. Returns its last books."""
@@ -201,7 +212,7 @@ class Feed:
                 case BookUnchanged():
                     self.counters.unchanged += 1
                 case TradeHappened():
-                    self.on_trade(self._trade(event, received_us))
+                    self._trade(event, received_us)
                 case BookLost():
                     self._lose(event, received_us)
                 case SnapshotNeeded():
@@ -219,8 +230,12 @@ class Feed:
     def _update(self, event: BookUpdated, received_us: int) -> None:
         if event.native in self.dropped or self._holds(event):
             return
+        try:
+            instrument = self.instrument_of(event.native)
+        except SymbolError as error:
+            self._leave_out(event.native, error)
+            return
         self.counters.updates += 1
-        instrument = self.instrument_of(event.native)
         snapshot = OrderBookSnapshot(
             exchange=self.exchange,
             symbol=instrument.symbol,
@@ -269,9 +284,13 @@ class Feed:
         self.latest[event.topic, event.native] = suspect
         self.on_snapshot(suspect, event.topic)
 
-    def _trade(self, event: TradeHappened, received_us: int) -> Trade:
-        instrument = self.instrument_of(event.native)
-        return Trade(
+    def _trade(self, event: TradeHappened, received_us: int) -> None:
+        try:
+            instrument = self.instrument_of(event.native)
+        except SymbolError as error:
+            self._leave_out(event.native, error)
+            return
+        trade = Trade(
             self.exchange,
             instrument.symbol,
             event.native,
@@ -282,6 +301,13 @@ class Feed:
             event.exchange_us,
             received_us,
         )
+        self.on_trade(trade)
+
+    def _leave_out(self, native: str, error: SymbolError) -> None:
+        """A book is not published under a name that may be another book's."""
+        if native not in self.unnamed:
+            self.unnamed[native] = str(error)
+            logger.error("%s: left out: %s", self.exchange, error)
 
     def _skip(self, error: WebSocketProtocolError) -> Sequence[Event]:
         self.counters.skipped += 1

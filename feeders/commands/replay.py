@@ -45,7 +45,8 @@ def replay(
     """Publish a recording through the same order books as the live feed.
 
     Without --redis, to a private server. Every change of a book is published; the final books stay. Exit code 0 only
-    if every wanted book and quote ends live, or, of trades alone, if there are some.
+    if every wanted book and quote ends live, or, of trades alone, if there are some. A recording without a list of
+    instruments is read by the spelling of its symbols; one like BTCPLN is left out unless --symbols names BTC-PLN.
 
     \b
       python -m feeders replay btc_eth.jsonl.gz
@@ -131,6 +132,13 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
             err=True,
         )
     incomplete = [f"{symbol} {topic}" for (symbol, topic), state in result.states.items() if state != "live"]
+    if result.unnamed:
+        named = "; ".join(result.unnamed.values())
+        typer.echo(
+            f"error: {len(result.unnamed)} symbols are left out, which no list of instruments in the recording has: "
+            f"{named}",
+            err=True,
+        )
     if incomplete:
         typer.echo(
             f"error: {len(incomplete)} of {len(result.states)} books are incomplete "
@@ -138,7 +146,7 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
             "the recording has no snapshot that their updates continue",
             err=True,
         )
-    elif not result.complete:
+    elif not (result.complete or result.unnamed):
         typer.echo(f"error: the recording has no {' and no '.join(sorted(options.topics))} of these symbols", err=True)
 
 
