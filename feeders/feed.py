@@ -89,6 +89,8 @@ class Feed:
     counters: FeedCounters = field(default_factory=FeedCounters)
     latest: dict[tuple[Topic, str], OrderBookSnapshot] = field(default_factory=dict)
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
+    shallow: set[str] = field(default_factory=set)
+    """Symbols that were not live at a time because their snapshot had too few levels."""
     losses: int = 0
     """How often no connection was left: a snapshot asked for before is older than the books after."""
     dropped: set[str] = field(default_factory=set)
@@ -218,9 +220,7 @@ class Feed:
                 case SnapshotNeeded():
                     self._ask(event)
                 case KnownWindowLeft():
-                    self._held[event.native] = None
-                    self.counters.windows_left += 1
-                    logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
+                    self._leave_window(event)
                 case PrecisionLost():
                     logger.warning("%s: %s has more digits than float64 keeps", event.native, event.text)
                 case Acknowledged() | Refused() | ClosingSoon() | ResubscribeNeeded():
@@ -255,6 +255,14 @@ class Feed:
         if need.native not in self.dropped:
             self.counters.snapshots_asked += 1
             self.snapshots.ask(need, self)
+
+    def _leave_window(self, event: KnownWindowLeft) -> None:
+        self.counters.windows_left += 1
+        if event.shallow:
+            self.shallow.add(event.native)
+        else:
+            self._held[event.native] = None
+        logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
 
     def _holds(self, event: BookUpdated) -> bool:
         """Whether this book is not published yet: it may lack levels, and a snapshot with them is on its way.

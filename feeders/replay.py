@@ -58,11 +58,16 @@ class ReplayResult:
     counters: FeedCounters
     unnamed: dict[str, str]
     """The exchange's names of the symbols that were left out because their standard names are not known, and why."""
+    shallow: list[str]
+    """Books that were not live at a time because their snapshots had too few levels for the depth."""
 
     @property
     def complete(self) -> bool:
-        """Whether every wanted book and quote ended live; of trades alone, whether there are some."""
-        found = bool(self.states or self.trades) and not self.unnamed
+        """Whether every wanted book and quote ended live, and no book lacked levels at a time.
+
+        Of trades alone, whether there are some.
+        """
+        found = bool(self.states or self.trades) and not self.unnamed and not self.shallow
         return found and all(state == "live" for state in self.states.values())
 
 
@@ -137,6 +142,7 @@ class Replay:
             books=[(topic, feed.current(topic, native)) for topic, native in feed.latest],
             counters=feed.counters,
             unnamed=feed.unnamed,
+            shallow=sorted(symbol for native in feed.shallow if (symbol := feed.symbol_of(native)) is not None),
         )
 
     def _learn(self, listed: str) -> None:

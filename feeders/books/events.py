@@ -87,9 +87,13 @@ class ResubscribeNeeded(Event, frozen=True):
 
 
 class KnownWindowLeft(Event, frozen=True):
-    """Published levels lie beyond what the last snapshot covered: levels between them may be missing."""
+    """Published levels lie beyond what the last snapshot covered: levels between them may be missing.
+
+    The book is not live then if the snapshot was `shallow`.
+    """
 
     native: str
+    shallow: bool = False
 
 
 class PrecisionLost(Event, frozen=True):

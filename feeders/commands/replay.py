@@ -45,7 +45,8 @@ def replay(
     """Publish a recording through the same order books as the live feed.
 
     Without --redis, to a private server. Every change of a book is published; the final books stay. Exit code 0 only
-    if every wanted book and quote ends live, or, of trades alone, if there are some. A recording without a list of
+    if every wanted book and quote ends live and no book lacked levels because its snapshot was too small, or, of
+    trades alone, if there are some. A recording without a list of
     instruments is read by the spelling of its symbols; one like BTCPLN is left out unless --symbols names BTC-PLN.
 
     \b
@@ -124,11 +125,21 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
         f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counts} published"
         f"{unchanged if 'book' in options.topics else ''}"
     )
+    if counters.windows_left:
+        typer.echo(
+            f"windows_left: published levels reached {counters.windows_left} times beyond those of a snapshot", err=True
+        )
     if result.cut_off:
         typer.echo("the recording is truncated: its last line is incomplete", err=True)
     if result.bad_lines or counters.skipped:
         typer.echo(
             f"skipped {result.bad_lines} lines that are no frames and {counters.skipped} frames that cannot be decoded",
+            err=True,
+        )
+    if result.shallow:
+        typer.echo(
+            f"error: {len(result.shallow)} books lacked levels at times ({', '.join(result.shallow)}): their snapshots "
+            f"have too few for the best {options.depth}; try a smaller --depth",
             err=True,
         )
     incomplete = [f"{symbol} {topic}" for (symbol, topic), state in result.states.items() if state != "live"]
@@ -146,7 +157,7 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
             "the recording has no snapshot that their updates continue",
             err=True,
         )
-    elif not (result.complete or result.unnamed):
+    elif not (result.complete or result.unnamed or result.shallow):
         typer.echo(f"error: the recording has no {' and no '.join(sorted(options.topics))} of these symbols", err=True)
 
 

@@ -1,5 +1,6 @@
 """The names of symbols in a recording: its own list, those that a user gave, and what is refused without them."""
 
+import random
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ from bookbus.feeders.recording import CaptureFile, Recorder
 from bookbus.feeders.replay import Replay, ReplayResult
 from bookbus.feeders.venue import FeedOptions
 from bookbus.schemas.instruments import Instrument, SymbolError
-from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
 WS_URL = "wss://stream.binance.com:9443/stream"
 
@@ -159,3 +160,102 @@ def test_the_books_of_a_recording_have_one_name_on_every_frame(tmp_path: Path) -
     ]
 
     assert {(book.symbol, book.native) for book in books} == {("BTC-PLN", "BTCPLN")}
+
+
+# Snapshots with few levels.
+
+
+class Walk:
+    """A book of 150 levels a side whose touch wanders, recorded by updates and one snapshot."""
+
+    def __init__(self, path: Path, seed: int, levels: int, *, later: int | None = None) -> None:
+        """`later` is the size of a second snapshot, half way through."""
+        self.truth: dict[int, tuple[Levels, Levels]] = {}
+        self._random = random.Random(seed)
+        self._mid = 1_000
+        self._sides: tuple[dict[int, int], dict[int, int]] = (
+            dict.fromkeys(range(850, 1000), 1),
+            dict.fromkeys(range(1001, 1151), 1),
+        )
+        self._remember(100)
+        recorder = Recorder(path, "binance")
+        recorder.on_answer(f"https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit={levels}", self._answer(levels))
+        for update_id in range(101, 401):
+            recorder.on_frame(WS_URL, self._update(update_id))
+            if later is not None and update_id == 250:
+                url = f"https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit={later}"
+                recorder.on_answer(url, self._answer(later))
+        recorder.close()
+
+    def _update(self, update_id: int) -> bytes:
+        """The mid moves by up to three: levels on the wrong side go, and levels up to it come."""
+        self._mid += self._random.randint(-3, 3)
+        before = [dict(side) for side in self._sides]
+        for sign, side in zip((1, -1), self._sides, strict=True):
+            for price in [price for price in side if sign * price >= sign * self._mid]:
+                del side[price]
+            for offset in (1, 2, 3, 4, self._random.randint(5, 200)):
+                if self._random.random() < 0.5:
+                    side[self._mid - sign * offset] = self._random.randint(1, 9)
+        changes = []
+        for old, side in zip(before, self._sides, strict=True):
+            prices = [price for price in {**old, **side} if old.get(price) != side.get(price)]
+            changes.append([[f"{price}.0", f"{side.get(price, 0)}.0"] for price in prices])
+        self._remember(update_id)
+        data = {"e": "depthUpdate", "E": 1_700_000_000_000, "s": "BTCUSDT", "U": update_id, "u": update_id}
+        sides = {"b": changes[0], "a": changes[1]}
+        return msgspec.json.encode({"stream": "btcusdt@depth@100ms", "data": data | sides})
+
+    def _answer(self, levels: int) -> bytes:
+        last_id = max(self.truth)
+        bids, asks = ([[f"{p}", f"{q}"] for p, q in side[:levels]] for side in self.truth[last_id])
+        return msgspec.json.encode({"lastUpdateId": last_id, "bids": bids, "asks": asks})
+
+    def _remember(self, update_id: int) -> None:
+        bids, asks = self._sides
+        self.truth[update_id] = (
+            tuple((float(price), float(bids[price])) for price in sorted(bids, reverse=True)),
+            tuple((float(price), float(asks[price])) for price in sorted(asks)),
+        )
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("levels", [5, 10, 20, 50, 100])
+@pytest.mark.parametrize("later", [None, 20, 1_000])
+@pytest.mark.parametrize("depth", [1, 20])
+def test_no_live_book_of_a_shallow_recording_lacks_a_level(
+    tmp_path: Path, seed: int, levels: int, later: int | None, depth: int
+) -> None:
+    walk = Walk(tmp_path / "c.jsonl", seed, levels, later=later)
+    replayed = Replay(tmp_path / "c.jsonl", FeedOptions(depth=depth))
+
+    books = [event for frame in replayed for _, event in frame.events if isinstance(event, OrderBookSnapshot)]
+    result = replayed.result()
+
+    live = [book for book in books if book.state == "live"]
+    for book in live:
+        bids, asks = walk.truth[book.update_id]
+        assert (book.bids, book.asks) == (bids[:depth], asks[:depth])
+    assert bool(result.shallow) == bool(result.counters.windows_left)
+    assert result.complete == (not result.shallow and result.states == {("BTC-USDT", "book"): "live"})
+    assert live or levels < depth
+    if later == 1_000:
+        assert result.states == {("BTC-USDT", "book"): "live"}
+
+
+@pytest.mark.parametrize("levels", [5, 10])
+def test_a_snapshot_of_fewer_levels_than_the_depth_gives_no_live_book(tmp_path: Path, levels: int) -> None:
+    Walk(tmp_path / "c.jsonl", 0, levels)
+
+    result, _ = replay(tmp_path / "c.jsonl")
+
+    assert result.shallow == ["BTC-USDT"]
+    assert (result.counters.windows_left, result.complete) == (1, False)
+
+
+def test_a_whole_snapshot_of_a_small_market_is_complete(tmp_path: Path) -> None:
+    Walk(tmp_path / "c.jsonl", 0, 1_000)
+
+    result, _ = replay(tmp_path / "c.jsonl")
+
+    assert (result.shallow, result.counters.windows_left, result.complete) == ([], 0, True)
