@@ -172,7 +172,7 @@ class Feed:
         return {
             native: book.state if (book := self.latest.get((topic, native))) is not None else "syncing"
             for native in dict.fromkeys(natives)
-            if native not in self.unnamed
+            if native not in self.unnamed and native not in self.dropped
         }
 
     def symbol_of(self, native: str) -> str | None:
@@ -188,6 +188,14 @@ class Feed:
         self.dropped.add(native)
         mine = [key for key in self.latest if key[1] == native]
         return [(topic, self.latest.pop((topic, native))) for topic, _ in mine]
+
+    def refuse(self, native: str, message: str) -> None:
+        """The exchange does not have this symbol (any more): leave it out, and close its books."""
+        if native in self.dropped:
+            return
+        logger.error("%s does not have %s, which is left out: %s", self.exchange, native, message)
+        for topic, book in self.drop(native):
+            self.on_snapshot(replace(book, state="closed"), topic)
 
     def without_book(self) -> list[str]:
         """Native symbols that are not synchronised and wait for no snapshot: they need another subscription."""

@@ -19,6 +19,7 @@ TOPICS: tuple[Topic, ...] = ("book", "trades")
 MAX_ARGUMENTS = 10
 """Topics a request may name on spot."""
 
+_UNKNOWN_TOPIC = re.compile(r"handler not found,topic:(\S+)")
 _OUR_REQUEST = re.compile(r"[0-9]{1,18}")
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
@@ -144,7 +145,8 @@ class BybitProtocol:
 
 def _control_message(request_id: int, operation: str, topics: Sequence[str]) -> ControlMessage:
     message = {"req_id": str(request_id), "op": operation, "args": topics}
-    return ControlMessage(request_id, msgspec.json.encode(message).decode())
+    natives = tuple(dict.fromkeys(topic.rpartition(".")[2] for topic in topics))
+    return ControlMessage(request_id, msgspec.json.encode(message).decode(), natives)
 
 
 def _control(envelope: _Envelope) -> Sequence[Message]:
@@ -155,7 +157,8 @@ def _control(envelope: _Envelope) -> Sequence[Message]:
     if envelope.success is None:
         raise WebSocketProtocolError("neither a topic nor a control reply")
     if not envelope.success:
-        return (Refused(request_id, envelope.message),)
+        unknown = _UNKNOWN_TOPIC.search(envelope.message)
+        return (Refused(request_id, envelope.message, unknown[1].rpartition(".")[2] if unknown else ""),)
     return () if request_id is None else (Acknowledged(request_id),)
 
 
