@@ -231,7 +231,7 @@ async def test_after_a_stall_every_book_is_discarded_and_no_message_taken(
     assert world.frames == [("ws://127.0.0.1:1", b"frame")]
 
 
-async def test_a_request_that_one_symbol_spoils_is_sent_again_without_it() -> None:
+async def test_a_request_with_an_unknown_symbol_is_sent_again_without_it() -> None:
     world = World()
     world.book_set.requests = [ControlMessage(1, "both")]
     world.book_set.others = [ControlMessage(2, "the other")]

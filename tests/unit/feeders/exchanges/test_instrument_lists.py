@@ -1,4 +1,4 @@
-"""Lists of instruments of every exchange: one odd entry does not spoil the others."""
+"""Lists of instruments of every exchange: one odd entry is left out, the others are read."""
 
 import json
 from typing import Any
