@@ -21,7 +21,7 @@ from bookbus.feeders.markets import cached_instruments, default_cache_directory
 from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from bookbus.feeders.stall_detector import StallDetector
 from bookbus.feeders.venue import FeedOptions, venue_of
-from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry, SymbolError, UncertainSymbolError, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
@@ -68,12 +68,20 @@ class DirectProvider(MarketDataProvider):
     ) -> None:
         """A lost connection is opened again after `reconnect_delay` seconds, after each failure in a row
         `reconnect_backoff` times as long, at most 30; after `max_reconnect_attempts` failures the provider is down.
-        `ws_adapter` replaces the exchange's own connection. Raises SymbolError for what can be no symbol.
+        `ws_adapter` replaces the exchange's own connection. Raises SymbolError for what can be no symbol, and for a
+        symbol like `BTCPLN` whose quote asset is not known: write `BTC-PLN`.
         """
         super().__init__(max_age)
-        self._instrument = lru_cache(10_000)(InstrumentRegistry(exchange_of(self.exchange_id), offline=True).resolve)
+        registry = InstrumentRegistry(exchange_of(self.exchange_id), offline=True)
         names = symbols.split(",") if isinstance(symbols, str) else symbols
-        self._natives = {instrument.symbol: instrument.native for instrument in map(self._instrument, names)}
+        self._natives: dict[str, str] = {}
+        for name in names:
+            instrument = self._named(registry, name, rest_url)
+            # The names that were given are those of the books, whatever the spelling of the exchange's symbol suggests.
+            for reason in registry.learn([instrument]).values():
+                raise SymbolError(reason)
+            self._natives[instrument.symbol] = instrument.native
+        self._instrument = lru_cache(10_000)(registry.resolve)
         if not self._natives:
             raise ValueError("no symbols asked for")
         self._books = {symbol: LocalBook() for symbol in self._natives}
@@ -88,6 +96,7 @@ class DirectProvider(MarketDataProvider):
                 self._receive,
                 options=options or FeedOptions(venue.modes[0]),
                 settings=self._settings,
+                registry=registry,
                 ws_url=ws_url,
                 rest_url=rest_url,
                 on_stall=self._lose_all,
@@ -175,6 +184,15 @@ class DirectProvider(MarketDataProvider):
             self._lose_all,
             self._settings.policy,
         )
+
+    def _named(self, registry: InstrumentRegistry, name: str, rest_url: str | None) -> Instrument:
+        try:
+            return registry.resolve(name)
+        except UncertainSymbolError:
+            listed = InstrumentRegistry(registry.exchange, known_instruments(self.exchange_id, rest_url))
+            if not len(listed):
+                raise
+            return listed.resolve(name)
 
     def _receive(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
         if topic == "book":

@@ -16,6 +16,7 @@ from bookbus.schemas.instruments import (
     Instrument,
     InstrumentRegistry,
     SymbolError,
+    UncertainSymbolError,
     exchange_of,
     guess_instrument,
 )
@@ -223,12 +224,17 @@ def base_assets(names: Iterable[str], quote: str) -> list[str]:
 
 
 def _base_asset(name: str, exchange: Exchange) -> str:
-    instrument = guess_instrument(exchange, name)
+    try:
+        instrument = guess_instrument(exchange, name)
+    except UncertainSymbolError:
+        if name.endswith(exchange.home_quote):
+            raise
+        return name  # an asset whose name looks like a pair: WBTC, RLUSD
     if instrument.quote == exchange.home_quote:
         return instrument.base
     if "-" in name:
         raise SymbolError(f"{name}: the common quote currency is {exchange.home_quote}; give the base asset alone")
-    return name  # an asset whose name looks like a pair: WBTC
+    return name
 
 
 def _venues(

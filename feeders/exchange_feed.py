@@ -85,7 +85,9 @@ class ExchangeFeed:
         self.snapshots = SnapshotFetcher(venue.snapshots, self.rest, on_answer)
         self.watch = StallWatch(self.groups, venue.tops, self.rest)
         """Finds streams that stalled although their connections live."""
-        self._instrument_of = cache((registry or InstrumentRegistry(venue.exchange, offline=True)).resolve)
+        # An empty list is false.
+        names = registry if registry is not None else InstrumentRegistry(venue.exchange, offline=True)
+        self._instrument_of = cache(names.named)
         self._on_snapshot = on_snapshot
         self._on_trade = on_trade
         self._on_frame = on_frame

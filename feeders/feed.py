@@ -28,7 +28,7 @@ from bookbus.feeders.books.events import (
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import ControlMessage, FeedOptions
 from bookbus.schemas.heartbeat import FeedState
-from bookbus.schemas.instruments import Instrument
+from bookbus.schemas.instruments import Instrument, SymbolError
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
@@ -116,10 +116,14 @@ class Feed:
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
     last_trades: dict[str, TradeHappened] = field(default_factory=dict)
     """The last trade of each native symbol."""
+    shallow: set[str] = field(default_factory=set)
+    """Symbols that were not live at a time because their snapshot had too few levels."""
     losses: int = 0
     """How often no connection was left: a snapshot asked for before is older than the books after."""
     dropped: set[str] = field(default_factory=set)
     """Symbols that are no longer wanted."""
+    unnamed: dict[str, str] = field(default_factory=dict)
+    """Symbols that are left out because their standard name is not known, and the reason."""
     _held: dict[str, BookUpdated | None] = field(default_factory=dict)
     """Symbols whose published levels reach beyond the known window, with the book not published for that."""
     _losing_line: bool = False
@@ -213,13 +217,30 @@ class Feed:
         return {
             native: book.state if (book := self.latest.get((topic, native))) is not None else "syncing"
             for native in dict.fromkeys(natives)
+            if native not in self.unnamed and native not in self.dropped
         }
+
+    def symbol_of(self, native: str) -> str | None:
+        """The standard symbol; None if it is not known, and then the symbol is left out."""
+        try:
+            return self.instrument_of(native).symbol
+        except SymbolError as error:
+            self._leave_out(native, error)
+            return None
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
         """Ignore a symbol from now on, whatever the exchange still sends. Returns its last books."""
         self.dropped.add(native)
         mine = [key for key in self.latest if key[1] == native]
         return [(topic, self.latest.pop((topic, native))) for topic, _ in mine]
+
+    def refuse(self, native: str, message: str) -> None:
+        """The exchange does not have this symbol (any more): leave it out, and close its books."""
+        if native in self.dropped:
+            return
+        logger.error("%s does not have %s, which is left out: %s", self.exchange, native, message)
+        for topic, book in self.drop(native):
+            self.on_snapshot(replace(book, state="closed"), topic)
 
     def without_book(self) -> list[str]:
         """Native symbols that are not synchronised and wait for no snapshot: they need another subscription."""
@@ -247,15 +268,13 @@ class Feed:
                     self.counters.unchanged += 1
                 case TradeHappened():
                     self.last_trades[event.native] = event
-                    self.on_trade(self._trade(event, received_us))
+                    self._trade(event, received_us)
                 case BookLost():
                     self._lose(event, received_us)
                 case SnapshotNeeded():
                     self._ask(event)
                 case KnownWindowLeft():
-                    self._held[event.native] = None
-                    self.counters.windows_left += 1
-                    logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
+                    self._leave_window(event)
                 case Ignored():
                     if event.native not in self.dropped:
                         self.counters.ignore(event.name, event.count)
@@ -268,11 +287,15 @@ class Feed:
     def _update(self, event: BookUpdated, received_us: int) -> None:
         if event.native in self.dropped or self._holds(event):
             return
+        try:
+            instrument = self.instrument_of(event.native)
+        except SymbolError as error:
+            self._leave_out(event.native, error)
+            return
         self.counters.updates += 1
         exchange_us = event.exchange_us
         if exchange_us is not None and not _EARLIEST_US <= exchange_us <= received_us:
             exchange_us = self._checked_time(exchange_us, received_us)
-        instrument = self.instrument_of(event.native)
         snapshot = OrderBookSnapshot(
             exchange=self.exchange,
             symbol=instrument.symbol,
@@ -292,6 +315,14 @@ class Feed:
         if need.native not in self.dropped:
             self.counters.snapshots_asked += 1
             self.snapshots.ask(need, self)
+
+    def _leave_window(self, event: KnownWindowLeft) -> None:
+        self.counters.windows_left += 1
+        if event.shallow:
+            self.shallow.add(event.native)
+        else:
+            self._held[event.native] = None
+        logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
 
     def _holds(self, event: BookUpdated) -> bool:
         """Whether this book is not published yet: it may lack levels, and a snapshot with them is on its way.
@@ -324,12 +355,16 @@ class Feed:
         self.latest[topic, known.native] = suspect
         self.on_snapshot(suspect, topic)
 
-    def _trade(self, event: TradeHappened, received_us: int) -> Trade:
-        instrument = self.instrument_of(event.native)
+    def _trade(self, event: TradeHappened, received_us: int) -> None:
+        try:
+            instrument = self.instrument_of(event.native)
+        except SymbolError as error:
+            self._leave_out(event.native, error)
+            return
         exchange_us: int | None = event.exchange_us
         if not _EARLIEST_US <= event.exchange_us <= received_us:
             exchange_us = self._checked_time(event.exchange_us, received_us)
-        return Trade(
+        trade = Trade(
             self.exchange,
             instrument.symbol,
             event.native,
@@ -340,6 +375,13 @@ class Feed:
             received_us if exchange_us is None else exchange_us,
             received_us,
         )
+        self.on_trade(trade)
+
+    def _leave_out(self, native: str, error: SymbolError) -> None:
+        """A book is not published under a name that may be another book's."""
+        if native not in self.unnamed:
+            self.unnamed[native] = str(error)
+            logger.error("%s: left out: %s", self.exchange, error)
 
     def _checked_time(self, exchange_us: int, received_us: int) -> int | None:
         """The exchange's time; None, and counted, if it is implausible: of no year of a market, or a day after

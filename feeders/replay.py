@@ -22,9 +22,9 @@ from bookbus.feeders.feed import Feed, FeedCounters
 from bookbus.feeders.feeder import unique_feeder_id
 from bookbus.feeders.recording import CaptureFile
 from bookbus.feeders.venue import FeedOptions, venue_of
-from bookbus.schemas.capture import CaptureFrame
+from bookbus.schemas.capture import CaptureError, CaptureFrame, decode_instruments
 from bookbus.schemas.heartbeat import FeedState
-from bookbus.schemas.instruments import Instrument, InstrumentRegistry
+from bookbus.schemas.instruments import InstrumentRegistry, SymbolError
 from bookbus.schemas.recorded_time import RisingTimes
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -62,6 +62,10 @@ class ReplayResult:
     """Books, quotes and trades."""
     books: list[tuple[Topic, OrderBookSnapshot]]
     counters: FeedCounters
+    unnamed: dict[str, str]
+    """The exchange's names of the symbols that were left out because their standard names are not known, and why."""
+    shallow: list[str]
+    """Books that were not live at a time because their snapshots had too few levels for the depth."""
     corrected_times: int = 0
     """Frames whose recorded time is far from their neighbours', or before the frame in front of them."""
     largest_correction: float = 0.0
@@ -69,8 +73,12 @@ class ReplayResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every wanted book and quote ended live; of trades alone, whether there are some."""
-        return bool(self.states or self.trades) and all(state == "live" for state in self.states.values())
+        """Whether every wanted book and quote ended live, and no book lacked levels at a time.
+
+        Of trades alone, whether there are some.
+        """
+        found = bool(self.states or self.trades) and not self.unnamed and not self.shallow
+        return found and all(state == "live" for state in self.states.values())
 
 
 class Replay:
@@ -86,6 +94,7 @@ class Replay:
         self._symbols = symbols
         self._events: list[tuple[Topic, OrderBookSnapshot | Trade]] = []
         self._feed: Feed | None = None
+        self._registry: InstrumentRegistry
         self._first = self._last = 0.0
         self._published: Counter[Topic] = Counter()
         self._trades: Counter[str] = Counter()
@@ -93,12 +102,18 @@ class Replay:
     def __iter__(self) -> Iterator[ReplayedFrame]:
         """Raises ReplayError, ValueError for options that the exchange does not have, SymbolError for a name."""
         for received, frame in self._times:
-            if self._feed is None:
-                self.exchange, self._feed, self._first = frame.venue, self._feed_for(frame.venue), received
+            if not self.exchange:
+                self.exchange = frame.venue
+                self._registry = InstrumentRegistry(venue_of(frame.venue).exchange, offline=True)
             if frame.venue != self.exchange:
                 raise ReplayError(
                     f"{self._path} holds both {self.exchange} and {frame.venue}: record them into two files"
                 )
+            if frame.kind == "instruments":
+                self._learn(frame.raw)
+                continue
+            if self._feed is None:
+                self._feed, self._first = self._feed_for(frame.venue), received
             self._last = received
             received_us = round(received * 1e6)
             if frame.kind == "ws":
@@ -132,10 +147,11 @@ class Replay:
             cut_off=capture.cut_off,
             recorded_seconds=self._last - self._first,
             states={
-                (feed.instrument_of(native).symbol, topic): state
+                (symbol, topic): state
                 for topic in wanted
                 if topic in self._options.topics
                 for native, state in feed.states(topic).items()
+                if (symbol := feed.symbol_of(native)) is not None
             },
             trades=dict(self._trades),
             published=dict(self._published),
@@ -143,17 +159,29 @@ class Replay:
             counters=feed.counters,
             corrected_times=self._times.corrected,
             largest_correction=self._times.largest,
+            unnamed=feed.unnamed,
+            shallow=sorted(symbol for native in feed.shallow if (symbol := feed.symbol_of(native)) is not None),
         )
 
+    def _learn(self, listed: str) -> None:
+        """Take the recorded names. A name that a book has already stays."""
+        try:
+            instruments = decode_instruments(listed)
+        except CaptureError as error:
+            raise ReplayError(f"{self._path}: {error}") from error
+        self._registry.learn(each for each in instruments if each.exchange == self.exchange)
+
     def _feed_for(self, exchange: str) -> Feed:
-        venue = venue_of(exchange)
-        resolve: Callable[[str], Instrument] = cache(InstrumentRegistry(venue.exchange, offline=True).resolve)
-        natives = [resolve(symbol).native for symbol in self._symbols] or None
+        venue, registry = venue_of(exchange), self._registry
+        wanted = [registry.resolve(symbol) for symbol in self._symbols]
+        for reason in registry.learn(wanted).values():
+            raise SymbolError(reason)
+        natives = [instrument.native for instrument in wanted] or None
         feed = Feed(
             exchange=exchange,
             books=BookSet(venue.protocol(natives, self._options, recorded=True), venue.snapshots),
             options=self._options,
-            instrument_of=resolve,
+            instrument_of=cache(registry.named),
             on_snapshot=lambda book, topic: self._events.append((topic, book)),
             on_trade=lambda trade: self._events.append(("trades", trade)),
             snapshots=NoSnapshots(),

@@ -20,8 +20,8 @@ from bookbus.feeders.books.events import (
 )
 from bookbus.feeders.books.order_book import DepthSnapshot, DepthUpdate
 from bookbus.feeders.books.synchronizer import BookSync
-from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.schemas.instruments import Exchange, Instrument, SymbolError, exchange_of, guess_instrument
+from bookbus.feeders.errors import MetadataError, WebSocketProtocolError
+from bookbus.schemas.instruments import Exchange, Instrument, exchange_of, is_symbol
 from bookbus.schemas.snapshot import Levels
 
 if TYPE_CHECKING:
@@ -81,6 +81,42 @@ class DepthMessage(msgspec.Struct, frozen=True, gc=False):
 
 Message = DepthMessage | TradeHappened | Acknowledged | Refused | ClosingSoon | Ignored
 """The content of one part of a frame."""
+
+
+class InstrumentList(list[Instrument]):
+    """The instruments of an exchange's list, each pair and each native symbol once."""
+
+    def __init__(self, instruments: Iterable[Instrument] = (), skipped: Mapping[str, str] | None = None) -> None:
+        """Of two markets of one pair the one with the usual spelling is taken, else one that trades, else the first."""
+        self.skipped: dict[str, str] = dict(skipped or {})
+        """Entries that were left out: native symbol, or how the entry begins, and the reason."""
+        found = list(instruments)
+        taken: dict[str, Instrument] = {}
+        for instrument in sorted(found, key=_preference):
+            exchange = exchange_of(instrument.exchange)
+            keys = {f"symbol {instrument.symbol.upper()}", f"native {instrument.native.upper()}"}
+            others = [taken[key] for key in sorted(keys) if key in taken]
+            if not instrument.native or not is_symbol(exchange, f"{instrument.base}/{instrument.quote}"):
+                self.skipped[instrument.native] = f"{instrument.base!r} and {instrument.quote!r} are no pair of assets"
+            elif others:
+                same = others[0]
+                self.skipped[instrument.native] = f"{same.native} is listed as {same.symbol} already"
+            else:
+                taken |= dict.fromkeys(keys, instrument)
+        chosen = set(map(id, taken.values()))
+        super().__init__(instrument for instrument in found if id(instrument) in chosen)
+
+    def checked(self) -> "InstrumentList":
+        """Itself. Raises MetadataError if it is empty, which is no list of an exchange that works."""
+        if not self:
+            reasons = "".join(f": {name}: {reason}" for name, reason in list(self.skipped.items())[:1])
+            raise MetadataError(f"not a list of markets{reasons}")
+        return self
+
+
+def _preference(instrument: Instrument) -> tuple[bool, bool]:
+    spelling = exchange_of(instrument.exchange).native(instrument.base, instrument.quote)
+    return instrument.native != spelling, instrument.status == "halted"
 
 
 class VenueProtocol(Protocol):
@@ -198,7 +234,10 @@ class Venue(Protocol):
         """Turnover of the last 24 hours in the quote asset, by native symbol. Raises RestError."""
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
-        """The instruments in a metadata answer. Raises MetadataError if it is none."""
+        """The instruments in a metadata answer, a `InstrumentList` where entries may be left out.
+
+        Raises MetadataError if it is none.
+        """
 
 
 def level(price: float, quantity: float) -> Levels:
@@ -209,10 +248,8 @@ def level(price: float, quantity: float) -> Levels:
 @lru_cache(10_000)
 def require_symbol(exchange_id: str, native: str) -> str:
     """Returns the name unchanged. Raises WebSocketProtocolError if it cannot be a symbol of the exchange."""
-    try:
-        guess_instrument(exchange_of(exchange_id), native)
-    except SymbolError as error:
-        raise WebSocketProtocolError(str(error)) from error
+    if not is_symbol(exchange_of(exchange_id), native):
+        raise WebSocketProtocolError(f"{native!r} is no symbol of {exchange_id}")
     return native
 
 

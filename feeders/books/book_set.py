@@ -68,7 +68,14 @@ class BookSet:
     def subscribe(self, again: Sequence[str] = (), dropped: Collection[str] = ()) -> list[ControlMessage]:
         """The control messages for all symbols but the dropped ones, or for those that are asked for `again`."""
         wanted = [native for native in self._protocol.natives if native not in dropped]
-        requests = self._protocol.subscribe(wanted, self._request_ids, again=again)
+        return self._remember(self._protocol.subscribe(wanted, self._request_ids, again=again))
+
+    def subscribe_without(self, native: str, request_id: int) -> list[ControlMessage]:
+        """The control messages for the other symbols of a request that was refused because of this one."""
+        others = [each for each in self._requested.pop(request_id, ()) if each != native]
+        return self._remember(self._protocol.subscribe(others, self._request_ids)) if others else []
+
+    def _remember(self, requests: list[ControlMessage]) -> list[ControlMessage]:
         for request in requests:
             if request.request_id is not None:
                 self._requested[request.request_id] = request.natives

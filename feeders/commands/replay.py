@@ -45,7 +45,9 @@ def replay(
     """Publish a recording through the same order books as the live feed.
 
     Without --redis, to a private server. Every change of a book is published; the final books stay. Exit code 0 only
-    if every wanted book and quote ends live, or, of trades alone, if there are some.
+    if every wanted book and quote ends live and no book lacked levels because its snapshot was too small, or, of
+    trades alone, if there are some. A recording without a list of
+    instruments is read by the spelling of its symbols; one like BTCPLN is left out unless --symbols names BTC-PLN.
 
     \b
       python -m feeders replay btc_eth.jsonl.gz
@@ -123,6 +125,10 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
         f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counts} published"
         f"{unchanged if 'book' in options.topics else ''}"
     )
+    if counters.windows_left:
+        typer.echo(
+            f"windows_left: published levels reached {counters.windows_left} times beyond those of a snapshot", err=True
+        )
     if result.cut_off:
         typer.echo("the recording is truncated: its last line is incomplete", err=True)
     if result.bad_lines or counters.skipped:
@@ -142,7 +148,20 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
             "and were corrected",
             err=True,
         )
+    if result.shallow:
+        typer.echo(
+            f"error: {len(result.shallow)} books lacked levels at times ({', '.join(result.shallow)}): their snapshots "
+            f"have too few for the best {options.depth}; try a smaller --depth",
+            err=True,
+        )
     incomplete = [f"{symbol} {topic}" for (symbol, topic), state in result.states.items() if state != "live"]
+    if result.unnamed:
+        named = "; ".join(result.unnamed.values())
+        typer.echo(
+            f"error: {len(result.unnamed)} symbols are left out, which no list of instruments in the recording has: "
+            f"{named}",
+            err=True,
+        )
     if incomplete:
         typer.echo(
             f"error: {len(incomplete)} of {len(result.states)} books are incomplete "
@@ -150,7 +169,7 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
             "the recording has no snapshot that their updates continue",
             err=True,
         )
-    elif not result.complete:
+    elif not (result.complete or result.unnamed or result.shallow):
         typer.echo(f"error: the recording has no {' and no '.join(sorted(options.topics))} of these symbols", err=True)
 
 

@@ -199,9 +199,10 @@ async def _run(settings: FeederSettings, venue: Venue, listings_interval: float)
     async with open_markets(settings, venue) as markets, asyncio.TaskGroup() as tasks:
         feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer)
         duties = {"report": _report(feeder)}
-        if settings.selection.follows_listings:
-            duties["listings"] = _follow_listings(feeder, markets, listings_interval)
+        if settings.selection.follows_listings or markets.missing:
+            duties["listings"] = _follow_listings(feeder, markets, listings_interval, recorder)
         if recorder is not None:
+            recorder.on_instruments(markets.chosen)
             duties["recording"] = _record(feeder, recorder)
         elif record_error:
             feeder.failed["recording"] = record_error
@@ -236,7 +237,7 @@ async def _record(feeder: Feeder, recorder: Recorder) -> None:
     feeder.failed["recording"] = recorder.error
 
 
-async def _follow_listings(feeder: Feeder, markets: Markets, interval: float) -> None:
+async def _follow_listings(feeder: Feeder, markets: Markets, interval: float, recorder: Recorder | None) -> None:
     """Add new markets and drop delisted ones, without a restart."""
     while True:
         await asyncio.sleep(interval)
@@ -247,6 +248,8 @@ async def _follow_listings(feeder: Feeder, markets: Markets, interval: float) ->
             continue
         if added:
             logger.info("new markets: %s", ", ".join(instrument.symbol for instrument in added))
+            if recorder is not None:
+                recorder.on_instruments(added)
             feeder.add(added)
         for native in gone:
             logger.info("%s is delisted", native)

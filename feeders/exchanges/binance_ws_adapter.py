@@ -9,8 +9,17 @@ from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedOptions, Top, Venue, VenueProtocol, VenueSnapshots, level
-from bookbus.schemas.decoding import json_decoder
+from bookbus.feeders.venue import (
+    BestPrices,
+    FeedOptions,
+    InstrumentList,
+    Top,
+    Venue,
+    VenueProtocol,
+    VenueSnapshots,
+    level,
+)
+from bookbus.schemas.decoding import entry_decoder, json_decoder, plain_number
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]
@@ -36,17 +45,19 @@ _STATUS: dict[str, TradingStatus] = {"TRADING": "trading", "HALT": "halted", "BR
 
 class _Filter(msgspec.Struct):
     kind: str = msgspec.field(name="filterType")
-    tick_size: float | None = msgspec.field(name="tickSize", default=None)
-    step_size: float | None = msgspec.field(name="stepSize", default=None)
-    minimum_notional: float | None = msgspec.field(name="minNotional", default=None)
+    tick_size: Any = msgspec.field(name="tickSize", default=None)
+    step_size: Any = msgspec.field(name="stepSize", default=None)
+    minimum_notional: Any = msgspec.field(name="minNotional", default=None)
 
 
 class _Symbol(msgspec.Struct):
+    """What a market needs to exist; anything else may be of any type."""
+
     symbol: str
     base: str = msgspec.field(name="baseAsset")
     quote: str = msgspec.field(name="quoteAsset")
-    status: str = ""
-    filters: list[_Filter] = []
+    status: Any = ""
+    filters: msgspec.Raw = msgspec.Raw(b"[]")
 
 
 class _Day(msgspec.Struct):
@@ -55,7 +66,7 @@ class _Day(msgspec.Struct):
 
 
 class _ExchangeInfo(msgspec.Struct):
-    symbols: list[_Symbol]
+    symbols: list[msgspec.Raw]
 
 
 class _Ticker(msgspec.Struct):
@@ -69,8 +80,13 @@ class _Ticker(msgspec.Struct):
 
 
 _decode_info = json_decoder(_ExchangeInfo, "an exchangeInfo answer", MetadataError)
-_decode_days = json_decoder(list[_Day], "a list of 24-hour figures", RestError)
-_decode_tickers = json_decoder(list[_Ticker], "a list of best prices", RestError)
+_decode_symbols = entry_decoder(_Symbol, "an exchangeInfo answer", MetadataError)
+_decode_filters = entry_decoder(_Filter, "a list of filters", ValueError)
+_decode_entries = json_decoder(list[msgspec.Raw], "a list", ValueError)
+_decode_day_list = json_decoder(list[msgspec.Raw], "a list of 24-hour figures", RestError)
+_decode_days = entry_decoder(_Day, "a list of 24-hour figures", RestError)
+_decode_ticker_list = json_decoder(list[msgspec.Raw], "a list of best prices", RestError)
+_decode_tickers = entry_decoder(_Ticker, "a list of best prices", RestError)
 
 
 class BinanceSnapshots:
@@ -95,7 +111,8 @@ class BinanceAudit:
     lead = 0.0
 
     async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
-        tickers: list[_Ticker] = _decode_tickers(await rest.get(_TICKER_PATH, {}, 4, urgent=False))
+        body = await rest.get(_TICKER_PATH, {}, 4, urgent=False)
+        tickers: list[_Ticker] = _decode_tickers(_decode_ticker_list(body), {})
         return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
 
 
@@ -107,7 +124,8 @@ class BinanceTops:
 
     async def fetch(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, Top]:
         if len(natives) > self._FEW:
-            tickers: list[_Ticker] = _decode_tickers(await rest.get(_TICKER_PATH, {}, 4))
+            body = await rest.get(_TICKER_PATH, {}, 4)
+            tickers: list[_Ticker] = _decode_tickers(_decode_ticker_list(body), {})
             return {
                 each.symbol: Top(level(each.bid, each.bid_quantity), level(each.ask, each.ask_quantity), 1)
                 for each in tickers
@@ -155,14 +173,16 @@ class Binance(Venue):
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/api/v3/ticker/24hr", {"type": "MINI"}, 80)
-        return {day.symbol: day.turnover for day in _decode_days(body)}
+        return {day.symbol: day.turnover for day in _decode_days(_decode_day_list(body), {})}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
-        return [_instrument(symbol) for symbol in _decode_info(metadata).symbols]
+        skipped: dict[str, str] = {}
+        symbols: list[_Symbol] = _decode_symbols(_decode_info(metadata).symbols, skipped)
+        return InstrumentList(map(_instrument, symbols), skipped).checked()
 
 
 def _instrument(symbol: _Symbol) -> Instrument:
-    filters = {entry.kind: entry for entry in symbol.filters}
+    filters = _filters(symbol.filters)
     return Instrument(
         EXCHANGE.id,
         symbol.base,
@@ -171,13 +191,21 @@ def _instrument(symbol: _Symbol) -> Instrument:
         tick=_value(filters, "PRICE_FILTER", "tick_size"),
         step=_value(filters, "LOT_SIZE", "step_size"),
         minimum_notional=_value(filters, "NOTIONAL", "minimum_notional"),
-        status=_STATUS.get(symbol.status, "unknown"),
+        status=_STATUS.get(symbol.status, "unknown") if isinstance(symbol.status, str) else "unknown",
     )
 
 
+def _filters(raw: msgspec.Raw) -> dict[str, _Filter]:
+    """By kind; what cannot be read limits no order."""
+    try:
+        entries: list[_Filter] = _decode_filters(_decode_entries(raw), {})
+    except ValueError:
+        return {}
+    return {entry.kind: entry for entry in entries}
+
+
 def _value(filters: dict[str, _Filter], kind: str, name: str) -> float | None:
-    entry: Any = filters.get(kind)
-    return None if entry is None else getattr(entry, name)
+    return plain_number(getattr(filters.get(kind), name, None))
 
 
 VENUE = Binance()

@@ -35,6 +35,7 @@ _BOOK_CHANNEL = re.compile(r"orderbook\.[0-9]{1,4}")
 _BOOK_CHANNELS = frozenset(f"orderbook.{depth}" for depth in (1, *DEPTHS))
 """Those of today."""
 
+_UNKNOWN_TOPIC = re.compile(r"handler not found,topic:(\S+)")
 _OUR_REQUEST = re.compile(r"[0-9]{1,18}")
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
@@ -190,7 +191,8 @@ class BybitProtocol:
 
 def _control_message(request_id: int, operation: str, topics: Sequence[str]) -> ControlMessage:
     message = {"req_id": str(request_id), "op": operation, "args": topics}
-    return ControlMessage(request_id, msgspec.json.encode(message).decode())
+    natives = tuple(dict.fromkeys(topic.rpartition(".")[2] for topic in topics))
+    return ControlMessage(request_id, msgspec.json.encode(message).decode(), natives)
 
 
 def _control(envelope: _Envelope) -> Sequence[Message]:
@@ -204,7 +206,9 @@ def _control(envelope: _Envelope) -> Sequence[Message]:
     if envelope.success is None:
         raise WebSocketProtocolError("neither a topic nor a control reply")
     if not envelope.success:
-        return (Refused(request_id, envelope.message or "without a reason"),)
+        text = envelope.message or "without a reason"
+        unknown = _UNKNOWN_TOPIC.search(text)
+        return (Refused(request_id, text, unknown[1].rpartition(".")[2] if unknown else ""),)
     return () if request_id is None else (Acknowledged(request_id),)
 
 

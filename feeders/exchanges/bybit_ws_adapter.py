@@ -1,6 +1,7 @@
 """Bybit spot: sockets and metadata. Its derivatives are other markets, hence other exchange ids."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -8,8 +9,17 @@ from bookbus.feeders.books.events import SnapshotNeeded
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol, decode_full_book
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedOptions, Top, Venue, VenueProtocol, VenueSnapshots, level
-from bookbus.schemas.decoding import json_decoder
+from bookbus.feeders.venue import (
+    BestPrices,
+    FeedOptions,
+    InstrumentList,
+    Top,
+    Venue,
+    VenueProtocol,
+    VenueSnapshots,
+    level,
+)
+from bookbus.schemas.decoding import entry_decoder, json_decoder, plain_number
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["bybit"]
@@ -29,26 +39,19 @@ _FULL_BOOK_WEIGHT = 20
 _STATUS: dict[str, TradingStatus] = {"Trading": "trading", "PreLaunch": "halted", "Closed": "halted"}
 
 
-class _Lot(msgspec.Struct):
-    step: float | None = msgspec.field(name="basePrecision", default=None)
-    minimum_amount: float | None = msgspec.field(name="minOrderAmt", default=None)
-
-
-class _Price(msgspec.Struct):
-    tick: float | None = msgspec.field(name="tickSize", default=None)
-
-
 class _Market(msgspec.Struct):
+    """What a market needs to exist; anything else may be of any type."""
+
     symbol: str
     base: str = msgspec.field(name="baseCoin")
     quote: str = msgspec.field(name="quoteCoin")
-    status: str = ""
-    lot: _Lot = msgspec.field(name="lotSizeFilter", default_factory=_Lot)
-    price: _Price = msgspec.field(name="priceFilter", default_factory=_Price)
+    status: Any = ""
+    lot: Any = msgspec.field(name="lotSizeFilter", default=None)
+    price: Any = msgspec.field(name="priceFilter", default=None)
 
 
 class _Markets(msgspec.Struct):
-    markets: list[_Market] = msgspec.field(name="list")
+    markets: list[msgspec.Raw] = msgspec.field(name="list")
 
 
 class _MarketsAnswer(msgspec.Struct):
@@ -96,7 +99,7 @@ class _OrderbookAnswer(msgspec.Struct):
 
 
 class _Days(msgspec.Struct):
-    days: list[_Day] = msgspec.field(name="list")
+    days: list[msgspec.Raw] = msgspec.field(name="list")
 
 
 class _DaysAnswer(msgspec.Struct):
@@ -104,7 +107,9 @@ class _DaysAnswer(msgspec.Struct):
 
 
 _decode_markets = json_decoder(_MarketsAnswer, "an instruments-info answer", MetadataError)
-_decode_days = json_decoder(_DaysAnswer, "a list of 24-hour figures", RestError)
+_decode_entries = entry_decoder(_Market, "an instruments-info answer", MetadataError)
+_decode_day_list = json_decoder(_DaysAnswer, "a list of 24-hour figures", RestError)
+_decode_days = entry_decoder(_Day, "a list of 24-hour figures", RestError)
 
 
 _decode_tickers = json_decoder(_TickersAnswer, "a list of best prices", RestError)
@@ -207,23 +212,30 @@ class Bybit(Venue):
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
-        return {day.symbol: day.turnover for day in _decode_days(body).result.days}
+        return {day.symbol: day.turnover for day in _decode_days(_decode_day_list(body).result.days, {})}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
-        markets: list[_Market] = _decode_markets(metadata).result.markets
-        return [
-            Instrument(
-                EXCHANGE.id,
-                market.base,
-                market.quote,
-                market.symbol,
-                tick=market.price.tick,
-                step=market.lot.step,
-                minimum_notional=market.lot.minimum_amount,
-                status=_STATUS.get(market.status, "unknown"),
-            )
-            for market in markets
-        ]
+        skipped: dict[str, str] = {}
+        markets: list[_Market] = _decode_entries(_decode_markets(metadata).result.markets, skipped)
+        return InstrumentList(map(_instrument, markets), skipped).checked()
+
+
+def _instrument(market: _Market) -> Instrument:
+    return Instrument(
+        EXCHANGE.id,
+        market.base,
+        market.quote,
+        market.symbol,
+        tick=_value(market.price, "tickSize"),
+        step=_value(market.lot, "basePrecision"),
+        minimum_notional=_value(market.lot, "minOrderAmt"),
+        status=_STATUS.get(market.status, "unknown") if isinstance(market.status, str) else "unknown",
+    )
+
+
+def _value(rules: object, name: str) -> float | None:
+    """A number of a market's rules; None where it cannot be read."""
+    return plain_number(rules.get(name)) if isinstance(rules, dict) else None
 
 
 VENUE = Bybit()

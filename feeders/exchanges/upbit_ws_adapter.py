@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedOptions, Top, Venue, VenueProtocol, level
-from bookbus.schemas.decoding import json_decoder
+from bookbus.feeders.venue import FeedOptions, InstrumentList, Top, Venue, VenueProtocol, level
+from bookbus.schemas.decoding import entry_decoder, json_decoder, plain_number
 from bookbus.schemas.instruments import EXCHANGES, Instrument
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class _Market(msgspec.Struct):
 
 class _Tick(msgspec.Struct):
     market: str
-    tick_size: float | None = None
+    tick_size: Any = None
 
 
 class _Day(msgspec.Struct):
@@ -60,14 +61,17 @@ class _Orderbook(msgspec.Struct):
 class _Metadata(msgspec.Struct):
     """The content of two kinds of answers, as it is cached. The tick of a market may be unknown."""
 
-    markets: list[_Market]
-    ticks: list[_Tick]
+    markets: list[msgspec.Raw]
+    ticks: list[msgspec.Raw]
 
 
-_decode_markets = json_decoder(list[_Market], "a list of markets", RestError)
-_decode_ticks = json_decoder(list[_Tick], "a list of ticks", RestError)
+_decode_list = json_decoder(list[msgspec.Raw], "a list of markets", RestError)
+_decode_markets = entry_decoder(_Market, "a list of markets", MetadataError)
+_decode_tick_list = json_decoder(list[msgspec.Raw], "a list of ticks", RestError)
+_decode_ticks = entry_decoder(_Tick, "a list of ticks", RestError)
+_decode_day_list = json_decoder(list[msgspec.Raw], "a list of 24-hour figures", RestError)
+_decode_days = entry_decoder(_Day, "a list of 24-hour figures", RestError)
 _decode_books = json_decoder(list[_Orderbook], "a list of order books", RestError)
-_decode_days = json_decoder(list[_Day], "a list of 24-hour figures", RestError)
 _decode_metadata = json_decoder(_Metadata, "a list of markets", MetadataError)
 _encode_metadata = msgspec.json.Encoder().encode
 
@@ -133,36 +137,56 @@ class Upbit(Venue):
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
         """The list of markets, with the ticks of those whose tick is known."""
-        markets: list[_Market] = _decode_markets(await rest.get(_MARKETS_PATH, {}, 1))
-        ticks: list[_Tick] = []
+        listed = _decode_list(await rest.get(_MARKETS_PATH, {}, 1))
+        try:
+            markets: list[_Market] = [market for market in _decode_markets(listed, {}) if _is_native(market.market)]
+        except MetadataError as error:
+            raise RestError(str(error)) from error
+        ticks: list[msgspec.Raw] = []
         for start in range(0, len(markets), _MARKETS_PER_REQUEST):
             names = ",".join(market.market for market in markets[start : start + _MARKETS_PER_REQUEST])
             try:
-                ticks += _decode_ticks(await rest.get(_TICKS_PATH, {"markets": names}, 1))
+                found = _decode_tick_list(await rest.get(_TICKS_PATH, {"markets": names}, 1))
+                _decode_ticks(found, {})
+                ticks += found
             except RestRefusedError as error:
                 logger.info("some markets without a tick size: %s", error)
             except RestError as error:
                 # A limit or an outage: the books matter more than the rest of the ticks.
                 logger.info("markets without a tick size: %s", error)
                 break
-        return _encode_metadata(_Metadata(markets, ticks))
+        return _encode_metadata(_Metadata(listed, ticks))
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
-        return {day.market: day.turnover for day in _decode_days(body)}
+        return {day.market: day.turnover for day in _decode_days(_decode_day_list(body), {})}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in what `fetch_metadata` returned. Raises MetadataError if it is not that."""
         known: _Metadata = _decode_metadata(metadata)
-        ticks = {tick.market: tick.tick_size for tick in known.ticks}
-        return [_instrument(market.market, ticks.get(market.market)) for market in known.markets]
+        ticks = _ticks(known.ticks)
+        skipped: dict[str, str] = {}
+        markets: list[_Market] = _decode_markets(known.markets, skipped)
+        instruments = (_instrument(market.market, ticks.get(market.market)) for market in markets)
+        return InstrumentList(instruments, skipped).checked()
+
+
+def _ticks(entries: list[msgspec.Raw]) -> dict[str, float | None]:
+    """By market; a market whose tick cannot be read has none."""
+    try:
+        return {tick.market: plain_number(tick.tick_size) for tick in _decode_ticks(entries, {})}
+    except RestError:
+        return {}
+
+
+def _is_native(native: str) -> bool:
+    quote, _, base = native.partition("-")
+    return bool(quote and base) and native.isprintable() and not set(native) & set(", &?")
 
 
 def _instrument(native: str, tick: float | None) -> Instrument:
     """`status` stays unknown: the list does not contain whether a market trades now."""
-    quote, separator, base = native.partition("-")
-    if not (quote and separator and base):
-        raise MetadataError(f"not a market: {native!r}")
+    quote, _, base = native.partition("-")
     return Instrument(EXCHANGE.id, base, quote, native, tick=tick)
 
 

@@ -48,6 +48,8 @@ class FakeBookSet(BookSet):
         self.answers: deque[Sequence[Event] | WebSocketProtocolError] = deque()
         self.on_loss: Sequence[Event] = ()
         self.requests: list[ControlMessage] = [ControlMessage(1, "subscribe")]
+        self.others: list[ControlMessage] = []
+        """What a request that was refused is replaced by."""
         self.asked: list[Sequence[str] | None] = []
         self.frames: list[tuple[bytes, int]] = []
         self.expected: list[str] = []
@@ -72,6 +74,9 @@ class FakeBookSet(BookSet):
         everything = [native for native in self.known if native not in dropped] if dropped else None
         self.asked.append(again or everything)
         return self.requests
+
+    def subscribe_without(self, native: str, request_id: int) -> list[ControlMessage]:
+        return self.others
 
     def new_line(self, slot: int) -> int:
         self.connections += 1

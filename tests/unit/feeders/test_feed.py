@@ -20,6 +20,7 @@ from bookbus.feeders.books.events import (
 )
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.feed import FeedCounters
+from bookbus.schemas.instruments import EXCHANGES, InstrumentRegistry
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 from tests.support.fake_venue import ASKS, BIDS, Collected, updated
@@ -483,3 +484,39 @@ def test_other_symbols_are_published_while_one_is_held() -> None:
     world.receive(updated("ETHUSDT", 5))
 
     assert world.books[-1][1].symbol == "ETH-USDT"
+
+
+def test_a_symbol_that_the_exchange_does_not_have_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = Collected()
+    world.receive(updated("ETHUSDT"))
+
+    for _ in range(2):
+        world.feed.refuse("ETHUSDT", "handler not found")
+    world.receive(updated("ETHUSDT", update_id=2))
+
+    assert world.feed.states() == {"BTCUSDT": "syncing"}
+    assert [book.state for _, book in world.books] == ["live", "closed"]
+    assert caplog.text.count("binance does not have ETHUSDT, which is left out: handler not found") == 1
+
+
+def test_a_symbol_without_a_known_name_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = Collected("BTCUSDT", "BTCPLN")
+    world.feed.instrument_of = InstrumentRegistry(EXCHANGES["binance"], offline=True).named
+
+    world.receive(updated("BTCPLN"), updated("BTCUSDT"))
+    world.receive(updated("BTCPLN", update_id=2))
+
+    assert [book.symbol for _, book in world.books] == ["BTC-USDT"]
+    assert list(world.feed.unnamed) == ["BTCPLN"]
+    assert world.feed.symbol_of("BTCPLN") is None
+    assert caplog.text.count("left out: 'BTCPLN'") == 1
+
+
+def test_a_book_beyond_a_shallow_snapshot_is_not_held_but_lost() -> None:
+    world = _holding()
+
+    world.answer(KnownWindowLeft("BTCUSDT", shallow=True), BookLost("BTCUSDT", "small"))
+
+    assert [book.state for _, book in world.books] == ["live", "suspect"]
+    assert world.feed.shallow == {"BTCUSDT"}
+    assert world.feed.counters.windows_left == 2

@@ -444,3 +444,21 @@ def test_a_history_ends_when_the_book_is_replaced_or_lost(frame: bytes) -> None:
 
 def test_a_book_that_differs_is_lost_and_asked_for_again() -> None:
     assert _live(0).invalidate("BTCUSDT", "differs") == [BookLost("BTCUSDT", "differs"), ResubscribeNeeded("BTCUSDT")]
+
+
+def test_a_refusal_says_which_symbol_the_exchange_does_not_have_and_the_others_are_asked_for_again() -> None:
+    books = _books(["BTCUSDT", "GONEUSDT", "ETHUSDT"], FeedOptions(topics=frozenset({"book", "trades"})))
+    (request,) = books.subscribe()
+    reply = {"success": False, "conn_id": "x", "req_id": str(request.request_id), "op": "subscribe"}
+    message = "error:handler not found,topic:orderbook.50.GONEUSDT"
+
+    (refused,) = books.receive(json.dumps(reply | {"ret_msg": message}).encode())
+    (again,) = books.subscribe_without("GONEUSDT", request.request_id or 0)
+
+    assert refused == Refused(request.request_id, message, "GONEUSDT")
+    assert json.loads(again.text) == {
+        "req_id": "2",
+        "op": "subscribe",
+        "args": ["orderbook.50.BTCUSDT", "publicTrade.BTCUSDT", "orderbook.50.ETHUSDT", "publicTrade.ETHUSDT"],
+    }
+    assert books.subscribe_without("GONEUSDT", request.request_id or 0) == []
