@@ -98,6 +98,11 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """None if books are not audited."""
     failed: dict[str, str] = {}
     """Duties beside the books that ended, like `recording`, with the cause."""
+    mode: str = ""
+    depth: int = 0
+    """What it claims for each book together with its mode."""
+    refused_books: dict[str, str] = {}
+    """Standard symbols of the books that other feeders keep it from publishing, with the reason."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):
