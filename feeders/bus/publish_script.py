@@ -98,7 +98,7 @@ class BookKey:
         self.topic = topic
         self.symbol = symbol
         self.highest = 0
-        """The highest id that was sent. When the book was lost, and while its ids are lower since, the script is told."""
+        """The highest id that was sent. While a lower one is sent after a loss, the script is told."""
         self.lost = False
         """Whether the book was lost after this id."""
         self.newest: Submission | None = None
