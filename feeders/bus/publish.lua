@@ -165,7 +165,6 @@ end
 
 -- Begins at the clock, so that it also rises after a loss of data.
 seq = exists and seq + 1 or now
-local twin = same_feeder and (stored[6] or '0') or confirmed
 -- Eight bytes, big end first. The highest is 0 below 2^53. Unrolled: a loop over a table costs 3 us more.
 local rest = seq
 local byte8 = rest % 256
@@ -182,19 +181,22 @@ local byte3 = rest % 256
 local byte2 = (rest - byte3) / 256
 local message = HEAD .. string.char(0, byte2, byte3, byte4, byte5, byte6, byte7, byte8) .. ARGV[10]
 
-redis.call('HSET', key, 'seq', string.format('%.0f', seq), 'update_id', ARGV[3], 'state', state, 'feeder', feeder,
-    'published_us', ARGV[5], 'confirmed_us', now_text, 'twin_us', twin,
+redis.call('HSET', key, 'seq', string.format('%.0f', seq), 'update_id', ARGV[3],
+    'published_us', ARGV[5], 'confirmed_us', now_text,
     'bid', ARGV[6], 'bid_qty', ARGV[7], 'ask', ARGV[8], 'ask_qty', ARGV[9], 'book', message)
-if others then
-    redis.call('HSET', key, 'others', others)
-end
-if claims then
-    redis.call('HSET', key, 'network', ARGV[11] or '', 'mode', ARGV[12] or '', 'depth', ARGV[13] or '')
-end
-if state == 'closed' then
-    redis.call('EXPIRE', key, CLOSED_SECONDS)
-elseif stored_state == 'closed' then
-    redis.call('PERSIST', key)
+if not (same_feeder and stored_state == state and stored[6]) then
+    redis.call('HSET', key, 'state', state, 'feeder', feeder, 'twin_us', same_feeder and (stored[6] or '0') or confirmed)
+    if others then
+        redis.call('HSET', key, 'others', others)
+    end
+    if claims then
+        redis.call('HSET', key, 'network', ARGV[11] or '', 'mode', ARGV[12] or '', 'depth', ARGV[13] or '')
+    end
+    if state == 'closed' then
+        redis.call('EXPIRE', key, CLOSED_SECONDS)
+    elseif stored_state == 'closed' then
+        redis.call('PERSIST', key)
+    end
 end
 redis.call('PUBLISH', key, message)
 return 1

@@ -59,9 +59,7 @@ def depths(seen: BookChecker) -> set[int]:
 
 def starter(redis_url: str, exchange: BinanceSimulator) -> Callable[..., Any]:
     def start(name: str, *options: str) -> Any:
-        return feeder_process(
-            *(redis_url, exchange.ws_url, exchange.rest_url, NATIVES, "--feeder-id", name, *options),
-        )
+        return feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES, "--feeder-id", name, *options)
 
     return start
 
