@@ -185,7 +185,8 @@ redis.call('HSET', key, 'seq', string.format('%.0f', seq), 'update_id', ARGV[3],
     'published_us', ARGV[5], 'confirmed_us', now_text,
     'bid', ARGV[6], 'bid_qty', ARGV[7], 'ask', ARGV[8], 'ask_qty', ARGV[9], 'book', message)
 if not (same_feeder and stored_state == state and stored[6]) then
-    redis.call('HSET', key, 'state', state, 'feeder', feeder, 'twin_us', same_feeder and (stored[6] or '0') or confirmed)
+    redis.call('HSET', key, 'state', state, 'feeder', feeder,
+        'twin_us', same_feeder and (stored[6] or '0') or confirmed)
     if others then
         redis.call('HSET', key, 'others', others)
     end
