@@ -125,9 +125,9 @@ if kind == 'state' or exists and not (same_feeder and tonumber(ARGV[3]) > stored
                     return 0
                 end
             end
-        elseif id < stored_id and not abandoned then
+        elseif id < stored_id then
             -- A feeder is never so far behind the id that it published itself: the exchange restarted its ids.
-            local restarted = same_feeder and (not live or kind == 'new' and id < stored_id / 2)
+            local restarted = abandoned or same_feeder and (not live or kind == 'new' and id < stored_id / 2)
             local highest = tonumber(ARGV[14])
             if not restarted and live and highest and highest <= stored_id then
                 local lists = redis.call('HMGET', key, 'others', 'fallen')
