@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from bookbus.feeders.audit import auditor_of
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
-from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publish_script import Claim, Submission
 from bookbus.feeders.bus.publisher import Publisher
+from bookbus.feeders.bus.refusals import Refusals
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed, line_reports
 from bookbus.feeders.exchanges.adapter import OnFrame
 from bookbus.feeders.markets import SymbolSelection, default_cache_directory
@@ -82,10 +83,12 @@ class Feeder:
         self.failed: dict[str, str] = {}
         """Duties that ended, with the cause; books are published without them."""
         names = self._names = RedisNames.on(settings.redis_url, settings.prefix)
+        claim = Claim(mode=settings.options.mode, depth=settings.options.depth)
         self.publisher = Publisher(
             settings.redis_url,
             names,
             self.id,
+            claim=claim,
             on_connected=self._resubmit,
             before_write=lambda: self.feed.stall.beat(),
         )
@@ -105,7 +108,10 @@ class Feeder:
         )
         self._auditor = auditor_of(self.feed, settings.options, settings.audit_interval)
         self._endpoint = masked(settings.ws_url or venue.ws_url)
-        self._heartbeat = Heartbeat(settings.redis_url, names, self._beat, self._book_names, self._resubmit)
+        self._refusals = Refusals(claim, self.publisher.unaccepted)
+        self._heartbeat = Heartbeat(
+            settings.redis_url, names, self._beat, self._book_names, self._resubmit, self._refusals
+        )
 
     async def run(self) -> None:
         """Until cancelled; then every book is marked `closed`."""
@@ -218,6 +224,9 @@ class Feeder:
             audit=self._audit_report(),
             failed=dict(self.failed),
             ignored=dict(self.feed.counters().ignored),
+            mode=self._settings.options.mode,
+            depth=self._settings.options.depth,
+            refused_books=self._refusals.reasons,
         )
 
     def _audit_report(self) -> AuditReport | None:

@@ -100,6 +100,11 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Duties beside the books that ended, like `recording`, with the cause."""
     ignored: dict[str, int] = {}
     """What the exchange sent and is not used, by name, like `block trade`."""
+    mode: str = ""
+    depth: int = 0
+    """What it claims for each book together with its mode."""
+    refused_books: dict[str, str] = {}
+    """Standard symbols of the books that other feeders keep it from publishing, with the reason."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

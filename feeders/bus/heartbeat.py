@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bookbus.feeders.bus.refusals import FIELDS, Refusals
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, ReadOnlyError, control_client
 from bookbus.schemas.heartbeat import (
     HEARTBEAT_INTERVAL,
@@ -48,6 +49,7 @@ class Heartbeat:
         make: Callable[[], FeederHeartbeat],
         book_names: Callable[[], Sequence[str]],
         on_data_lost: Callable[[], None],
+        refusals: Refusals | None = None,
     ) -> None:
         self._redis = control_client(url)
         self._secrets = secrets_of(url)
@@ -55,6 +57,7 @@ class Heartbeat:
         self._make = make
         self._book_names = book_names
         self._on_data_lost = on_data_lost
+        self._refusals = refusals
         self._registered: frozenset[str] = frozenset()
         # When the last successful write was sent: the server has the hash from then or later.
         self._written_at: float | None = None
@@ -88,7 +91,17 @@ class Heartbeat:
             await self._redis.delete(self._names.feeder(self._make().feeder))
         await self._redis.aclose()
 
+    async def _look_up_refused(self, refusals: Refusals) -> None:
+        if keys := refusals.to_look_up():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.hmget(key.name, *FIELDS)
+                refusals.learn(zip(keys, await pipeline.execute(), strict=True))
+        refusals.check_recovered()
+
     async def _beat(self) -> None:
+        if self._refusals is not None:
+            await self._look_up_refused(self._refusals)
         beat = self._make()
         key = self._names.feeder(beat.feeder)
         books = frozenset(self._book_names())

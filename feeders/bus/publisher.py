@@ -12,10 +12,8 @@ from functools import partial
 from bookbus.feeders.bus.connection import REPLY_TIMEOUT, Reply, ReplyError, RespConnection
 from bookbus.feeders.bus.outbox import Outbox, PublisherCounters, TradeStream
 from bookbus.feeders.bus.publish_script import (
-    ACCEPTED,
-    CONFIRMED,
-    REFUSED,
     BookKey,
+    Claim,
     Submission,
     load_command,
     load_trade_command,
@@ -49,6 +47,7 @@ class Publisher:
         names: RedisNames,
         feeder_id: str,
         *,
+        claim: Claim | None = None,
         on_connected: Callable[[], None] = lambda: None,
         before_write: Callable[[], None] | None = None,
         reply_timeout: float = REPLY_TIMEOUT,
@@ -68,6 +67,7 @@ class Publisher:
             self._writers,
             self._router.server_of,
             sharded=self._router.sharded,
+            claim=claim,
             before_write=before_write,
         )
         self._make_writer = partial(
@@ -94,6 +94,7 @@ class Publisher:
         self.submit_trade_lossless = self._outbox.submit_trade_lossless
         self.drain = self._outbox.drain
         self.discard = self._outbox.discard
+        self.unaccepted = self._outbox.unaccepted
 
     @property
     def connected(self) -> bool:
@@ -306,11 +307,7 @@ class ServerWriter:
         return False
 
     def _apply_book_replies(self, batch: _Batch, replies: list[Reply]) -> None:
-        accepted, confirmed, refused = map(replies.count, (ACCEPTED, CONFIRMED, REFUSED))
-        self._counters.accepted += accepted
-        self._counters.confirmed += confirmed
-        self._counters.duplicates += refused
-        clean = accepted + confirmed + refused == len(replies)
+        clean = self._outbox.count_replies(batch.books, replies)
         if not clean or self._failing:
             for (key, submission), reply in zip(batch.books, replies, strict=True):
                 if isinstance(reply, ReplyError):

@@ -15,7 +15,7 @@ from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import RedisServer, masked, parse_redis_url, redacted, secrets_of
 
 UNHEALTHY = 2
-"""Exit code of `--strict` if a feeder is alive but a book is not live or a line is silent."""
+"""Exit code of `--strict` if a feeder is alive but a book is not live or refused, or a line is silent."""
 
 
 def health(
@@ -29,14 +29,15 @@ def health(
         str, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Names of feeders (`run --feeder-id`): each must be alive.")
     ] = "",
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
+        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and taken and no line is silent.")
     ] = False,
 ) -> None:
     """Exit code 0 if a feeder on this host sent a heartbeat within the last seconds, else 1.
 
     With --exchange and --feeder-name only such feeders count, and one of each that is named must be alive.
-    With --strict it must also be healthy: every book live, and no line silent if there are several; else the exit code
-    is 2. When you restart a pair of feeders, wait for this before you restart the second one.
+    With --strict it must also be healthy: every book live and not refused because of another feeder, and no line silent
+    if there are several; else the exit code is 2. When you restart a pair of feeders, wait for this before you restart
+    the second one.
 
     \b
       python -m feeders health
@@ -70,7 +71,9 @@ def health(
 
 
 _WHO = ("host", "exchange", "feeder")
-_FIELDS = ("states", "counters", "lines", "failed")
+_FIELDS = ("states", "counters", "lines", "failed", "refused_books")
+_MOST_REFUSED = 5
+"""Refused books that are printed."""
 
 
 class _Feeder(msgspec.Struct):
@@ -84,6 +87,7 @@ class _Feeder(msgspec.Struct):
     counters: dict[str, float] = {}
     lines: list[LineReport] = []
     failed: dict[str, str] = {}
+    refused_books: dict[str, str] = {}
 
     def is_called(self, name: str) -> bool:
         """Whether it was started with this name, to which each run adds a suffix."""
@@ -91,8 +95,9 @@ class _Feeder(msgspec.Struct):
 
     @property
     def healthy(self) -> bool:
-        """Whether every book is live and no line is silent."""
-        return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
+        """Whether every book is live and none refused, and no line is silent."""
+        live = set(self.states.values()) == {"live"} and not self.refused_books
+        return live and not any(line.silent for line in self.lines)
 
     def rows(self) -> Iterator[str]:
         """Lines of text: the books and each connection line."""
@@ -101,6 +106,10 @@ class _Feeder(msgspec.Struct):
             yield self._books()
         yield from map(_row, self.lines)
         yield from (f"  {duty} ended: {reason}" for duty, reason in self.failed.items())
+        refused = sorted(self.refused_books.items())
+        yield from (f"  {symbol} refused: {reason}" for symbol, reason in refused[:_MOST_REFUSED])
+        if len(refused) > _MOST_REFUSED:
+            yield f"  and {len(refused) - _MOST_REFUSED} more books refused"
 
     def _books(self) -> str:
         live = sum(state == "live" for state in self.states.values())

@@ -81,6 +81,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds of market that are computed beforehand and replayed, for loads that cannot be computed live."""
     feeders: int = 1
     feeder_arguments: list[str] = []
+    others_arguments: list[str] = []
+    """Further arguments of all feeders but the first."""
     persistent: bool = False
     """Whether the server keeps its data when it is killed."""
     pause: float = 0.0

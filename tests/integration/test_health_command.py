@@ -37,6 +37,24 @@ def test_a_feeder_on_this_host_is_healthy(redis_url: str) -> None:
     assert check(redis_url) == (0, "md:feeder:a\n")
 
 
+REFUSED = {f"S{number}-USDT": "feeder b publishes it" for number in range(7)}
+
+
+@pytest.mark.parametrize(("refused", "code"), [({}, 0), (REFUSED, 2)])
+def test_strictly_a_feeder_whose_books_are_refused_is_not_healthy(
+    redis_url: str, refused: dict[str, str], code: int
+) -> None:
+    beat(redis_url, socket.gethostname(), states={"S0-USDT": "live"}, refused_books=refused)
+
+    exit_code, output = check(redis_url, "--strict")
+
+    assert exit_code == code
+    rows = [row for row in output.splitlines() if "refused" in row]
+    assert rows[:1] == (["  S0-USDT refused: feeder b publishes it"] if refused else [])
+    assert rows[5:] == (["  and 2 more books refused"] if refused else [])
+    assert check(redis_url)[0] == 0
+
+
 LINES = [
     LineReport(
         line=1, connections=1, open=1, reconnects=0, updates=90, first=80, lead_median_ms=1.25, lead_p99_ms=20.0

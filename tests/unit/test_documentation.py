@@ -239,11 +239,9 @@ def test_every_field_of_a_feeders_heartbeat_is_documented() -> None:
 
 def test_every_name_and_field_on_redis_is_documented() -> None:
     script = text_of("feeders/bus/publish.lua")
-    (written,) = re.findall(r"redis\.call\('HSET', key, ('seq'.*?)\)\nif state", script, re.DOTALL)
+    written = "".join(re.findall(r"redis\.call\('HSET', key, (.*?)\)\n", script, re.DOTALL))
 
-    assert column("docs/reference/redis.md", "field") == re.findall(
-        r"'([a-z_]+)', ", re.sub(r"string.*?\)", "", written)
-    )
+    assert set(column("docs/reference/redis.md", "field")) == set(re.findall(r"'([a-z_]+)', ", written))
     (adds,) = re.findall(r"XADD(.*?)\)\n", text_of("feeders/bus/trade.lua"), re.DOTALL)
     (trade,) = re.findall(r"A trade has the fields `([^`]+)`", text_of("docs/reference/redis.md"))
     assert trade.split() == list(Trade("binance", "BTC-USDT", "BTCUSDT", 1, 1.0, 1.0, "buy", 1, 1).fields())

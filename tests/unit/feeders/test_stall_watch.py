@@ -45,7 +45,7 @@ class World:
         self.replaced = 0
         self.delivered = 0
         self.exchange = Tops()
-        self.now = 1_000.0
+        self.now = 1_700_000_000.0
         self.update_id = 100
         self.in_grace: Callable[[], None] = lambda: None
         self.watch = StallWatch([self], self.exchange if tops else None, REST, lambda: self.now, self._sleep)

@@ -56,6 +56,9 @@ def test_fields_of_the_hash_are_text_and_maps_are_json() -> None:
         "audit": "null",
         "failed": "{}",
         "ignored": "{}",
+        "mode": "",
+        "depth": "0",
+        "refused_books": "{}",
     }
 
 
