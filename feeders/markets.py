@@ -13,7 +13,7 @@ from zlib import crc32
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.venue import Venue
-from bookbus.schemas.instruments import Instrument, InstrumentRegistry, SymbolError
+from bookbus.schemas.instruments import NOT_MATCHING, Instrument, InstrumentRegistry, SymbolError
 
 logger = logging.getLogger(__name__)
 
@@ -244,4 +244,4 @@ def _is_count(text: str) -> bool:
 
 
 def _trades(instrument: Instrument | None) -> bool:
-    return instrument is not None and instrument.status != "halted"
+    return instrument is not None and instrument.status not in NOT_MATCHING

@@ -98,6 +98,8 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """None if books are not audited."""
     failed: dict[str, str] = {}
     """Duties beside the books that ended, like `recording`, with the cause."""
+    trading: dict[str, str] = {}
+    """Trading status (`TradingStatus`) of each standard symbol whose market the exchange told about."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

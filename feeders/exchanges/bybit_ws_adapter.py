@@ -1,13 +1,22 @@
 """Bybit spot: sockets and metadata. Its derivatives are other markets, hence other exchange ids."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedOptions, Venue, VenueProtocol
+from bookbus.feeders.venue import (
+    DELISTED,
+    FeedOptions,
+    ListedMarket,
+    MarketStatus,
+    Venue,
+    VenueProtocol,
+    listed_markets,
+    market_status,
+)
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
@@ -21,7 +30,12 @@ ARGUMENT_CHARACTERS = 21_000
 
 REQUESTS_PER_MINUTE = 600
 
-_STATUS: dict[str, TradingStatus] = {"Trading": "trading", "PreLaunch": "halted", "Closed": "halted"}
+_STATUS: dict[str, TradingStatus] = {
+    "Trading": "trading",
+    **dict.fromkeys(("PreLaunch", "Settling", "Delivering"), "halted"),
+    "Closed": "delisted",
+}
+_INFO_PATH = "/v5/market/instruments-info"
 
 
 class _Lot(msgspec.Struct):
@@ -92,7 +106,14 @@ class Bybit(Venue):
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE), timeout)
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        return await rest.get("/v5/market/instruments-info", {"category": "spot"}, 1)
+        return await rest.get(_INFO_PATH, {"category": "spot"}, 1)
+
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        """By one request for all: the list has no pages, and of spot only the markets that trade."""
+        body = await rest.get(_INFO_PATH, {"category": "spot"}, 1, urgent=False)
+        markets = listed_markets(body, ListedMarket, "result", "list")
+        found = {market.symbol: market_status(_STATUS, market.status) for market in markets}
+        return {native: found.get(native, DELISTED) for native in natives}
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
@@ -109,7 +130,7 @@ class Bybit(Venue):
                 tick=market.price.tick,
                 step=market.lot.step,
                 minimum_notional=market.lot.minimum_amount,
-                status=_STATUS.get(market.status, "unknown"),
+                status=market_status(_STATUS, market.status).status,
             )
             for market in markets
         ]

@@ -1,16 +1,25 @@
 """Upbit Korea: sockets, requests and metadata. Its other regions are other markets, hence other exchange ids."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedOptions, Venue, VenueProtocol
+from bookbus.feeders.venue import (
+    DELISTED,
+    FeedOptions,
+    MarketStatus,
+    Venue,
+    VenueProtocol,
+    listed_markets,
+    market_status,
+)
 from bookbus.schemas.decoding import json_decoder
-from bookbus.schemas.instruments import EXCHANGES, Instrument
+from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +34,24 @@ REQUESTS_PER_MINUTE = 600
 _MARKETS_PATH = "/v1/market/all"
 _TICKS_PATH = "/v1/orderbook/instruments"
 
+_STATES: dict[str, TradingStatus] = {"ACTIVE": "trading", "PREVIEW": "halted", "DELISTED": "delisted"}
+_WARNINGS: dict[str, TradingStatus] = {"NONE": "trading", "CAUTION": "warning"}
+
 _MARKETS_PER_REQUEST = 100
 """Keeps the address of a request near a thousand characters."""
 
 
 class _Market(msgspec.Struct):
     market: str
+
+
+class _ListedMarket(msgspec.Struct):
+    """What says whether a market trades. Answers differ by their age in which of these they have."""
+
+    market: str
+    event: Any = msgspec.field(default=None, name="market_event")
+    warning: Any = msgspec.field(default="NONE", name="market_warning")
+    state: Any = msgspec.field(default=None, name="market_state")
 
 
 class _Tick(msgspec.Struct):
@@ -95,6 +116,12 @@ class Upbit(Venue):
                 break
         return _encode_metadata(_Metadata(markets, ticks))
 
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        """By one request for all. A market in the list trades, unless the exchange says or warns otherwise."""
+        body = await rest.get(_MARKETS_PATH, {"is_details": "true"}, 1, urgent=False)
+        found = {market.market: _market_status(market) for market in listed_markets(body, _ListedMarket)}
+        return {native: found.get(native, DELISTED) for native in natives}
+
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
         return {day.market: day.turnover for day in _decode_days(body)}
@@ -106,8 +133,24 @@ class Upbit(Venue):
         return [_instrument(market.market, ticks.get(market.market)) for market in known.markets]
 
 
+def _market_status(market: _ListedMarket) -> MarketStatus:
+    if market.state is not None and (state := market_status(_STATES, market.state)).status != "trading":
+        return state
+    if not isinstance(market.event, dict):
+        return market_status(_WARNINGS, market.warning)
+    warning, cautions = market.event.get("warning", False), market.event.get("caution") or {}
+    if warning is True:
+        return MarketStatus("warning", "market_event.warning")
+    if warning is not False or not isinstance(cautions, dict):
+        return MarketStatus("unknown", f"market_event {market.event}"[:80])
+    # Whatever is not off warns, also what has no name here.
+    if named := [str(name) for name, is_on in cautions.items() if is_on not in (False, None)]:
+        return MarketStatus("caution", " ".join(named)[:80])
+    return MarketStatus("trading")
+
+
 def _instrument(native: str, tick: float | None) -> Instrument:
-    """`status` stays unknown: the list does not contain whether a market trades now."""
+    """`status` stays unknown: the cached list does not contain whether a market trades now."""
     quote, separator, base = native.partition("-")
     if not (quote and separator and base):
         raise MetadataError(f"not a market: {native!r}")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -13,7 +13,15 @@ from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import ControlMessage, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import (
+    ControlMessage,
+    FeedMode,
+    FeedOptions,
+    MarketStatus,
+    VenueAudit,
+    VenueProtocol,
+    VenueSnapshots,
+)
 from bookbus.schemas.instruments import EXCHANGES, Instrument, guess_instrument
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from bookbus.schemas.trade import Trade
@@ -168,6 +176,9 @@ class FakeVenue:
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         return _value(self.turnover)
+
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        return {}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         return _value(self.listed)
