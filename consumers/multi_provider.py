@@ -4,7 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from bookbus.consumers.change_feed import OnSnapshot
+from bookbus.consumers.change_feed import OnSnapshot, OnStatus
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.arbitrage import Opportunity, find_opportunities
 from bookbus.consumers.multi.consolidation import ConsolidatedAsset, ConsolidatedBook
@@ -127,6 +127,10 @@ class MultiExchangeProvider(MarketDataProvider):
         super().on_snapshot(callback)
         self._listen()
 
+    def on_status(self, callback: OnStatus) -> None:
+        super().on_status(callback)
+        self._listen()
+
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         self._listen()
         return super().updates(*symbols)
@@ -170,11 +174,16 @@ class MultiExchangeProvider(MarketDataProvider):
             if not self._listening:
                 for source in self._sources:
                     source.on_snapshot(self._on_snapshot)
+                    source.on_status(self._on_status)
                 self._listening = True
 
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
         for symbol in self._affected.get(snapshot.symbol, ()):
             self._changes.publish(symbol)
+
+    def _on_status(self, update: Update) -> None:
+        for symbol in self._affected.get(update.snapshot.symbol, ()):
+            self._changes.publish(symbol, 0)
 
 
 def assemble(

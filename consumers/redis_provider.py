@@ -15,7 +15,7 @@ from bookbus.consumers.bus.reader import BusReader
 from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.bus.trades import BusTradeTail
-from bookbus.consumers.change_feed import OnSnapshot
+from bookbus.consumers.change_feed import OnSnapshot, OnStatus
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import exchange_of
@@ -124,6 +124,11 @@ class RedisMarketDataProvider(MarketDataProvider):
         """Call `callback` with the newest book of each symbol that changed; with `mode="push"` only."""
         self._need_push()
         super().on_snapshot(callback)
+
+    def on_status(self, callback: OnStatus) -> None:
+        """Call `callback` after each change of a status; with `mode="push"` only."""
+        self._need_push()
+        super().on_status(callback)
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         """The current books, then each newer one; with `mode="push"` only."""

@@ -22,6 +22,7 @@ from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed, line
 from bookbus.feeders.exchanges.adapter import OnFrame
 from bookbus.feeders.markets import SymbolSelection, default_cache_directory
 from bookbus.feeders.snapshot_fetcher import OnAnswer
+from bookbus.feeders.trading import TRADING_INTERVAL, TradingWatch
 from bookbus.feeders.venue import FeedOptions, Venue
 from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, FeedState
 from bookbus.schemas.instruments import Instrument, InstrumentRegistry
@@ -59,6 +60,8 @@ class FeederSettings:
     audit_interval: float = 2.0
     """Seconds between two comparisons of a book with the exchange's answer; 0 for none."""
     cache_directory: Path = field(default_factory=default_cache_directory)
+    trading_interval: float = TRADING_INTERVAL
+    """Seconds between two questions which of the markets trade; 0 for none."""
 
 
 class Feeder:
@@ -107,10 +110,19 @@ class Feeder:
             on_stall=self.publisher.discard,
         )
         self._auditor = auditor_of(self.feed, settings.options, settings.audit_interval)
+        # Of a simulated or recorded stream, the exchange itself knows nothing.
+        asks_trading = settings.trading_interval and (settings.rest_url is not None or settings.ws_url is None)
+        self._trading = TradingWatch(self.feed, settings.trading_interval) if asks_trading else None
         self._endpoint = masked(settings.ws_url or venue.ws_url)
         self._refusals = Refusals(claim, self.publisher.unaccepted)
         self._heartbeat = Heartbeat(
-            settings.redis_url, names, self._beat, self._book_names, self._resubmit, self._refusals
+            settings.redis_url,
+            names,
+            self._beat,
+            self._book_names,
+            self._resubmit,
+            self._refusals,
+            self._trading_of_books,
         )
 
     async def run(self) -> None:
@@ -121,6 +133,8 @@ class Feeder:
                 parts = [self.feed.run(), self._repeat_quiet_books(), self._heartbeat.run()]
                 if self._auditor is not None:
                     parts.append(self.contain("audit", self._auditor.run()))
+                if self._trading is not None:
+                    parts.append(self.contain("trading", self._trading.run()))
                 work = [tasks.create_task(part) for part in parts]
                 try:
                     await asyncio.gather(*work)
@@ -219,6 +233,7 @@ class Feeder:
                 "handovers": sum(connection.handovers for connection in self.feed.connections),
                 "connected": self.feed.connected,
                 "rest_weight": self.feed.rest.budget.spent,
+                "unrecognised_statuses": self._trading.unrecognised if self._trading is not None else 0,
             },
             lines=line_reports(self.feed.groups),
             audit=self._audit_report(),
@@ -227,7 +242,22 @@ class Feeder:
             mode=self._settings.options.mode,
             depth=self._settings.options.depth,
             refused_books=self._refusals.reasons,
+            trading=self._trading_statuses(),
         )
+
+    def _trading_statuses(self) -> dict[str, str]:
+        """What the exchange said, by standard symbol."""
+        statuses = self._trading.statuses if self._trading is not None else {}
+        return {
+            self._instruments[native].symbol: status
+            for native, status in statuses.items()
+            if native in self._instruments
+        }
+
+    def _trading_of_books(self) -> dict[str, str]:
+        """The same by the name of the book."""
+        exchange = self._settings.exchange
+        return {self._names.book(exchange, symbol): status for symbol, status in self._trading_statuses().items()}
 
     def _audit_report(self) -> AuditReport | None:
         if self._auditor is None:

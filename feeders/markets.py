@@ -14,6 +14,7 @@ from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.venue import InstrumentList, Venue
 from bookbus.schemas.instruments import (
+    NOT_MATCHING,
     Instrument,
     InstrumentRegistry,
     SymbolError,
@@ -321,4 +322,4 @@ def _is_count(text: str) -> bool:
 
 
 def _trades(instrument: Instrument | None) -> bool:
-    return instrument is not None and instrument.status != "halted"
+    return instrument is not None and instrument.status not in NOT_MATCHING

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -21,7 +22,8 @@ from bookbus.feeders.books.events import (
 from bookbus.feeders.books.order_book import DepthSnapshot, DepthUpdate
 from bookbus.feeders.books.synchronizer import BookSync
 from bookbus.feeders.errors import MetadataError, WebSocketProtocolError
-from bookbus.schemas.instruments import Exchange, Instrument, exchange_of, is_symbol
+from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.schemas.instruments import Exchange, Instrument, TradingStatus, exchange_of, is_symbol
 from bookbus.schemas.snapshot import Levels
 
 if TYPE_CHECKING:
@@ -67,6 +69,27 @@ class Top(NamedTuple):
     """None where it cannot be compared with the stream's."""
     exchange_us: int | None = None
     """When the book last changed, where the exchange says it."""
+
+
+class MarketStatus(NamedTuple):
+    """Whether a market trades. `word` is the exchange's own status, empty for plain trading."""
+
+    status: TradingStatus
+    word: str = ""
+
+
+DELISTED = MarketStatus("delisted", "not in the list of markets")
+
+_LONGEST_WORD = 80
+
+_Entry = TypeVar("_Entry")
+
+
+class ListedMarket(msgspec.Struct):
+    """What lists of markets say of whether one trades."""
+
+    symbol: str
+    status: Any = None
 
 
 class DepthMessage(msgspec.Struct, frozen=True, gc=False):
@@ -233,6 +256,13 @@ class Venue(Protocol):
     async def fetch_turnover(self, rest: "RestClient") -> dict[str, float]:
         """Turnover of the last 24 hours in the quote asset, by native symbol. Raises RestError."""
 
+    async def fetch_trading(self, rest: "RestClient", natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        """Whether these markets trade now, by native symbol, without those of which the exchange says nothing.
+
+        Few requests, whatever the number of symbols. Raises RestError or MetadataError.
+        """
+        return {}
+
     def instruments(self, metadata: bytes) -> list[Instrument]:
         """The instruments in a metadata answer, a `InstrumentList` where entries may be left out.
 
@@ -243,6 +273,33 @@ class Venue(Protocol):
 def level(price: float, quantity: float) -> Levels:
     """A side of one level; zeros stand for an empty side."""
     return ((price, quantity),) if price and quantity else ()
+
+
+def listed_markets(body: bytes, entry: type[_Entry], *path: str) -> list[_Entry]:
+    """The entries of the list of markets below `path` in an answer, without those that are no `entry`.
+
+    Raises MetadataError for an answer without markets: an exchange that lists none at all is not believed.
+    """
+    try:
+        raw = msgspec.Raw(body)
+        for name in path:
+            raw = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])[name]
+        listed = msgspec.json.decode(raw, type=list[msgspec.Raw])
+    except (*DECODE_ERRORS, KeyError) as error:
+        raise MetadataError(f"not a list of markets: {error}") from error
+    markets = []
+    for one in listed:
+        with suppress(*DECODE_ERRORS):
+            markets.append(msgspec.json.decode(one, type=entry))
+    if not markets:
+        raise MetadataError("a list without markets")
+    return markets
+
+
+def market_status(statuses: Mapping[str, TradingStatus], word: object) -> MarketStatus:
+    """What the exchange's word means, by a table of its words; `unknown` for a word that is not in it."""
+    status = statuses.get(word, "unknown") if isinstance(word, str) else "unknown"
+    return MarketStatus(status, "" if status == "trading" else str(word)[:_LONGEST_WORD])
 
 
 @lru_cache(10_000)

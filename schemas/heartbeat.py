@@ -105,6 +105,8 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """What it claims for each book together with its mode."""
     refused_books: dict[str, str] = {}
     """Standard symbols of the books that other feeders keep it from publishing, with the reason."""
+    trading: dict[str, str] = {}
+    """Trading status (`TradingStatus`) of each standard symbol whose market the exchange told about."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,21 @@ EXACT_DIGITS = 15
 
 _LONGEST_ASSET = 30
 
-TradingStatus = Literal["trading", "halted", "unknown"]
+TradingStatus = Literal["unknown", "trading", "caution", "warning", "auction", "halted", "delisted"]
+"""Whether orders of a market are matched, the gravest last.
+
+`unknown` the exchange was not asked, does not say, or has a word for it that is not known here · `trading` ·
+`caution` and `warning` it trades, but the exchange warns of it · `auction` orders are collected, not matched ·
+`halted` nothing is matched · `delisted` the exchange's list of markets does not have it.
+"""
+
+TRADING_STATUSES: tuple[TradingStatus, ...] = get_args(TradingStatus)
+
+NOT_MATCHING: frozenset[str] = frozenset({"auction", "halted", "delisted"})
+"""Statuses in which no order is filled."""
+
+WARNED_OF: frozenset[str] = frozenset({"caution", "warning"})
+"""Statuses of a market that trades, but that the exchange warns of."""
 
 
 class SymbolError(ValueError):
@@ -98,6 +112,17 @@ def exchange_of(exchange_id: str) -> Exchange:
         return EXCHANGES[exchange_id]
     except KeyError:
         raise SymbolError(f"unknown exchange {exchange_id!r}; known: {', '.join(EXCHANGES)}") from None
+
+
+def trading_status(word: object) -> TradingStatus:
+    """The status that another process wrote; `unknown` for a word of a newer version, or for none."""
+    text = word.decode(errors="replace") if isinstance(word, bytes) else word
+    return next((status for status in TRADING_STATUSES if status == text), "unknown")
+
+
+def gravest(statuses: Iterable[TradingStatus]) -> TradingStatus:
+    """The last of these in the order of `TradingStatus`; `unknown` if there is none."""
+    return max(statuses, key=TRADING_STATUSES.index, default="unknown")
 
 
 def significant_digits(text: str) -> int:

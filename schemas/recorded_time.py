@@ -41,14 +41,14 @@ class RisingTimes(Generic[Item]):
             elif time < last - JUMP:
                 self._correct(last - time)
                 offset = max(0.0, last - recorded)
-                time = recorded + offset
+                time = max(recorded + offset, last)  # rounding
             elif time < last:
                 self._correct(last - time)
                 time = last
             elif time > last + JUMP:
                 # Back on the recorder's own clock, if an earlier step had moved it.
                 offset = max(0.0, last - recorded)
-                time = recorded + offset
+                time = max(recorded + offset, last)  # rounding
                 if ahead and time > last + JUMP:
                     self._correct(time - last)
                     time = last

@@ -2,15 +2,16 @@
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bookbus.consumers.reading import Counts, Observation
 from bookbus.schemas import wire
+from bookbus.schemas.instruments import TradingStatus, gravest, trading_status
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
-HASH_FIELDS = ("book", "confirmed_us", "published_us")
+HASH_FIELDS = ("book", "confirmed_us", "published_us", "trading")
 
 _STEADY_RATE = 50_000
 _SLACK = 1_000
@@ -142,6 +143,7 @@ class BusBook(BookCursor):
 
     __slots__ = (
         *("arrived", "arriving", "channel", "exchange", "key", "skipped", "corrupted", "symbol", "error", "too_large"),
+        "trading",
         *("_lock", "_reads", "_undecodable", "_view"),
     )
 
@@ -155,6 +157,8 @@ class BusBook(BookCursor):
         """The last message of this book in the current batch; `arrived` counts them."""
         self.arrived = 0
         self.skipped = 0
+        self.trading: TradingStatus = "unknown"
+        """What the hash said of the market when it was last read."""
         self.too_large = False
         """Whether the hash was larger than any book when it was last read."""
         self.error = ""
@@ -256,6 +260,10 @@ class FeederLife:
         self._beats: dict[str, tuple[float, str, frozenset[str]]] = {}
         self._listening: dict[object, float] = {}
         self._published: dict[str, frozenset[str]] = {}
+        self._trading: dict[str, TradingStatus] = {}
+        """By symbol of the reader's exchange: the gravest that a living feeder says, or the last word of dead ones."""
+        self._said: dict[str, Mapping[str, str]] = {}
+        """What each feeder of the reader's exchange said last of the markets."""
         self._reconnects: dict[tuple[str, str], tuple[int, int]] = {}
         """By exchange and feeder: the first count and the highest one."""
 
@@ -293,6 +301,34 @@ class FeederLife:
         heard[feeder] = (now, exchange, frozenset(symbols))
         # Replaced, not changed: other threads may be iterating over it.
         self._beats = heard
+
+    def receive_trading(self, feeder: str, trading: Mapping[str, str]) -> list[str]:
+        """What the heartbeat of a feeder of the reader's exchange says of the markets; to be called after `receive`.
+
+        Returns the symbols whose trading status changed.
+        """
+        ended = [name for name in self._said if name not in self._beats]
+        if not ended and self._said.get(feeder) == trading:
+            return []
+        for name in ended:
+            del self._said[name]
+        self._said[feeder] = trading
+        said: dict[str, TradingStatus] = {}
+        for markets in self._said.values():
+            for symbol, word in markets.items():
+                said[symbol] = gravest((said.get(symbol, "unknown"), trading_status(word)))
+        # A living feeder that says nothing of its symbol does not know it. Anything but `trading` holds all the same.
+        served = set().union(*(self._beats[name][2] for name in self._said))
+        known = self._trading
+        self._trading = {
+            symbol: "unknown" if status == "trading" and symbol in served else status
+            for symbol, status in known.items()
+        } | said
+        return [symbol for symbol, status in self._trading.items() if known.get(symbol, "unknown") != status]
+
+    def trading(self, symbol: str) -> TradingStatus | None:
+        """The trading status of a market of the reader's exchange; None if no feeder ever said one."""
+        return self._trading.get(symbol)
 
     def alive(self, feeder: str, exchange: str, symbol: str, now: float) -> bool | None:
         """Whether `feeder`, or another feeder of this book, is alive; None if that is not known."""
@@ -341,14 +377,19 @@ class BusTable:
         """The state of a book; `error` is why there is no connection."""
         snapshot, entry = book.read()
         if snapshot is None or entry is None:
-            return Observation(error=error or book.error)
+            return Observation(error=error or book.error, trading=self.trading(book))
         return Observation(
             snapshot,
             max(now - entry.confirmed_at, 0.0),
             max(now - entry.updated_at, 0.0),
             self.feeders.alive(snapshot.feeder, self.exchange, book.symbol, now),
             error or book.error,
+            self.trading(book),
         )
+
+    def trading(self, book: BusBook) -> TradingStatus:
+        """What feeders say of the market, else what one wrote into the hash."""
+        return self.feeders.trading(book.symbol) or book.trading
 
 
 class NodeTable(BusTable):
@@ -380,7 +421,8 @@ def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry
             raise wire.WireError(str(reply))
         if not isinstance(reply, list) or len(reply) != len(HASH_FIELDS):
             raise wire.WireError("not the reply to HMGET")
-        data, confirmed, published = reply
+        data, confirmed, published, trading = reply
+        book.trading = trading_status(trading)
         if data is None:
             return None
         if not isinstance(data, bytes):

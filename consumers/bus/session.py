@@ -35,7 +35,7 @@ _Handler = Callable[[Any, float, float], None]
 """Takes a reply, the time of its question, and now."""
 
 OnChange = Callable[[str, int], None]
-"""Called with a standard symbol and the number of its updates that arrived."""
+"""Called with a standard symbol and the number of its updates that arrived; 0 where its trading status changed."""
 
 OnSubscribed = Callable[[BusBook, float], None]
 """Called with a book whose subscription is confirmed, and the time."""
@@ -219,6 +219,9 @@ class BusStream:
             self._table.feeders.receive(
                 beat.feeder, beat.exchange, beat.states, now, None if reconnects is None else int(reconnects)
             )
+            if beat.exchange == self._table.exchange:
+                for symbol in self._table.feeders.receive_trading(beat.feeder, beat.trading):
+                    self._on_change(symbol, 0)
 
     def _receive_control(self, reply: Any, now: float) -> None:
         match reply:

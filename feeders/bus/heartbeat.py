@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +27,9 @@ from bookbus.schemas.redis_url import redacted, secrets_of
 logger = logging.getLogger(__name__)
 
 _POLICY = "maxmemory_policy"
+_TRADING_CHECK = 30.0
+"""Seconds after which each trading status is written again."""
+
 _LOSS_CALM = 60.0
 """Seconds without a loss of data after which the next one is logged."""
 
@@ -38,8 +41,8 @@ class PrefixTakenError(Exception):
 class Heartbeat:
     """Writes the feeder's hash once a second, which expires; detects from the replies that Redis lost its data.
 
-    `make` returns what to write, `book_names` the names of the feeder's books. `on_data_lost` should submit every
-    book again.
+    `make` returns what to write, `book_names` the names of the feeder's books, `trading` the trading status of those
+    markets where it is known. `on_data_lost` should submit every book again.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Heartbeat:
         book_names: Callable[[], Sequence[str]],
         on_data_lost: Callable[[], None],
         refusals: Refusals | None = None,
+        trading: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._redis = control_client(url)
         self._secrets = secrets_of(url)
@@ -58,6 +62,9 @@ class Heartbeat:
         self._book_names = book_names
         self._on_data_lost = on_data_lost
         self._refusals = refusals
+        self._trading = trading
+        self._trading_written: dict[str, str] = {}
+        self._trading_checked_at = -math.inf
         self._registered: frozenset[str] = frozenset()
         # When the last successful write was sent: the server has the hash from then or later.
         self._written_at: float | None = None
@@ -121,10 +128,35 @@ class Heartbeat:
             if time.monotonic() - self._written_at < HEARTBEAT_TTL:
                 self._report_loss()
             self._registered = frozenset()
+            self._trading_written.clear()
             self._on_data_lost()
         if self._written_at is None:
             await self._check_policy()
         self._written_at = sent_at
+        await self._write_trading(books)
+
+    async def _write_trading(self, books: frozenset[str]) -> None:
+        """Write the trading status into the hashes of books where it changed; a hash without a book gets none."""
+        now = time.monotonic()
+        wanted = {name: status for name, status in self._trading().items() if name in books}
+        wanted = dict.fromkeys(self._trading_written.keys() & books, "unknown") | wanted
+        if now - self._trading_checked_at > _TRADING_CHECK:
+            # A single key may have been removed, or written by another feeder.
+            self._trading_checked_at = now
+            self._trading_written.clear()
+        changed = [name for name, status in wanted.items() if self._trading_written.get(name) != status]
+        if not changed:
+            return
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in changed:
+                pipeline.hget(name, "seq")
+            stored = await pipeline.execute()
+            present = [name for name, seq in zip(changed, stored, strict=True) if seq is not None]
+            for name in present:
+                pipeline.hset(name, "trading", wanted[name])
+            if present:
+                await pipeline.execute()
+        self._trading_written |= {name: wanted[name] for name in present}
 
     def _report_loss(self) -> None:
         """Once, and again after some time without a loss: a server that evicts keys loses some each second."""

@@ -39,6 +39,7 @@ from bookbus.feeders.exchange_feed import ConnectionSettings
 from bookbus.feeders.feeder import Feeder, FeederSettings
 from bookbus.feeders.markets import Markets, MetadataSource
 from bookbus.feeders.recording import Recorder, unused_path
+from bookbus.feeders.trading import TRADING_INTERVAL
 from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames
@@ -94,6 +95,14 @@ def run(
             help="Seconds between two comparisons of a book with the exchange's snapshot; 0 for none.",
         ),
     ] = 2.0,
+    trading_interval: Annotated[
+        float,
+        typer.Option(
+            envvar="BOOKBUS_TRADING_INTERVAL",
+            min=0.0,
+            help="Seconds between two questions to the exchange which of the markets trade; 0 for none.",
+        ),
+    ] = TRADING_INTERVAL,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -131,6 +140,7 @@ def run(
         connection=ConnectionSettings(lines=lines),
         record_to=record,
         audit_interval=audit_interval,
+        trading_interval=trading_interval,
     )
     run_until_signal(_run(settings, venue, listings_interval))
 

@@ -1,5 +1,6 @@
 """Binance spot: sockets, requests and metadata."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,14 +11,19 @@ from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import (
+    DELISTED,
     BestPrices,
     FeedOptions,
     InstrumentList,
+    ListedMarket,
+    MarketStatus,
     Top,
     Venue,
     VenueProtocol,
     VenueSnapshots,
     level,
+    listed_markets,
+    market_status,
 )
 from bookbus.schemas.decoding import entry_decoder, json_decoder, plain_number
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
@@ -40,7 +46,18 @@ _URGENT_PATIENCE = 3.0
 _DEPTH_PATH = "/api/v3/depth"
 _TICKER_PATH = "/api/v3/ticker/bookTicker"
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50), (5_000, 250))
-_STATUS: dict[str, TradingStatus] = {"TRADING": "trading", "HALT": "halted", "BREAK": "halted", "CANCEL_ONLY": "halted"}
+_STATUS: dict[str, TradingStatus] = {
+    "TRADING": "trading",
+    "AUCTION_MATCH": "auction",
+    **dict.fromkeys(("HALT", "BREAK", "CANCEL_ONLY", "END_OF_DAY", "PRE_TRADING", "POST_TRADING"), "halted"),
+}
+_INFO_PATH = "/api/v3/exchangeInfo"
+_INFO_WEIGHT = 20
+_NAMES_PER_REQUEST = 100
+"""Keeps the address of a request near two thousand characters; its weight does not depend on the names."""
+
+_MOST_NAMED = 500
+"""For more symbols, the whole list costs less."""
 
 
 class _Filter(msgspec.Struct):
@@ -169,7 +186,23 @@ class Binance(Venue):
         return RestClient(rest_url, WeightBudget(WEIGHT_PER_MINUTE), timeout, "X-MBX-USED-WEIGHT-1M")
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        return await rest.get("/api/v3/exchangeInfo", {}, 20)
+        return await rest.get(_INFO_PATH, {}, _INFO_WEIGHT)
+
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        found: dict[str, MarketStatus] = {}
+        if len(natives) > _MOST_NAMED:
+            found = _statuses(await rest.get(_INFO_PATH, {}, _INFO_WEIGHT, urgent=False))
+            return {native: found.get(native, DELISTED) for native in natives}
+        for start in range(0, len(natives), _NAMES_PER_REQUEST):
+            names = json.dumps(natives[start : start + _NAMES_PER_REQUEST], separators=(",", ":"), ensure_ascii=False)
+            try:
+                body = await rest.get(_INFO_PATH, {"symbols": names}, _INFO_WEIGHT, urgent=False)
+            except RestRefusedError:
+                # One name that the exchange no longer knows refuses the whole request.
+                found = _statuses(await rest.get(_INFO_PATH, {}, _INFO_WEIGHT, urgent=False))
+                break
+            found |= _statuses(body)
+        return {native: found.get(native, DELISTED) for native in natives}
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/api/v3/ticker/24hr", {"type": "MINI"}, 80)
@@ -179,6 +212,11 @@ class Binance(Venue):
         skipped: dict[str, str] = {}
         symbols: list[_Symbol] = _decode_symbols(_decode_info(metadata).symbols, skipped)
         return InstrumentList(map(_instrument, symbols), skipped).checked()
+
+
+def _statuses(body: bytes) -> dict[str, MarketStatus]:
+    markets = listed_markets(body, ListedMarket, "symbols")
+    return {market.symbol: market_status(_STATUS, market.status) for market in markets}
 
 
 def _instrument(symbol: _Symbol) -> Instrument:
@@ -191,7 +229,7 @@ def _instrument(symbol: _Symbol) -> Instrument:
         tick=_value(filters, "PRICE_FILTER", "tick_size"),
         step=_value(filters, "LOT_SIZE", "step_size"),
         minimum_notional=_value(filters, "NOTIONAL", "minimum_notional"),
-        status=_STATUS.get(symbol.status, "unknown") if isinstance(symbol.status, str) else "unknown",
+        status=market_status(_STATUS, symbol.status).status,
     )
 
 

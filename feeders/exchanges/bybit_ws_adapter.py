@@ -10,14 +10,19 @@ from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchanges.bybit_protocol import TOPICS, BybitProtocol, decode_full_book
 from bookbus.feeders.rest_client import RestClient, WeightBudget
 from bookbus.feeders.venue import (
+    DELISTED,
     BestPrices,
     FeedOptions,
     InstrumentList,
+    ListedMarket,
+    MarketStatus,
     Top,
     Venue,
     VenueProtocol,
     VenueSnapshots,
     level,
+    listed_markets,
+    market_status,
 )
 from bookbus.schemas.decoding import entry_decoder, json_decoder, plain_number
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
@@ -36,7 +41,12 @@ _FULL_BOOK_PATH = "/v5/market/full_orderbook"
 _FULL_BOOK_WEIGHT = 20
 """Requests that one counts for here: its answer has half a megabyte."""
 
-_STATUS: dict[str, TradingStatus] = {"Trading": "trading", "PreLaunch": "halted", "Closed": "halted"}
+_STATUS: dict[str, TradingStatus] = {
+    "Trading": "trading",
+    **dict.fromkeys(("PreLaunch", "Settling", "Delivering"), "halted"),
+    "Closed": "delisted",
+}
+_INFO_PATH = "/v5/market/instruments-info"
 
 
 class _Market(msgspec.Struct):
@@ -208,7 +218,14 @@ class Bybit(Venue):
         return RestClient(rest_url, WeightBudget(REQUESTS_PER_MINUTE), timeout)
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        return await rest.get("/v5/market/instruments-info", {"category": "spot"}, 1)
+        return await rest.get(_INFO_PATH, {"category": "spot"}, 1)
+
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        """By one request for all: the list has no pages, and of spot only the markets that trade."""
+        body = await rest.get(_INFO_PATH, {"category": "spot"}, 1, urgent=False)
+        markets = listed_markets(body, ListedMarket, "result", "list")
+        found = {market.symbol: market_status(_STATUS, market.status) for market in markets}
+        return {native: found.get(native, DELISTED) for native in natives}
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/v5/market/tickers", {"category": "spot"}, 1)
@@ -229,7 +246,7 @@ def _instrument(market: _Market) -> Instrument:
         tick=_value(market.price, "tickSize"),
         step=_value(market.lot, "basePrecision"),
         minimum_notional=_value(market.lot, "minOrderAmt"),
-        status=_STATUS.get(market.status, "unknown") if isinstance(market.status, str) else "unknown",
+        status=market_status(_STATUS, market.status).status,
     )
 
 

@@ -10,9 +10,20 @@ import msgspec
 from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.upbit_protocol import TOPICS, UpbitProtocol
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import FeedOptions, InstrumentList, Top, Venue, VenueProtocol, level
+from bookbus.feeders.venue import (
+    DELISTED,
+    FeedOptions,
+    InstrumentList,
+    MarketStatus,
+    Top,
+    Venue,
+    VenueProtocol,
+    level,
+    listed_markets,
+    market_status,
+)
 from bookbus.schemas.decoding import entry_decoder, json_decoder, plain_number
-from bookbus.schemas.instruments import EXCHANGES, Instrument
+from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +38,24 @@ REQUESTS_PER_MINUTE = 600
 _MARKETS_PATH = "/v1/market/all"
 _TICKS_PATH = "/v1/orderbook/instruments"
 
+_STATES: dict[str, TradingStatus] = {"ACTIVE": "trading", "PREVIEW": "halted", "DELISTED": "delisted"}
+_WARNINGS: dict[str, TradingStatus] = {"NONE": "trading", "CAUTION": "warning"}
+
 _MARKETS_PER_REQUEST = 100
 """Keeps the address of a request near a thousand characters."""
 
 
 class _Market(msgspec.Struct):
     market: str
+
+
+class _ListedMarket(msgspec.Struct):
+    """What says whether a market trades. Answers differ by their age in which of these they have."""
+
+    market: str
+    event: Any = msgspec.field(default=None, name="market_event")
+    warning: Any = msgspec.field(default="NONE", name="market_warning")
+    state: Any = msgspec.field(default=None, name="market_state")
 
 
 class _Tick(msgspec.Struct):
@@ -157,6 +180,12 @@ class Upbit(Venue):
                 break
         return _encode_metadata(_Metadata(listed, ticks))
 
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        """By one request for all. A market in the list trades, unless the exchange says or warns otherwise."""
+        body = await rest.get(_MARKETS_PATH, {"is_details": "true"}, 1, urgent=False)
+        found = {market.market: _market_status(market) for market in listed_markets(body, _ListedMarket)}
+        return {native: found.get(native, DELISTED) for native in natives}
+
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/v1/ticker/all", {"quote_currencies": "KRW,BTC,USDT"}, 1)
         return {day.market: day.turnover for day in _decode_days(_decode_day_list(body), {})}
@@ -184,8 +213,24 @@ def _is_native(native: str) -> bool:
     return bool(quote and base) and native.isprintable() and not set(native) & set(", &?")
 
 
+def _market_status(market: _ListedMarket) -> MarketStatus:
+    if market.state is not None and (state := market_status(_STATES, market.state)).status != "trading":
+        return state
+    if not isinstance(market.event, dict):
+        return market_status(_WARNINGS, market.warning)
+    warning, cautions = market.event.get("warning", False), market.event.get("caution") or {}
+    if warning is True:
+        return MarketStatus("warning", "market_event.warning")
+    if warning is not False or not isinstance(cautions, dict):
+        return MarketStatus("unknown", f"market_event {market.event}"[:80])
+    # Whatever is not off warns, also what has no name here.
+    if named := [str(name) for name, is_on in cautions.items() if is_on not in (False, None)]:
+        return MarketStatus("caution", " ".join(named)[:80])
+    return MarketStatus("trading")
+
+
 def _instrument(native: str, tick: float | None) -> Instrument:
-    """`status` stays unknown: the list does not contain whether a market trades now."""
+    """`status` stays unknown: the cached list does not contain whether a market trades now."""
     quote, _, base = native.partition("-")
     return Instrument(EXCHANGE.id, base, quote, native, tick=tick)
 

@@ -52,7 +52,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hits: int | None = None
     """Number of symbols that the exchange's faults affect, others each time; by default all."""
     sees: list[str] = []
-    """Statuses other than `live` that a reader may see of the affected symbols, or `disconnected`."""
+    """Statuses other than `live` that a reader may see of the affected symbols, trading statuses other than `trading`,
+    or `disconnected`."""
     notice: float | None = None
     """Limit in seconds, from the beginning, for readers to see one of them."""
     recover: float = 2.0

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from bookbus.feeders.venue import (
     ControlMessage,
     FeedMode,
     FeedOptions,
+    MarketStatus,
     VenueAudit,
     VenueProtocol,
     VenueSnapshots,
@@ -182,6 +183,9 @@ class FakeVenue:
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         return _value(self.turnover)
+
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        return {}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         return _value(self.listed)

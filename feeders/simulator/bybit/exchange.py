@@ -204,7 +204,7 @@ class BybitSimulator(ExchangeSimulator[BybitSettings, BybitMarket]):
     REST = BybitRest
     FRAME_FAULTS = {kind: play for kind, play in ANY_FRAME_FAULTS.items() if kind != "clock_skew"}  # noqa: RUF012
     # A shutdown is not announced; REST serves no snapshots.
-    IMPOSSIBLE_FAULTS = frozenset({"server_shutdown", "stale_snapshot", "empty_snapshot"})
+    IMPOSSIBLE_FAULTS = frozenset({"server_shutdown", "stale_snapshot", "empty_snapshot", "market_warning"})
 
     def check_fault(self, fault: Fault) -> None:
         super().check_fault(fault)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from bookbus.feeders.simulator.bybit import messages, statistics
 from bookbus.feeders.simulator.bybit.market import BybitMarket
@@ -27,7 +28,7 @@ class BybitRest(RestApi[BybitMarket]):
         super().__init__(settings, markets, faults)
         self._routes: dict[str, Callable[[HttpRequest], dict[str, object]]] = {
             "time": lambda _: _time(),
-            "instruments-info": lambda request: self._each(request, _describe_market),
+            "instruments-info": self._instruments,
             "tickers": lambda request: self._each(
                 request, lambda market: statistics.day_answer(market.feed, _now_ms())
             ),
@@ -49,6 +50,14 @@ class BybitRest(RestApi[BybitMarket]):
 
     def _faulty_status(self, fault: Fault) -> HttpResponse:
         return _answer(_TOO_MANY, "fault", {}, int(fault.number(503)))
+
+    def _instruments(self, request: HttpRequest) -> dict[str, object]:
+        """A halted market is not listed, unless the fault names a status."""
+        found, halted = self._each(request, lambda market: market), self._faults.halted
+        markets: Any = found["list"]
+        names = [(market, market.instrument.native) for market in markets]
+        listed = [(market, halted.get(name, "Trading")) for market, name in names]
+        return found | {"list": [_describe_market(market, status) for market, status in listed if status]}
 
     def _each(self, request: HttpRequest, describe: Callable[[BybitMarket], object]) -> dict[str, object]:
         category = _category(request)
@@ -115,7 +124,7 @@ def _answer(code: int, message: str, result: dict[str, object], status: int = 20
     return json_response(body, status)
 
 
-def _describe_market(market: BybitMarket) -> dict[str, object]:
+def _describe_market(market: BybitMarket, status: str) -> dict[str, object]:
     instrument = market.instrument
     step = decimal_text(1, instrument.step_decimals)
     return {
@@ -123,7 +132,7 @@ def _describe_market(market: BybitMarket) -> dict[str, object]:
         "baseCoin": instrument.base,
         "quoteCoin": instrument.quote,
         "innovation": "0",
-        "status": "Trading",
+        "status": status,
         "marginTrading": "none",
         "lotSizeFilter": {
             "basePrecision": step,

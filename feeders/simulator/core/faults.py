@@ -245,7 +245,8 @@ _EACH_SYMBOL = ("stale_snapshot", "empty_snapshot")
 _CONTROL_KINDS = ("ack_lost", "ack_delayed", "ack_error", "subscribe_ignored")
 _REST_KINDS = ("rest_timeout", "rest_status", "rest_truncated", "rest_delay", *_EACH_SYMBOL)
 _CONNECTION_KINDS = ("silence", "half_open", "slow_drip", "late", "reset", "close", "server_shutdown")
-_IMMEDIATE_KINDS = (*_CONNECTION_KINDS, "unsubscribed", "refuse_connections", "cold_restart")
+HALT, MARKET_WARNING = "halt", "market_warning"
+_IMMEDIATE_KINDS = (*_CONNECTION_KINDS, "unsubscribed", "refuse_connections", "cold_restart", HALT, MARKET_WARNING)
 _OTHER_KINDS = (*_CONTROL_KINDS, *_REST_KINDS, *_IMMEDIATE_KINDS)
 KINDS = (*sorted(ANY_FRAME_FAULTS), *_OTHER_KINDS)
 """Kinds that do not belong to one exchange alone."""
@@ -331,6 +332,10 @@ class FaultBoard:
         self._binary = binary
         self._waiting: list[_Waiting] = []
         self.played: Counter[str] = Counter()
+        self.halted: dict[str, str] = {}
+        """Symbols whose market is halted, with the status that the exchange gives; empty for its usual way."""
+        self.warned: dict[str, str] = {}
+        """Symbols that the exchange warns of, with its word."""
         self.alters_frames = False
         """Whether a fault may change market data: the fast path ends here."""
 
@@ -353,6 +358,8 @@ class FaultBoard:
 
     def clear(self) -> None:
         self._waiting.clear()
+        self.halted.clear()
+        self.warned.clear()
         self._refresh()
 
     def waiting(self) -> list[Fault]:

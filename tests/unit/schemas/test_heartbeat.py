@@ -59,6 +59,7 @@ def test_fields_of_the_hash_are_text_and_maps_are_json() -> None:
         "mode": "",
         "depth": "0",
         "refused_books": "{}",
+        "trading": "{}",
     }
 
 

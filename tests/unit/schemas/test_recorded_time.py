@@ -1,7 +1,7 @@
 """Times of a recording that do not rise."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bookbus.schemas.recorded_time import JUMP, RisingTimes
@@ -54,6 +54,7 @@ def test_the_largest_correction_is_told() -> None:
 
 
 @given(st.lists(st.floats(0, 1e9)))
+@example([268435468.0, 268435457.7853016, 1.7295596897602081])
 def test_time_never_falls_and_nothing_is_left_out(recorded: list[float]) -> None:
     rising = list(RisingTimes(list(zip(recorded, range(len(recorded)), strict=True))))
 

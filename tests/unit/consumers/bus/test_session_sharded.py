@@ -52,7 +52,7 @@ def test_its_messages_and_confirmations_are_those_of_its_own_channels() -> None:
     table = BusTable("binance", NAMES)
     node = session(table, "BTC-USDT")
     node.stream.receive(replies([b"subscribe", FEEDERS, 1], [b"pong", b"1"], [b"ssubscribe", BTC, 1]), 10.0)
-    node.receive(replies([b"1", b"0"], [None, None, None]), 10.0)
+    node.receive(replies([b"1", b"0"], [None, None, None, None]), 10.0)
 
     node.stream.receive(replies([b"smessage", BTC, encode(book(seq=3))]), 11.0)
     node.stream.apply(11.0)
