@@ -14,7 +14,9 @@ from msgspec.structs import replace
 
 from bookbus.feeders.audit import auditor_of
 from bookbus.feeders.books.events import Topic
+from bookbus.feeders.bus.cleanup import Sweeper
 from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
+from bookbus.feeders.bus.network import NetworkClaim
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed, line_reports
@@ -52,6 +54,7 @@ class FeederSettings:
     feeder_name: str | None = None
     ws_url: str | None = None
     rest_url: str | None = None
+    network: str | None = None
     options: FeedOptions = field(default_factory=FeedOptions)
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     record_to: Path | None = None
@@ -71,9 +74,11 @@ class Feeder:
         instruments: Iterable[Instrument],
         on_frame: OnFrame | None = None,
         on_answer: OnAnswer | None = None,
+        claim: NetworkClaim | None = None,
     ) -> None:
-        """`registry` may learn of further instruments later, which `add` then takes."""
-        self.id = unique_feeder_id(settings.exchange, settings.feeder_name)
+        """`registry` may learn of further instruments later, which `add` then takes. `claim` is kept by the caller."""
+        self.id = claim.feeder if claim else unique_feeder_id(settings.exchange, settings.feeder_name)
+        self._claim = claim
         self._settings = settings
         self._started_us = _now_us()
         self._instruments = {instrument.native: instrument for instrument in instruments}
@@ -86,8 +91,10 @@ class Feeder:
             settings.redis_url,
             names,
             self.id,
-            on_connected=self._resubmit,
+            on_connected=self._connected,
             before_write=lambda: self.feed.stall.beat(),
+            may_write=claim.may_publish if claim else None,
+            network=claim.network.name if claim else "",
         )
         self.feed = ExchangeFeed(
             venue,
@@ -106,13 +113,16 @@ class Feeder:
         self._auditor = auditor_of(self.feed, settings.options, settings.audit_interval)
         self._endpoint = masked(settings.ws_url or venue.ws_url)
         self._heartbeat = Heartbeat(settings.redis_url, names, self._beat, self._book_names, self._resubmit)
+        self._sweeper = Sweeper(settings.redis_url, names, settings.exchange, self._may_publish, self._serves)
+        if claim is not None:
+            claim.on_hold, claim.on_regained = self.publisher.discard, self._regained
 
     async def run(self) -> None:
         """Until cancelled; then every book is marked `closed`."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 publishing = tasks.create_task(self.publisher.run())
-                parts = [self.feed.run(), self._repeat_quiet_books(), self._heartbeat.run()]
+                parts = [self.feed.run(), self._repeat_quiet_books(), self._heartbeat.run(), self._sweeper.run()]
                 if self._auditor is not None:
                     parts.append(self.contain("audit", self._auditor.run()))
                 work = [tasks.create_task(part) for part in parts]
@@ -125,7 +135,8 @@ class Feeder:
                     for task in work:
                         task.cancel()
                     await asyncio.gather(*work, return_exceptions=True)
-                    await self._close_books(last)
+                    if self._may_publish():
+                        await self._close_books(last)
                     publishing.cancel()
         finally:
             await self._heartbeat.end()
@@ -149,6 +160,8 @@ class Feeder:
         """Publish no more of a symbol, and close its book."""
         for topic, book in self.feed.drop(native):
             self.publisher.submit(Submission("state", topic, replace(book, state="closed")))
+            if topic == "book":
+                self._heartbeat.forget(self._names.book(book.exchange, book.symbol))
 
     def _publish(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
         if self._stopping:
@@ -163,6 +176,7 @@ class Feeder:
         while True:
             await asyncio.sleep(_REPEAT_INTERVAL)
             self.feed.stall.beat()
+            self._may_publish()
             now = time.monotonic()
             for topic, native in self.feed.books():
                 if now - self._submitted.get((topic, native), 0.0) >= REPEAT_AFTER:
@@ -179,6 +193,22 @@ class Feeder:
         else:
             self.publisher.submit(Submission("state", topic, book))
         self._submitted[topic, native] = now
+
+    def _may_publish(self) -> bool:
+        return self._claim is None or self._claim.may_publish()
+
+    def _serves(self, topic: str, symbol: str) -> bool:
+        known = any(instrument.symbol == symbol for instrument in self._instruments.values())
+        return known and topic in self._settings.options.topics
+
+    def _connected(self) -> None:
+        if self._claim is not None:
+            self._claim.doubt()
+        self._resubmit()
+
+    def _regained(self) -> None:
+        self._resubmit()
+        self.publisher.schedule_flush()
 
     def _resubmit(self) -> None:
         """Redis is back, perhaps without its data: publish every book again."""
@@ -217,6 +247,8 @@ class Feeder:
             lines=line_reports(self.feed.groups),
             audit=self._audit_report(),
             failed=dict(self.failed),
+            network=self._claim.network.name if self._claim else "",
+            refused=self._claim.refused if self._claim else "",
         )
 
     def _audit_report(self) -> AuditReport | None:
@@ -225,6 +257,8 @@ class Feeder:
         return self._auditor.ledger.report({native: each.symbol for native, each in self._instruments.items()})
 
     def _book_names(self) -> list[str]:
+        if not self._may_publish():
+            return []
         return [
             self._names.book(self._settings.exchange, self._instruments[native].symbol)
             for topic, native in self.feed.books()

@@ -98,6 +98,10 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """None if books are not audited."""
     failed: dict[str, str] = {}
     """Duties beside the books that ended, like `recording`, with the cause."""
+    network: str = ""
+    """The network of the exchange: `live`, `testnet`, `simulator` or another name; empty if it claims none."""
+    refused: str = ""
+    """Why this feeder publishes nothing; empty while it may."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,7 +59,7 @@ class Outbox:
     """Takes what one feeder publishes, and hands it to the writers of the servers, grouped by server.
 
     Each name is routed once, by `server_of`, and again by `reroute`. `before_write` is called before anything is
-    handed over and may `discard()`.
+    handed over and may `discard()`; nothing is handed over while `may_write` returns False.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class Outbox:
         *,
         sharded: bool,
         before_write: Callable[[], None] | None = None,
+        may_write: Callable[[], bool] | None = None,
+        network: str = "",
     ) -> None:
         """`writers` by server; it may grow and shrink."""
         self.database = names.database
@@ -83,6 +85,8 @@ class Outbox:
         self._server_of = server_of
         self._sharded = sharded
         self._before_write = before_write
+        self._may_write = may_write
+        self.network = network
         self._keys: dict[tuple[Topic, str, str], BookKey] = {}
         self._books: Conflator[BookKey] = Conflator()
         self.trades = TradeQueue(names, TRADES_CAPACITY, counters, server_of)
@@ -159,6 +163,10 @@ class Outbox:
         self._flush_due = False
         if self._before_write is not None:
             self._before_write()
+        if self._may_write is not None and not self._may_write():
+            # A confirmation holds for its own moment.
+            self._books.drop_confirmations()
+            return
         for server, writer in self._writers.items():
             while writer.has_room and (self._books or self.trades or writer.must_load):
                 books, trades = self._take(server)

@@ -40,7 +40,8 @@ class Publisher:
     """Submits the books of one feeder to the publish script, on the servers that `url` names.
 
     `on_connected` is called after every (re)connect, when the server may have lost its data: submit every book
-    there. `before_write` is called before anything is written and may `discard()`. Raises ValueError for a bad URL.
+    there. `before_write` is called before anything is written and may `discard()`; nothing is written while `may_write`
+    returns False: call `schedule_flush` when it may again. Raises ValueError for a bad URL.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Publisher:
         *,
         on_connected: Callable[[], None] = lambda: None,
         before_write: Callable[[], None] | None = None,
+        may_write: Callable[[], bool] | None = None,
+        network: str = "",
         reply_timeout: float = REPLY_TIMEOUT,
         retry_interval: float = RETRY_INTERVAL,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -69,6 +72,8 @@ class Publisher:
             self._router.server_of,
             sharded=self._router.sharded,
             before_write=before_write,
+            may_write=may_write,
+            network=network,
         )
         self._make_writer = partial(
             ServerWriter,
@@ -94,6 +99,7 @@ class Publisher:
         self.submit_trade_lossless = self._outbox.submit_trade_lossless
         self.drain = self._outbox.drain
         self.discard = self._outbox.discard
+        self.schedule_flush = self._outbox.schedule_flush
 
     @property
     def connected(self) -> bool:

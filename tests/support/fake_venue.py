@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -131,6 +131,7 @@ class FakeVenue:
     exchange = EXCHANGES["binance"]
     ws_url = "ws://127.0.0.1:1"
     rest_url = "http://127.0.0.1:1"
+    networks: Mapping[str, Sequence[str]] = {"live": ("exchange",)}
     lifetime: float | None = None
     modes: Sequence[FeedMode] = ("diff",)
     topics: Sequence[Topic] = ("book", "quote", "trades")
