@@ -52,7 +52,8 @@ async def remove_books(redis: Any, names: RedisNames, exchange: str, *, sharded:
                 await redis.delete(name)
                 removed += 1
     listed = [name for name in map(_text, await redis.smembers(names.books)) if _is_of(names, name, exchange)]
-    await _unlist(redis, names, [name for name in listed if not await redis.exists(name)])
+    left = await _look(redis, listed)
+    await _unlist(redis, names, [name for name in listed if name not in left])
     for pattern in (names.trades(exchange, "*"), names.recent_trades(exchange, "*")):
         for name in await _scan(redis, pattern):
             await redis.delete(name)

@@ -22,7 +22,7 @@ _READ = "+hget +hmget +hgetall +hstrlen +smembers +xrange +xrevrange +xread"
 _SUBSCRIBE = "+subscribe +unsubscribe +ssubscribe +sunsubscribe"
 _PUBLISH = (
     "+evalsha +script|load +hset +hget +hmget +hgetall +hdel +expire +persist +publish +spublish "
-    "+sadd +srem +smembers +xadd +del +exists +scan "
+    "+sadd +srem +smembers +xadd +del +scan "
     "+client|no-evict +info"
 )
 

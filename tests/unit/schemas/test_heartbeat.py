@@ -55,6 +55,8 @@ def test_fields_of_the_hash_are_text_and_maps_are_json() -> None:
         "lines": "[]",
         "audit": "null",
         "failed": "{}",
+        "network": "",
+        "refused": "",
     }
 
 
