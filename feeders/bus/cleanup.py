@@ -106,7 +106,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Close every abandoned book and quote, and take abandoned books off the list. Lasts WATCH_TIME seconds."""
-        before = await self._unserved()
+        before = await self._everything()
         await self._sleep(WATCH_TIME)
         after = await self._unserved()
         if not self._may_write():
@@ -132,21 +132,28 @@ class Sweeper:
         if self._may_write():
             await _unlist(self._redis, self._names, gone)
 
+    async def _everything(self) -> dict[str, _Seen | None]:
+        """Every book and quote of the exchange. None for a listed book without a hash."""
+        found = await self._listed()
+        for topic in ("book", "quote"):
+            found += await _scan(self._redis, self._names.of(topic, self._exchange, "*"))
+        seen = await _look(self._redis, dict.fromkeys(found))
+        return {name: seen.get(name) for name in found}
+
     async def _unserved(self) -> dict[str, _Seen | None]:
-        """What no running feeder lists. None for a listed book without a hash."""
+        """Those of them that no running feeder lists."""
+        found = await self._everything()
         served, feeders = await self._running()
-        found = [*await self._listed(), *await _scan(self._redis, self._names.of("book", self._exchange, "*"))]
-        books = [name for name in dict.fromkeys(found) if name not in served]
-        quotes = await _scan(self._redis, self._names.of("quote", self._exchange, "*"))
-        seen = await _look(self._redis, [*books, *quotes])
-        unserved: dict[str, _Seen | None] = {
-            name: seen.get(name) for name in books if not self._serves("book", name.rpartition(":")[2])
-        }
-        for name in quotes:
-            # A heartbeat does not say whether its feeder publishes quotes.
-            quote = seen.get(name)
-            if quote is not None and quote.feeder not in feeders and not self._serves("quote", name.rpartition(":")[2]):
-                unserved[name] = quote
+        unserved: dict[str, _Seen | None] = {}
+        for name, seen in found.items():
+            symbol = name.rpartition(":")[2]
+            if self._names.parse_book(name) is not None:
+                abandoned = name not in served and not self._serves("book", symbol)
+            else:
+                # A heartbeat does not say whether its feeder publishes quotes.
+                abandoned = seen is not None and seen.feeder not in feeders and not self._serves("quote", symbol)
+            if abandoned:
+                unserved[name] = seen
         return unserved
 
     async def _expired(self) -> set[str]:
