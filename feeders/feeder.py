@@ -1,6 +1,7 @@
 """Publishes one exchange's books for as long as the process runs."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -15,10 +16,11 @@ from msgspec.structs import replace
 from bookbus.feeders.audit import auditor_of
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.cleanup import Sweeper
-from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of
+from bookbus.feeders.bus.heartbeat import Heartbeat, counters_of, write_refusal
 from bookbus.feeders.bus.network import NetworkClaim
 from bookbus.feeders.bus.publish_script import Submission
 from bookbus.feeders.bus.publisher import Publisher
+from bookbus.feeders.bus.servers import CONTROL_ERRORS, control_client
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed, line_reports
 from bookbus.feeders.exchanges.adapter import OnFrame
 from bookbus.feeders.markets import SymbolSelection, default_cache_directory
@@ -268,6 +270,27 @@ class Feeder:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+async def report_refusal(settings: FeederSettings, claim: NetworkClaim, endpoint: str) -> None:
+    """Write the heartbeat of a feeder that ends at once, so that `health` shows why."""
+    now_us = _now_us()
+    beat = FeederHeartbeat(
+        feeder=claim.feeder,
+        exchange=settings.exchange,
+        endpoint=endpoint,
+        states={},
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started_us=now_us,
+        time_us=now_us,
+        network=claim.network.name,
+        refused=claim.refused,
+    )
+    redis = control_client(settings.redis_url)
+    with contextlib.suppress(*CONTROL_ERRORS):
+        await write_refusal(redis, RedisNames.on(settings.redis_url, settings.prefix), beat)
+    await redis.aclose()
 
 
 def unique_feeder_id(exchange: str, name: str | None) -> str:

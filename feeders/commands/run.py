@@ -37,7 +37,7 @@ from bookbus.feeders.commands.options import (
 )
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchange_feed import ConnectionSettings
-from bookbus.feeders.feeder import Feeder, FeederSettings, unique_feeder_id
+from bookbus.feeders.feeder import Feeder, FeederSettings, report_refusal, unique_feeder_id
 from bookbus.feeders.markets import Markets, MetadataSource
 from bookbus.feeders.recording import Recorder, unused_path
 from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
@@ -206,6 +206,7 @@ async def _run(settings: FeederSettings, venue: Venue, listings_interval: float)
         async with claim.kept():
             await _publish(settings, venue, listings_interval, claim)
     except NetworkTakenError as error:
+        await report_refusal(settings, claim, masked(ws_url))
         fail(str(error))
     except SERVER_ERRORS as error:
         fail(f"{masked(settings.redis_url)}: {redacted(error, secrets_of(settings.redis_url))}")

@@ -1,6 +1,9 @@
 """Feeder processes of two networks on one prefix: one of them publishes, the other one is refused or takes over."""
 
+import asyncio
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -48,6 +51,24 @@ async def test_of_two_networks_that_start_in_the_same_second_one_publishes(
         assert refused.process.returncode == 1
         assert "need another --prefix or another --redis" in refused.log.splitlines()[-1]
         name = "B" if refused is both[0] else "A"
+        health = await asyncio.to_thread(
+            subprocess.run,
+            [
+                sys.executable,
+                "-m",
+                "feeders",
+                "health",
+                "--redis",
+                redis_server.url,
+                "--feeder-name",
+                "AB".replace(name, ""),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert health.returncode == 1
+        assert "refused: binance books under the prefix 'md' are of network simulator" in health.stderr
         await await_for(lambda: publishes(client, name), LIMIT, "a live book")
     finally:
         for each in both:
