@@ -124,7 +124,8 @@ class Feeder:
         try:
             async with asyncio.TaskGroup() as tasks:
                 publishing = tasks.create_task(self.publisher.run())
-                parts = [self.feed.run(), self._repeat_quiet_books(), self._heartbeat.run(), self._sweeper.run()]
+                parts = [self.feed.run(), self._repeat_quiet_books(), self._heartbeat.run()]
+                parts.append(self.contain("sweep", self._sweeper.run()))
                 if self._auditor is not None:
                     parts.append(self.contain("audit", self._auditor.run()))
                 work = [tasks.create_task(part) for part in parts]
