@@ -64,3 +64,24 @@ async def test_only_a_missing_heartbeat_that_cannot_have_expired_means_lost_data
 
     assert resent == [True]
     assert ("Redis lost its data" in caplog.text) == told
+
+
+async def test_a_book_that_is_dropped_leaves_the_list_and_no_other_does(redis_url: str) -> None:
+    other = NAMES.book("binance", "ETH-USDT")
+    books = [BOOK, other]
+    heartbeat = Heartbeat(redis_url, NAMES, beat, lambda: books, lambda: None)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        await heartbeat._beat()
+        books.remove(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK, other}  # not known for a moment, as after a stall
+
+        heartbeat.forget(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK}
+
+        books.append(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK, other}
+    await heartbeat.end()
