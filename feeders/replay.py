@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
-from bookbus.feeders.bus.heartbeat import refuse_mixed_prefix
-from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.network import RECORDING, ExchangeNetwork, NetworkClaim
+from bookbus.feeders.bus.publish_script import BookClaim, Submission
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.bus.servers import control_client
 from bookbus.feeders.errors import ReplayError
@@ -250,14 +250,21 @@ class ReplayFeeder:
         self._symbols = symbols
         self._clock = ReplayClock(speed)
         self._control = control_client(redis_url)
-        self.publisher = Publisher(redis_url, names, unique_feeder_id("replay", None))
+        self._id = unique_feeder_id("replay", None)
+        claim = BookClaim(RECORDING, options.mode, options.depth)
+        self.publisher = Publisher(redis_url, names, self._id, claim=claim, may_write=self._may_write)
+        self._claim: NetworkClaim | None = None
         self._written: set[str] = set()
 
     async def run(self) -> ReplayResult:
-        """Replay to the end. Raises ReplayError, PrefixTakenError, or OSError if the file cannot be read."""
+        """Replay to the end. Raises ReplayError, NetworkTakenError, or OSError if the file cannot be read."""
+        async with contextlib.AsyncExitStack() as stack:
+            return await self._publish(stack)
+
+    async def _publish(self, stack: contextlib.AsyncExitStack) -> ReplayResult:
         publishing = asyncio.create_task(self.publisher.run())
         try:
-            result = await self._replay()
+            result = await self._replay(stack)
             for topic, book in result.books:
                 # A book may have moved on with the same published levels: its last id belongs on the bus too.
                 self.publisher.submit(Submission("again" if book.state == "live" else "state", topic, book))
@@ -270,16 +277,31 @@ class ReplayFeeder:
                 await publishing
             await self._control.aclose()
 
-    async def _replay(self) -> ReplayResult:
-        checked, replay = False, Replay(self._path, self._options, self._symbols)
+    def _may_write(self) -> bool:
+        return self._claim is not None and self._claim.may_publish()
+
+    async def _replay(self, stack: contextlib.AsyncExitStack) -> ReplayResult:
+        replay = Replay(self._path, self._options, self._symbols)
         for frame in replay:
-            if not checked:
-                await refuse_mixed_prefix(self._redis_url, self._names, replay.exchange, f"capture:{self._path.name}")
-                checked = True
+            if self._claim is None:
+                self._claim = claim = self._make_claim(replay.exchange)
+                claim.on_regained = self.publisher.schedule_flush
+                await stack.enter_async_context(claim.kept())
             await self._clock.wait_until(frame.time)
             for topic, event in frame.events:
                 await self._send(topic, event)
         return replay.result()
+
+    def _make_claim(self, exchange: str) -> NetworkClaim:
+        return NetworkClaim(
+            self._redis_url,
+            self._names,
+            exchange,
+            ExchangeNetwork(RECORDING),
+            self._id,
+            networks=venue_of(exchange).networks,
+            endpoint=f"capture:{self._path.name}",
+        )
 
     async def _send(self, topic: Topic, event: OrderBookSnapshot | Trade) -> None:
         """Publish, waiting for room instead of conflating."""

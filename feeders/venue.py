@@ -220,6 +220,8 @@ class Venue(Protocol):
     """Where its public sockets are."""
     rest_url: str
     """Where its public requests go."""
+    networks: Mapping[str, Sequence[str]]
+    """The hosts of its public networks by their name, `live` and test networks."""
     lifetime: float | None = None
     """Seconds after which a connection should be replaced; None where the exchange sets no limit."""
     modes: Sequence[FeedMode]

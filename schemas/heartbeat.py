@@ -107,6 +107,10 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Standard symbols of the books that other feeders keep it from publishing, with the reason."""
     trading: dict[str, str] = {}
     """Trading status (`TradingStatus`) of each standard symbol whose market the exchange told about."""
+    network: str = ""
+    """The network of the exchange: `live`, `testnet`, `simulator` or another name; empty if it claims none."""
+    refused: str = ""
+    """Why this feeder publishes nothing; empty while it may."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

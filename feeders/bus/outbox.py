@@ -15,8 +15,8 @@ from bookbus.feeders.bus.publish_script import (
     CLAIMED,
     CONFIRMED,
     REFUSED,
+    BookClaim,
     BookKey,
-    Claim,
     Submission,
     TradeStreamKey,
     script_sha,
@@ -71,7 +71,7 @@ class Outbox:
     """Takes what one feeder publishes, and hands it to the writers of the servers, grouped by server.
 
     Each name is routed once, by `server_of`, and again by `reroute`. `before_write` is called before anything is
-    handed over and may `discard()`.
+    handed over and may `discard()`; nothing is handed over while `may_write` returns False.
     """
 
     def __init__(
@@ -83,8 +83,9 @@ class Outbox:
         server_of: ServerOf,
         *,
         sharded: bool,
-        claim: Claim | None = None,
+        claim: BookClaim | None = None,
         before_write: Callable[[], None] | None = None,
+        may_write: Callable[[], bool] | None = None,
     ) -> None:
         """`writers` by server; it may grow and shrink."""
         self.database = names.database
@@ -95,11 +96,12 @@ class Outbox:
         self._writers = writers
         self._server_of = server_of
         self._sharded = sharded
-        self._claim = claim or Claim()
+        self._claim = claim or BookClaim()
         self._before_write = before_write
         self.unaccepted: dict[BookKey, Reply] = {}
         """The last reply for each book that was refused."""
         self._fallen: set[BookKey] = set()
+        self._may_write = may_write
         self._keys: dict[tuple[Topic, str, str], BookKey] = {}
         self._books: Conflator[BookKey] = Conflator()
         self.trades = TradeQueue(names, TRADES_CAPACITY, counters, server_of)
@@ -177,6 +179,10 @@ class Outbox:
         self._flush_due = False
         if self._before_write is not None:
             self._before_write()
+        if self._may_write is not None and not self._may_write():
+            # A confirmation holds for its own moment.
+            self._books.drop_confirmations()
+            return
         for server, writer in self._writers.items():
             while writer.has_room and (self._books or self.trades or writer.must_load):
                 books, trades = self._take(server)

@@ -58,16 +58,16 @@ class Submission(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class BookClaim:
     """What all feeders of a book must have equal; an empty network or mode, or a depth of 0, is not compared."""
 
     network: str = ""
     mode: str = ""
     depth: int = 0
 
-    def of(self, topic: Topic) -> "Claim":
+    def of(self, topic: Topic) -> "BookClaim":
         """The claim on a book of this topic. A quote is the same in every mode."""
-        return self if topic == "book" else Claim(self.network, "", 1)
+        return self if topic == "book" else BookClaim(self.network, "", 1)
 
     @property
     def arguments(self) -> tuple[str, str, str]:
@@ -90,7 +90,7 @@ class BookKey:
         *,
         topic: Topic = "book",
         symbol: str = "",
-        claim: Claim | None = None,
+        claim: BookClaim | None = None,
         fallen: "set[BookKey] | None" = None,
     ) -> None:
         """`fallen` gets this key when a lower id than before is sent."""
@@ -117,7 +117,7 @@ class BookKey:
             }
             for count in (17, 18)
         )
-        self._claim = b"\r\n" + b"".join(map(pack_argument, (claim or Claim()).of(topic).arguments))
+        self._claim = b"\r\n" + b"".join(map(pack_argument, (claim or BookClaim()).of(topic).arguments))
 
     def pack(self, submission: Submission, published_us: int) -> bytes:
         book = submission.book

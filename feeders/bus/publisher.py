@@ -12,8 +12,8 @@ from functools import partial
 from bookbus.feeders.bus.connection import REPLY_TIMEOUT, Reply, ReplyError, RespConnection
 from bookbus.feeders.bus.outbox import Outbox, PublisherCounters, TradeStream
 from bookbus.feeders.bus.publish_script import (
+    BookClaim,
     BookKey,
-    Claim,
     Submission,
     load_command,
     load_trade_command,
@@ -38,7 +38,8 @@ class Publisher:
     """Submits the books of one feeder to the publish script, on the servers that `url` names.
 
     `on_connected` is called after every (re)connect, when the server may have lost its data: submit every book
-    there. `before_write` is called before anything is written and may `discard()`. Raises ValueError for a bad URL.
+    there. `before_write` is called before anything is written and may `discard()`; nothing is written while `may_write`
+    returns False: call `schedule_flush` when it may again. Raises ValueError for a bad URL.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class Publisher:
         names: RedisNames,
         feeder_id: str,
         *,
-        claim: Claim | None = None,
+        claim: BookClaim | None = None,
         on_connected: Callable[[], None] = lambda: None,
         before_write: Callable[[], None] | None = None,
+        may_write: Callable[[], bool] | None = None,
         reply_timeout: float = REPLY_TIMEOUT,
         retry_interval: float = RETRY_INTERVAL,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -69,6 +71,7 @@ class Publisher:
             sharded=self._router.sharded,
             claim=claim,
             before_write=before_write,
+            may_write=may_write,
         )
         self._make_writer = partial(
             ServerWriter,
@@ -95,6 +98,7 @@ class Publisher:
         self.drain = self._outbox.drain
         self.discard = self._outbox.discard
         self.unaccepted = self._outbox.unaccepted
+        self.schedule_flush = self._outbox.schedule_flush
 
     @property
     def connected(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bookbus.feeders.bus.connection import Reply
-from bookbus.feeders.bus.publish_script import CLAIMED, BookKey, Claim
+from bookbus.feeders.bus.publish_script import CLAIMED, BookClaim, BookKey
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Refusals:
 
     def __init__(
         self,
-        claim: Claim,
+        claim: BookClaim,
         unaccepted: Mapping[BookKey, Reply],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,7 +76,7 @@ class Refusals:
             refusal.looked_at = now
             update_id, feeder, network, mode, depth = map(_text, values)
             if reply == CLAIMED:
-                own, theirs = self._claim.of(key.topic), Claim(network, mode, _number(depth))
+                own, theirs = self._claim.of(key.topic), BookClaim(network, mode, _number(depth))
                 refusal.reason = f"feeder {feeder} publishes it with {_words(theirs)}, this feeder has {_words(own)}"
                 refusal.stored_at = None
             else:
@@ -109,7 +109,7 @@ class Refusals:
             self._logged.clear()
 
 
-def _words(claim: Claim) -> str:
+def _words(claim: BookClaim) -> str:
     words = [f"network {claim.network}" if claim.network else "", f"mode {claim.mode}" if claim.mode else ""]
     return ", ".join(filter(None, (*words, f"depth {claim.depth}" if claim.depth else ""))) or "no claim"
 

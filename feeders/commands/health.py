@@ -61,17 +61,21 @@ def health(
         and (not exchanges or feeder.exchange in exchanges)
         and (not feeders or any(map(feeder.is_called, feeders)))
     ]
+    refused = [feeder for feeder in alive if feeder.refused]
+    alive = [feeder for feeder in alive if not feeder.refused]
     missing = [f"feeder of {name}" for name in exchanges if not any(one.exchange == name for one in alive)]
     missing += [f"feeder called {name}" for name in feeders if not any(one.is_called(name) for one in alive)]
+    for feeder in refused:
+        typer.echo(f"{feeder.key}\n  refused: {feeder.refused}", err=True)
     if missing or not alive:
         fail("; ".join(f"no {what} on {host} is alive" for what in missing or ["feeder"]))
     typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
-    if strict and not all(feeder.healthy for feeder in alive):
+    if strict and (refused or not all(feeder.healthy for feeder in alive)):
         raise typer.Exit(UNHEALTHY)
 
 
 _WHO = ("host", "exchange", "feeder")
-_FIELDS = ("states", "counters", "lines", "failed", "refused_books")
+_FIELDS = ("states", "counters", "lines", "failed", "refused_books", "network", "refused")
 _MOST_REFUSED = 5
 """Refused books that are printed."""
 
@@ -88,6 +92,8 @@ class _Feeder(msgspec.Struct):
     lines: list[LineReport] = []
     failed: dict[str, str] = {}
     refused_books: dict[str, str] = {}
+    network: str = ""
+    refused: str = ""
 
     def is_called(self, name: str) -> bool:
         """Whether it was started with this name, to which each run adds a suffix."""
@@ -101,7 +107,7 @@ class _Feeder(msgspec.Struct):
 
     def rows(self) -> Iterator[str]:
         """Lines of text: the books and each connection line."""
-        yield self.key
+        yield f"{self.key} ({self.network})" if self.network else self.key
         if self.states:
             yield self._books()
         yield from map(_row, self.lines)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bookbus.command_line import PREFIX_DEFAULT, LogLevel, Prefix, add_kept_password, fail, split_names, start_logging
-from bookbus.feeders.bus.heartbeat import PrefixTakenError
+from bookbus.feeders.bus.network import NetworkTakenError
 from bookbus.feeders.bus.servers import SERVER_ERRORS
 from bookbus.feeders.commands.options import Depth, require_redis, run_until_signal
 from bookbus.feeders.commands.run import feed_options
@@ -64,7 +64,7 @@ def replay(
         try:
             feeder = ReplayFeeder(capture, url, RedisNames.on(url, prefix), options, _speed(speed), names)
             results.append(await feeder.run())
-        except (ReplayError, PrefixTakenError, ValueError) as error:
+        except (ReplayError, NetworkTakenError, ValueError) as error:
             fail(str(error))
         except SERVER_ERRORS as error:
             fail(f"{masked(url)}: {redacted(error, secrets_of(url))}")

@@ -23,10 +23,11 @@ from bookbus.command_line import (
     start_logging,
 )
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.bus.heartbeat import PrefixTakenError, refuse_mixed_prefix
+from bookbus.feeders.bus.network import NetworkClaim, NetworkTakenError, choose_network
 from bookbus.feeders.bus.servers import SERVER_ERRORS
 from bookbus.feeders.commands.options import (
     Depth,
+    NetworkName,
     RestUrl,
     Symbols,
     WsUrl,
@@ -36,7 +37,7 @@ from bookbus.feeders.commands.options import (
 )
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchange_feed import ConnectionSettings
-from bookbus.feeders.feeder import Feeder, FeederSettings
+from bookbus.feeders.feeder import Feeder, FeederSettings, report_refusal, unique_feeder_id
 from bookbus.feeders.markets import Markets, MetadataSource
 from bookbus.feeders.recording import Recorder, unused_path
 from bookbus.feeders.trading import TRADING_INTERVAL
@@ -74,6 +75,7 @@ def run(
     prefix: Prefix = PREFIX_DEFAULT,
     ws_url: WsUrl = None,
     rest_url: RestUrl = None,
+    network: NetworkName = None,
     feeder_id: Annotated[
         str | None, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Name of this feeder; each run adds a unique suffix.")
     ] = None,
@@ -136,6 +138,7 @@ def run(
         feeder_name=feeder_id,
         ws_url=ws_url,
         rest_url=rest_url,
+        network=network,
         options=feed_options(venue, mode, depth, topics, snapshot_limit),
         connection=ConnectionSettings(lines=lines),
         record_to=record,
@@ -195,19 +198,35 @@ def _listings_interval() -> float:
 
 async def _run(settings: FeederSettings, venue: Venue, listings_interval: float) -> None:
     await require_redis(settings.redis_url)
+    ws_url = settings.ws_url or venue.ws_url
     try:
-        names = RedisNames.on(settings.redis_url, settings.prefix)
         venue.protocol((), settings.options)
-        endpoint = masked(settings.ws_url or venue.ws_url)
-        await refuse_mixed_prefix(settings.redis_url, names, settings.exchange, endpoint)
+        claim = NetworkClaim(
+            settings.redis_url,
+            RedisNames.on(settings.redis_url, settings.prefix),
+            settings.exchange,
+            choose_network(venue.networks, settings.network, ws_url, settings.rest_url or venue.rest_url),
+            unique_feeder_id(settings.exchange, settings.feeder_name),
+            networks=venue.networks,
+            endpoint=masked(ws_url),
+        )
+    except ValueError as error:
+        fail(str(error))
+    try:
+        async with claim.kept():
+            await _publish(settings, venue, listings_interval, claim)
+    except NetworkTakenError as error:
+        await report_refusal(settings, claim, masked(ws_url))
+        fail(str(error))
     except SERVER_ERRORS as error:
         fail(f"{masked(settings.redis_url)}: {redacted(error, secrets_of(settings.redis_url))}")
-    except (PrefixTakenError, ValueError, OSError) as error:
-        fail(str(error))
+
+
+async def _publish(settings: FeederSettings, venue: Venue, listings_interval: float, claim: NetworkClaim) -> None:
     recorder, record_error = _open_recording(settings.record_to, settings.exchange)
     on_frame, on_answer = (recorder.on_frame, recorder.on_answer) if recorder else (None, None)
     async with open_markets(settings, venue) as markets, asyncio.TaskGroup() as tasks:
-        feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer)
+        feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer, claim)
         duties = {"report": _report(feeder)}
         if settings.selection.follows_listings or markets.missing:
             duties["listings"] = _follow_listings(feeder, markets, listings_interval, recorder)

@@ -165,6 +165,14 @@ class Binance(Venue):
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
+    networks = {  # noqa: RUF012 - as in the interface
+        "live": (
+            *("data-stream.binance.vision", "stream.binance.com", "data-api.binance.vision", "api.binance.com"),
+            *("api-gcp.binance.com", "api1.binance.com", "api2.binance.com", "api3.binance.com", "api4.binance.com"),
+        ),
+        "testnet": ("stream.testnet.binance.vision", "testnet.binance.vision", "api1.testnet.binance.vision"),
+        "demo": ("demo-stream.binance.com", "demo-api.binance.com"),
+    }
     lifetime = LIFETIME
     modes = ("diff", "partial")
     topics = ("book", "quote", "trades")

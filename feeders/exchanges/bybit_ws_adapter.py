@@ -197,6 +197,10 @@ class Bybit(Venue):
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
+    networks = {  # noqa: RUF012 - as in the interface
+        "live": ("stream.bybit.com", "api.bybit.com", "api.bytick.com"),
+        "testnet": ("stream-testnet.bybit.com", "api-testnet.bybit.com"),
+    }
     modes = ("diff",)
     topics = TOPICS
     audit = BybitAudit()

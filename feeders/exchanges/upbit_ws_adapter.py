@@ -141,6 +141,7 @@ class Upbit(Venue):
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
+    networks = {"live": ("api.upbit.com",)}  # noqa: RUF012 - as in the interface
     modes = ("partial",)
     topics = TOPICS
     tops = UpbitTops()

@@ -109,3 +109,24 @@ async def test_the_trading_status_is_written_again_after_another_wrote_it(
         assert client.hget(BOOK, "trading") == "halted"
 
     await heartbeat.end()
+
+
+async def test_a_book_that_is_dropped_leaves_the_list_and_no_other_does(redis_url: str) -> None:
+    other = NAMES.book("binance", "ETH-USDT")
+    books = [BOOK, other]
+    heartbeat = Heartbeat(redis_url, NAMES, beat, lambda: books, lambda: None)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        await heartbeat._beat()
+        books.remove(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK, other}  # not known for a moment, as after a stall
+
+        heartbeat.forget(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK}
+
+        books.append(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK, other}
+    await heartbeat.end()

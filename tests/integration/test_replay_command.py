@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,6 @@ from bookbus.feeders.recording import Recorder
 from bookbus.schemas import wire
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.captures import capture_path, golden_books
-from tests.support.writer import BusWriter
 
 WS_URL = "wss://stream.binance.com:9443/stream"
 
@@ -157,13 +157,22 @@ def test_a_real_recording_ends_with_the_books_of_an_independent_program(redis_ur
 
 def test_a_prefix_with_another_feeder_is_refused_in_one_line(tmp_path: Path, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
-        BusWriter(client, "live-one").heartbeat(["BTC-USDT"])
+        client.hset("md:network:binance", mapping={"network": "live", "source": "", "feeder": "live-one", "count": 1})
+        ended = threading.Event()
 
-    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT"), redis_url)
+        def claim() -> None:
+            while not ended.wait(0.1):
+                client.hincrby("md:network:binance", "count", 1)
+
+        claims = threading.Thread(target=claim)
+        claims.start()
+        done = replay(write(tmp_path / "c.jsonl", "BTCUSDT"), redis_url)
+        ended.set()
+        claims.join()
 
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: feeder live-one publishes binance books from test under the prefix 'md'")
+    assert line.startswith("error: binance books under the prefix 'md' are of network live, which feeder live-one publ")
     assert stored(redis_url) == {}
 
 

@@ -145,6 +145,7 @@ class FakeVenue:
     exchange = EXCHANGES["binance"]
     ws_url = "ws://127.0.0.1:1"
     rest_url = "http://127.0.0.1:1"
+    networks: Mapping[str, Sequence[str]] = {"live": ("exchange",)}
     lifetime: float | None = None
     modes: Sequence[FeedMode] = ("diff",)
     topics: Sequence[Topic] = ("book", "quote", "trades")

@@ -60,6 +60,8 @@ def test_fields_of_the_hash_are_text_and_maps_are_json() -> None:
         "depth": "0",
         "refused_books": "{}",
         "trading": "{}",
+        "network": "",
+        "refused": "",
     }
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.bus.publish_script import (
+    BookClaim,
     BookKey,
-    Claim,
     Submission,
     SubmissionKind,
     load_command,
@@ -65,7 +65,7 @@ def arguments_after_the_body(key: BookKey, kind: SubmissionKind, update_id: int)
     ("topic", "claim"), [("book", [b"live", b"diff", b"20"]), ("quote", [b"live", b"", b"1"])], ids=["book", "quote"]
 )
 def test_a_submission_carries_the_claim_of_its_topic(topic: Topic, claim: list[bytes]) -> None:
-    key = BookKey("md:book:binance:BTC-USDT", "A", "sha", topic=topic, claim=Claim("live", "diff", 20))
+    key = BookKey("md:book:binance:BTC-USDT", "A", "sha", topic=topic, claim=BookClaim("live", "diff", 20))
 
     assert arguments_after_the_body(key, "new", 7) == claim
 

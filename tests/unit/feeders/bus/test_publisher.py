@@ -13,7 +13,7 @@ import redis
 
 from bookbus.feeders.bus import publisher as publisher_module
 from bookbus.feeders.bus.outbox import TRADES_CAPACITY
-from bookbus.feeders.bus.publish_script import CLAIMED, Claim, Submission
+from bookbus.feeders.bus.publish_script import CLAIMED, BookClaim, Submission
 from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, Publisher
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort, RedisAddress, parse_redis_url
@@ -152,7 +152,7 @@ async def test_replies_are_counted_by_what_they_mean(server: RespServer) -> None
 
 
 async def test_refused_books_are_noted_until_one_is_accepted(server: RespServer) -> None:
-    deep, shallow = Claim("live", "diff", 20), Claim("live", "diff", 5)
+    deep, shallow = BookClaim("live", "diff", 20), BookClaim("live", "diff", 5)
     async with running(server, claim=deep) as owner:
         owner.submit(new(5))
         assert await owner.drain(5)

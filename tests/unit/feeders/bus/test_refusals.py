@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pytest
 
 from bookbus.feeders.bus.connection import Reply
-from bookbus.feeders.bus.publish_script import CLAIMED, REFUSED, BookKey, Claim, Submission, SubmissionKind
+from bookbus.feeders.bus.publish_script import CLAIMED, REFUSED, BookClaim, BookKey, Submission, SubmissionKind
 from bookbus.feeders.bus.refusals import BEHIND_AFTER, Refusals
 from tests.support.builders import book
 
-OWN = Claim("live", "diff", 5)
+OWN = BookClaim("live", "diff", 5)
 
 
 class World:
