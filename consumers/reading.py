@@ -60,6 +60,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     symbols: Mapping[str, SymbolStatus]
     feeder_reconnects: int = 0
     """How often the feeders of these books lost a connection to the exchange, since their first heartbeats here."""
+    clock_jumps: int = 0
+    """How often the clock of the server was set while this provider was connected to it."""
 
     @property
     def trouble(self) -> str:
@@ -79,6 +81,7 @@ class Observation(msgspec.Struct, frozen=True):
 
     `age` is the time in seconds since the last confirmation, `update_age` since the last change; None before the first
     book. `feeder_alive` is None if it is unknown. `error` is the failure of the connection or source, or empty.
+    `confirmation_seen` is False while only the clock of another machine says how old the book is.
     """
 
     snapshot: OrderBookSnapshot | None = None
@@ -86,6 +89,7 @@ class Observation(msgspec.Struct, frozen=True):
     update_age: float | None = None
     feeder_alive: bool | None = None
     error: str = ""
+    confirmation_seen: bool = True
 
     @property
     def trouble(self) -> str:
@@ -122,8 +126,11 @@ def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
             return BookStatus.FEEDER_DOWN, f"{lost}; {error or 'no feeder that serves it is alive'}"
         return BookStatus.SUSPECT, f"{lost}; {error}" if error else lost
     if age is not None and age <= max_age:
-        return BookStatus.LIVE, ""
-    unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
+        if observation.confirmation_seen:
+            return BookStatus.LIVE, ""
+        unconfirmed = "no confirmation was seen yet"
+    else:
+        unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
     if observation.feeder_alive is False:
         return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive"
     return BookStatus.STALE, f"{unconfirmed}; {error}" if error else unconfirmed

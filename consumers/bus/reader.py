@@ -193,6 +193,7 @@ class BusReader:
             selector = stack.enter_context(selectors.DefaultSelector())
             for source in (self._woken, stream, query):
                 selector.register(source, selectors.EVENT_READ)
+            self._table.clock.connected_to((server.host, server.port, server.path))
             now = boottime()
             wrong_role = self._locator.wrong_role if self._locator.may_move else None
             session = BusSession(
@@ -207,7 +208,7 @@ class BusReader:
             while not self._stopping:
                 stream.send(session.stream.outgoing(now))
                 query.send(session.outgoing())
-                began, limit = now, 0 if unfinished else max(due - now, 0)
+                began, limit = now, 0 if unfinished else max(min(due, session.probe_at) - now, 0)
                 events = selector.select(limit)
                 now = boottime()
                 if now - began - limit > _STALL:
@@ -219,6 +220,8 @@ class BusReader:
                     session.follow(self._wanted or (), now)
                 if session.ready and self.error:
                     self._connected_to(server)
+                if now >= session.probe_at:
+                    session.probe(now)
                 if now >= due:
                     due = now + TICK
                     self._tick(session, now)
