@@ -61,7 +61,7 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     feeder_reconnects: int = 0
     """How often the feeders of these books lost a connection to the exchange, since their first heartbeats here."""
     clock_jumps: int = 0
-    """How often the clock of the server was set while this provider was connected to it."""
+    """How often the clock of the server, or of this machine, was set while this provider was connected."""
 
     @property
     def trouble(self) -> str:

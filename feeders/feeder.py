@@ -163,6 +163,7 @@ class Feeder:
         while True:
             await asyncio.sleep(_REPEAT_INTERVAL)
             self.feed.stall.beat()
+            self.feed.clock.check()
             now = time.monotonic()
             for topic, native in self.feed.books():
                 if now - self._submitted.get((topic, native), 0.0) >= REPEAT_AFTER:
@@ -213,6 +214,7 @@ class Feeder:
                 "handovers": sum(connection.handovers for connection in self.feed.connections),
                 "connected": self.feed.connected,
                 "rest_weight": self.feed.rest.budget.spent,
+                "clock_jumps": self.feed.clock.jumps,
             },
             lines=line_reports(self.feed.groups),
             audit=self._audit_report(),

@@ -492,19 +492,21 @@ class BusTable:
         self.by_symbol: dict[str, BusBook] = {}
         self.clock = ServerClock(self.clock_jumped)
         self.clock_jumps = 0
-        """How often a server's clock was set while this reader measured it."""
+        """How often the clock of the server or of this machine was set while this reader ran."""
         self.feeders = FeederLife()
         self._warned_at = -math.inf
         self._lock = threading.Lock()
 
-    def clock_jumped(self, seconds: float) -> None:
+    def clock_jumped(self, seconds: float, whose: str = "the server's") -> None:
+        """A clock was set by so many seconds, negative if back."""
         with self._lock:
             self.clock_jumps += 1
             now = boottime()
             calm, self._warned_at = now - self._warned_at > _JUMPS_CALM, now
         logger.log(
             logging.WARNING if calm else logging.DEBUG,
-            "the server's clock was set %s by %.1f s; books stay live as their confirmations are seen",
+            "%s clock was set %s by %.1f s; books stay live as their confirmations are seen",
+            whose,
             "forward" if seconds > 0 else "back",
             abs(seconds),
         )

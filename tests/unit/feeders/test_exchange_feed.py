@@ -14,6 +14,7 @@ from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.stall_detector import StallDetector
 from bookbus.feeders.venue import FeedOptions, venue_of
+from bookbus.feeders.wall_clock import WallClock
 from bookbus.schemas.heartbeat import LineReport
 from tests.support.fake_venue import Collected, FakeVenue
 
@@ -45,7 +46,7 @@ class World:
             stall = StallDetector(lambda _: None)
             return Adapter(FakeVenue(), told.feed, "ws://nowhere", stall, slot=slot, on_lost=on_lost)
 
-        self.group = LineGroup(told.feed, lines, ReconnectPolicy(), make)
+        self.group = LineGroup(told.feed, lines, ReconnectPolicy(), make, WallClock())
         self.lines = [connection.line for connection in self.group.connections]
         self.now = 100.0
         self.update_id = 1
