@@ -131,6 +131,7 @@ def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
         unconfirmed = "no confirmation was seen yet"
     else:
         unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
+    cause = f"; {error}" if error else ""
     if observation.feeder_alive is False:
-        return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive"
-    return BookStatus.STALE, f"{unconfirmed}; {error}" if error else unconfirmed
+        return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive{cause}"
+    return BookStatus.STALE, unconfirmed + cause
