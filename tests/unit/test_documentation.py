@@ -221,7 +221,7 @@ def test_every_counter_of_a_feeder_is_documented() -> None:
 
     assert set(column("docs/reference/counters.md", "counter")) == {
         *counted,
-        *("reconnects", "handovers", "connected", "rest_weight"),
+        *("reconnects", "handovers", "connected", "rest_weight", "clock_jumps"),
     }
 
 

@@ -252,3 +252,16 @@ def test_reports_say_what_each_line_did() -> None:
         LineReport(line=1, connections=1, open=1, reconnects=0, updates=10, first=10),
         LineReport(line=2, connections=1, open=1, reconnects=2, updates=0, first=0, silent=True),
     ]
+
+
+def test_a_line_does_not_stand_in_for_another_just_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    for slot in (0, 1):
+        world.open(slot)
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() - 600)
+
+    world.group._lost(world.lines[0])
+
+    assert [slot for slot, _ in world.abandoned] == [1]
+    assert "clock was just set" in world.abandoned[0][1]
