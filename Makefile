@@ -20,10 +20,10 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CLIENTS := .venv-clients
 
-.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-chaos test-packages test-clients check-all bench check docs structure
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-simulation test-chaos test-packages test-clients check-all bench check docs structure
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## simulated exchange, feeder, server and two readers for half a minute, checked against the truth
 	@$(RUN) -m feeders demo
@@ -55,7 +55,10 @@ certificates: ## an authority and a server certificate in secrets/tls/: NAMES=DN
 	@deploy/make_certificates.sh secrets/tls $(NAMES)
 
 test: check ## the checks, then unit, contract, integration and short chaos tests
-	@$(RUN) -m pytest -n 6 --ignore=tests/packages --ignore=tests/clients $(PYTEST)
+	@$(RUN) -m pytest -n 6 --ignore=tests/packages --ignore=tests/clients --ignore=tests/simulation $(PYTEST)
+
+test-simulation: $(READY) ## seeded runs of feeders, servers and readers in virtual time, under faults
+	@$(RUN) -m pytest -n 2 $(PYTEST) tests/simulation
 
 test-chaos: $(READY) ## every fault of every scenario on real processes
 	@BOOKBUS_CHAOS_SECONDS=0 $(RUN) -m pytest -n 3 $(PYTEST) tests/chaos/test_scenarios.py
@@ -66,7 +69,7 @@ test-packages: $(READY) ## wheel, sdist and image contents, tried in empty envir
 test-clients: $(READY) $(CLIENTS)/.ready ## ccxt, python-binance, pybit and others against the simulated exchanges, books compared
 	@$(RUN) -m pytest $(PYTEST) tests/clients
 
-check-all: test test-chaos test-packages test-clients ## everything that proves it, as continuous integration runs it
+check-all: test test-simulation test-chaos test-packages test-clients ## everything that proves it, as continuous integration runs it
 
 bench: $(READY) ## measure the hot paths, each beside the plain way in the same run
 	@for file in tests/bench/bench_*.py; do \

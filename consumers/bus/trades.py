@@ -42,9 +42,9 @@ class BusTradeTail:
     """The trades added to one stream since this was made, read on each call.
 
     `start` finds where the stream ends; without it, the first `take` does. The connection is opened again when it was
-    lost. While the server is down it returns no trades,
-    and `error` says why; trades that the stream still holds come when the server is back. The stream holds the newest
-    10,000: those that left it unread are counted in `missed`.
+    lost. While the server is down it returns no trades, and `error` says why; trades that the stream still holds come
+    when the server is back. The stream holds the newest 10,000: those that left it unread are counted in `missed`. A
+    server that lost its data, or a part of it when a replica took over, is counted in `resets`.
     """
 
     def __init__(self, address: RedisAddress, names: RedisNames, exchange: str, symbol: str, native: str) -> None:
@@ -53,6 +53,8 @@ class BusTradeTail:
         """Entries that were no trade."""
         self.missed = 0
         """Trades that left the stream before they were read."""
+        self.resets = 0
+        """How often the server lost trades: those not read before are missing, how many is not known."""
         self._seq: TradeSeq | None = None
         self._failing = False
         self._stream = names.trades(exchange, symbol)
@@ -81,7 +83,7 @@ class BusTradeTail:
 
     def _contained(self, read: Callable[[], list[Trade]]) -> list[Trade]:
         """The result, or none and the reason in `error`."""
-        missed_before = self.missed
+        missed_before, resets_before = self.missed, self.resets
         try:
             trades = read()
         except CONTROL_ERRORS as error:
@@ -97,6 +99,9 @@ class BusTradeTail:
         self.error = f"{missed} trades left {self._stream} before they were read" if missed else ""
         if missed:
             logger.warning("%s: read more often", self.error)
+        if self.resets != resets_before:
+            self.error = f"the server lost trades of {self._stream}: some may be missing"
+            logger.warning("%s", self.error)
         return trades
 
     def _find_end(self) -> list[Trade]:
@@ -121,8 +126,25 @@ class BusTradeTail:
                 except TradeError as error:
                     self.skipped += 1
                     logger.debug("skipped: %s", error)
-            if len(entries) < _BATCH:
+            if len(entries) < _BATCH and (trades or entries or not self._went_back()):
                 return trades
+
+    def _went_back(self) -> bool:
+        """Whether the stream ends before what was read; if so, go on from there.
+
+        The server lost its data and its clock was set back, or a replica took over that lacked the last trades.
+        """
+        newest = self._client.xrevrange(self._stream, count=1)
+        end, fields = newest[0] if newest else ("0-0", {})
+        if _entry_order(end) >= _entry_order(self._last):
+            return False
+        self.resets += 1
+        seq = seq_of(fields)
+        if seq is not None and self._seq is not None and seq.epoch == self._seq.epoch:
+            self._last, self._seq = end, seq
+        else:
+            self._last, self._seq = "0-0", TradeSeq(0, 0)
+        return bool(newest)
 
     def _count_missed(self, seq: TradeSeq | None) -> None:
         """Count the trades between the last one and this one."""
@@ -130,5 +152,12 @@ class BusTradeTail:
         if seq is None or last is None:
             return
         # With another epoch the server lost its data: what the last one had after ours is not known.
+        if last.number and (seq.epoch != last.epoch or seq.number <= last.number):
+            self.resets += 1
         before = last.number if seq.epoch == last.epoch else 0
         self.missed += max(seq.number - before - 1, 0)
+
+
+def _entry_order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number)

@@ -184,7 +184,49 @@ def test_after_a_loss_of_data_only_the_trades_of_the_new_stream_can_be_missed(wr
     writer.xtrim(STREAM, maxlen=1, approximate=False)
 
     assert tail.take() == [trade(9)]
-    assert tail.missed == 3
+    assert (tail.missed, tail.resets) == (3, 1)
+
+
+def test_a_loss_of_data_is_told_once(writer: Any, tail: BusTradeTail) -> None:
+    add(writer, trade(1))
+    tail.take()
+    add(writer, trade(2))
+    writer.flushall()
+    add(writer, trade(3))
+
+    assert tail.take() == [trade(3)]
+    assert tail.error == f"the server lost trades of {STREAM}: some may be missing"
+    assert (tail.take(), tail.error, tail.resets) == ([], "", 1)
+
+
+def test_a_stream_that_begins_anew_while_the_clock_is_set_back_is_read_from_its_first_trade(
+    writer: Any, tail: BusTradeTail
+) -> None:
+    tail.take()
+    writer.xadd(STREAM, {**trade(1).fields(), "seq": "5-1"}, id="900-0")
+    tail.take()
+    writer.flushall()
+    writer.xadd(STREAM, {**trade(2).fields(), "seq": "6-1"}, id="300-0")
+    writer.xadd(STREAM, {**trade(3).fields(), "seq": "6-2"}, id="301-0")
+
+    assert tail.take() == [trade(2), trade(3)]
+    assert (tail.missed, tail.resets) == (0, 1)
+
+
+def test_a_replica_that_took_over_without_the_last_trades_is_told_and_repeats_none(
+    writer: Any, tail: BusTradeTail
+) -> None:
+    tail.take()
+    for number in (1, 2, 3):
+        writer.xadd(STREAM, {**trade(number).fields(), "seq": f"5-{number}"}, id=f"{number}00-0")
+    tail.take()
+    writer.xdel(STREAM, "300-0")
+
+    assert tail.take() == []
+    assert tail.resets == 1
+    writer.xadd(STREAM, {**trade(4).fields(), "seq": "5-3"}, id="400-0")
+    assert tail.take() == [trade(4)]
+    assert (tail.missed, tail.resets) == (0, 1)
 
 
 def test_trades_of_feeders_of_an_earlier_version_are_read_and_hide_holes(writer: Any, tail: BusTradeTail) -> None:
