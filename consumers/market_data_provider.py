@@ -224,7 +224,7 @@ class MarketDataProvider(ABC):
         snapshot, age = observation.snapshot, observation.age
         if snapshot is None:
             return None
-        if snapshot.state == "live" and age is not None and age <= self.max_age:
+        if snapshot.state == "live" and age is not None and age <= self.max_age and observation.confirmation_seen:
             if symbol in self._warned:
                 self._warned.discard(symbol)
                 logger.info("%s %s is live again", snapshot.exchange, symbol)

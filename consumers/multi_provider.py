@@ -144,6 +144,8 @@ class MultiExchangeProvider(MarketDataProvider):
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),
             feeder_reconnects=sum(status.feeder_reconnects for status in found),
+            # Several providers see the same clock.
+            clock_jumps=max((status.clock_jumps for status in found), default=0),
             error="; ".join(dict.fromkeys(status.error for status in found if status.error)),
             symbols=self._statuses(),
         )

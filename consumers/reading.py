@@ -72,6 +72,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     symbols: Mapping[str, SymbolStatus]
     feeder_reconnects: int = 0
     """How often the feeders of these books lost a connection to the exchange, since their first heartbeats here."""
+    clock_jumps: int = 0
+    """How often the clock of the server, or of this machine, was set while this provider was connected."""
 
     @property
     def trouble(self) -> str:
@@ -114,6 +116,7 @@ class Observation(msgspec.Struct, frozen=True):
     `age` is the time in seconds since the last confirmation, `update_age` since the last change; None before the first
     book. `feeder_alive` is None if it is unknown. `error` is the failure of the connection or source, or empty.
     `trading` is what the exchange says of the market, `unknown` if nobody says it.
+    `confirmation_seen` is False while only the clock of another machine says how old the book is.
     """
 
     snapshot: OrderBookSnapshot | None = None
@@ -122,6 +125,7 @@ class Observation(msgspec.Struct, frozen=True):
     feeder_alive: bool | None = None
     error: str = ""
     trading: TradingStatus = "unknown"
+    confirmation_seen: bool = True
 
     @property
     def trouble(self) -> str:
@@ -158,8 +162,12 @@ def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
             return BookStatus.FEEDER_DOWN, f"{lost}; {error or 'no feeder that serves it is alive'}"
         return BookStatus.SUSPECT, f"{lost}; {error}" if error else lost
     if age is not None and age <= max_age:
-        return BookStatus.LIVE, ""
-    unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
+        if observation.confirmation_seen:
+            return BookStatus.LIVE, ""
+        unconfirmed = "no confirmation was seen yet"
+    else:
+        unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
+    cause = f"; {error}" if error else ""
     if observation.feeder_alive is False:
-        return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive"
-    return BookStatus.STALE, f"{unconfirmed}; {error}" if error else unconfirmed
+        return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive{cause}"
+    return BookStatus.STALE, unconfirmed + cause

@@ -18,6 +18,7 @@ from bookbus.feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
 from bookbus.feeders.stall_detector import StallDetector
 from bookbus.feeders.stall_watch import StallWatch
 from bookbus.feeders.venue import FeedOptions, Venue
+from bookbus.feeders.wall_clock import WallClock
 from bookbus.schemas.heartbeat import FeedState, LineReport
 from bookbus.schemas.instruments import InstrumentRegistry
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -32,6 +33,9 @@ SILENT_AFTER = 3.0
 
 SKEW = 1.0
 """Seconds by which one line may be later than another without lacking anything."""
+
+_CLOCK_CALM = 60.0
+"""Seconds after the machine's clock was set, within which the times of updates do not prove what a line delivered."""
 
 _LOOK_INTERVAL = 0.5
 _STALLED = 1.5
@@ -76,6 +80,7 @@ class ExchangeFeed:
         """
         self.venue = venue
         self.stall = StallDetector(self._discard)
+        self.clock = WallClock()
         self.groups: list[LineGroup] = []
         """One for each set of symbols that fits on a connection."""
         self._settings = settings = settings or ConnectionSettings()
@@ -129,7 +134,7 @@ class ExchangeFeed:
                 on_trade=self._on_trade,
                 snapshots=self.snapshots,
             )
-            group = LineGroup(feed, lines, self._settings.policy, partial(self._adapter, feed))
+            group = LineGroup(feed, lines, self._settings.policy, partial(self._adapter, feed), self.clock)
             self.groups.append(group)
             self._group_of |= dict.fromkeys(shard, group)
             if self._tasks is not None:
@@ -225,9 +230,11 @@ class LineGroup:
         lines: int,
         policy: ReconnectPolicy,
         make: Callable[[int, OnLost | None], FeedAdapter],
+        clock: WallClock,
     ) -> None:
         """`make(slot, on_lost)` returns a connection of `feed` that is not open yet."""
         self.feed = feed
+        self._clock = clock
         # Planned replacements take turns: there is always a line that is not about to go.
         turn = asyncio.Lock()
         on_lost = self._lost if lines > 1 else None
@@ -322,7 +329,11 @@ class LineGroup:
         others = [line for line in self._lines() if line is not failed and line.is_connected and line.ready.is_set()]
         reason = "opened after the other line went silent: updates between may be missing"
         proven = any(line.ready_at <= failed.last_sign_of_life for line in others)
-        if proven and (lacking := self._seen_only_by(failed, min(line.ready_at for line in others))):
+        self._clock.check()
+        if proven and time.monotonic() - self._clock.set_at < _CLOCK_CALM:
+            proven, reason = False, "this machine's clock was just set: which line delivered what is not known"
+        since = max(min((line.ready_at for line in others), default=0.0), self._clock.set_at)
+        if proven and (lacking := self._seen_only_by(failed, since)):
             proven, reason = False, f"never delivered {', '.join(lacking[:5])} as the other line did"
         for line in others:
             line.ask_again_soon()

@@ -200,6 +200,7 @@ class Feeder:
             await asyncio.sleep(_REPEAT_INTERVAL)
             self.feed.stall.beat()
             self._may_publish()
+            self.feed.clock.check()
             now = time.monotonic()
             for topic, native in self.feed.books():
                 if now - self._submitted.get((topic, native), 0.0) >= REPEAT_AFTER:
@@ -267,6 +268,7 @@ class Feeder:
                 "connected": self.feed.connected,
                 "rest_weight": self.feed.rest.budget.spent,
                 "unrecognised_statuses": self._trading.unrecognised if self._trading is not None else 0,
+                "clock_jumps": self.feed.clock.jumps,
             },
             lines=line_reports(self.feed.groups),
             audit=self._audit_report(),

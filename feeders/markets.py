@@ -287,7 +287,8 @@ def cached_instruments(venue: Venue, rest_url: str, cache_directory: Path) -> li
     try:
         stat = file.stat()
         # Another user could have left one in a shared directory.
-        if stat.st_uid not in (os.getuid(), _ROOT) or time.time() - stat.st_mtime > MAX_CACHE_AGE:
+        # A list from the future is of unknown age: the clock was set back.
+        if stat.st_uid not in (os.getuid(), _ROOT) or not 0 <= time.time() - stat.st_mtime <= MAX_CACHE_AGE:
             return []
         return venue.instruments(file.read_bytes())
     except (OSError, MetadataError):

@@ -137,7 +137,8 @@ class ConsolidatedAsset:
         ages = [part.age for part in parts if part.age is not None]
         updates = [part.update_age for part in parts if part.update_age is not None]
         oldest = max(ages) if len(ages) == len(parts) else None
-        return Observation(made.snapshot, oldest, min(updates, default=None), alive, error, trading)
+        seen = all(part.confirmation_seen for part in parts)
+        return Observation(made.snapshot, oldest, min(updates, default=None), alive, error, trading, seen)
 
     def _read(self) -> _Read:
         converts = any(venue.quote != self.instrument.quote for venue in self._venues)

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, cast
 
@@ -13,6 +14,11 @@ from bookbus.feeders.bus.connection import Reply, ReplyError, open_connection
 from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import RedisServer, masked, parse_redis_url, redacted, secrets_of
+
+WAIT_LIMIT = 2.5
+"""Seconds within which a living feeder sends a heartbeat: it sends one each second."""
+
+_WAIT_INTERVAL = 0.1
 
 UNHEALTHY = 2
 """Exit code of `--strict` if a feeder is alive but a book is not live or refused, or a line is silent."""
@@ -32,7 +38,9 @@ def health(
         bool, typer.Option("--strict", help="Exit code 2 unless all books are live and taken and no line is silent.")
     ] = False,
 ) -> None:
-    """Exit code 0 if a feeder on this host sent a heartbeat within the last seconds, else 1.
+    """Exit code 0 if a feeder on this host sends heartbeats, else 1.
+
+    It waits until it has seen a new heartbeat of every feeder, which takes about a second and at most 2.5 s.
 
     With --exchange and --feeder-name only such feeders count, and one of each that is named must be alive.
     With --strict it must also be healthy: every book live and not refused because of another feeder, and no line silent
@@ -49,7 +57,7 @@ def health(
     host = host or socket.gethostname()
     exchanges, feeders = split_names(exchange), split_names(feeder_name)
     try:
-        found = asyncio.run(_heartbeats(redis, RedisNames(prefix)))
+        found = asyncio.run(_beating(redis, RedisNames(prefix)))
     except ValueError as error:
         fail(str(error))
     except (OSError, TimeoutError) as error:
@@ -74,7 +82,7 @@ def health(
         raise typer.Exit(UNHEALTHY)
 
 
-_WHO = ("host", "exchange", "feeder")
+_WHO = ("host", "exchange", "feeder", "time_us")
 _FIELDS = ("states", "counters", "lines", "failed", "refused_books", "network", "refused")
 _MOST_REFUSED = 5
 """Refused books that are printed."""
@@ -87,6 +95,7 @@ class _Feeder(msgspec.Struct):
     host: str = ""
     exchange: str = ""
     feeder: str = ""
+    time_us: str = ""
     states: dict[str, str] = {}
     counters: dict[str, float] = {}
     lines: list[LineReport] = []
@@ -125,8 +134,25 @@ class _Feeder(msgspec.Struct):
         )
 
 
+async def _beating(url: str, names: RedisNames) -> list[_Feeder]:
+    """Every feeder whose heartbeat advances while this function looks. Raises like `_heartbeats`.
+
+    A heartbeat that is only there proves nothing: if the server's clock is set back, that of a dead feeder does not
+    expire.
+    """
+    first = {feeder.key: feeder.time_us for feeder in await _heartbeats(url, names)}
+    beating: dict[str, _Feeder] = {}
+    deadline = time.monotonic() + WAIT_LIMIT
+    while first.keys() - beating and time.monotonic() < deadline:
+        await asyncio.sleep(_WAIT_INTERVAL)
+        beating |= {
+            feeder.key: feeder for feeder in await _heartbeats(url, names) if feeder.time_us != first.get(feeder.key)
+        }
+    return [beating[key] for key in sorted(beating)]
+
+
 async def _heartbeats(url: str, names: RedisNames) -> list[_Feeder]:
-    """Every feeder that is alive. Raises ValueError for an invalid URL, OSError without a reply."""
+    """Every feeder with a heartbeat. Raises ValueError for an invalid URL, OSError without a reply."""
     address = parse_redis_url(url)
     if address.kind == "server" and len(address.servers) == 1:
         # Importing redis-py takes longer than the whole check, which containers repeat all day.

@@ -223,7 +223,7 @@ def test_every_counter_of_a_feeder_is_documented() -> None:
 
     assert set(column("docs/reference/counters.md", "counter")) == {
         *counted,
-        *("reconnects", "handovers", "connected", "rest_weight", "unrecognised_statuses"),
+        *("reconnects", "handovers", "connected", "rest_weight", "unrecognised_statuses", "clock_jumps"),
     }
 
 

@@ -21,6 +21,7 @@ from tests.support.builders import book
 NAMES = RedisNames()
 BTC = NAMES.book("binance", "BTC-USDT").encode()
 FEEDERS = NAMES.feeders.encode()
+PRIMARY = [b"master", 0, []]
 
 
 def replies(*values: Any) -> Callable[[], Any]:
@@ -37,6 +38,7 @@ class Stream:
 
     def __init__(self, now: float = 10.0) -> None:
         self.table = BusTable("binance", NAMES)
+        self.table.clock.role(PRIMARY, now)
         self.book = self.table.book("BTC-USDT")
         self.table.add([self.book])
         self.changes: list[tuple[str, int]] = []
@@ -279,7 +281,7 @@ def test_the_hash_says_the_trading_status(stored: bytes | None, status: str) -> 
     btc = followed.book("BTC-USDT")
     followed.clock.measure(10.0, 10.0, 1_000_000)
 
-    entry_of(btc, [encode(book(seq=1)), b"1", b"1", stored], followed.clock, 10.0)
+    entry_of(btc, [encode(book(seq=1)), b"1", b"1", stored], followed.clock, None, 10.0, 10.0)
 
     assert followed.trading(btc) == status
 
@@ -325,7 +327,7 @@ def test_an_answer_that_does_not_come_within_five_seconds_ends_the_session() -> 
 
 def test_a_confirmation_that_comes_while_the_hash_is_read_asks_for_nothing_more() -> None:
     following = session(["BTC"])
-    following.receive(replies([b"1", b"0"], []), 10.0)
+    following.receive(replies([b"1", b"0"], PRIMARY, []), 10.0)
     following.stream.receive(replies([b"subscribe", FEEDERS, 1], [b"subscribe", BTC, 2]), 10.0)
     following.receive(replies([encode(book(seq=1)), b"1", b"1", None]), 10.0)
     following.stream.outgoing(10.0)
@@ -334,7 +336,7 @@ def test_a_confirmation_that_comes_while_the_hash_is_read_asks_for_nothing_more(
         following.tick(now)
     following.outgoing()
 
-    following.receive(replies([b"4", b"0"], [b"2", b"1"], [b"4", b"0"], [b"2", b"1"]), 14.0)
+    following.receive(replies([b"4", b"0"], PRIMARY, [b"2", b"1"], [b"4", b"0"], PRIMARY, [b"2", b"1"]), 14.0)
 
     assert following.outgoing() == [("HMGET", BTC, "book", "confirmed_us", "published_us", "trading")]
 
@@ -343,19 +345,19 @@ def test_an_answer_nobody_asked_for_ends_the_session() -> None:
     answered = session()
 
     with pytest.raises(SessionLostError, match="a reply to no question"):
-        answered.receive(replies([b"1", b"0"], [], b"surprise"), 10.0)
+        answered.receive(replies([b"1", b"0"], PRIMARY, [], b"surprise"), 10.0)
 
 
 @pytest.mark.parametrize("error", ["NOPERM cannot", "WRONGTYPE Operation"])
 def test_every_book_cannot_be_followed_without_the_list(error: str) -> None:
     with pytest.raises(SessionLostError, match=error):
-        session().receive(replies([b"1", b"0"], hiredis.ReplyError(error)), 10.0)
+        session().receive(replies([b"1", b"0"], PRIMARY, hiredis.ReplyError(error)), 10.0)
 
 
 def test_named_books_are_followed_without_the_list() -> None:
     named = session(["BTC"])
 
-    named.receive(replies([b"1", b"0"], hiredis.ReplyError("WRONGTYPE Operation")), 10.0)
+    named.receive(replies([b"1", b"0"], PRIMARY, hiredis.ReplyError("WRONGTYPE Operation")), 10.0)
 
     assert ("SUBSCRIBE", BTC) in named.stream.outgoing(10.0)
     assert not named.ready
@@ -366,7 +368,9 @@ def test_of_the_listed_names_only_those_of_the_exchange_are_books() -> None:
 
     following.receive(
         replies(
-            [b"1", b"0"], [BTC, b"md:book:upbit:BTC-KRW", b"\xff\xfe", b"md:book:binance:", b"other:book:binance:X"]
+            [b"1", b"0"],
+            PRIMARY,
+            [BTC, b"md:book:upbit:BTC-KRW", b"\xff\xfe", b"md:book:binance:", b"other:book:binance:X"],
         ),
         10.0,
     )
@@ -377,7 +381,7 @@ def test_of_the_listed_names_only_those_of_the_exchange_are_books() -> None:
 def test_an_empty_bus_is_ready_at_once() -> None:
     following = session()
 
-    following.receive(replies([b"1", b"0"], []), 10.0)
+    following.receive(replies([b"1", b"0"], PRIMARY, []), 10.0)
 
     assert following.ready
 
@@ -385,7 +389,7 @@ def test_an_empty_bus_is_ready_at_once() -> None:
 def test_a_reader_that_may_not_write_says_no_more_that_it_lives(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "bookbus.consumers.bus.session")
     silent = session()
-    silent.receive(replies([b"1", b"0"], []), 10.0)
+    silent.receive(replies([b"1", b"0"], PRIMARY, []), 10.0)
     silent.outgoing()
 
     silent.write_heartbeat("md:consumer:x", [("a", "b")], 5, 11.0)
@@ -399,7 +403,7 @@ def test_a_reader_that_may_not_write_says_no_more_that_it_lives(caplog: pytest.L
 
 def test_a_reader_that_could_not_write_once_tries_again() -> None:
     heard = session()
-    heard.receive(replies([b"1", b"0"], []), 10.0)
+    heard.receive(replies([b"1", b"0"], PRIMARY, []), 10.0)
     heard.write_heartbeat("md:consumer:x", [("a", "b")], 5, 11.0)
     heard.outgoing()
 
