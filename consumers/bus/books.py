@@ -294,6 +294,10 @@ class FeederLife:
         # Replaced, not changed: other threads may be iterating over it.
         self._beats = heard
 
+    def heard(self) -> list[str]:
+        """Ids of the feeders whose last heartbeat is kept."""
+        return list(self._beats)
+
     def alive(self, feeder: str, exchange: str, symbol: str, now: float) -> bool | None:
         """Whether `feeder`, or another feeder of this book, is alive; None if that is not known."""
         for name, (at, serves_exchange, serves) in self._beats.items():
