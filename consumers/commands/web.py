@@ -101,7 +101,7 @@ async def _serve(settings: Settings, open_page: bool) -> None:
         typer.echo(f"{'page' if settings.page else 'interface'}: {url if settings.page else url + 'api/books'}")
         if open_page:
             webbrowser.open(url)
-        await asyncio.Event().wait()
+        await server.run()
 
 
 def _named(exchanges: str) -> tuple[str, ...]:

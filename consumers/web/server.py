@@ -80,6 +80,9 @@ class BusServer:
         self.at = 0.0
         self.feeders: list[FeederRow] = []
         self.feeders_error = ""
+        self.error = ""
+        """Why the bus cannot be read; empty if it can."""
+        self._start_error = ""
         self.port = settings.port
         self._streams: set[web.WebSocketResponse] = set()
         self._sampled = asyncio.Event()
@@ -96,6 +99,10 @@ class BusServer:
         self.port = self._runner.addresses[0][1]
         self._tasks = [asyncio.create_task(self._connect()), asyncio.create_task(self._sample())]
         self._tasks.append(asyncio.create_task(self._follow_feeders()))
+
+    async def run(self) -> None:
+        """Until it is cancelled; raises what no part of it expected."""
+        await asyncio.gather(*self._tasks)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -119,14 +126,19 @@ class BusServer:
                 try:
                     await provider.astart()
                 except BusConnectionError as error:
-                    self.feeders_error = str(error)
+                    self._start_error = str(error)
                 else:
+                    self._start_error = ""
                     waiting.remove(provider)
             await asyncio.sleep(_FEEDERS_INTERVAL)
 
     async def _sample(self) -> None:
+        next_look = 0.0
         while True:
             self.rows, self.at = self.view.sample(), time.time()
+            if self.at >= next_look or self.at < next_look - 2 * _FEEDERS_INTERVAL:
+                next_look = self.at + _FEEDERS_INTERVAL
+                self.error = self._find_error()
             self._sampled.set()
             self._sampled.clear()
             await asyncio.sleep(SAMPLE_INTERVAL)
@@ -271,7 +283,7 @@ class BusServer:
             now = {(row.exchange, row.symbol): row for row in rows}
             message: dict[str, Any] = {"at": self.at, "books": changes(sent, rows), "feeders": self.feeders}
             message["gone"] = [f"{exchange}:{symbol}" for exchange, symbol in sent.keys() - now.keys()]
-            message["error"] = self.error()
+            message["error"] = self.error
             message["events"] = [event for event in list(self.view.events) if event.at > events]
             if message["events"]:
                 events = message["events"][-1].at
@@ -285,10 +297,9 @@ class BusServer:
             await asyncio.wait_for(stream.send_str(_encode(message).decode()), _SEND_LIMIT)
             await self._sampled.wait()
 
-    def error(self) -> str:
-        """Why the bus cannot be read; empty if it can."""
-        errors = (provider.get_connection_status().error for provider in self.providers.values())
-        return next((error for error in errors if error), "")
+    def _find_error(self) -> str:
+        states = [provider.get_connection_status() for provider in self.providers.values()]
+        return self._start_error or next((state.error for state in states if state.is_running and state.error), "")
 
 
 class _Wanted:

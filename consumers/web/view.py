@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
@@ -226,11 +227,13 @@ def changes(before: Mapping[tuple[str, str], Row], rows: Iterable[Row]) -> list[
 
 def _decimals(price: float) -> int:
     """Digits after the point in the shortest text of a price."""
-    text = f"{price:.{_MOST_DECIMALS}f}".rstrip("0")
-    return len(text.partition(".")[2])
+    exponent = Decimal(repr(price)).normalize().as_tuple().exponent
+    return min(max(-int(exponent), 0), _MOST_DECIMALS)
 
 
 def _rate(received: deque[tuple[float, int]]) -> float:
+    if not received:
+        return 0.0
     (begin, first), (end, last) = received[0], received[-1]
     return round(max(last - first, 0) / (end - begin), 1) if end - begin > 1 else 0.0
 

@@ -254,7 +254,7 @@ function label(picture, x, y, text, anchor = "start") {
 }
 
 function historyChart(full, digits) {
-  const picture = drawn("svg", { class: "chart", viewBox: "0 0 400 140", preserveAspectRatio: "none", role: "img", "aria-label": texts.history });
+  const picture = drawn("svg", { class: "chart", viewBox: "0 0 400 140", role: "img", "aria-label": texts.history });
   if (full.points.length < 2) return picture;
   const mids = full.points.map(point => point[1]), spreads = full.points.map(point => point[2]);
   picture.append(drawn("polyline", { points: points(mids, 400, 90) }));
