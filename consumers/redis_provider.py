@@ -113,6 +113,10 @@ class RedisMarketDataProvider(MarketDataProvider):
         """The standard symbol: by the books that the bus lists, else by spelling."""
         return self._names.standard(name)
 
+    def feeders(self) -> list[str]:
+        """Ids of the feeders whose heartbeats were heard lately, of every exchange."""
+        return self._table.feeders.heard()
+
     def near_symbols(self, name: str) -> list[str]:
         return self._names.near(name)
 

@@ -506,6 +506,10 @@ class FeederLife:
         """The trading status of a market of the reader's exchange; None if no feeder ever said one."""
         return self._trading.get(symbol)
 
+    def heard(self) -> list[str]:
+        """Ids of the feeders whose last heartbeat is kept."""
+        return list(self._beats)
+
     def alive(self, feeder: str, exchange: str, symbol: str, now: float) -> bool | None:
         """Whether `feeder`, or another feeder of this book, is alive; None if that is not known."""
         for name, (at, serves_exchange, serves) in self._beats.items():
