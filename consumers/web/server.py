@@ -20,7 +20,7 @@ from bookbus import __version__
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.redis_provider import ALL, RedisMarketDataProvider
 from bookbus.consumers.web.bus import FeederRow, read_feeders, read_readers
-from bookbus.consumers.web.view import SAMPLE_INTERVAL, BusView, Row, changes
+from bookbus.consumers.web.view import SAMPLE_INTERVAL, BookRow, BusView, changes
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
 
@@ -76,7 +76,7 @@ class BusServer:
             for exchange in settings.exchanges
         }
         self.view = BusView(self.providers)
-        self.rows: list[Row] = []
+        self.rows: list[BookRow] = []
         self.at = 0.0
         self.feeders: list[FeederRow] = []
         self.feeders_error = ""
@@ -275,7 +275,7 @@ class BusServer:
         return stream
 
     async def _send(self, stream: web.WebSocketResponse, wanted: "_Wanted") -> None:
-        sent: dict[tuple[str, str], Row] = {}
+        sent: dict[tuple[str, str], BookRow] = {}
         first = True
         events = 0.0
         while True:

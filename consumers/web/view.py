@@ -36,7 +36,7 @@ _URGENCY = {
 """Higher is worse; a live book has 0, or 1 if its market does not trade as usual."""
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class BookRow(msgspec.Struct, frozen=True, kw_only=True):
     """One book in the overview, with the trading status of its market.
 
     Prices are in the quote currency, `age` is in seconds, `rate` in updates a second. `decimals` is how many digits
@@ -59,7 +59,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     spark: tuple[float, ...]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class StatusChange(msgspec.Struct, frozen=True, kw_only=True):
     """A change of a book's status; `at` is in seconds since 1970, `seconds` how long the status before had lasted."""
 
     at: float
@@ -71,7 +71,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Point(NamedTuple):
+class HistoryPoint(NamedTuple):
     """Mid price and spread of one moment; `at` is in seconds since 1970."""
 
     at: float
@@ -89,7 +89,7 @@ class Hops(msgspec.Struct, frozen=True, kw_only=True):
 class Book(msgspec.Struct, frozen=True, kw_only=True):
     """One book in full, with its history and its events."""
 
-    row: Row
+    row: BookRow
     native: str
     depth: int
     seq: int
@@ -100,8 +100,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     bids: tuple[Level, ...]
     asks: tuple[Level, ...]
     hops: Hops
-    points: tuple[Point, ...]
-    events: tuple[Event, ...]
+    points: tuple[HistoryPoint, ...]
+    events: tuple[StatusChange, ...]
 
 
 class _Tracked:
@@ -112,9 +112,9 @@ class _Tracked:
         self.since = 0.0
         self.decimals = 0
         self.seq = -1
-        self.points: deque[Point] = deque(maxlen=_POINTS)
+        self.points: deque[HistoryPoint] = deque(maxlen=_POINTS)
         self.received: deque[tuple[float, int]] = deque()
-        self.row: Row | None = None
+        self.row: BookRow | None = None
 
 
 class BusView:
@@ -122,12 +122,12 @@ class BusView:
 
     def __init__(self, providers: Mapping[str, MarketDataProvider], clock: Callable[[], float] = time.time) -> None:
         self.providers = providers
-        self.events: deque[Event] = deque(maxlen=_MOST_EVENTS)
+        self.events: deque[StatusChange] = deque(maxlen=_MOST_EVENTS)
         self._clock = clock
         self._tracked: dict[tuple[str, str], _Tracked] = {}
         self._next_point = 0.0
 
-    def sample(self) -> list[Row]:
+    def sample(self) -> list[BookRow]:
         """Read every book now; returns all rows, the worst first."""
         now = self._clock()
         with_point = now >= self._next_point or self._next_point > now + HISTORY
@@ -167,7 +167,9 @@ class BusView:
             events=tuple(events[-_EVENTS:]),
         )
 
-    def _sample(self, provider: MarketDataProvider, exchange: str, symbol: str, now: float, with_point: bool) -> Row:
+    def _sample(
+        self, provider: MarketDataProvider, exchange: str, symbol: str, now: float, with_point: bool
+    ) -> BookRow:
         tracked = self._tracked.setdefault((exchange, symbol), _Tracked())
         reading = provider.read(symbol)
         reason = reading.reason.removeprefix(f"{symbol}: ")
@@ -180,12 +182,12 @@ class BusView:
         mid, spread = (snapshot.mid(), snapshot.spread_bps()) if snapshot else (None, None)
         if with_point:
             if live and mid is not None and spread is not None:
-                tracked.points.append(Point(round(now, 3), mid, spread))
+                tracked.points.append(HistoryPoint(round(now, 3), mid, spread))
             tracked.received.append((now, provider.status(symbol).received))
             while tracked.received[0][0] < now - _RATE_WINDOW:
                 tracked.received.popleft()
         stands_out = reading.trading in NOT_MATCHING or reading.trading in WARNED_OF
-        tracked.row = Row(
+        tracked.row = BookRow(
             exchange=exchange,
             symbol=symbol,
             status=reading.status,
@@ -212,7 +214,7 @@ class BusView:
         if before is not None:
             lasted = round(now - tracked.since, 3)
             self.events.append(
-                Event(
+                StatusChange(
                     at=now,
                     exchange=exchange,
                     symbol=symbol,
@@ -225,7 +227,7 @@ class BusView:
         tracked.status, tracked.since = status, now
 
 
-def changes(before: Mapping[tuple[str, str], Row], rows: Iterable[Row]) -> list[Row]:
+def changes(before: Mapping[tuple[str, str], BookRow], rows: Iterable[BookRow]) -> list[BookRow]:
     """The rows that differ from those of `before`, which is by exchange and symbol."""
     return [row for row in rows if before.get((row.exchange, row.symbol)) != row]
 

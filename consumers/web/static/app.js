@@ -259,12 +259,12 @@ function label(picture, x, y, text, anchor = "start") {
 function historyChart(full, digits) {
   const picture = drawn("svg", { class: "chart", viewBox: "0 0 400 140", role: "img", "aria-label": texts.history });
   if (full.points.length < 2) return picture;
-  const mids = full.points.map(point => point[1]), spreads = full.points.map(point => point[2]);
-  picture.append(drawn("polyline", { points: points(mids, 400, 90) }));
+  const midPrices = full.points.map(point => point[1]), spreads = full.points.map(point => point[2]);
+  picture.append(drawn("polyline", { points: points(midPrices, 400, 90) }));
   const under = drawn("g", { transform: "translate(0,95)" });
   under.append(drawn("polyline", { class: "second", points: points(spreads, 400, 42) }));
   picture.append(under);
-  label(picture, 2, 12, Math.max(...mids).toFixed(digits + 1)); label(picture, 2, 88, Math.min(...mids).toFixed(digits + 1)); label(picture, 398, 136, bps(spreads[spreads.length - 1]), "end");
+  label(picture, 2, 12, Math.max(...midPrices).toFixed(digits + 1)); label(picture, 2, 88, Math.min(...midPrices).toFixed(digits + 1)); label(picture, 398, 136, bps(spreads[spreads.length - 1]), "end");
   return picture;
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bookbus.consumers.web.view import HISTORY, BusView, Row, changes
+from bookbus.consumers.web.view import HISTORY, BookRow, BusView, changes
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.stub_provider import StubProvider
 
@@ -30,7 +30,7 @@ def provider() -> StubProvider:
     return stub
 
 
-def by_symbol(rows: list[Row]) -> dict[str, Row]:
+def by_symbol(rows: list[BookRow]) -> dict[str, BookRow]:
     return {row.symbol: row for row in rows}
 
 
