@@ -235,6 +235,8 @@ class BusBook(BookCursor):
             return None
         same_session, same_period = mark.session is session, mark.period is clock.period
         if not clock.primary:
+            if same_session and same_period and confirmed_us < mark.confirmed_us:
+                clock.primary_set_back()
             if confirmed_us <= mark.confirmed_us or not same_period:
                 return None
             at = clock.replicated_at(confirmed_us, now)
@@ -300,7 +302,7 @@ _LATEST_US = 2**63
 _CLOCK_TOLERANCE = 0.05
 _USUAL_LAG = 2.5
 _USUAL_SILENCE = 2.5
-_FLOWING = 3
+_FLOWING = 2
 """Replies to ROLE in a row, one a second, after which data that was held up has arrived."""
 
 _JUMPS_CALM = 60.0
@@ -361,6 +363,12 @@ class ServerClock:
         self._offset = min(self._measures)[1]
         if jumped and before is not None and self._on_jump is not None:
             self._on_jump(offset - before)
+
+    def primary_set_back(self) -> None:
+        """A replica repeats a time that is before the one that it repeated earlier: how far ahead the clock of the
+        primary was no longer says anything.
+        """
+        self._ahead, self.period = 0.0, object()
 
     def local(self, server_us: int) -> float | None:
         """The local time of a server's time; None before the first measure."""
