@@ -2,12 +2,15 @@
 
 import asyncio
 import inspect
+import itertools
 import logging
-import threading
-from collections.abc import AsyncGenerator, Callable, Collection
+import queue
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 
 from bookbus.consumers.background_loop import BackgroundThread
 from bookbus.consumers.reading import Update
+from bookbus.consumers.shared_state import Cell, ReentrantLock
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
@@ -20,14 +23,14 @@ class ChangeFeed:
     """Passes changes from the thread that receives books to callbacks and iterators.
 
     Each listener's queue has one entry per symbol, so a slow listener only conflates its own updates. Callbacks run in
-    their own thread and never block the receiving thread.
+    their own thread and never block the receiving thread. Every method may be called from a signal handler.
     """
 
     def __init__(self, find: FindSnapshot) -> None:
         self._find = find
-        self._lock = threading.Lock()
-        self._mailboxes: tuple[_Mailbox, ...] = ()
-        self._callbacks: tuple[OnSnapshot, ...] = ()
+        self._mailboxes: Cell[tuple[_Mailbox, ...]] = Cell(())
+        self._callbacks: Cell[tuple[OnSnapshot, ...]] = Cell(())
+        self._dispatching = ReentrantLock()
         self._dispatcher: BackgroundThread | None = None
         self._open = False
         self.callback_errors = 0
@@ -35,17 +38,15 @@ class ChangeFeed:
 
     def open(self) -> None:
         """Accept listeners and start the callback thread if there are callbacks."""
-        with self._lock:
-            self._open = True
-            if self._callbacks:
-                self._start_dispatcher()
+        self._open = True
+        self._start_dispatcher()
 
     def close(self) -> None:
         """End all iterators and the callback thread."""
-        with self._lock:
-            self._open = False
-            mailboxes, self._mailboxes = self._mailboxes, ()
-            dispatcher, self._dispatcher = self._dispatcher, None
+        self._open = False
+        dispatcher, self._dispatcher = self._dispatcher, None
+        while not self._mailboxes.replace(mailboxes := self._mailboxes.get(), ()):
+            pass
         for mailbox in mailboxes:
             mailbox.close()
         if dispatcher is not None:
@@ -53,7 +54,7 @@ class ChangeFeed:
 
     def publish(self, symbol: str, count: int = 1) -> None:
         """Report `count` received updates of `symbol`, from any thread."""
-        for mailbox in self._mailboxes:
+        for mailbox in self._mailboxes.recent:
             mailbox.add(symbol, count)
 
     def add_callback(self, callback: OnSnapshot) -> None:
@@ -63,10 +64,9 @@ class ChangeFeed:
             for one in (callback, getattr(callback, "__call__", None))  # noqa: B004 - of an object
         ):
             raise TypeError(f"{callback!r} is no plain function: for a coroutine use `async for` over updates()")
-        with self._lock:
-            self._callbacks = (*self._callbacks, callback)
-            if self._open and self._dispatcher is None:
-                self._start_dispatcher()
+        while not self._callbacks.replace(callbacks := self._callbacks.get(), (*callbacks, callback)):
+            pass
+        self._start_dispatcher()
 
     async def updates(self, symbols: Collection[str], *, others: bool = False) -> AsyncGenerator[Update, None]:
         """The current books of `symbols`, then each change of these, or with `others` of any symbol, until the feed
@@ -74,11 +74,10 @@ class ChangeFeed:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
         mailbox = _Mailbox(lambda: loop.call_soon_threadsafe(changed.set), None if others else frozenset(symbols))
-        with self._lock:
+        self._add(mailbox)
+        try:
             if not self._open:
                 return
-            self._mailboxes = (*self._mailboxes, mailbox)
-        try:
             merger = _Merger(self._find)
             for symbol in symbols:
                 if update := merger.merge(symbol, 0):
@@ -92,29 +91,42 @@ class ChangeFeed:
         finally:
             self._remove(mailbox)
 
+    def _add(self, mailbox: "_Mailbox") -> None:
+        while not self._mailboxes.replace(mailboxes := self._mailboxes.get(), (*mailboxes, mailbox)):
+            pass
+
     def _remove(self, mailbox: "_Mailbox") -> None:
-        with self._lock:
-            self._mailboxes = tuple(other for other in self._mailboxes if other is not mailbox)
+        while not self._mailboxes.replace(
+            mailboxes := self._mailboxes.get(), tuple(other for other in mailboxes if other is not mailbox)
+        ):
+            pass
 
     def _start_dispatcher(self) -> None:
-        changed = threading.Event()
-        mailbox = _Mailbox(changed.set, None)
-        self._mailboxes = (*self._mailboxes, mailbox)
+        """Start the thread of the callbacks if the feed is open, has callbacks and no such thread in this process."""
+        with self._dispatching.hold() as first:
+            dispatcher = self._dispatcher
+            if not first or not self._open or not self._callbacks.get() or (dispatcher and dispatcher.alive):
+                return
+            # Unlike an Event, it may be put to in a signal handler that interrupted a `put`.
+            changed: queue.SimpleQueue[None] = queue.SimpleQueue()
+            mailbox = _Mailbox(lambda: changed.put(None), None)
 
-        def dispatch() -> None:
-            merger = _Merger(self._find)
-            while not mailbox.closed:
-                changed.wait()
-                changed.clear()
-                for symbol, count in mailbox.take().items():
-                    if update := merger.merge(symbol, count):
-                        self._call(update.snapshot)
+            def dispatch() -> None:
+                merger = _Merger(self._find)
+                while not mailbox.closed:
+                    changed.get()
+                    for symbol, count in mailbox.take().items():
+                        if update := merger.merge(symbol, count):
+                            self._call(update.snapshot)
 
-        self._dispatcher = BackgroundThread("bookbus-callbacks", dispatch, mailbox.close)
-        self._dispatcher.start()
+            self._dispatcher = BackgroundThread("bookbus-callbacks", dispatch, mailbox.close)
+            self._add(mailbox)
+            self._dispatcher.start()
+        if not self._open:
+            self.close()  # closed meanwhile, by a signal handler or another thread
 
     def _call(self, snapshot: OrderBookSnapshot) -> None:
-        for callback in self._callbacks:
+        for callback in self._callbacks.get():
             try:
                 # A plain function may return a coroutine all the same.
                 result: object = callback(snapshot)
@@ -134,21 +146,35 @@ class _Mailbox:
         self.closed = False
         self._wake = wake
         self._symbols = symbols
-        self._lock = threading.Lock()
-        self._changes: dict[str, int] = {}
+        self._signalled = False
+        # Each step is one of the interpreter, so that no lock is needed: `add` counts, then names the symbol, then
+        # wakes; `take` allows the next wake, then takes the names, then reads the counts.
+        self._counters: dict[str, Iterator[int]] = {}
+        self._taken: dict[str, int] = {}
+        self._changed: dict[str, None] = {}
 
     def add(self, symbol: str, count: int) -> None:
         if self._symbols is not None and symbol not in self._symbols:
             return
-        with self._lock:
-            wake = not self._changes
-            self._changes[symbol] = self._changes.get(symbol, 0) + count
-        if wake:
+        counter = self._counters.get(symbol) or self._counters.setdefault(symbol, itertools.count())
+        if count == 1:
+            next(counter)
+        else:
+            deque(itertools.islice(counter, count), maxlen=0)
+        self._changed[symbol] = None
+        if not self._signalled:
+            self._signalled = True
             self._signal()
 
     def take(self) -> dict[str, int]:
-        with self._lock:
-            changes, self._changes = self._changes, {}
+        """By one listener."""
+        self._signalled = False
+        changes = {}
+        for symbol in list(self._changed):
+            del self._changed[symbol]
+            count = next(self._counters[symbol])
+            changes[symbol] = count - self._taken.get(symbol, 0)
+            self._taken[symbol] = count + 1  # with the number that was just drawn
         return changes
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ class LocalBook:
         self.take(replace(entry.snapshot, state="suspect"), now)
         return True
 
-    def observe(self, now: float, feeder_alive: bool | None, error: str) -> Observation:
+    def observe(self, now: float, feeder_alive: bool | None, error: str, *, gone: bool = False) -> Observation:
         """The observation at `now`; the other arguments are those of Observation."""
         entry = self._entry
         if entry is None:
@@ -61,6 +61,7 @@ class LocalBook:
             max(now - entry.updated_at, 0.0),
             feeder_alive,
             error,
+            gone,
         )
 
     def counts(self) -> Counts:

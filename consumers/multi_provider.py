@@ -1,6 +1,5 @@
 """The books of several exchanges as one, in one quote currency."""
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -75,8 +74,8 @@ class MultiExchangeProvider(MarketDataProvider):
         sources = [*providers.values(), *([self._fx.provider] if self._fx else [])]
         self._sources = list({id(source): source for source in sources}.values())
         self.blocking_reads = any(source.blocking_reads for source in self._sources)
-        self._lock = threading.Lock()
-        self._listening = False
+        self._not_listening = [self._sources]
+        """The providers, until one call has registered for their changes."""
         self._running = False
 
     @property
@@ -95,8 +94,7 @@ class MultiExchangeProvider(MarketDataProvider):
 
     def start(self) -> None:
         """Start every provider. If one raises, stops all and raises the same."""
-        with self._lock:
-            self._running = True
+        self._running = True
         self._changes.open()
         try:
             for source in self._sources:
@@ -111,8 +109,7 @@ class MultiExchangeProvider(MarketDataProvider):
 
     def stop(self) -> None:
         """Stop every provider, also while they start. The last books stay readable."""
-        with self._lock:
-            self._running = False
+        self._running = False
         for source in self._sources:
             source.stop()
         self._changes.close()
@@ -165,11 +162,16 @@ class MultiExchangeProvider(MarketDataProvider):
 
     def _listen(self) -> None:
         """Register for changes of the providers when the first listener is added."""
-        with self._lock:
-            if not self._listening:
-                for source in self._sources:
-                    source.on_snapshot(self._on_snapshot)
-                self._listening = True
+        try:
+            sources = self._not_listening.pop()
+        except IndexError:
+            return
+        try:
+            for source in sources:
+                source.on_snapshot(self._on_snapshot)
+        except BaseException:
+            self._not_listening.append(sources)
+            raise
 
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
         for symbol in self._affected.get(snapshot.symbol, ()):

@@ -1,11 +1,11 @@
 """The newest books of one exchange, and what their age is computed from: written by one thread, read by any."""
 
-import threading
 from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from bookbus.consumers.reading import Counts, Observation
+from bookbus.consumers.shared_state import Cell
 from bookbus.schemas import wire
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -132,9 +132,12 @@ class _View(NamedTuple):
     data: bytes
     entry: Entry | None
     snapshot: OrderBookSnapshot | None
+    reads: int
+    """Messages decoded so far."""
+    undecodable: int
 
 
-_NO_VIEW = _View(b"", None, None)
+_NO_VIEW = _View(b"", None, None, 0, 0)
 
 
 class BusBook(BookCursor):
@@ -142,7 +145,7 @@ class BusBook(BookCursor):
 
     __slots__ = (
         *("arrived", "arriving", "channel", "exchange", "key", "skipped", "corrupted", "symbol", "error", "too_large"),
-        *("_lock", "_reads", "_undecodable", "_view"),
+        "_view",
     )
 
     def __init__(self, key: str, channel: str, exchange: str, symbol: str) -> None:
@@ -161,28 +164,25 @@ class BusBook(BookCursor):
         """Why the hash holds no book; empty if it does."""
         self.corrupted = False
         """The newest message could not be decoded: the hash should be read again."""
-        self._lock = threading.Lock()
-        self._reads = 0
-        self._undecodable = 0
-        self._view = _NO_VIEW
+        self._view = Cell(_NO_VIEW)
 
     def read(self) -> tuple[OrderBookSnapshot | None, Entry | None]:
         """The newest book that can be decoded, and its entry."""
         newest = self.newest
         if newest is None:
             return None, None
-        view = self._view
+        view = self._view.recent
         if view.data is not newest.data:
-            view = self._decode_newest(newest)
+            newest, view = self._decode_newest(newest)
         # A confirmation replaces the entry and keeps its bytes.
         own = view.entry is not None and view.entry.data is newest.data
         return view.snapshot, newest if own else view.entry
 
     def counts(self) -> Counts:
-        newest = self.newest
-        unread = int(newest is not None and self._view.data is not newest.data)
-        conflated = max(self.received - self._reads - unread, 0)
-        return Counts(self.received, conflated, self.missed, self.resets, self.skipped + self._undecodable)
+        newest, view = self.newest, self._view.get()
+        unread = int(newest is not None and view.data is not newest.data)
+        conflated = max(self.received - view.reads - unread, 0)
+        return Counts(self.received, conflated, self.missed, self.resets, self.skipped + view.undecodable)
 
     def decode(self, data: bytes) -> OrderBookSnapshot:
         """The book in these bytes. Raises WireError unless it is one of this symbol."""
@@ -191,27 +191,29 @@ class BusBook(BookCursor):
             raise wire.WireError(f"a book of {snapshot.exchange} {snapshot.symbol} under the name {self.key.decode()}")
         return snapshot
 
-    def _decode_newest(self, newest: Entry) -> _View:
-        with self._lock:
-            view = self._view
+    def _decode_newest(self, newest: Entry) -> tuple[Entry, _View]:
+        """The newest entry and its view. Every reader of the same message gets the same snapshot."""
+        while True:
+            view = self._view.get()
+            # Read after the view, so that no view follows a newer one.
+            newest = self.newest or newest
             if view.data is newest.data:
-                return view
-            previous = self.previous
+                return newest, view
+            previous, undecodable = self.previous, view.undecodable
             try:
-                view = _View(newest.data, newest, self.decode(newest.data))
+                made = _View(newest.data, newest, self.decode(newest.data), view.reads + 1, undecodable)
             except wire.WireError:
-                self._undecodable += 1
                 self.corrupted = True
-                view = self._decode_previous(newest, previous) or _View(newest.data, view.entry, view.snapshot)
-            self._reads += 1
-            self._view = view
-            return view
+                entry, snapshot = self._decode_previous(previous) or view[1:3]
+                made = _View(newest.data, entry, snapshot, view.reads + 1, undecodable + 1)
+            if self._view.replace(view, made):
+                return newest, made
 
-    def _decode_previous(self, newest: Entry, previous: Entry | None) -> _View | None:
+    def _decode_previous(self, previous: Entry | None) -> tuple[Entry, OrderBookSnapshot] | None:
         if previous is None:
             return None
         try:
-            return _View(newest.data, previous, self.decode(previous.data))
+            return previous, self.decode(previous.data)
         except wire.WireError:
             return None
 
@@ -315,7 +317,6 @@ class BusTable:
         self.by_symbol: dict[str, BusBook] = {}
         self.clock = ServerClock()
         self.feeders = FeederLife()
-        self._lock = threading.Lock()
 
     def book(self, symbol: str) -> BusBook:
         """The book of a standard symbol; a new one is part of the table only after `add`."""
@@ -327,9 +328,8 @@ class BusTable:
     def add(self, books: Iterable[BusBook]) -> None:
         new = {book.symbol: book for book in books}
         self.by_channel.update((book.channel, book) for book in new.values())
-        with self._lock:
-            # Replaced, not changed: other threads may be iterating over it.
-            self.by_symbol = {**self.by_symbol, **new}
+        # One step of the interpreter, as is `list` of it; who iterates over it makes such a copy.
+        self.by_symbol.update(new)
 
     def listed(self, members: Iterable[bytes]) -> list[str]:
         """The symbols of this exchange among the members of the set of books."""

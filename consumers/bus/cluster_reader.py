@@ -67,6 +67,10 @@ class ClusterReader:
     def alive(self) -> bool:
         return self._thread.alive
 
+    @property
+    def forked(self) -> bool:
+        return self._thread.forked
+
     def start(self) -> None:
         self._thread.start()
 

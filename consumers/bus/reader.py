@@ -99,6 +99,10 @@ class BusReader:
     def alive(self) -> bool:
         return self._thread.alive
 
+    @property
+    def forked(self) -> bool:
+        return self._thread.forked
+
     def start(self) -> None:
         self._thread.start()
 
@@ -252,7 +256,7 @@ def _resource(error: Exception) -> str:
 def consumer_fields(
     identity: ConsumerIdentity, table: BusTable, lag: float, delay: float | None, reconnects: int
 ) -> dict[str, str]:
-    counts = [book.counts() for book in table.by_symbol.values()]
+    counts = [book.counts() for book in list(table.by_symbol.values())]
     return reader_fields(
         ReaderRecord(
             client=identity.client_name,

@@ -613,7 +613,7 @@ def test_the_child_of_a_fork_asks_over_a_connection_of_its_own(
     with RedisMarketDataProvider(redis_url, "binance", ["BTC"], "pull") as provider:
         before = {entry["id"] for entry in client.client_list() if entry["name"] == "bookbus-poller"}
 
-        monkeypatch.setattr("os.getpid", lambda: -1)
+        monkeypatch.setattr("bookbus.consumers.bus.poller.fork_count", lambda: 1)
 
         assert update_id(provider) == 100
         after = {entry["id"] for entry in client.client_list() if entry["name"] == "bookbus-poller"}
