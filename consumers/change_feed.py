@@ -1,35 +1,46 @@
-"""Notifies listeners of changed books: each symbol once, however often it changed since it was last taken."""
+"""Notifies listeners of changed books and statuses: each symbol once, however often it changed since last taken."""
 
 import asyncio
 import inspect
 import itertools
 import logging
 import queue
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from typing import Any
 
 from bookbus.consumers.background_loop import BackgroundThread
-from bookbus.consumers.reading import Update
+from bookbus.consumers.reading import Reading, Update
 from bookbus.consumers.shared_state import Cell, ReentrantLock
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 
 OnSnapshot = Callable[[OrderBookSnapshot], None]
-FindSnapshot = Callable[[str], OrderBookSnapshot | None]
+OnStatus = Callable[[Update], None]
+FindReading = Callable[[str], Reading]
+"""Returns the state of a standard symbol's book now."""
+
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks for statuses that change without a message, like `stale`; each listener makes its own."""
 
 
 class ChangeFeed:
     """Passes changes from the thread that receives books to callbacks and iterators.
 
     Each listener's queue has one entry per symbol, so a slow listener only conflates its own updates. Callbacks run in
-    their own thread and never block the receiving thread. Every method may be called from a signal handler.
+    their own thread and never block the receiving thread. Each listener checks by itself which statuses changed.
+    Every method may be called from a signal handler.
     """
 
-    def __init__(self, find: FindSnapshot) -> None:
+    def __init__(self, find: FindReading, check_interval: float = CHECK_INTERVAL) -> None:
         self._find = find
+        self._check_interval = check_interval
         self._mailboxes: Cell[tuple[_Mailbox, ...]] = Cell(())
         self._callbacks: Cell[tuple[OnSnapshot, ...]] = Cell(())
+        self._status_callbacks: Cell[tuple[OnStatus, ...]] = Cell(())
         self._dispatching = ReentrantLock()
         self._dispatcher: BackgroundThread | None = None
         self._open = False
@@ -53,18 +64,21 @@ class ChangeFeed:
             dispatcher.stop()
 
     def publish(self, symbol: str, count: int = 1) -> None:
-        """Report `count` received updates of `symbol`, from any thread."""
+        """Report `count` received updates of `symbol`, or 0 where its status may have changed; from any thread."""
         for mailbox in self._mailboxes.recent:
             mailbox.add(symbol, count)
 
     def add_callback(self, callback: OnSnapshot) -> None:
         """Call `callback` with the newest book after each change. Raises TypeError for a coroutine function."""
-        if not callable(callback) or any(
-            inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
-            for one in (callback, getattr(callback, "__call__", None))  # noqa: B004 - of an object
-        ):
-            raise TypeError(f"{callback!r} is no plain function: for a coroutine use `async for` over updates()")
+        _require_plain(callback)
         while not self._callbacks.replace(callbacks := self._callbacks.get(), (*callbacks, callback)):
+            pass
+        self._start_dispatcher()
+
+    def add_status_callback(self, callback: OnStatus) -> None:
+        """Call `callback` after each change of a status. Raises TypeError for a coroutine function."""
+        _require_plain(callback)
+        while not self._status_callbacks.replace(callbacks := self._status_callbacks.get(), (*callbacks, callback)):
             pass
         self._start_dispatcher()
 
@@ -74,6 +88,7 @@ class ChangeFeed:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
         mailbox = _Mailbox(lambda: loop.call_soon_threadsafe(changed.set), None if others else frozenset(symbols))
+        timer = _Timer(loop, self._check_interval, changed.set)
         self._add(mailbox)
         try:
             if not self._open:
@@ -88,7 +103,12 @@ class ChangeFeed:
                 for symbol, count in mailbox.take().items():
                     if update := merger.merge(symbol, count):
                         yield update
+                if timer.take_due():
+                    for symbol in merger.symbols:
+                        if update := merger.check(symbol):
+                            yield update
         finally:
+            timer.stop()
             self._remove(mailbox)
 
     def _add(self, mailbox: "_Mailbox") -> None:
@@ -105,19 +125,25 @@ class ChangeFeed:
         """Start the thread of the callbacks if the feed is open, has callbacks and no such thread in this process."""
         with self._dispatching.hold() as first:
             dispatcher = self._dispatcher
-            if not first or not self._open or not self._callbacks.get() or (dispatcher and dispatcher.alive):
+            called = self._callbacks.get() or self._status_callbacks.get()
+            if not first or not self._open or not called or (dispatcher and dispatcher.alive):
                 return
             # Unlike an Event, it may be put to in a signal handler that interrupted a `put`.
             changed: queue.SimpleQueue[None] = queue.SimpleQueue()
             mailbox = _Mailbox(lambda: changed.put(None), None)
 
             def dispatch() -> None:
-                merger = _Merger(self._find)
+                merger, reported = _Merger(self._find), dict[str, Update]()
+                checked_at = time.monotonic()
                 while not mailbox.closed:
-                    changed.get()
+                    with suppress(queue.Empty):
+                        changed.get(timeout=self._check_interval)
                     for symbol, count in mailbox.take().items():
-                        if update := merger.merge(symbol, count):
-                            self._call(update.snapshot)
+                        self._report(symbol, merger.merge(symbol, count), reported)
+                    if time.monotonic() - checked_at >= self._check_interval and not mailbox.closed:
+                        for symbol in merger.symbols:
+                            self._report(symbol, merger.check(symbol), reported)
+                        checked_at = time.monotonic()
 
             self._dispatcher = BackgroundThread("bookbus-callbacks", dispatch, mailbox.close)
             self._add(mailbox)
@@ -125,11 +151,21 @@ class ChangeFeed:
         if not self._open:
             self.close()  # closed meanwhile, by a signal handler or another thread
 
-    def _call(self, snapshot: OrderBookSnapshot) -> None:
-        for callback in self._callbacks.get():
+    def _report(self, symbol: str, update: Update | None, reported: dict[str, Update]) -> None:
+        """Call back for what is new: the book, its status, or both."""
+        if update is None:
+            return
+        before, reported[symbol] = reported.get(symbol), update
+        if before is None or before.snapshot is not update.snapshot:
+            self._call(self._callbacks.get(), update.snapshot, update.snapshot)
+        if before is None or (before.status, before.trading) != (update.status, update.trading):
+            self._call(self._status_callbacks.get(), update, update.snapshot)
+
+    def _call(self, callbacks: Iterable[Callable[[Any], None]], argument: Any, snapshot: OrderBookSnapshot) -> None:
+        for callback in callbacks:
             try:
                 # A plain function may return a coroutine all the same.
-                result: object = callback(snapshot)
+                result: object = callback(argument)
                 if inspect.iscoroutine(result):
                     result.close()
                     raise TypeError(f"{callback!r} returned a coroutine, which nothing runs")
@@ -137,6 +173,38 @@ class ChangeFeed:
                 # Code of the user: nothing that it raises, SystemExit included, may end the thread.
                 self.callback_errors += 1
                 logger.exception("callback failed on %s %s", snapshot.exchange, snapshot.symbol)
+
+
+def _require_plain(callback: object) -> None:
+    if not callable(callback) or any(
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+        for one in (callback, getattr(callback, "__call__", None))  # noqa: B004 - of an object
+    ):
+        raise TypeError(f"{callback!r} is no plain function: for a coroutine use `async for` over updates()")
+
+
+class _Timer:
+    """Calls `wake` at intervals on a loop; `take_due` is whether one has passed since the last call."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, wake: Callable[[], None]) -> None:
+        self._loop = loop
+        self._interval = interval
+        self._wake = wake
+        self._due = False
+        self._handle = loop.call_later(interval, self._fire)
+
+    def take_due(self) -> bool:
+        due, self._due = self._due, False
+        if due:
+            self._handle = self._loop.call_later(self._interval, self._fire)
+        return due
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+    def _fire(self) -> None:
+        self._due = True
+        self._wake()
 
 
 class _Mailbox:
@@ -192,17 +260,40 @@ class _Mailbox:
 class _Merger:
     """Turns changes into updates: the newest book, and how many earlier updates it replaced."""
 
-    def __init__(self, find: FindSnapshot) -> None:
+    def __init__(self, find: FindReading) -> None:
         self._find = find
-        self._last: dict[str, OrderBookSnapshot] = {}
+        self._last: dict[str, Update] = {}
         self._carried: dict[str, int] = {}
 
+    @property
+    def symbols(self) -> list[str]:
+        """Those that had a book."""
+        return list(self._last)
+
     def merge(self, symbol: str, count: int) -> Update | None:
-        snapshot = self._find(symbol)
+        reading, last = self._find(symbol), self._last.get(symbol)
+        snapshot = reading.snapshot
         count += self._carried.pop(symbol, 0)
-        if snapshot is None or snapshot is self._last.get(symbol):
+        if snapshot is None or (last is not None and snapshot is last.snapshot):
             # Already returned: it was read before the notification of this change arrived.
             self._carried[symbol] = count
+            return self._status_change(symbol, reading)
+        self._last[symbol] = update = _update(reading, snapshot, max(count - 1, 0))
+        return update
+
+    def check(self, symbol: str) -> Update | None:
+        """The last book with another status; None also if there is a newer book, whose notification is on its way."""
+        return self._status_change(symbol, self._find(symbol))
+
+    def _status_change(self, symbol: str, reading: Reading) -> Update | None:
+        last = self._last.get(symbol)
+        if last is None or (reading.snapshot is not None and reading.snapshot is not last.snapshot):
             return None
-        self._last[symbol] = snapshot
-        return Update(snapshot, max(count - 1, 0))
+        if (last.status, last.trading) == (reading.status, reading.trading):
+            return None
+        self._last[symbol] = update = _update(reading, last.snapshot, 0)
+        return update
+
+
+def _update(reading: Reading, snapshot: OrderBookSnapshot, conflated: int) -> Update:
+    return Update(snapshot, conflated, reading.status, reading.reason, reading.trading)

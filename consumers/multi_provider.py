@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from bookbus.consumers.change_feed import OnSnapshot
+from bookbus.consumers.change_feed import OnSnapshot, OnStatus
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.arbitrage import Opportunity, find_opportunities
 from bookbus.consumers.multi.consolidation import ConsolidatedAsset, ConsolidatedBook
@@ -15,6 +15,7 @@ from bookbus.schemas.instruments import (
     Instrument,
     InstrumentRegistry,
     SymbolError,
+    UncertainSymbolError,
     exchange_of,
     guess_instrument,
 )
@@ -123,6 +124,10 @@ class MultiExchangeProvider(MarketDataProvider):
         super().on_snapshot(callback)
         self._listen()
 
+    def on_status(self, callback: OnStatus) -> None:
+        super().on_status(callback)
+        self._listen()
+
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         self._listen()
         return super().updates(*symbols)
@@ -136,6 +141,8 @@ class MultiExchangeProvider(MarketDataProvider):
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),
             feeder_reconnects=sum(status.feeder_reconnects for status in found),
+            # Several providers see the same clock.
+            clock_jumps=max((status.clock_jumps for status in found), default=0),
             error="; ".join(dict.fromkeys(status.error for status in found if status.error)),
             symbols=self._statuses(),
         )
@@ -169,6 +176,7 @@ class MultiExchangeProvider(MarketDataProvider):
         try:
             for source in sources:
                 source.on_snapshot(self._on_snapshot)
+                source.on_status(self._on_status)
         except BaseException:
             self._not_listening.append(sources)
             raise
@@ -176,6 +184,10 @@ class MultiExchangeProvider(MarketDataProvider):
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
         for symbol in self._affected.get(snapshot.symbol, ()):
             self._changes.publish(symbol)
+
+    def _on_status(self, update: Update) -> None:
+        for symbol in self._affected.get(update.snapshot.symbol, ()):
+            self._changes.publish(symbol, 0)
 
 
 def assemble(
@@ -225,12 +237,17 @@ def base_assets(names: Iterable[str], quote: str) -> list[str]:
 
 
 def _base_asset(name: str, exchange: Exchange) -> str:
-    instrument = guess_instrument(exchange, name)
+    try:
+        instrument = guess_instrument(exchange, name)
+    except UncertainSymbolError:
+        if name.endswith(exchange.home_quote):
+            raise
+        return name  # an asset whose name looks like a pair: WBTC, RLUSD
     if instrument.quote == exchange.home_quote:
         return instrument.base
     if "-" in name:
         raise SymbolError(f"{name}: the common quote currency is {exchange.home_quote}; give the base asset alone")
-    return name  # an asset whose name looks like a pair: WBTC
+    return name
 
 
 def _venues(

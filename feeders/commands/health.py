@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, cast
 
@@ -14,8 +15,13 @@ from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbea
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import RedisServer, masked, parse_redis_url, redacted, secrets_of
 
+WAIT_LIMIT = 2.5
+"""Seconds within which a living feeder sends a heartbeat: it sends one each second."""
+
+_WAIT_INTERVAL = 0.1
+
 UNHEALTHY = 2
-"""Exit code of `--strict` if a feeder is alive but a book is not live or a line is silent."""
+"""Exit code of `--strict` if a feeder is alive but a book is not live or refused, or a line is silent."""
 
 
 def health(
@@ -29,14 +35,17 @@ def health(
         str, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Names of feeders (`run --feeder-id`): each must be alive.")
     ] = "",
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
+        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and taken and no line is silent.")
     ] = False,
 ) -> None:
-    """Exit code 0 if a feeder on this host sent a heartbeat within the last seconds, else 1.
+    """Exit code 0 if a feeder on this host sends heartbeats, else 1.
+
+    It waits until it has seen a new heartbeat of every feeder, which takes about a second and at most 2.5 s.
 
     With --exchange and --feeder-name only such feeders count, and one of each that is named must be alive.
-    With --strict it must also be healthy: every book live, and no line silent if there are several; else the exit code
-    is 2. When you restart a pair of feeders, wait for this before you restart the second one.
+    With --strict it must also be healthy: every book live and not refused because of another feeder, and no line silent
+    if there are several; else the exit code is 2. When you restart a pair of feeders, wait for this before you restart
+    the second one.
 
     \b
       python -m feeders health
@@ -48,7 +57,7 @@ def health(
     host = host or socket.gethostname()
     exchanges, feeders = split_names(exchange), split_names(feeder_name)
     try:
-        found = asyncio.run(_heartbeats(redis, RedisNames(prefix)))
+        found = asyncio.run(_beating(redis, RedisNames(prefix)))
     except ValueError as error:
         fail(str(error))
     except (OSError, TimeoutError) as error:
@@ -60,17 +69,23 @@ def health(
         and (not exchanges or feeder.exchange in exchanges)
         and (not feeders or any(map(feeder.is_called, feeders)))
     ]
+    refused = [feeder for feeder in alive if feeder.refused]
+    alive = [feeder for feeder in alive if not feeder.refused]
     missing = [f"feeder of {name}" for name in exchanges if not any(one.exchange == name for one in alive)]
     missing += [f"feeder called {name}" for name in feeders if not any(one.is_called(name) for one in alive)]
+    for feeder in refused:
+        typer.echo(f"{feeder.key}\n  refused: {feeder.refused}", err=True)
     if missing or not alive:
         fail("; ".join(f"no {what} on {host} is alive" for what in missing or ["feeder"]))
     typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
-    if strict and not all(feeder.healthy for feeder in alive):
+    if strict and (refused or not all(feeder.healthy for feeder in alive)):
         raise typer.Exit(UNHEALTHY)
 
 
-_WHO = ("host", "exchange", "feeder")
-_FIELDS = ("states", "counters", "lines", "failed")
+_WHO = ("host", "exchange", "feeder", "time_us")
+_FIELDS = ("states", "counters", "lines", "failed", "refused_books", "network", "refused")
+_MOST_REFUSED = 5
+"""Refused books that are printed."""
 
 
 class _Feeder(msgspec.Struct):
@@ -80,10 +95,14 @@ class _Feeder(msgspec.Struct):
     host: str = ""
     exchange: str = ""
     feeder: str = ""
+    time_us: str = ""
     states: dict[str, str] = {}
     counters: dict[str, float] = {}
     lines: list[LineReport] = []
     failed: dict[str, str] = {}
+    refused_books: dict[str, str] = {}
+    network: str = ""
+    refused: str = ""
 
     def is_called(self, name: str) -> bool:
         """Whether it was started with this name, to which each run adds a suffix."""
@@ -91,18 +110,23 @@ class _Feeder(msgspec.Struct):
 
     @property
     def healthy(self) -> bool:
-        """Whether every book is live and no line is silent."""
-        return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
+        """Whether every book is live and none refused, and no line is silent."""
+        live = set(self.states.values()) == {"live"} and not self.refused_books
+        return live and not any(line.silent for line in self.lines)
 
     def rows(self) -> Iterator[str]:
         """Lines of text: the books and each connection line."""
-        yield self.key
+        yield f"{self.key} ({self.network})" if self.network else self.key
         if self.states:
             yield self._books()
         if dropped := int(self.counters.get("trades_dropped", 0)):
             yield f"  {dropped} trades dropped: Redis refused them or there was no room, see the feeder's log"
         yield from map(_row, self.lines)
         yield from (f"  {duty} ended: {reason}" for duty, reason in self.failed.items())
+        refused = sorted(self.refused_books.items())
+        yield from (f"  {symbol} refused: {reason}" for symbol, reason in refused[:_MOST_REFUSED])
+        if len(refused) > _MOST_REFUSED:
+            yield f"  and {len(refused) - _MOST_REFUSED} more books refused"
 
     def _books(self) -> str:
         live = sum(state == "live" for state in self.states.values())
@@ -112,8 +136,25 @@ class _Feeder(msgspec.Struct):
         )
 
 
+async def _beating(url: str, names: RedisNames) -> list[_Feeder]:
+    """Every feeder whose heartbeat advances while this function looks. Raises like `_heartbeats`.
+
+    A heartbeat that is only there proves nothing: if the server's clock is set back, that of a dead feeder does not
+    expire.
+    """
+    first = {feeder.key: feeder.time_us for feeder in await _heartbeats(url, names)}
+    beating: dict[str, _Feeder] = {}
+    deadline = time.monotonic() + WAIT_LIMIT
+    while first.keys() - beating and time.monotonic() < deadline:
+        await asyncio.sleep(_WAIT_INTERVAL)
+        beating |= {
+            feeder.key: feeder for feeder in await _heartbeats(url, names) if feeder.time_us != first.get(feeder.key)
+        }
+    return [beating[key] for key in sorted(beating)]
+
+
 async def _heartbeats(url: str, names: RedisNames) -> list[_Feeder]:
-    """Every feeder that is alive. Raises ValueError for an invalid URL, OSError without a reply."""
+    """Every feeder with a heartbeat. Raises ValueError for an invalid URL, OSError without a reply."""
     address = parse_redis_url(url)
     if address.kind == "server" and len(address.servers) == 1:
         # Importing redis-py takes longer than the whole check, which containers repeat all day.

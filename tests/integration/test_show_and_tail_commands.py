@@ -32,8 +32,10 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def writer(client: redis.Redis) -> BusWriter:
-    return BusWriter(client)
+def writer(client: redis.Redis) -> Iterator[BusWriter]:
+    writer = BusWriter(client)
+    with writer.confirming():
+        yield writer
 
 
 def run(*arguments: str, **environment: str) -> Result:
@@ -52,11 +54,17 @@ def test_show_prints_the_book_by_any_of_its_names(redis_url: str, writer: BusWri
 
 
 def test_show_takes_its_options_from_the_environment(redis_url: str, client: redis.Redis) -> None:
-    BusWriter(client, prefix="other").update("BTC-KRW", exchange="upbit", native="KRW-BTC")
+    writer = BusWriter(client, prefix="other")
+    writer.update("BTC-KRW", exchange="upbit", native="KRW-BTC")
+    options = {
+        "BOOKBUS_REDIS_URL": redis_url,
+        "BOOKBUS_EXCHANGE": "upbit",
+        "BOOKBUS_PREFIX": "other",
+        "BOOKBUS_LEVELS": "1",
+    }
 
-    shown = run(
-        "show", "BTC", BOOKBUS_REDIS_URL=redis_url, BOOKBUS_EXCHANGE="upbit", BOOKBUS_PREFIX="other", BOOKBUS_LEVELS="1"
-    )
+    with writer.confirming():
+        shown = run("show", "BTC", **options)
 
     assert shown.exit_code == 0
     assert "upbit BTC-KRW (KRW-BTC) is live" in shown.stdout
