@@ -93,7 +93,9 @@ FEEDERS_RUN: Table = {
     "--snapshot-limit": ("700", {"settings.options.snapshot_limit": 700}),
     "--shard": ("2/5", {"settings.selection.shard.number": 2, "settings.selection.shard.count": 5}),
     "--lines": ("2", {"settings.connection.lines": 2}),
+    "--network": ("test", {"settings.network": "test"}),
     "--audit-interval": ("9", {"settings.audit_interval": 9.0}),
+    "--trading-interval": ("8", {"settings.trading_interval": 8.0}),
     "--record": ("file.jsonl", {"settings.record_to": "file.jsonl"}),
 }
 FEEDERS_RECORD: Table = {
@@ -138,6 +140,16 @@ READER: Table = {
     "--prefix": ("other", {"prefix": "other"}),
 }
 TAIL: Table = {**READER, "--log-level": ("info", {"level": "info"})}
+SERVE: Table = {
+    "--exchanges": ("upbit,bybit", {"settings.exchanges": ("upbit", "bybit")}),
+    "--host": ("localhost", {"settings.host": "localhost"}),
+    "--port": ("8400", {"settings.port": 8400}),
+    "--token": ("secret", {"settings.token": "secret"}),
+    "--redis": ("redis://there:1/2", {"settings.redis": "redis://there:1/2"}),
+    "--prefix": ("other", {"settings.prefix": "other"}),
+    "--log-level": ("info", {"level": "info"}),
+}
+WEB: Table = {**SERVE, "--open": ("", {"open_page": True})}
 
 
 class Stopped(Exception):  # noqa: N818 - no error
@@ -176,7 +188,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, command: str, *arguments: str) 
     found = Found()
     app = make_consumers() if package == "consumers" else make_feeders()
     with monkeypatch.context() as patch:
-        if name not in ("show", "list"):
+        if name not in ("show", "list", "web", "serve"):
             patch.setattr(f"{module}.start_logging", lambda level: found.note({"level": level}))
         if command == "consumers run":
             patch.setattr(f"{module}._run_on_source", found.stop("settings sources directory"))
@@ -193,6 +205,10 @@ def settings_of(monkeypatch: pytest.MonkeyPatch, command: str, *arguments: str) 
 
             patch.setattr(f"{module}.require_redis", answer)
             patch.setattr(f"{module}.ReplayFeeder", found.stop("_capture url names options speed symbols"))
+        elif name in ("web", "serve"):
+            module = "bookbus.consumers.commands.web"
+            patch.setattr(f"{module}.start_logging", lambda level: found.note({"level": level}))
+            patch.setattr(f"{module}._serve", found.stop("settings open_page"))
         elif command == "consumers list":
             patch.setattr(f"{module}.read_registry", found.stop("url names"))
         elif command == "consumers arbitrage":
@@ -226,6 +242,8 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Table, set[str]]] = {
     "consumers show": (("BTC",), READER, {"--levels", "--json"}),
     "consumers tail": (("BTC",), TAIL, {"--json"}),
     "consumers list": ((), LIST, {"--json"}),
+    "consumers web": ((), WEB, set()),
+    "consumers serve": ((), SERVE, set()),
     "consumers arbitrage": ((), ARBITRAGE, {"--interval", "--once", "--json"}),
 }
 
