@@ -16,7 +16,14 @@ from urllib.parse import urlsplit
 
 from bookbus.feeders.bus.cleanup import remove_books
 from bookbus.feeders.bus.heartbeat import heartbeats_of
-from bookbus.feeders.bus.servers import CONTROL_ERRORS, NoScriptError, control_client
+from bookbus.feeders.bus.servers import (
+    CONTROL_ERRORS,
+    AuthenticationError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    control_client,
+)
 from bookbus.feeders.stall_detector import boot_clock
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import masked, parse_redis_url, redacted, secrets_of
@@ -40,6 +47,8 @@ _POLL_GAP = 1.5
 _LOOP_GAP = 1.0
 _BEAT_LIMIT = 2.5
 """Seconds within which a running feeder sends its next heartbeat."""
+
+_PERMANENT_ERRORS = (AuthenticationError, NoPermissionError)
 
 Networks = Mapping[str, Sequence[str]]
 """The hosts of each public network of an exchange."""
@@ -167,11 +176,21 @@ class NetworkClaim:
 
     @contextlib.asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Acquire it, keep it during the block, and release it. Raises NetworkTakenError, also out of the block."""
-        task = asyncio.current_task()
+        """Acquire it, keep it during the block, and release it. Raises NetworkTakenError, also out of the block.
+
+        On a server that takes no writes now the block begins without the claim, and nothing is published before it.
+        Raises one of CONTROL_ERRORS if the user has no right to claim.
+        """
+        task, acquired = asyncio.current_task(), True
         try:
-            await self.acquire()
-            keeping = asyncio.create_task(self._keep())
+            try:
+                await self.acquire()
+            except _PERMANENT_ERRORS:
+                raise
+            except CONTROL_ERRORS as error:
+                acquired, self.refused = False, _explained(error, self._url)
+                logger.warning("%s: %s; retrying until Redis takes books", masked(self._url), self.refused)
+            keeping = asyncio.create_task(self._keep(acquired))
             if task is not None:
                 keeping.add_done_callback(lambda done: task.cancel() if not done.cancelled() else None)
             try:
@@ -187,13 +206,18 @@ class NetworkClaim:
         finally:
             await self._end()
 
-    async def _keep(self) -> None:
+    async def _keep(self, acquired: bool) -> None:
         """Until cancelled. Raises NetworkTakenError."""
         # redis-py sometimes swallows a cancellation, and this coroutine must end on one.
         while not self._ending:
             await self._sleep(CLAIM_INTERVAL if self._holding else _POLL_INTERVAL)
             try:
-                await self._step()
+                if acquired:
+                    await self._step()
+                else:
+                    await self.acquire()
+                    acquired = True
+                    logger.info("%s takes books", masked(self._url))
             except CONTROL_ERRORS as error:
                 logger.debug("cannot claim the network: %s", redacted(error, secrets_of(self._url)))
 
@@ -346,6 +370,12 @@ def _is_loopback(host: str) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address.is_loopback or address.is_unspecified
+
+
+def _explained(error: Exception, url: str) -> str:
+    if isinstance(error, ReadOnlyError):
+        return "is a read-only replica, and feeders write to its primary: name that with --redis"
+    return redacted(error, secrets_of(url))
 
 
 def _text(value: bytes | str | None) -> str:

@@ -137,13 +137,16 @@ class _Feeder(msgspec.Struct):
 
 
 async def _beating(url: str, names: RedisNames) -> list[_Feeder]:
-    """Every feeder whose heartbeat advances while this function looks. Raises like `_heartbeats`.
+    """Every feeder whose heartbeat advances while this function looks, and refused ones, which send one alone.
+
+    Raises like `_heartbeats`.
 
     A heartbeat that is only there proves nothing: if the server's clock is set back, that of a dead feeder does not
     expire.
     """
-    first = {feeder.key: feeder.time_us for feeder in await _heartbeats(url, names)}
-    beating: dict[str, _Feeder] = {}
+    found = await _heartbeats(url, names)
+    first = {feeder.key: feeder.time_us for feeder in found}
+    beating = {feeder.key: feeder for feeder in found if feeder.refused}
     deadline = time.monotonic() + WAIT_LIMIT
     while first.keys() - beating and time.monotonic() < deadline:
         await asyncio.sleep(_WAIT_INTERVAL)

@@ -72,8 +72,8 @@ async def more_books(seen: BookChecker, count: int) -> None:
 @pytest.mark.parametrize(
     ("owner", "other", "reason"),
     [
-        (("--depth", "20"), ("--depth", "5"), "with mode diff, depth 20, this feeder has mode diff, depth 5"),
-        (("--mode", "partial"), ("--mode", "diff"), "mode partial, depth 20, this feeder has mode diff, depth 20"),
+        (("--depth", "20"), ("--depth", "5"), "mode diff, depth 20, this feeder has network simulator, mode diff, depth"),
+        (("--mode", "partial"), ("--mode", "diff"), "mode partial, depth 20, this feeder has network simulator, mode"),
     ],
 )
 async def test_a_second_feeder_with_another_shape_waits_until_the_first_one_is_dead(

@@ -77,7 +77,7 @@ def test_a_silent_connection_that_answers_pings_is_noticed_and_replaced(redis_ur
         world.exchange.clear()
         wait_for(lambda: world.states(symbols) == {BookStatus.LIVE}, 30, "live books")
 
-        assert world.counter("stalls") >= 1, world.feeder.log
+        wait_for(lambda: world.counter("stalls"), NOTICED_WITHIN, "the counter")
 
 
 @each_exchange
