@@ -136,7 +136,7 @@ class MultiExchangeProvider(MarketDataProvider):
         """`connected` and `thread_alive` if all providers are; the errors of all, and the status of every symbol."""
         found = [source.get_connection_status() for source in self._sources]
         return ConnectionStatus(
-            is_running=self._running,
+            is_running=self._running and any(status.is_running for status in found),
             connected=all(status.connected for status in found),
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),

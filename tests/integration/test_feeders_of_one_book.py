@@ -72,7 +72,11 @@ async def more_books(seen: BookChecker, count: int) -> None:
 @pytest.mark.parametrize(
     ("owner", "other", "reason"),
     [
-        (("--depth", "20"), ("--depth", "5"), "mode diff, depth 20, this feeder has network simulator, mode diff, depth"),
+        (
+            ("--depth", "20"),
+            ("--depth", "5"),
+            "mode diff, depth 20, this feeder has network simulator, mode diff, depth",
+        ),
         (("--mode", "partial"), ("--mode", "diff"), "mode partial, depth 20, this feeder has network simulator, mode"),
     ],
 )

@@ -59,11 +59,12 @@ def test_a_signal_handler_stops_a_provider_that_starts(redis_url: str, kind: str
     assert ran(redis_url, "stops", kind) == ["20"]
 
 
-@pytest.mark.parametrize("kind", ["push", "direct", "mock"])
+@pytest.mark.parametrize("kind", ["push", "direct", "mock", "multi"])
 def test_a_forked_process_is_told_that_its_reader_is_gone(redis_url: str, kind: str) -> None:
     reason = "this process was forked after the provider was started: start it again here"
 
     first, second, parents = ran(redis_url, "fork", kind)
 
-    assert first == f"stale|False|False|BTC: {reason}"
+    whose = "binance BTC-USDT is stale: " if kind == "multi" else ""
+    assert first == f"stale|False|False|BTC: {whose}{reason}"
     assert (second, parents) == ("live", "live")

@@ -78,6 +78,7 @@ def read_in_signals(provider: MarketDataProvider) -> None:
         handled += 1
         if kind != "pull" and registered < 20:
             provider.on_snapshot(lambda _: None)
+            provider.on_status(lambda _: None)
             registered += 1
         # Armed again here, as each handler may be slower than the interval.
         signal.setitimer(signal.ITIMER_REAL, 0 if ended else INTERVAL)
