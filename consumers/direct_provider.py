@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -14,7 +13,7 @@ from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import FORKED, MAX_AGE, ConnectionStatus, Counts, Observation
-from bookbus.consumers.shared_state import ReentrantLock
+from bookbus.consumers.shared_state import Flag, ReentrantLock
 from bookbus.feeders.books.events import Topic
 from bookbus.feeders.errors import GaveUpError, WebSocketConnectionError
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
@@ -327,7 +326,7 @@ class BookSession:
         trading: TradingWatch | None = None,
     ) -> None:
         """`on_tick` is called a few times a second; `on_end` gets the reason why the source ended by itself."""
-        self.started = threading.Event()
+        self.started = Flag()
         """Set when every book was received, or the session has ended."""
         self._source = source
         self._on_tick = on_tick

@@ -1,7 +1,6 @@
 """Synthetic order books, for runs without an exchange. Their exchange id is `mock`."""
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -11,7 +10,7 @@ from bookbus.consumers.background_loop import BackgroundThread
 from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import FORKED, MAX_AGE, ConnectionStatus, Counts, Observation
-from bookbus.consumers.shared_state import ReentrantLock
+from bookbus.consumers.shared_state import Flag, ReentrantLock
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
@@ -48,7 +47,6 @@ class MockMarketDataProvider(MarketDataProvider):
         self._clock = clock or _monotonic_wall_clock()
         self._began: float | None = None
         self._lock = ReentrantLock()
-        self._ended = threading.Event()
         self._thread: BackgroundThread | None = None
 
     @property
@@ -66,9 +64,9 @@ class MockMarketDataProvider(MarketDataProvider):
                 return
             if self._began is None:
                 self._began = self._clock()
-            self._ended.clear()
+            ended = Flag()
             self._changes.open()
-            thread = self._thread = BackgroundThread("bookbus-mock", self._run, self._ended.set)
+            thread = self._thread = BackgroundThread("bookbus-mock", lambda: self._run(ended), ended.set)
             thread.start()
         self._advance_all()
 
@@ -115,8 +113,8 @@ class MockMarketDataProvider(MarketDataProvider):
             return ""
         return "not started" if self._began is None else "stopped"
 
-    def _run(self) -> None:
-        while not self._ended.wait(STEP):
+    def _run(self, ended: Flag) -> None:
+        while not ended.wait(STEP):
             self._advance_all()
 
     def _advance_all(self) -> None:

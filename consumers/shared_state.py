@@ -1,7 +1,9 @@
 """State that threads, signal handlers and forked processes share, without one waiting for what it interrupted."""
 
 import os
+import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -76,6 +78,39 @@ class _Node(Generic[T]):
     def __init__(self, value: T) -> None:
         self.value = value
         self.next: dict[int, _Node[T]] = {}
+
+
+class Flag:
+    """An event that may be set in a signal handler that interrupted its `set` or `wait`, and in a forked process.
+
+    `threading.Event` takes a lock for both.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+        self._wakes.put(None)
+
+    def clear(self) -> None:
+        self._set = False
+
+    def wait(self, timeout: float) -> bool:
+        """Returns once it is set, or after `timeout` seconds; whether it is set."""
+        deadline = time.monotonic() + timeout
+        while not self._set and (left := deadline - time.monotonic()) > 0:
+            try:
+                self._wakes.get(timeout=left)
+            except queue.Empty:
+                break
+            if self._set:
+                self._wakes.put(None)  # for others that wait
+        return self._set
 
 
 class ReentrantLock:

@@ -1,10 +1,12 @@
 """Values and locks that signal handlers, threads and forked processes share."""
 
 import os
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
-from bookbus.consumers.shared_state import Cell, ReentrantLock, fork_count
+from bookbus.consumers.shared_state import Cell, Flag, ReentrantLock, fork_count
 from tests.support.waiting import wait_for
 
 LIMIT = 30.0
@@ -78,3 +80,49 @@ def test_a_forked_process_finds_a_lock_free_that_a_thread_held() -> None:
         _, status = os.waitpid(child, 0)
 
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_all_that_wait_for_a_flag_go_on_when_it_is_set() -> None:
+    flag = Flag()
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(flag.wait, LIMIT) for _ in range(4)]
+        flag.set()
+        assert [each.result(LIMIT) for each in waiting] == [True] * 4
+
+    assert flag.wait(0.0)
+
+
+def test_a_flag_that_was_cleared_is_waited_for_again() -> None:
+    flag = Flag()
+    flag.set()
+    flag.set()
+    flag.clear()
+
+    assert not flag.is_set()
+    assert not flag.wait(0.01)
+    flag.set()
+    assert flag.wait(LIMIT)
+
+
+def test_a_signal_handler_sets_a_flag_whatever_its_thread_does_with_it() -> None:
+    flag, handled = Flag(), 0
+
+    def handle(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        flag.set()
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)
+        deadline = time.monotonic() + LIMIT
+        while handled < 300 and time.monotonic() < deadline:
+            flag.wait(0.001)
+            flag.set()
+            flag.clear()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    assert handled >= 300
