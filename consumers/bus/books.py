@@ -399,9 +399,11 @@ class ServerClock:
         """Since when nothing came from the primary but what may have been held up; infinite if its stream flows."""
         return math.inf if self.primary or self._flowed_at is None or self._flowing >= _FLOWING else self._flowed_at
 
-    def lagged(self, confirmed_us: int, received_at: float) -> None:
-        """The primary confirmed at `confirmed_us` the book whose message was received at this local time."""
-        self.lag = max(received_at - self.replicated_at(confirmed_us, received_at), 0.0)
+    def lagged(self, confirmed_us: int, received_at: float, now: float) -> None:
+        """The hash says now that the primary confirmed at `confirmed_us` a book whose message was received at this
+        local time, or confirmed it again since.
+        """
+        self.lag = max(received_at - self.replicated_at(confirmed_us, now), 0.0)
 
     def replicated_at(self, confirmed_us: int, now: float) -> float:
         """The latest local time at which the primary may have confirmed what was read now from a replica.
