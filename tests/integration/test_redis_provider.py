@@ -377,7 +377,7 @@ def test_a_server_that_hangs_at_the_start_is_an_error_within_the_limit(mode: Mod
     with silent_server() as (url, _):
         provider = RedisMarketDataProvider(url, "binance", ["BTC"], mode)
         began = time.monotonic()
-        with pytest.raises(BusConnectionError, match=r"does not answer within 5 s|timed out"):
+        with pytest.raises(BusConnectionError, match=r"does not answer within 5 s|no answer for 5 s|timed out"):
             provider.start()
         assert time.monotonic() - began < 6.5
 
