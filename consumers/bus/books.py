@@ -225,7 +225,7 @@ class BusBook(BookCursor):
             return None
         same_session, same_period = mark.session is session, mark.period is clock.period
         if not clock.primary:
-            if same_session and same_period and confirmed_us < mark.confirmed_us:
+            if same_session and confirmed_us < mark.confirmed_us:
                 clock.primary_set_back()
             if confirmed_us <= mark.confirmed_us or not same_period:
                 return None

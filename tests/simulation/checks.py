@@ -21,6 +21,12 @@ UNNOTICED_PAUSE = 5.0
 """Seconds of a pause that a feeder does not notice: what it received before may confirm a book after."""
 
 
+HARMLESS_FOR_FEEDERS = frozenset(
+    {"shape", "exchange-pace", "exchange-gap", "clock-reader", "clock-replica", "cut-reader", "cut-replica"}
+    | {"reader-pause", "reader-restart", "replica-lag"}
+)
+"""Kinds of faults through which a feeder keeps its books."""
+
 UNNOTICED_STALL = 10.0
 """Seconds of a stall that a feeder does not notice: a silence that is unusual for a book that was quiet before, and the
 exchange's answer.
@@ -32,7 +38,7 @@ def age_limit(kinds: Collection[str]) -> float:
     limit = MAX_AGE + SIGN_OF_LIFE
     if "exchange-stall" in kinds:
         limit += UNNOTICED_STALL
-    if "cut-feeder" in kinds:
+    if "cut-feeder" in kinds or "server-pause" in kinds:
         limit += IN_TRANSIT
     if "feeder-pause" in kinds and len(kinds) > 1:
         limit += UNNOTICED_PAUSE
@@ -57,6 +63,8 @@ class Checks:
     depth: int
     age_limit: float
     faults_end: float
+    takes_over: bool
+    """Whether the feeder with another depth may follow rightly on feeders that were unable to publish."""
     clocks_differ: Callable[[], bool] = lambda: False
     """Whether clocks of servers and feeders stay wrong: a reader of a replica may then call every book stale."""
     violations: list[str] = field(default_factory=list)
@@ -96,7 +104,7 @@ class Checks:
             self._violated("network", f"{reader} {symbol}: a live book of another network: {book.bids[:1]}")
             return
         version = int(book.bids[0][1])
-        if len(book.bids) != self.depth:
+        if len(book.bids) != self.depth and not self.takes_over:
             self._violated("shape", f"{reader} {symbol}: {len(book.bids)} levels instead of {self.depth}")
         true = version < len(market.ids) and list(book.bids) == market.bids(len(book.bids), version)
         mirrored = [quantity for _, quantity in book.bids] == [quantity for _, quantity in book.asks]

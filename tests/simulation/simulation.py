@@ -15,7 +15,7 @@ from unittest import mock
 from bookbus.consumers.redis_provider import Mode
 from bookbus.feeders.feeder import Feeder
 from bookbus.feeders.venue import FeedMode
-from tests.simulation.checks import HEALED_ON_REPLICA, ON_REPLICA, Checks, age_limit
+from tests.simulation.checks import HARMLESS_FOR_FEEDERS, HEALED_ON_REPLICA, ON_REPLICA, Checks, age_limit
 from tests.simulation.exchange import RATES, Exchange
 from tests.simulation.faults import KINDS, LAST, Fault, draw
 from tests.simulation.feeder import make_feeder, rest_get, websocket_connect
@@ -137,8 +137,9 @@ class Simulation:
         other_depth = 20 if self.depth == 5 else 5
         self.foreign_shape = FeederSlot(self, "other-shape", self.exchange, mode, other_depth, 1)
         self.faults = draw(rng, list(kinds))
-        limit = age_limit([fault.kind for fault in self.faults])
-        self.checks = Checks(world, self.exchange, NATIVES, self.depth, limit, LAST, self._clocks_differ)
+        faults = {fault.kind for fault in self.faults}
+        limit, takes_over = age_limit(faults), not faults <= HARMLESS_FOR_FEEDERS
+        self.checks = Checks(world, self.exchange, NATIVES, self.depth, limit, LAST, takes_over, self._clocks_differ)
         self.tail: TradeReader | None = None
         self._readers: list[_ReaderSlot] = [
             _ReaderSlot(self, "push", "bus", "push"),
