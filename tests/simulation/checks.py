@@ -48,6 +48,9 @@ def age_limit(kinds: Collection[str]) -> float:
 HEALED = 5.0
 """Seconds after the last fault, from which every book is live."""
 
+CLAIM_LAPSES = 5.5
+"""Seconds more after the death of a feeder with another depth that had taken over: so long its claim lasts."""
+
 HEALED_ON_REPLICA = 7.0
 """The same for readers of a replica: its stream must flow for two seconds before it counts."""
 

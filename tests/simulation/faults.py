@@ -318,7 +318,7 @@ _KINDS: dict[str, Callable[[random.Random], Callable[["Simulation"], End]]] = {
 KINDS = tuple(_KINDS)
 
 PENDING: dict[str, str] = {
-    "clock-server": "a reader of a replica calls books stale for longer after the primary's clock was set ahead and back",
+    "clock-server": "a replica that repeats an earlier time of the primary makes books stale for too long",
     "network": "the claim of a network goes over redis-py, which has no place in this simulation",
     "failover": "a reader that was connected may show the older book of the replica as live for a moment",
 }

@@ -15,7 +15,7 @@ from unittest import mock
 from bookbus.consumers.redis_provider import Mode
 from bookbus.feeders.feeder import Feeder
 from bookbus.feeders.venue import FeedMode
-from tests.simulation.checks import HARMLESS_FOR_FEEDERS, HEALED_ON_REPLICA, ON_REPLICA, Checks, age_limit
+from tests.simulation.checks import CLAIM_LAPSES, HARMLESS_FOR_FEEDERS, HEALED_ON_REPLICA, ON_REPLICA, Checks, age_limit
 from tests.simulation.exchange import RATES, Exchange
 from tests.simulation.faults import KINDS, LAST, Fault, draw
 from tests.simulation.feeder import make_feeder, rest_get, websocket_connect
@@ -139,7 +139,8 @@ class Simulation:
         self.faults = draw(rng, list(kinds))
         faults = {fault.kind for fault in self.faults}
         limit, takes_over = age_limit(faults), not faults <= HARMLESS_FOR_FEEDERS
-        self.checks = Checks(world, self.exchange, NATIVES, self.depth, limit, LAST, takes_over, self._clocks_differ)
+        end = LAST + (CLAIM_LAPSES if takes_over and "shape" in faults else 0.0)
+        self.checks = Checks(world, self.exchange, NATIVES, self.depth, limit, end, takes_over, self._clocks_differ)
         self.tail: TradeReader | None = None
         self._readers: list[_ReaderSlot] = [
             _ReaderSlot(self, "push", "bus", "push"),
