@@ -160,28 +160,38 @@ class BookWalk:
                 _refresh(memory, opposite_side(side, book), side, book.depth)
 
     def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
-        if (reason := reject_reason(order, book)) is not None:
-            return no_fill(reason)
-        self.observe(book)
+        fill, takes = self._walk(order, book)
         memory = self._taken.setdefault((order.exchange, order.symbol, order.side), {})
+        for price, take in takes:
+            memory[price] = memory.get(price, 0.0) + take
+        return fill
+
+    def preview(self, order: Order, book: OrderBookSnapshot) -> Fill:
+        """What `fill` would return now, without taking it."""
+        return self._walk(order, book)[0]
+
+    def _walk(self, order: Order, book: OrderBookSnapshot) -> tuple[Fill, list[tuple[float, float]]]:
+        """The fill, and the price and quantity that it takes of each level."""
+        if (reason := reject_reason(order, book)) is not None:
+            return no_fill(reason), []
+        self.observe(book)
+        memory = self._taken.get((order.exchange, order.symbol, order.side), {})
         levels = opposite_side(order.side, book)
-        left, takes, prices, cost = order.quantity, [], [], 0.0
+        left, takes, cost = order.quantity, [], 0.0
         for price, displayed in levels:
             if left <= 0 or not order.reaches(price):
                 break
             take = min(left, max(displayed - memory.get(price, 0.0), 0.0))
             if take > 0:
-                memory[price] = memory.get(price, 0.0) + take
-                takes.append(take)
-                prices.append(price)
+                takes.append((price, take))
                 cost += take * price
                 left -= take
         if not takes:
-            return no_fill(FillReason.CONSUMED)
-        quantity = math.fsum(takes)
+            return no_fill(FillReason.CONSUMED), []
+        quantity = math.fsum(take for _, take in takes)
         # Rounding must not move the average outside the prices it is made of.
-        average = min(max(cost / quantity, min(prices)), max(prices))
-        return taker_fill(order, quantity if left > 0 else order.quantity, average, levels[0][0])
+        average = min(max(cost / quantity, min(takes)[0]), max(takes)[0])
+        return taker_fill(order, quantity if left > 0 else order.quantity, average, levels[0][0]), takes
 
 
 def _refresh(memory: dict[float, float], levels: Levels, side: Side, depth: int) -> None:
