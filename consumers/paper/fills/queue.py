@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from bookbus.consumers.paper.fills.model import (
+    BookOrder,
     Fill,
     FillReason,
-    Order,
     TapeEvent,
     no_fill,
     opposite_side,
@@ -42,7 +42,7 @@ class QueueFill:
         if self.latency_us < 0:
             raise ValueError(f"a latency must not be below zero, got {self.latency_us}")
 
-    def place(self, order: Order, book: OrderBookSnapshot) -> "QueuedOrder":
+    def place(self, order: BookOrder, book: OrderBookSnapshot) -> "QueuedOrder":
         """The order on its way to the exchange; `book` is the newest one when it was sent."""
         require_same_market(order, book)
         return QueuedOrder(order, book, self)
@@ -56,7 +56,7 @@ class QueuedOrder:
     the first book shows there.
     """
 
-    def __init__(self, order: Order, book: OrderBookSnapshot, model: QueueFill) -> None:
+    def __init__(self, order: BookOrder, book: OrderBookSnapshot, model: QueueFill) -> None:
         self.order = order
         self.filled = 0.0
         self._model = model
@@ -250,7 +250,7 @@ def time_of(event: TapeEvent, time_source: TimeSource) -> int:
     return event.received_us if at_us is None else at_us
 
 
-def _passive_reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+def _passive_reject_reason(order: BookOrder, book: OrderBookSnapshot) -> FillReason | None:
     if order.price is None:
         return FillReason.NOT_PASSIVE
     reason = reject_reason(order, book)
@@ -259,7 +259,7 @@ def _passive_reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason 
     return None if reason is FillReason.NOT_MARKETABLE else reason
 
 
-def shown(order: Order, book: OrderBookSnapshot) -> float | None:
+def shown(order: BookOrder, book: OrderBookSnapshot) -> float | None:
     """Quantity at the order's price; None where the book does not reach it."""
     levels = own_side(order.side, book)
     for price, quantity in levels:
