@@ -47,7 +47,7 @@ from bookbus.consumers.paper.settings import (
 )
 from bookbus.consumers.paper.strategy_loader import StrategySpec, specs_of
 from bookbus.consumers.paper.strategy_runner import (
-    LiveFeed,
+    LiveSource,
     StrategySettings,
     check_settings,
     run_strategies_live,
@@ -94,13 +94,11 @@ def run(
     symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated, like BTC,ETH.")] = "BTC",
     strategy: Annotated[
         list[str] | None,
-        typer.Option(
-            envvar="BOOKBUS_STRATEGY", help="my_bot.py:MyBot, a module:Class or a shipped one; may be repeated."
-        ),
+        typer.Option(envvar="BOOKBUS_STRATEGY", help="my_bot.py:MyBot, module:Class or a shipped one; repeatable."),
     ] = None,
     parameters: Annotated[
         list[str] | None,
-        typer.Option("--set", envvar="BOOKBUS_SET", help="Parameter of a strategy: name=value; may be repeated."),
+        typer.Option("--set", envvar="BOOKBUS_SET", help="Parameter of a strategy: name=value; repeatable."),
     ] = None,
     latency: Annotated[
         str,
@@ -213,7 +211,7 @@ def run(
     output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/paper"),
     exchange: Annotated[
         str,
-        typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books --l2-source redis reads; several for strategies."),
+        typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books redis reads; several for strategies."),
     ] = "binance",
     binance_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_WS_URL", help="Other WebSocket URL.")] = "",
     binance_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_REST_URL", help="Other REST URL.")] = "",
@@ -229,7 +227,7 @@ def run(
 
     \b
       python -m consumers paper --strategy my_bot.py:MyBot --l2-source redis --set size=0.01
-      python -m consumers paper --strategy two_sided_quoter --l2-source capture:btc.jsonl.gz --grid "half_spread_bps=2,5"
+      python -m consumers paper --strategy two_sided_quoter --l2-source capture:btc.jsonl.gz --grid "lean_bps=1,2"
       python -m consumers run --l2-source redis --smoke
       python -m consumers run --l2-source multi --symbols BTC,ETH --inventory-notional 1000
       python -m consumers run --l2-source capture:btc.jsonl.gz --fill-model queue --entry-bps-min 0
@@ -407,10 +405,10 @@ def _run_strategies(
                 listed: dict[str, InstrumentRegistry] = {}
                 for exchange in providers:
                     listed |= _listed_instruments([exchange], sources)
-                feed = LiveFeed(providers, listed)
-                opened.callback(feed.close)
+                live = LiveSource(providers, listed)
+                opened.callback(live.close)
                 with _asked_by_signal() as stop:
-                    figures = run_strategies_live(specs, settings, feed, directory, stop, logger.info)
+                    figures = run_strategies_live(specs, settings, live, directory, stop, logger.info)
     for one in figures:
         typer.echo(summary(one))
     if any(one.error for one in figures):

@@ -30,8 +30,8 @@ from bookbus.consumers.paper.latency import Latency, Leg
 from bookbus.consumers.paper.order_rules import PriceUnit, Rejection, fit_order
 from bookbus.consumers.paper.performance import EquityCurve, Ledger
 from bookbus.consumers.paper.schedule import microseconds
-from bookbus.consumers.paper.strategy import Order, OrderEvent, OrderUpdate, Strategy, TimeInForce
 from bookbus.consumers.reading import Reading
+from bookbus.consumers.strategy import Order, OrderEvent, OrderUpdate, Strategy, TimeInForce
 from bookbus.schemas.instruments import Instrument, SymbolError
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot, Side
 from bookbus.schemas.trade import Trade
@@ -262,8 +262,10 @@ class Engine:
 
     def advance(self, now_us: int) -> None:
         """Do what is due up to `now_us`, in the order of time."""
-        self._run_due(now_us)
-        self.now_us = max(self.now_us, now_us)
+        if not self.stopped:
+            self._run_due(now_us)
+        if not self.stopped:
+            self.now_us = max(self.now_us, now_us)
 
     def _run_due(self, until_us: int) -> None:
         moment, actions = -1, 0

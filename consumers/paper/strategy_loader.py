@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from bookbus.consumers.paper.strategy import Strategy
+from bookbus.consumers.strategy import Strategy
 
 SHIPPED = {
     "two_sided_quoter": "bookbus.consumers.paper.examples.two_sided_quoter:TwoSidedQuoter",

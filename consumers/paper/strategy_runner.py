@@ -107,7 +107,7 @@ class StrategyFigures(msgspec.Struct, frozen=True, kw_only=True):
     settings: StrategySettings
 
 
-class Feed(Protocol):
+class MarketSource(Protocol):
     """Books and trades of every market of a run."""
 
     @property
@@ -118,7 +118,7 @@ class Feed(Protocol):
         """The newest book and its status."""
 
 
-class RecordedFeed:
+class RecordedSource:
     """The books of recordings, one for each exchange, merged by the time of receipt."""
 
     def __init__(self, paths: Sequence[Path], symbols: Sequence[str], depth: int, max_age: float) -> None:
@@ -159,7 +159,7 @@ class RecordedFeed:
         return Reading(observation.snapshot, status, observation.age, f"{symbol}: {reason}" if reason else "")
 
 
-class LiveFeed:
+class LiveSource:
     """The books of started providers, one for each exchange, with the trades of those that have them."""
 
     def __init__(
@@ -218,7 +218,7 @@ class StrategyRun:
         self,
         spec: StrategySpec,
         settings: StrategySettings,
-        feed: Feed,
+        source: MarketSource,
         directory: Path,
         began_us: int,
         *,
@@ -228,7 +228,7 @@ class StrategyRun:
         self.spec = spec
         self.name = spec.strategy.rpartition(":")[2]
         self._settings = settings
-        self._feed = feed
+        self._source = source
         self._began_us = began_us
         self._feed_us: dict[str, int] = {}
         self.session_id = _session_name(spec, self.name, settings, began_us)
@@ -240,8 +240,8 @@ class StrategyRun:
         self.engine = Engine(
             self.name,
             make_strategy(load_strategy(spec.strategy), spec.parameters),
-            _rules(feed.markets, settings),
-            feed.reading,
+            _rules(source.markets, settings),
+            source.reading,
             parse_latency(settings.latency, settings.seed, lambda exchange: self._feed_us.get(exchange, 0)),
             self._write,
             sample_seconds=settings.sample_seconds,
@@ -249,7 +249,7 @@ class StrategyRun:
         self._deposit(began_us)
 
     def start(self) -> None:
-        books = [self._reading(market).snapshot for market in self._feed.markets]
+        books = [self._reading(market).snapshot for market in self._source.markets]
         self.engine.start(self._began_us, [book for book in books if book is not None])
         self._say_crash()
 
@@ -320,18 +320,18 @@ class StrategyRun:
         return f"{self.session_id}: {engine.events['filled']} orders filled, {state}, pnl {pnl}"
 
     def _reading(self, market: Instrument) -> Reading:
-        return self._feed.reading(market.exchange, market.symbol, self._began_us)
+        return self._source.reading(market.exchange, market.symbol, self._began_us)
 
     def _deposit(self, now_us: int) -> None:
         """Give each exchange its first cash, and its first inventory at the mid price."""
         settings, engine = self._settings, self.engine
-        quotes = {(market.exchange, market.quote) for market in self._feed.markets}
+        quotes = {(market.exchange, market.quote) for market in self._source.markets}
         for exchange, quote in sorted(quotes):
             usual = 10_000.0 * (_KRW_A_DOLLAR if quote == "KRW" else 1)
             engine.deposit(exchange, quote, usual if settings.cash is None else settings.cash)
         given: set[tuple[str, str]] = set()
-        for market in self._feed.markets:
-            book = self._feed.reading(market.exchange, market.symbol, now_us).snapshot
+        for market in self._source.markets:
+            book = self._source.reading(market.exchange, market.symbol, now_us).snapshot
             mid = book.mid() if book is not None else None
             if settings.inventory_notional and mid and (market.exchange, market.base) not in given:
                 given.add((market.exchange, market.base))
@@ -376,25 +376,25 @@ def run_strategies_recorded(
 
     Raises CaptureError, SymbolError, ValueError or OSError.
     """
-    feed = RecordedFeed(paths, settings.symbols, settings.depth, settings.max_age)
+    source = RecordedSource(paths, settings.symbols, settings.depth, settings.max_age)
     runs: list[StrategyRun] = []
     ends_us = 0
     shown = time.monotonic()
     reason = "end_of_recording"
-    for frame in feed.frames:
-        at_us = max(round(frame.time * 1e6), feed.now_us)
+    for frame in source.frames:
+        at_us = max(round(frame.time * 1e6), source.now_us)
         if runs:
-            if at_us - feed.now_us > LONGEST_HOLE * 1e6:
-                raise CaptureError(f"the recording's time jumps by {(at_us - feed.now_us) / 1e6:.0f} s")
+            if at_us - source.now_us > LONGEST_HOLE * 1e6:
+                raise CaptureError(f"the recording's time jumps by {(at_us - source.now_us) / 1e6:.0f} s")
             if ends_us and at_us >= ends_us:
-                feed.now_us, reason = ends_us, "duration"
+                source.now_us, reason = ends_us, "duration"
                 break
             for run in runs:
                 run.advance(at_us)
-        events = feed.apply(frame)
+        events = source.apply(frame)
         if not runs:
-            if all(feed.reading(one.exchange, one.symbol, at_us).status is BookStatus.LIVE for one in feed.markets):
-                runs = [StrategyRun(spec, settings, feed, directory, at_us, replaces=True) for spec in specs]
+            if all(source.reading(one.exchange, one.symbol, at_us).status is BookStatus.LIVE for one in source.markets):
+                runs = [StrategyRun(spec, settings, source, directory, at_us, replaces=True) for spec in specs]
                 stop.polled = True
                 ends_us = at_us + microseconds(settings.duration) if settings.duration is not None else 0
                 for run in runs:
@@ -412,24 +412,24 @@ def run_strategies_recorded(
     if not runs:
         missing = [
             f"{one.exchange}:{one.symbol}"
-            for one in feed.markets
-            if feed.reading(one.exchange, one.symbol, feed.now_us).status is not BookStatus.LIVE
+            for one in source.markets
+            if source.reading(one.exchange, one.symbol, source.now_us).status is not BookStatus.LIVE
         ]
         raise CaptureError(f"the recording never has a live book of {', '.join(missing)}")
-    return [run.finish(feed.now_us, reason) for run in runs]
+    return [run.finish(source.now_us, reason) for run in runs]
 
 
 def run_strategies_live(
     specs: Sequence[StrategySpec],
     settings: StrategySettings,
-    feed: LiveFeed,
+    source: LiveSource,
     directory: Path,
     stop: Stop,
     show: ShowProgress,
 ) -> list[StrategyFigures]:
     """Run each strategy until the duration is over, or `stop` or crashes end the run. Raises ValueError, OSError."""
-    began_us = round(feed.clock() * 1e6)
-    runs = [StrategyRun(spec, settings, feed, directory, began_us, replaces=False) for spec in specs]
+    began_us = round(source.clock() * 1e6)
+    runs = [StrategyRun(spec, settings, source, directory, began_us, replaces=False) for spec in specs]
     ends_us = began_us + microseconds(settings.duration) if settings.duration is not None else None
     stop.polled = True
     for run in runs:
@@ -437,13 +437,13 @@ def run_strategies_live(
     shown_us = now_us = began_us
     while True:
         due = [due for run in runs if (due := run.engine.next_due_us) is not None]
-        wait_us = min(due, default=now_us + 1_000_000) - round(feed.clock() * 1e6)
-        for at_us, event in feed.wait(wait_us / 1e6):
+        wait_us = min(due, default=now_us + 1_000_000) - round(source.clock() * 1e6)
+        for at_us, event in source.wait(wait_us / 1e6):
             # What came while this waited is seen in the order it came; time does not go back.
             now_us = max(now_us, at_us)
             for run in runs:
                 run.receive(now_us, event)
-        now_us = max(now_us, round(feed.clock() * 1e6))
+        now_us = max(now_us, round(source.clock() * 1e6))
         reached_us = now_us if ends_us is None else min(now_us, ends_us)
         for run in runs:
             run.advance(reached_us)

@@ -5,8 +5,8 @@ from typing import Literal
 
 from bookbus.consumers.paper.engine import Engine, MarketRules, OrderRecord
 from bookbus.consumers.paper.latency import Latency, parse_latency
-from bookbus.consumers.paper.strategy import Context, Order, OrderUpdate, Strategy, TimeInForce
 from bookbus.consumers.reading import Reading
+from bookbus.consumers.strategy import Context, Order, OrderUpdate, Strategy, TimeInForce
 from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot, Side, StoredState
 from bookbus.schemas.trade import Trade

@@ -1,6 +1,6 @@
 """Buys where it is cheaper and sells where it is dearer, in two markets of one asset."""
 
-from bookbus.consumers.paper.strategy import Context, Order, OrderUpdate, Strategy
+from bookbus.consumers.strategy import Context, Order, OrderUpdate, Strategy
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 
 

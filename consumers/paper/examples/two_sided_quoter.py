@@ -1,6 +1,6 @@
 """Quotes both sides of the market around the mid price, and leans against what it holds."""
 
-from bookbus.consumers.paper.strategy import Context, Order, Strategy
+from bookbus.consumers.strategy import Context, Order, Strategy
 from bookbus.schemas.snapshot import BookStatus, Side
 
 SIDES: tuple[tuple[Side, int], ...] = (("buy", -1), ("sell", 1))
@@ -23,11 +23,18 @@ class TwoSidedQuoter(Strategy):
     def on_timer(self, ctx: Context) -> None:
         for symbol in ctx.symbols:
             reading = ctx.reading(symbol)
-            mid = reading.snapshot.mid() if reading.snapshot and reading.status is BookStatus.LIVE else None
-            size = self.notional / mid if mid else 0.0
+            book = reading.snapshot if reading.status is BookStatus.LIVE else None
+            mid = book.mid() if book else None
             for side, sign in SIDES:
-                lean = self.lean_bps * (ctx.position(symbol) - self.held[symbol]) / size if size else 0.0
-                self.quote(ctx, symbol, side, mid and mid * (1 + (sign * self.half_spread_bps - lean) / 1e4), size)
+                if book is None or mid is None:
+                    self.quote(ctx, symbol, side, None, 0.0)
+                    continue
+                size = self.notional / mid
+                lean = self.lean_bps * (ctx.position(symbol) - self.held[symbol]) / size
+                price = mid * (1 + (sign * self.half_spread_bps - lean) / 1e4)
+                # Never beyond the best price of its own side.
+                price = min(price, book.bids[0][0]) if side == "buy" else max(price, book.asks[0][0])
+                self.quote(ctx, symbol, side, price, size)
 
     def quote(self, ctx: Context, symbol: str, side: Side, price: float | None, size: float) -> None:
         order = self.quotes.get((symbol, side))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bookbus.consumers.paper.account import exact
-from bookbus.consumers.paper.strategy import Context, Order, OrderUpdate, Strategy
+from bookbus.consumers.strategy import Context, Order, OrderUpdate, Strategy
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.strategy_world import BIDS, Recorded, StrategyWorld, market
