@@ -84,8 +84,11 @@ def test_strategies_run_through_a_recording_twice_alike(tmp_path: Path, strategi
     with SimulatorProcess(["BTCUSDT", "ETHUSDT"], exchange="binance") as exchange:
         tape = tmp_path / "tape.jsonl.gz"
         recorded = subprocess.run(
-            [sys.executable, "-m", "feeders", "record", "--ws-url", exchange.ws_url, "--rest-url", exchange.rest_url]
-            + ["--symbols", "BTC,ETH", "--topics", "book,trades", "--seconds", "10", "--out", str(tape)],
+            [
+                *(sys.executable, "-m", "feeders", "record"),
+                *("--ws-url", exchange.ws_url, "--rest-url", exchange.rest_url, "--symbols", "BTC,ETH"),
+                *("--topics", "book,trades", "--seconds", "10", "--out", str(tape)),
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,
