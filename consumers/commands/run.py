@@ -85,8 +85,15 @@ _RUN_PARAMETERS = (
     "calibration-path",
 )
 
+_INTERVAL_OPTIONS = (
+    *(name.replace("-", "_") for name in (*_ENTRY_PARAMETERS, *_RUN_PARAMETERS) if name != "entry-bps-seed"),
+    *("entry_bps_zone_weights", "max_notional", "max_daily_loss", "max_open_trades"),
+)
+"""Options of the strategy that buys at every interval."""
+
 
 def run(
+    context: typer.Context,
     l2_source: Annotated[
         str,
         typer.Option(envvar="BOOKBUS_L2_SOURCE", help="mock, upbit, binance, multi, redis or capture:FILE."),
@@ -236,6 +243,7 @@ def run(
     start_logging(log_level)
     try:
         if strategy:
+            _refuse_interval_options(context)
             plan = StrategySettings(
                 source=l2_source,
                 symbols=split_names(symbols) or fail("--symbols names nothing"),
@@ -385,6 +393,14 @@ def _run_on_source(settings: RunSettings, sources: SourceSettings, directory: Pa
             provider.stop()
     typer.echo(_summary(kpi))
     return _EXIT_CODES.get(kpi.end_reason, 0)
+
+
+def _refuse_interval_options(context: typer.Context) -> None:
+    """Options that a strategy would not see are a mistake."""
+    for name in _INTERVAL_OPTIONS:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            fail(f"--{name.replace('_', '-')} is an option of runs without --strategy")
 
 
 def _run_strategies(

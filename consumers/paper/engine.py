@@ -553,7 +553,10 @@ class Engine:
                 self._fill(working, quantity, working.price or 0.0, "maker")
 
     def _already_filled(self, market: _Market, side: Side, trade: Trade) -> float:
-        """The part of a trade that filled orders before, when the opposite best price reached them."""
+        """The part of a trade that filled orders before: a level that was taken, or a best price that reached them."""
+        if trade.aggressor == side:
+            # It takes from the side that our orders take from.
+            return min(self._walk.taken(market.exchange, market.symbol, side, trade.price), trade.quantity)
         crossed = market.crossed.get(side)
         if crossed is None:
             return 0.0

@@ -6,6 +6,7 @@ import logging
 import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -29,7 +30,7 @@ from bookbus.consumers.paper.strategy_loader import StrategySpec, load_strategy,
 from bookbus.consumers.reading import MAX_AGE, Reading, judge
 from bookbus.schemas.capture import CaptureError
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of
-from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
+from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
 logger = logging.getLogger(__name__)
@@ -137,6 +138,12 @@ class RecordedSource:
         self.now_us = 0
         self._max_age = max_age
         self._books = {(one.exchange, one.symbol): LocalBook() for one in self.markets}
+
+    @property
+    def without_book(self) -> list[str]:
+        """Markets without a live book now."""
+        readings = {one: self.reading(one.exchange, one.symbol, self.now_us) for one in self.markets}
+        return [f"{one.exchange}:{one.symbol}" for one, reading in readings.items() if reading.status != "live"]
 
     def apply(self, frame: TapeFrame) -> list[Event]:
         """Move the time to the frame; its books and trades of the run's markets."""
@@ -273,6 +280,8 @@ class StrategyRun:
             return self._figures
         engine = self.engine
         engine.stop(now_us)
+        if engine.events["accepted"] and not engine.trades:
+            logger.warning("no trades were seen: waiting orders were filled only by books that reached their prices")
         ledgers = {rules.name: engine.ledger(rules.name) for rules in engine.markets}
         pnl = engine.pnl()
         self._orders.close()
@@ -381,41 +390,40 @@ def run_strategies_recorded(
     ends_us = 0
     shown = time.monotonic()
     reason = "end_of_recording"
-    for frame in source.frames:
-        at_us = max(round(frame.time * 1e6), source.now_us)
-        if runs:
-            if at_us - source.now_us > LONGEST_HOLE * 1e6:
-                raise CaptureError(f"the recording's time jumps by {(at_us - source.now_us) / 1e6:.0f} s")
-            if ends_us and at_us >= ends_us:
-                source.now_us, reason = ends_us, "duration"
-                break
-            for run in runs:
-                run.advance(at_us)
-        events = source.apply(frame)
-        if not runs:
-            if all(source.reading(one.exchange, one.symbol, at_us).status is BookStatus.LIVE for one in source.markets):
-                runs = [StrategyRun(spec, settings, source, directory, at_us, replaces=True) for spec in specs]
-                stop.polled = True
-                ends_us = at_us + microseconds(settings.duration) if settings.duration is not None else 0
+    try:
+        for frame in source.frames:
+            at_us = max(round(frame.time * 1e6), source.now_us)
+            if runs:
+                if at_us - source.now_us > LONGEST_HOLE * 1e6:
+                    raise CaptureError(f"the recording's time jumps by {(at_us - source.now_us) / 1e6:.0f} s")
+                if ends_us and at_us >= ends_us:
+                    source.now_us, reason = ends_us, "duration"
+                    break
                 for run in runs:
-                    run.start()
-            continue
-        for event in events:
-            for run in runs:
-                run.receive(at_us, event)
-        if stop.reason or all(run.engine.stopped for run in runs):
-            reason = stop.reason or "crashed"
-            break
-        if time.monotonic() - shown >= PROGRESS_INTERVAL:
-            shown = time.monotonic()
-            show(runs[0].progress())
+                    run.advance(at_us)
+            events = source.apply(frame)
+            if not runs:
+                if not source.without_book:
+                    runs = [StrategyRun(spec, settings, source, directory, at_us, replaces=True) for spec in specs]
+                    stop.polled = True
+                    ends_us = at_us + microseconds(settings.duration) if settings.duration is not None else 0
+                    for run in runs:
+                        run.start()
+                continue
+            for event in events:
+                for run in runs:
+                    run.receive(at_us, event)
+            if stop.reason or all(run.engine.stopped for run in runs):
+                reason = stop.reason or "crashed"
+                break
+            if time.monotonic() - shown >= PROGRESS_INTERVAL:
+                shown = time.monotonic()
+                show(runs[0].progress())
+    except BaseException:
+        _finish_after_error(runs, source.now_us)
+        raise
     if not runs:
-        missing = [
-            f"{one.exchange}:{one.symbol}"
-            for one in source.markets
-            if source.reading(one.exchange, one.symbol, source.now_us).status is not BookStatus.LIVE
-        ]
-        raise CaptureError(f"the recording never has a live book of {', '.join(missing)}")
+        raise CaptureError(f"the recording never has a live book of {', '.join(source.without_book)}")
     return [run.finish(source.now_us, reason) for run in runs]
 
 
@@ -435,26 +443,37 @@ def run_strategies_live(
     for run in runs:
         run.start()
     shown_us = now_us = began_us
-    while True:
-        due = [due for run in runs if (due := run.engine.next_due_us) is not None]
-        wait_us = min(due, default=now_us + 1_000_000) - round(source.clock() * 1e6)
-        for at_us, event in source.wait(wait_us / 1e6):
-            # What came while this waited is seen in the order it came; time does not go back.
-            now_us = max(now_us, at_us)
+    try:
+        while True:
+            due = [due for run in runs if (due := run.engine.next_due_us) is not None]
+            wait_us = min(due, default=now_us + 1_000_000) - round(source.clock() * 1e6)
+            for at_us, event in source.wait(wait_us / 1e6):
+                # What came while this waited is seen in the order it came; time does not go back.
+                now_us = max(now_us, at_us)
+                for run in runs:
+                    run.receive(now_us, event)
+            now_us = max(now_us, round(source.clock() * 1e6))
+            reached_us = now_us if ends_us is None else min(now_us, ends_us)
             for run in runs:
-                run.receive(now_us, event)
-        now_us = max(now_us, round(source.clock() * 1e6))
-        reached_us = now_us if ends_us is None else min(now_us, ends_us)
-        for run in runs:
-            run.advance(reached_us)
-        if now_us - shown_us >= PROGRESS_INTERVAL * 1e6:
-            shown_us = now_us
-            for run in runs:
-                show(run.progress())
-        if stop.reason or all(run.engine.stopped for run in runs):
-            return [run.finish(now_us, stop.reason or "crashed") for run in runs]
-        if ends_us is not None and now_us >= ends_us:
-            return [run.finish(ends_us, "duration") for run in runs]
+                run.advance(reached_us)
+            if now_us - shown_us >= PROGRESS_INTERVAL * 1e6:
+                shown_us = now_us
+                for run in runs:
+                    show(run.progress())
+            if stop.reason or all(run.engine.stopped for run in runs):
+                return [run.finish(now_us, stop.reason or "crashed") for run in runs]
+            if ends_us is not None and now_us >= ends_us:
+                return [run.finish(ends_us, "duration") for run in runs]
+    except BaseException:
+        _finish_after_error(runs, now_us)
+        raise
+
+
+def _finish_after_error(runs: Sequence[StrategyRun], now_us: int) -> None:
+    """Write what there is; the error itself may be why that fails, too."""
+    for run in runs:
+        with suppress(Exception):
+            run.finish(now_us, "error")
 
 
 def summary(figures: StrategyFigures) -> str:

@@ -129,6 +129,7 @@ def test_documented_example_trades_on_a_real_recording(tmp_path: Path, strategie
         (("--strategy", "two_sided_quoter", "--l2-source", "nonsense"), "--l2-source nonsense: use mock"),
         (("--strategy", "two_sided_quoter", "--cash", "-1"), "--cash -1.0: give a number above 0"),
         (("--strategy", "two_sided_quoter", "--fees", "upbit=1"), "upbit"),
+        (("--strategy", "two_sided_quoter", "--tp-bps", "5"), "--tp-bps is an option of runs without --strategy"),
         (("--set", "size=1"), "--set is for the parameters of a --strategy"),
     ],
 )

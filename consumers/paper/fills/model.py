@@ -170,6 +170,10 @@ class BookWalk:
         """What `fill` would return now, without taking it."""
         return self._walk(order, book)[0]
 
+    def taken(self, exchange: str, symbol: str, side: Side, price: float) -> float:
+        """Quantity that orders of this side took at the price and that is still displayed."""
+        return self._taken.get((exchange, symbol, side), {}).get(price, 0.0)
+
     def _walk(self, order: BookOrder, book: OrderBookSnapshot) -> tuple[Fill, list[tuple[float, float]]]:
         """The fill, and the price and quantity that it takes of each level."""
         if (reason := reject_reason(order, book)) is not None:

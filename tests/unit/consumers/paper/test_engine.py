@@ -143,12 +143,36 @@ def test_opposite_best_price_that_reaches_an_order_fills_what_it_shows_and_its_t
     assert (order.filled, order.average_price) == (0.5, 100.0)
     world.trade(11.0, 99.5, 0.5, "sell", sent=9.0)
     world.trade(12.0, 99.5, 0.25, "buy")
-    assert order.filled == 0.75  # the second was shown in no book
+    assert order.filled == 0.5  # those who sold it, and those who bought it
 
     world.book(13.0, bids=((98.0, 1.0),), asks=((101.0, 1.0),))
     world.trade(14.0, 99.5, 0.25, "sell")
 
-    assert order.status == "filled"
+    assert order.filled == 0.75
+
+
+def test_level_that_an_order_took_does_not_fill_its_rest_when_somebody_else_takes_it() -> None:
+    world = StrategyWorld()
+    order = world.buy(101.5, 1.5)
+    assert order.filled == 1.0
+
+    world.trade(1.0, 101.0, 1.0, "buy")
+    assert order.filled == 1.0
+    world.trade(2.0, 101.0, 1.25, "buy")
+
+    assert order.filled == 1.25
+
+
+def test_trade_that_an_order_did_not_meet_on_its_way_fills_nothing() -> None:
+    world = StrategyWorld(latency="entry=50,response=0")
+    order = world.buy(100.0, 0.5)
+    world.until(60.0)
+
+    world.trade(70.0, 99.0, 5.0, "sell", sent=40.0)
+    assert order.filled == 0.0
+    world.trade(80.0, 99.0, 0.25, "sell")
+
+    assert order.filled == 0.25
 
 
 @pytest.mark.parametrize("how", ["suspect", "stale"])
