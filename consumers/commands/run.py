@@ -408,6 +408,7 @@ def _run_strategies(
 ) -> int:
     """Run strategies on paper. Returns the exit code; raises like the runs."""
     check_settings(settings)
+    began = time.monotonic()
     with ended_by_signal():
         if settings.source.startswith(CAPTURE):
             paths = [Path(name) for name in split_names(settings.source.removeprefix(CAPTURE))]
@@ -427,6 +428,10 @@ def _run_strategies(
                     figures = run_strategies_live(specs, settings, live, directory, stop, logger.info)
     for one in figures:
         typer.echo(summary(one))
+    if settings.source.startswith(CAPTURE):
+        took = time.monotonic() - began
+        recorded = max(one.actual_duration_seconds for one in figures)
+        typer.echo(f"{recorded:.0f} s of the recording in {took:.1f} s: {recorded / took:.0f} times as fast")
     if any(one.error for one in figures):
         return 1
     return _EXIT_CODES.get(figures[0].end_reason, 0)

@@ -179,13 +179,16 @@ class Engine:
         *,
         sample_seconds: float = 10.0,
         cancellation_share: float = 0.0,
+        clock_us: Callable[[], int] | None = None,
     ) -> None:
+        """`clock_us` is the time in a live run, so that what the strategy itself computes delays its orders."""
         self.name = name
         self.strategy = strategy
         self.now_us = 0
         self.error = ""
         self.traceback = ""
         self.stopped = False
+        self._ending = False
         self.events: Counter[str] = Counter()
         self.rejections: Counter[str] = Counter()
         """Reasons of orders that were rejected, expired or not cancelled."""
@@ -195,6 +198,7 @@ class Engine:
         self._latency = latency
         self._record = record
         self._share = cancellation_share
+        self._clock_us = clock_us
         self._sample_us = microseconds(sample_seconds)
         self._walk = BookWalk()
         self._markets = {rules.name: _Market(rules) for rules in markets}
@@ -277,8 +281,8 @@ class Engine:
             if actions > _MOST_ACTIONS:
                 self._crash(f"more than {_MOST_ACTIONS} orders and answers at one moment: they cause each other", "")
 
-    def receive(self, now_us: int, event: TapeEvent) -> None:
-        """Show an event of a market to the orders there, then to the strategy."""
+    def receive(self, now_us: int, event: TapeEvent, notify: bool = True) -> None:
+        """Show an event of a market to the orders there, then, if `notify`, to the strategy."""
         self.advance(now_us)
         market = self._by_event.get((event.exchange, event.symbol))
         if market is None or self.stopped:
@@ -287,18 +291,20 @@ class Engine:
             self.trades += 1
             self._see_trade(market, event)
             self._run_due(now_us)
-            self._call(self.strategy.on_trade, self._context, event)
+            if notify:
+                self._call(self.strategy.on_trade, self._context, event)
         else:
             self._see_book(market, event)
             self._run_due(now_us)
-            self._call(self.strategy.on_book, self._context, event)
+            if notify:
+                self._call(self.strategy.on_book, self._context, event)
         self._run_due(now_us)
 
     def stop(self, now_us: int) -> None:
         """End the run: cancel what is open, let the strategy act once more on the last books."""
         self.advance(now_us)
         if not self.stopped:
-            self._latency = _NO_LATENCY
+            self._latency, self._ending = _NO_LATENCY, True
             self._last_due.clear()
             answers = sorted(due for due in self._due if due.answer)
             self._due.clear()
@@ -482,7 +488,7 @@ class Engine:
             self._end(working, "expired", Rejection("self_trade", "it would trade with an order of this account"))
             return
         if working.price is None or order.time_in_force != "GTC":
-            detail = "more than the published levels hold" if reason is FillReason.PARTIAL else ""
+            detail = "more than the published levels hold" if working.price is None else ""
             self._end(working, "expired", Rejection(str(reason), detail))
             return
         rest = working.book_order()
@@ -687,8 +693,8 @@ class Engine:
         update = OrderUpdate(
             event=event,
             time_us=self.now_us,
-            order_quantity=working.order.quantity if event == "rejected" else float(working.quantity),
-            order_price=working.order.price if event == "rejected" else working.price,
+            order_quantity=working.order.quantity if working.rejection is not None else float(working.quantity),
+            order_price=working.order.price if working.rejection is not None else working.price,
             filled=float(working.filled),
             average_price=float(working.value / working.filled) if working.filled else None,
             quantity=quantity,
@@ -780,7 +786,10 @@ class Engine:
     def _later(self, leg: Leg, exchange: str) -> int:
         """When it arrives; nothing overtakes what was sent before it the same way."""
         way = exchange, "response" if leg == "response" else "request"
-        due = max(self.now_us + self._latency.draw(exchange, leg), self._last_due.get(way, 0))
+        sent_us = self.now_us
+        if leg != "response" and self._clock_us is not None and not self._ending:
+            sent_us = max(sent_us, self._clock_us())
+        due = max(sent_us + self._latency.draw(exchange, leg), self._last_due.get(way, 0))
         self._last_due[way] = due
         return due
 

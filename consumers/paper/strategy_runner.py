@@ -5,7 +5,7 @@ import heapq
 import logging
 import queue
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
@@ -187,7 +187,7 @@ class LiveSource:
                 found.append(_instrument(exchange, symbol, listed))
                 if isinstance(provider, TradeSource):
                     self._tails.append(provider.trades(symbol))
-            provider.on_snapshot(lambda book: self._queue.put((self._now_us(), book)))
+            provider.on_snapshot(lambda book: self._queue.put((self.now_us(), book)))
         self.markets: Sequence[Instrument] = tuple(found)
 
     def reading(self, exchange: str, symbol: str, now_us: int) -> Reading:
@@ -205,7 +205,7 @@ class LiveSource:
         now = self.clock()
         if now - self._polled >= _POLL:
             self._polled = now
-            at_us = self._now_us()
+            at_us = self.now_us()
             events += [(at_us, trade) for tail in self._tails for trade in tail.take()]
         return events
 
@@ -214,7 +214,8 @@ class LiveSource:
             if callable(close := getattr(tail, "close", None)):
                 close()
 
-    def _now_us(self) -> int:
+    def now_us(self) -> int:
+        """Microseconds since 1970 on the run's clock."""
         return round(self.clock() * 1e6)
 
 
@@ -230,6 +231,7 @@ class StrategyRun:
         began_us: int,
         *,
         replaces: bool,
+        clock_us: Callable[[], int] | None = None,
     ) -> None:
         """`replaces`: files of an earlier run of the same name are replaced. Raises ValueError, OSError."""
         self.spec = spec
@@ -252,6 +254,7 @@ class StrategyRun:
             parse_latency(settings.latency, settings.seed, lambda exchange: self._feed_us.get(exchange, 0)),
             self._write,
             sample_seconds=settings.sample_seconds,
+            clock_us=clock_us,
         )
         self._deposit(began_us)
 
@@ -260,11 +263,11 @@ class StrategyRun:
         self.engine.start(self._began_us, [book for book in books if book is not None])
         self._say_crash()
 
-    def receive(self, now_us: int, event: Event) -> None:
+    def receive(self, now_us: int, event: Event, notify: bool = True) -> None:
         if event.exchange_us is not None:
             self._feed_us[event.exchange] = event.received_us - event.exchange_us
         before = self.engine.stopped
-        self.engine.receive(now_us, event)
+        self.engine.receive(now_us, event, notify)
         if self.engine.stopped and not before:
             self._say_crash()
 
@@ -436,8 +439,11 @@ def run_strategies_live(
     show: ShowProgress,
 ) -> list[StrategyFigures]:
     """Run each strategy until the duration is over, or `stop` or crashes end the run. Raises ValueError, OSError."""
-    began_us = round(source.clock() * 1e6)
-    runs = [StrategyRun(spec, settings, source, directory, began_us, replaces=False) for spec in specs]
+    began_us = source.now_us()
+    runs = [
+        StrategyRun(spec, settings, source, directory, began_us, replaces=False, clock_us=source.now_us)
+        for spec in specs
+    ]
     ends_us = began_us + microseconds(settings.duration) if settings.duration is not None else None
     stop.polled = True
     for run in runs:
@@ -446,13 +452,17 @@ def run_strategies_live(
     try:
         while True:
             due = [due for run in runs if (due := run.engine.next_due_us) is not None]
-            wait_us = min(due, default=now_us + 1_000_000) - round(source.clock() * 1e6)
-            for at_us, event in source.wait(wait_us / 1e6):
-                # What came while this waited is seen in the order it came; time does not go back.
+            wait_us = min(due, default=now_us + 1_000_000) - source.now_us()
+            events = source.wait(wait_us / 1e6)
+            # A strategy that is slower than the books is told the newest one of each market.
+            newest = {(event.exchange, event.symbol): event for _, event in events if not isinstance(event, Trade)}
+            for at_us, event in events:
+                # Seen in the order in which it came; time does not go back.
                 now_us = max(now_us, at_us)
+                notify = isinstance(event, Trade) or newest[event.exchange, event.symbol] is event
                 for run in runs:
-                    run.receive(now_us, event)
-            now_us = max(now_us, round(source.clock() * 1e6))
+                    run.receive(now_us, event, notify)
+            now_us = max(now_us, source.now_us())
             reached_us = now_us if ends_us is None else min(now_us, ends_us)
             for run in runs:
                 run.advance(reached_us)

@@ -13,7 +13,7 @@ from bookbus.consumers.paper.account import exact
 from bookbus.consumers.strategy import Context, Order, OrderUpdate, Strategy
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
-from tests.support.strategy_world import BIDS, Recorded, StrategyWorld, market
+from tests.support.strategy_world import BIDS, START_US, Recorded, StrategyWorld, market
 
 
 def test_order_takes_effect_and_is_answered_after_the_latencies() -> None:
@@ -103,6 +103,28 @@ def test_waiting_order_is_filled_after_what_is_ahead() -> None:
     world.trade(4.0, 99.5, 0.5, "sell")
 
     assert (order.status, order.average_price) == ("filled", 100.0)
+
+
+def test_trades_since_the_newest_book_are_not_ahead_any_more() -> None:
+    world = StrategyWorld()
+    world.trade(1.0, 100.0, 0.75, "sell")
+    order = world.buy(100.0, 0.5)
+
+    world.trade(2.0, 100.0, 0.5, "sell")
+
+    assert order.filled == 0.25
+
+
+def test_own_computing_delays_orders_in_a_live_run() -> None:
+    world = StrategyWorld(latency="entry=50,response=0")
+    world.engine._clock_us = lambda: START_US + 300_000
+    order = world.buy("market", 0.5)
+
+    world.until(349.0)
+    assert world.told == []
+    world.until(350.0)
+
+    assert (world.told, order.status) == (["accepted", "filled"], "filled")
 
 
 def test_two_orders_share_what_a_trade_leaves() -> None:
@@ -279,6 +301,13 @@ def test_rejected_order_changes_nothing(price: float, quantity: float, reason: s
     assert world.engine.balances() == before
     assert world.ctx.open_orders == []
     assert world.buy(101.0, 1.0).filled == 1.0  # nothing was taken or reserved
+
+
+@pytest.mark.parametrize(("in_base", "status"), [(False, "rejected"), (True, "open")])
+def test_fee_is_reserved_where_it_is_charged(in_base: bool, status: str) -> None:
+    world = StrategyWorld(market(maker_bps=5.0, taker_bps=10.0, fee_in_base=in_base))
+
+    assert world.buy(100.0, 100.0).status == status
 
 
 def test_nothing_is_sold_that_is_not_held() -> None:

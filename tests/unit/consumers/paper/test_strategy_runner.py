@@ -250,6 +250,40 @@ def test_live_run_trades_on_a_provider_until_its_end(tmp_path: Path) -> None:
     assert again.session_id != figures.session_id
 
 
+def test_strategy_that_is_slower_than_the_books_is_told_the_newest(tmp_path: Path) -> None:
+    provider = StubProvider("binance")
+    provider.put("BTC-USDT", ((100.0, 1.0),), ((101.0, 1.0),))
+    provider.start()
+    source = LiveSource({"binance": provider})
+    books = [book(bids=((100.0 + number, 1.0),), asks=((105.0, 1.0),)) for number in range(4)]
+    batches: list[list[tuple[int, TapeEvent]]] = [[(source.now_us(), one) for one in books], []]
+    stop = Stop()
+    path = tmp_path / "slow.py"
+    path.write_text(
+        "from bookbus import Strategy\n"
+        "class Slow(Strategy):\n"
+        "    def on_start(self, ctx):\n"
+        "        ctx.buy('BTC-USDT', 102.0, 0.1, post_only=True)\n"
+        "    def on_book(self, ctx, book):\n"
+        "        if book.bids[0][0] != 103.0:\n"
+        "            raise RuntimeError(f'an older book: {book.bids}')\n"
+    )
+
+    def wait(seconds: float) -> list[tuple[int, TapeEvent]]:
+        if len(batches) == 1:
+            stop.ask("interrupted")
+        return batches.pop(0)
+
+    source.wait = wait  # type: ignore[method-assign]
+    settings = msgspec.structs.replace(SETTINGS, source="binance", latency="0")
+    (figures,) = run_strategies_live(
+        specs_of([f"{path}:Slow"], [], ""), settings, source, tmp_path, stop, lambda _: None
+    )
+    provider.stop()
+
+    assert (figures.error, figures.end_reason) == ("", "interrupted")
+
+
 def test_live_run_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     provider = StubProvider("binance")
     provider.put("BTC-USDT", ((100.0, 1.0),), ((101.0, 1.0),))
