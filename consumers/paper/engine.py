@@ -5,6 +5,7 @@ waits in the queue of its price and is filled by trades, or by an opposite best 
 """
 
 import heapq
+import math
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +106,10 @@ class _Market:
     def symbol(self) -> str:
         return self.rules.instrument.symbol
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.rules.instrument.base, self.rules.instrument.quote
+
 
 @dataclass(slots=True)
 class _Crossed:
@@ -203,7 +208,12 @@ class Engine:
         self._walk = BookWalk()
         self._markets = {rules.name: _Market(rules) for rules in markets}
         self._by_event = {(market.exchange, market.symbol): market for market in self._markets.values()}
+        self._same_pair = {
+            name: [one for one in self._markets.values() if one.pair == market.pair]
+            for name, market in self._markets.items()
+        }
         self._balances: defaultdict[Asset, Fraction] = defaultdict(Fraction)
+        self._deposits: defaultdict[Asset, Fraction] = defaultdict(Fraction)
         self._reserved: defaultdict[Asset, Fraction] = defaultdict(Fraction)
         self._known: defaultdict[Asset, Fraction] = defaultdict(Fraction)
         """Balances as the strategy knows them."""
@@ -227,6 +237,7 @@ class Engine:
         """Add to the account, before the start; it does not count as profit."""
         self._balances[exchange, asset] += exact(amount)
         self._known[exchange, asset] += exact(amount)
+        self._deposits[exchange, asset] += exact(amount)
 
     def balances(self) -> dict[str, dict[str, float]]:
         """By exchange and asset."""
@@ -241,16 +252,25 @@ class Engine:
     def ledger(self, name: str) -> Ledger:
         return self._markets[name].ledger
 
-    def mid(self, name: str) -> float | None:
-        """The last mid price of a live book."""
-        return self._markets[name].mid
+    def mark(self, name: str) -> float | None:
+        """The price at which a position is valued: the last mid of a live book, averaged over the exchanges that have
+        the same pair, so that opposite positions there are worth nothing."""
+        mid_prices = [one.mid for one in self._same_pair[name] if one.mid is not None]
+        return math.fsum(mid_prices) / len(mid_prices) if mid_prices else None
+
+    def changes(self) -> dict[str, Fraction]:
+        """By asset, what all exchanges hold more than was deposited."""
+        found: dict[str, Fraction] = {}
+        for (exchange, asset), amount in sorted(self._balances.items()):
+            found[asset] = found.get(asset, _ZERO) + amount - self._deposits[exchange, asset]
+        return found
 
     def pnl(self) -> dict[str, Fraction]:
-        """Profit after fees by quote asset, positions at the last live mid of the market that they were traded on."""
+        """Profit after fees by quote asset, positions at their marks."""
         found: dict[str, Fraction] = {}
         for market in self._markets.values():
             currency = market.rules.instrument.quote
-            found[currency] = found.get(currency, _ZERO) + market.ledger.pnl(market.mid)
+            found[currency] = found.get(currency, _ZERO) + market.ledger.pnl(self.mark(market.rules.name))
         return found
 
     def start(self, now_us: int, books: Sequence[OrderBookSnapshot]) -> None:
@@ -774,7 +794,7 @@ class Engine:
 
     def _sample_now(self) -> None:
         exposure = {
-            name: float(market.ledger.position * exact(market.mid)) if market.mid is not None else 0.0
+            name: float(market.ledger.position * exact(mark)) if (mark := self.mark(name)) is not None else 0.0
             for name, market in self._markets.items()
         }
         pnl = {currency: float(amount) for currency, amount in self.pnl().items()}

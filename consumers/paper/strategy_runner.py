@@ -81,7 +81,7 @@ def check_settings(settings: StrategySettings) -> None:
 
 
 class StrategyFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of one strategy; profit is after fees, positions at the last mid of a live book."""
+    """The result of one strategy; profit is after fees, positions at the last mid price of a live book."""
 
     session_id: str
     strategy: str
@@ -101,6 +101,8 @@ class StrategyFigures(msgspec.Struct, frozen=True, kw_only=True):
     currencies: list[CurveFigures]
     symbols: list[SymbolFigures]
     balances: dict[str, dict[str, float]]
+    changes: dict[str, float]
+    """By asset, what all exchanges hold more than at first."""
     dust: dict[str, float]
     """By symbol, holdings below one lot step, which no order can sell."""
     orders_path: str
@@ -284,7 +286,7 @@ class StrategyRun:
         engine = self.engine
         engine.stop(now_us)
         if engine.events["accepted"] and not engine.trades:
-            logger.warning("no trades were seen: waiting orders were filled only by books that reached their prices")
+            logger.warning("%s: no trades, so waiting orders are filled only by books that reach them", self.session_id)
         ledgers = {rules.name: engine.ledger(rules.name) for rules in engine.markets}
         pnl = engine.pnl()
         self._orders.close()
@@ -311,11 +313,12 @@ class StrategyRun:
             ],
             symbols=[
                 engine.curve.symbol_figures(
-                    rules.name, rules.instrument.quote, ledgers[rules.name], engine.mid(rules.name)
+                    rules.name, rules.instrument.quote, ledgers[rules.name], engine.mark(rules.name)
                 )
                 for rules in engine.markets
             ],
             balances=engine.balances(),
+            changes={asset: float(amount) for asset, amount in engine.changes().items()},
             dust={rules.name: dust for rules in engine.markets if (dust := self._dust(rules))},
             orders_path=self._orders.name,
             orders_sha256=self._hash.hexdigest(),

@@ -503,12 +503,13 @@ def test_no_fill_exceeds_order_trade_or_book_and_profit_is_what_the_account_show
             flows["BTC"] += sign * exact(record.quantity)
             flows["USDT"] -= sign * exact(record.quantity) * exact(record.price)
             flows[record.fee_asset] -= exact(record.fee)
-    ledger, mid = world.engine.ledger("BTC-USDT"), world.engine.mid("BTC-USDT")
+    ledger, mid = world.engine.ledger("BTC-USDT"), world.engine.mark("BTC-USDT")
     assert world.engine.balance("binance", "BTC") - 10 == ledger.position
     assert world.engine.balance("binance", "USDT") - 10_000 == ledger.cash
     assert float(flows["BTC"]) == pytest.approx(float(ledger.position), abs=1e-9)
     assert float(flows["USDT"]) == pytest.approx(float(ledger.cash), abs=1e-7)
     assert mid is not None
+    assert world.engine.changes() == {"BTC": ledger.position, "USDT": ledger.cash}
     assert world.engine.pnl()["USDT"] == ledger.cash + ledger.position * exact(mid)
     assert world.balance("BTC") >= 0
     assert world.balance("USDT") >= 0
