@@ -70,6 +70,27 @@ async def test_strategies_run_on_the_bus(redis_url: str, tmp_path: Path, strateg
     assert found["two_sided_quoter"]["end_reason"] == "duration"
 
 
+async def test_arbitrage_runs_over_two_exchanges_on_the_bus(redis_url: str, tmp_path: Path) -> None:
+    with (
+        SimulatorProcess(["BTCUSDT"], exchange="binance") as binance,
+        SimulatorProcess(["BTCUSDT"], exchange="bybit") as bybit,
+        feeder_process(redis_url, binance.ws_url, binance.rest_url, ["BTCUSDT"]) as one,
+        feeder_process(redis_url, bybit.ws_url, bybit.rest_url, ["BTCUSDT"], "--exchange", "bybit") as other,
+    ):
+        for feeder in (one, other):
+            await await_for(lambda feeder=feeder: "live" in feeder.log, LIMIT, "a feeder")  # type: ignore[misc]
+        options = ("--l2-source", "redis", "--redis", redis_url, "--exchange", "binance,bybit", "--fees", "bybit=1")
+        more = ("--strategy", "two_leg_arbitrage", "--set", "edge_bps=-20", "--inventory-notional", "1000")
+        done = await asyncio.to_thread(run, tmp_path, *options, *more, "--duration-seconds", "5")
+
+    assert done.returncode == 0, done.stderr
+    (found,) = figures(tmp_path).values()
+    assert [one["symbol"] for one in found["symbols"]] == ["binance:BTC-USDT", "bybit:BTC-USDT"]
+    assert set(found["balances"]) == {"binance", "bybit"}
+    assert found["error"] == ""
+    assert found["orders"]["accepted"] >= 2
+
+
 def test_strategies_run_on_a_direct_connection(tmp_path: Path, strategies: list[str]) -> None:
     with SimulatorProcess(["BTCUSDT", "ETHUSDT"], exchange="binance") as exchange:
         urls = ("--binance-ws-url", exchange.ws_url, "--binance-rest-url", exchange.rest_url)

@@ -9,20 +9,24 @@ from typing import Any
 import msgspec
 import pytest
 
-from bookbus.consumers.paper.engine import OrderRecord
-from bookbus.consumers.paper.fills.model import TapeEvent
+from bookbus.consumers.paper.engine import Engine, MarketRules, OrderRecord
+from bookbus.consumers.paper.fills.model import BookOrder, TapeEvent
+from bookbus.consumers.paper.fills.queue import QueuedOrder, QueueFill
+from bookbus.consumers.paper.latency import parse_latency
 from bookbus.consumers.paper.runner import Stop
 from bookbus.consumers.paper.strategy_loader import specs_of
 from bookbus.consumers.paper.strategy_runner import (
     LiveSource,
+    RecordedSource,
     StrategyFigures,
     StrategySettings,
     run_strategies_live,
     run_strategies_recorded,
     summary,
 )
+from bookbus.consumers.strategy import Context, Order, OrderUpdate, Strategy
 from bookbus.schemas.capture import CaptureError
-from bookbus.schemas.snapshot import Level, Side
+from bookbus.schemas.snapshot import Level, OrderBookSnapshot, Side
 from bookbus.schemas.trade import Trade
 from tests.support.binance_capture import write_capture
 from tests.support.builders import book
@@ -302,3 +306,88 @@ def test_live_run_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     provider.stop()
 
     assert figures.end_reason == "interrupted"
+
+
+class OneBid(Strategy):
+    """A post-only bid of `quantity` at the best price every ten seconds, cancelled after nine."""
+
+    timer: float = 1.0
+    quantity: float = 0.001
+
+    def on_start(self, ctx: Context) -> None:
+        self.ticks = 0
+        self.orders: list[Order] = []
+        self.filled: dict[str, list[tuple[int, float]]] = {}
+
+    def on_timer(self, ctx: Context) -> None:
+        self.ticks += 1
+        book = ctx.reading("BTC-USDT").snapshot
+        if self.ticks % 10 == 1 and book is not None:
+            self.orders.append(ctx.buy("BTC-USDT", book.bids[0][0], self.quantity, post_only=True))
+        elif self.ticks % 10 == 0:
+            ctx.cancel(self.orders[-1])
+
+    def on_order(self, ctx: Context, order: Order, update: OrderUpdate) -> None:
+        if update.quantity:
+            self.filled.setdefault(order.id, []).append((update.time_us, update.quantity))
+
+
+@pytest.mark.parametrize("quantity", [0.001, 0.5])
+def test_waiting_orders_are_filled_as_by_the_queue_model(tmp_path: Path, quantity: float) -> None:
+    """But for those that an opposite best price reached, which the model does not know."""
+    source = RecordedSource([capture_path("binance_20240808_btc_eth_long")], ["BTC"], 20, 5.0)
+    strategy = OneBid()
+    strategy.quantity = quantity
+    (instrument,) = source.markets
+    rules = MarketRules("BTC-USDT", instrument, 0.0, 0.0)
+    records: list[OrderRecord] = []
+    latency = parse_latency("entry=50,cancel=50,response=0", 1, lambda _: 0)
+    engine = Engine("it", strategy, [rules], source.reading, latency, records.append)
+    engine.deposit("binance", "USDT", 1e9)
+    model, placed, started = QueueFill(), 0, False
+    queued: list[QueuedOrder] = []
+    expected: dict[str, list[tuple[int, float]]] = {}
+    crossed: set[str] = set()
+    newest: OrderBookSnapshot | None = None
+    for frame in source.frames:
+        at_us = max(round(frame.time * 1e6), source.now_us)
+        engine.advance(at_us)
+        for order in strategy.orders[placed:] if started else []:
+            assert newest is not None
+            wanted = BookOrder(
+                exchange="binance",
+                symbol="BTC-USDT",
+                side="buy",
+                quantity=order.quantity,
+                placed_us=order.sent_us,
+                price=order.price,
+            )
+            queued.append(model.place(wanted, newest))
+            placed += 1
+        if queued and engine.now_us >= queued[-1].order.placed_us + 9_000_000:
+            queued[-1].cancel(queued[-1].order.placed_us + 9_000_000)
+        for event in source.apply(frame):
+            for order, one in zip(strategy.orders, queued, strict=True) if started else []:
+                reached = isinstance(event, OrderBookSnapshot) and (event.best_ask() or math.inf) <= (
+                    order.price or 0.0
+                )
+                if reached and not one.done:
+                    crossed.add(order.id)
+                if (fill := one.receive(event)) is not None:
+                    expected.setdefault(order.id, []).append((event.received_us, fill.quantity))
+            newest = event if isinstance(event, OrderBookSnapshot) else newest
+            if started:
+                engine.receive(at_us, event)
+        if not started and not source.without_book:
+            started = True
+            assert newest is not None
+            engine.start(source.now_us, [newest])
+
+    compared = [order.id for order in strategy.orders if order.id not in crossed]
+    assert len(compared) > 20
+    assert sum(bool(expected.get(order_id)) for order_id in compared) > 10
+    for order_id in compared:
+        found, wanted_fills = strategy.filled.get(order_id, []), expected.get(order_id, [])
+        assert [at_us for at_us, _ in found] == [at_us for at_us, _ in wanted_fills]
+        # The engine's sums are exact, those of the model are floats.
+        assert [amount for _, amount in found] == pytest.approx([amount for _, amount in wanted_fills])
