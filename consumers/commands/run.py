@@ -45,7 +45,7 @@ from bookbus.consumers.paper.settings import (
     RunSettings,
     check,
 )
-from bookbus.consumers.paper.strategy_loader import StrategySpec, specs_of
+from bookbus.consumers.paper.strategy_loader import SHARED, StrategySpec, specs_of
 from bookbus.consumers.paper.strategy_runner import (
     LiveSource,
     StrategySettings,
@@ -107,6 +107,9 @@ def run(
         list[str] | None,
         typer.Option("--set", envvar="BOOKBUS_SET", help="Parameter of a strategy: name=value; repeatable."),
     ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", envvar="BOOKBUS_SHARED", help="All strategies trade on one account.")
+    ] = False,
     latency: Annotated[
         str,
         typer.Option(
@@ -264,7 +267,10 @@ def run(
                 "upbit": Endpoint(upbit_ws_url or None, upbit_rest_url or None),
             }
             sources = SourceSettings(redis_url=redis, prefix=prefix, exchange=exchange, endpoints=endpoints)
-            raise typer.Exit(_run_strategies(specs_of(strategy, parameters or (), grid), plan, sources, output_dir))
+            specs = specs_of(strategy, parameters or (), grid)
+            if shared:
+                specs = [StrategySpec(SHARED, members=tuple(specs))]
+            raise typer.Exit(_run_strategies(specs, plan, sources, output_dir))
         if parameters:
             fail("--set is for the parameters of a --strategy")
         if order_quantity is not None and order_notional is not None:

@@ -222,7 +222,7 @@ class Engine:
         self._numbers = count(1)
         self._order_numbers = count(1)
         self._last_due: dict[tuple[str, str], int] = {}
-        self._context = _EngineContext(self)
+        self._context = EngineContext(self)
 
     @property
     def next_due_us(self) -> int | None:
@@ -369,6 +369,7 @@ class Engine:
         quantity: float,
         time_in_force: TimeInForce,
         post_only: bool,
+        owner: str,
     ) -> Order:
         market = self.market(symbol)
         limit = None if isinstance(price, str) else float(price)
@@ -384,7 +385,7 @@ class Engine:
             quantity, limit = fitted.quantity, fitted.price
         number = next(self._order_numbers)
         order = Order(
-            f"{self.name}-{number}", market.rules.name, side, quantity, limit, time_in_force, post_only, self.now_us
+            f"{owner}-{number}", market.rules.name, side, quantity, limit, time_in_force, post_only, self.now_us
         )
         # The numbers of a rejected order may be none at all: they are not used.
         working = _Working(
@@ -755,7 +756,7 @@ class Engine:
         self._record(
             OrderRecord(
                 time_us=self.now_us,
-                strategy=self.name,
+                strategy=order.id.rpartition("-")[0],
                 order_id=order.id,
                 symbol=order.symbol,
                 side=order.side,
@@ -823,11 +824,16 @@ class Engine:
             self._crash(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-class _EngineContext:
-    """What a strategy may use of its engine."""
+class EngineContext:
+    """What a strategy may use of its engine. `owner` names its orders where several strategies share the account."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, owner: str = "") -> None:
         self._engine = engine
+        self._owner = owner or engine.name
+
+    def of_member(self, name: str) -> "EngineContext":
+        """The context of one of several strategies that share the account."""
+        return EngineContext(self._engine, name)
 
     @property
     def now(self) -> float:
@@ -839,7 +845,7 @@ class _EngineContext:
 
     @property
     def open_orders(self) -> list[Order]:
-        return self._engine.open_orders()
+        return [order for order in self._engine.open_orders() if order.id.rpartition("-")[0] == self._owner]
 
     def reading(self, symbol: str) -> Reading:
         return self._engine.reading(self._engine.market(symbol))
@@ -863,7 +869,7 @@ class _EngineContext:
         time_in_force: TimeInForce = "GTC",
         post_only: bool = False,
     ) -> Order:
-        return self._engine.send("buy", symbol, price, quantity, time_in_force, post_only)
+        return self._engine.send("buy", symbol, price, quantity, time_in_force, post_only, self._owner)
 
     def sell(
         self,
@@ -873,7 +879,7 @@ class _EngineContext:
         time_in_force: TimeInForce = "GTC",
         post_only: bool = False,
     ) -> Order:
-        return self._engine.send("sell", symbol, price, quantity, time_in_force, post_only)
+        return self._engine.send("sell", symbol, price, quantity, time_in_force, post_only, self._owner)
 
     def cancel(self, order: Order) -> None:
         self._engine.cancel(order)

@@ -20,14 +20,19 @@ SHIPPED = {
 }
 """Strategies that need no file of one's own."""
 
+SHARED = "shared"
 _SIMPLE = (bool, int, float, str)
 
 
 class StrategySpec(msgspec.Struct, frozen=True):
-    """One strategy of a run: its class as it was named, and its parameters as text."""
+    """One strategy of a run: its class as it was named, and its parameters as text.
+
+    With `members`, these share one account, and the strategy is named `shared`.
+    """
 
     strategy: str
     parameters: dict[str, str] = {}
+    members: tuple["StrategySpec", ...] = ()
 
 
 class Assignment(NamedTuple):

@@ -26,8 +26,10 @@ from bookbus.consumers.paper.performance import CurveFigures, SymbolFigures
 from bookbus.consumers.paper.records import utc
 from bookbus.consumers.paper.runner import LONGEST_HOLE, PROGRESS_INTERVAL, Clock, ShowProgress, Stop, steady_clock
 from bookbus.consumers.paper.schedule import microseconds
-from bookbus.consumers.paper.strategy_loader import StrategySpec, load_strategy, make_strategy
+from bookbus.consumers.paper.shared_account import SharedAccount
+from bookbus.consumers.paper.strategy_loader import SHARED, StrategySpec, load_strategy, make_strategy
 from bookbus.consumers.reading import MAX_AGE, Reading, judge
+from bookbus.consumers.strategy import Strategy
 from bookbus.schemas.capture import CaptureError
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry, exchange_of
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -237,7 +239,7 @@ class StrategyRun:
     ) -> None:
         """`replaces`: files of an earlier run of the same name are replaced. Raises ValueError, OSError."""
         self.spec = spec
-        self.name = spec.strategy.rpartition(":")[2]
+        self.name = _name_of(spec)
         self._settings = settings
         self._source = source
         self._began_us = began_us
@@ -247,10 +249,11 @@ class StrategyRun:
         self._orders, self.session_id = _new_file(directory, self.session_id, replaces)
         self._directory = directory
         self._hash = hashlib.sha256()
+        self._strategy = _strategy_of(spec)
         self._figures: StrategyFigures | None = None
         self.engine = Engine(
             self.name,
-            make_strategy(load_strategy(spec.strategy), spec.parameters),
+            self._strategy,
             _rules(source.markets, settings),
             source.reading,
             parse_latency(settings.latency, settings.seed, lambda exchange: self._feed_us.get(exchange, 0)),
@@ -285,6 +288,10 @@ class StrategyRun:
             return self._figures
         engine = self.engine
         engine.stop(now_us)
+        errors, tracebacks = [engine.error], [engine.traceback]
+        if isinstance(self._strategy, SharedAccount):
+            errors = [f"{name}: {error}" for name, error in self._strategy.errors.items()]
+            tracebacks = list(self._strategy.tracebacks.values())
         if engine.events["accepted"] and not engine.trades:
             logger.warning("%s: no trades, so waiting orders are filled only by books that reach them", self.session_id)
         ledgers = {rules.name: engine.ledger(rules.name) for rules in engine.markets}
@@ -298,8 +305,8 @@ class StrategyRun:
             end_time=utc(engine.now_us / 1e6),
             actual_duration_seconds=(engine.now_us - self._began_us) / 1e6,
             end_reason="crashed" if engine.error else reason,
-            error=engine.error,
-            traceback=engine.traceback,
+            error="; ".join(errors),
+            traceback="\n".join(tracebacks),
             orders=dict(sorted(engine.events.items())),
             order_reasons=dict(sorted(engine.rejections.items())),
             trades_seen=engine.trades,
@@ -541,9 +548,26 @@ def _session_name(spec: StrategySpec, name: str, settings: StrategySettings, beg
     """Start, tag, strategy, and eight digits of the hash of all settings."""
     began = datetime.fromtimestamp(began_us / 1e6, UTC).strftime("%Y%m%d_%H%M%S")
     # Without the directory: the same strategy and recording give the same name wherever they lie.
-    plain = msgspec.structs.replace(spec, strategy=Path(spec.strategy).name)
+    plain = [msgspec.structs.replace(one, strategy=Path(one.strategy).name) for one in spec.members or (spec,)]
     digits = hashlib.sha256(msgspec.json.encode((plain, settings))).hexdigest()[:8]
     return "_".join(filter(None, [began, settings.session_tag, name, digits]))
+
+
+def _name_of(spec: StrategySpec) -> str:
+    return SHARED if spec.members else spec.strategy.rpartition(":")[2]
+
+
+def _strategy_of(spec: StrategySpec) -> Strategy:
+    """Raises ValueError."""
+    if not spec.members:
+        return make_strategy(load_strategy(spec.strategy), spec.parameters)
+    members: dict[str, Strategy] = {}
+    for member in spec.members:
+        name = number = _name_of(member)
+        while number in members:
+            number = f"{name}.{len(members) + 1}"
+        members[number] = _strategy_of(member)
+    return SharedAccount(members)
 
 
 def _new_file(directory: Path, name: str, replaces: bool) -> tuple[IO[bytes], str]:

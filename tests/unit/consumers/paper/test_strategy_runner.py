@@ -14,7 +14,7 @@ from bookbus.consumers.paper.fills.model import BookOrder, TapeEvent
 from bookbus.consumers.paper.fills.queue import QueuedOrder, QueueFill
 from bookbus.consumers.paper.latency import parse_latency
 from bookbus.consumers.paper.runner import Stop
-from bookbus.consumers.paper.strategy_loader import specs_of
+from bookbus.consumers.paper.strategy_loader import StrategySpec, specs_of
 from bookbus.consumers.paper.strategy_runner import (
     LiveSource,
     RecordedSource,
@@ -156,6 +156,26 @@ def test_crash_of_one_strategy_does_not_change_the_others(tmp_path: Path, tape: 
     assert crashed.actual_duration_seconds < 10
     assert (other.end_reason, other.orders_sha256) == ("end_of_recording", alone.orders_sha256)
     assert "RuntimeError: mistake" in summary(crashed)
+
+
+def test_strategies_that_share_an_account_have_one_balance_and_fail_alone(tmp_path: Path, tape: Path) -> None:
+    path = tmp_path / "crashing.py"
+    path.write_text(CRASHING)
+    members = specs_of(["two_sided_quoter", f"{path}:Crashing"], [], "half_spread_bps=1,2")
+    spec = StrategySpec("shared", members=tuple(members))
+
+    first, second = (
+        run_strategies_recorded([spec], SETTINGS, [tape], tmp_path / name, Stop(), lambda _: None)[0] for name in "ab"
+    )
+
+    assert first.orders_sha256 == second.orders_sha256
+    assert (first.end_reason, first.error) == ("end_of_recording", "Crashing: RuntimeError: mistake")
+    of_crashing = [record for record in records(first) if record.strategy == "Crashing"]
+    assert {record.strategy for record in records(first)} == {"two_sided_quoter", "two_sided_quoter.2", "Crashing"}
+    assert of_crashing[-1].time_us < START_US + 10_000_000
+    done = {record.order_id for record in of_crashing if record.event in ("filled", "cancelled")}
+    assert done == {record.order_id for record in of_crashing}
+    assert records(first)[-1].time_us > START_US + 100_000_000
 
 
 def test_run_ends_when_every_strategy_has_crashed(tmp_path: Path, tape: Path) -> None:
