@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from bookbus.consumers.reading import BookNotLiveError as BookNotLiveError
     from bookbus.consumers.reading import Reading as Reading
     from bookbus.consumers.redis_provider import RedisMarketDataProvider as RedisMarketDataProvider
+    from bookbus.consumers.strategy import Context as Context
+    from bookbus.consumers.strategy import Order as Order
+    from bookbus.consumers.strategy import OrderUpdate as OrderUpdate
+    from bookbus.consumers.strategy import Strategy as Strategy
     from bookbus.schemas.instruments import SymbolError as SymbolError
     from bookbus.schemas.snapshot import BookStatus as BookStatus
     from bookbus.schemas.snapshot import OrderBookSnapshot as OrderBookSnapshot
@@ -28,12 +32,16 @@ PUBLIC_NAMES = {
     "BinanceL2WebSocketProvider": "bookbus.consumers.direct_provider",
     "BookNotLiveError": "bookbus.consumers.reading",
     "BookStatus": "bookbus.schemas.snapshot",
+    "Context": "bookbus.consumers.strategy",
     "MarketDataProvider": "bookbus.consumers.market_data_provider",
     "MockMarketDataProvider": "bookbus.consumers.mock_provider",
     "MultiExchangeProvider": "bookbus.consumers.multi_provider",
+    "Order": "bookbus.consumers.strategy",
     "OrderBookSnapshot": "bookbus.schemas.snapshot",
+    "OrderUpdate": "bookbus.consumers.strategy",
     "Reading": "bookbus.consumers.reading",
     "RedisMarketDataProvider": "bookbus.consumers.redis_provider",
+    "Strategy": "bookbus.consumers.strategy",
     "SymbolError": "bookbus.schemas.instruments",
     "UpbitL2WebSocketProvider": "bookbus.consumers.direct_provider",
     "WireError": "bookbus.schemas.wire",

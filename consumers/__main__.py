@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Read order books from Redis."
 COMMANDS = {
+    "paper": "bookbus.consumers.commands.run:run",
     "run": "bookbus.consumers.commands.run:run",
     "show": "bookbus.consumers.commands.show:show",
     "tail": "bookbus.consumers.commands.tail:tail",

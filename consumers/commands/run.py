@@ -1,10 +1,11 @@
 """`run`: paper trading on live books or on a recording."""
 
+import dataclasses
 import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from types import FrameType
@@ -44,6 +45,15 @@ from bookbus.consumers.paper.settings import (
     RunSettings,
     check,
 )
+from bookbus.consumers.paper.strategy_loader import SHARED, StrategySpec, specs_of
+from bookbus.consumers.paper.strategy_runner import (
+    LiveSource,
+    StrategySettings,
+    check_settings,
+    run_strategies_live,
+    run_strategies_recorded,
+    summary,
+)
 from bookbus.consumers.reading import MAX_AGE
 from bookbus.consumers.sources import SOURCES, Endpoint, SourceError, SourceSettings, open_source
 from bookbus.schemas.capture import CaptureError
@@ -75,13 +85,38 @@ _RUN_PARAMETERS = (
     "calibration-path",
 )
 
+_INTERVAL_OPTIONS = (
+    *(name.replace("-", "_") for name in (*_ENTRY_PARAMETERS, *_RUN_PARAMETERS) if name != "entry-bps-seed"),
+    *("entry_bps_zone_weights", "max_notional", "max_daily_loss", "max_open_trades"),
+)
+"""Options of the strategy that buys at every interval."""
+
 
 def run(
+    context: typer.Context,
     l2_source: Annotated[
         str,
         typer.Option(envvar="BOOKBUS_L2_SOURCE", help="mock, upbit, binance, multi, redis or capture:FILE."),
     ] = "mock",
     symbols: Annotated[str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Comma-separated, like BTC,ETH.")] = "BTC",
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(envvar="BOOKBUS_STRATEGY", help="my_bot.py:MyBot, module:Class or a shipped one; repeatable."),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", envvar="BOOKBUS_SET", help="Parameter of a strategy: name=value; repeatable."),
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", envvar="BOOKBUS_SHARED", help="All strategies trade on one account.")
+    ] = False,
+    latency: Annotated[
+        str,
+        typer.Option(
+            envvar="BOOKBUS_LATENCY",
+            help="Of strategies' orders, in ms: 50, or entry=80,cancel=60,response=feed,upbit:entry=FILE.",
+        ),
+    ] = "",
     smoke: Annotated[bool, typer.Option("--smoke", envvar="BOOKBUS_SMOKE", help="Run for 300 s.")] = False,
     duration_seconds: Annotated[
         float | None,
@@ -143,6 +178,9 @@ def run(
     tp_bps: Annotated[float, typer.Option(envvar="BOOKBUS_TP_BPS", help="Take-profit above the entry price.")] = 12.0,
     sl_bps: Annotated[float, typer.Option(envvar="BOOKBUS_SL_BPS", help="Stop-loss below the entry price.")] = 12.0,
     fees: Annotated[str, typer.Option(envvar="BOOKBUS_FEES", help="Bps by exchange, like binance=7.5,upbit=5.")] = "",
+    maker_fees: Annotated[
+        str, typer.Option(envvar="BOOKBUS_MAKER_FEES", help="Of strategies; default as for --fees.")
+    ] = "",
     cash: Annotated[
         float | None,
         typer.Option(envvar="BOOKBUS_CASH", help="Of each exchange; default 10000, in KRW 10000000."),
@@ -173,12 +211,17 @@ def run(
         int, typer.Option(envvar="BOOKBUS_DEPTH", min=1, max=5000, help="Levels a side of a recording's books.")
     ] = 20,
     grid: Annotated[
-        str, typer.Option(envvar="BOOKBUS_GRID", help="Vary options over a recording: 'tp-bps=8,12 sl-bps=6,12'.")
+        str, typer.Option(envvar="BOOKBUS_GRID", help="Vary options, or a strategy's parameters: 'tp-bps=8,12'.")
     ] = "",
+    sample_interval: Annotated[
+        float,
+        typer.Option(envvar="BOOKBUS_SAMPLE_INTERVAL", min=0.001, help="Seconds between points of an equity curve."),
+    ] = 10.0,
     session_tag: Annotated[str, typer.Option(envvar="BOOKBUS_SESSION_TAG", help="Part of the session's name.")] = "",
     output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/paper"),
     exchange: Annotated[
-        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books --l2-source redis reads.")
+        str,
+        typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books redis reads; several for strategies."),
     ] = "binance",
     binance_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_WS_URL", help="Other WebSocket URL.")] = "",
     binance_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_REST_URL", help="Other REST URL.")] = "",
@@ -188,11 +231,13 @@ def run(
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "info",
 ) -> None:
-    """Trade on paper: one decision for each interval and symbol, exit by take-profit, stop-loss or time. Every price
-    comes from the book; a missing, stale or suspect book is not traded on. Writes fill_events, markouts, decisions, kpi
-    and a log into --output-dir.
+    """Trade on paper: your own --strategy, or one decision for each interval and symbol, exit by take-profit, stop-loss
+    or time. Every price comes from the book; a missing, stale or suspect book is not traded on. Writes its files into
+    --output-dir.
 
     \b
+      python -m consumers paper --strategy my_bot.py:MyBot --l2-source redis --set size=0.01
+      python -m consumers paper --strategy two_sided_quoter --l2-source capture:btc.jsonl.gz --grid "lean_bps=1,2"
       python -m consumers run --l2-source redis --smoke
       python -m consumers run --l2-source multi --symbols BTC,ETH --inventory-notional 1000
       python -m consumers run --l2-source capture:btc.jsonl.gz --fill-model queue --entry-bps-min 0
@@ -200,6 +245,34 @@ def run(
     """
     start_logging(log_level)
     try:
+        if strategy:
+            _refuse_interval_options(context)
+            plan = StrategySettings(
+                source=l2_source,
+                symbols=split_names(symbols) or fail("--symbols names nothing"),
+                duration=_duration(l2_source, duration_seconds, smoke),
+                latency=latency,
+                fees=parse_fees(fees),
+                maker_fees=parse_fees(maker_fees),
+                cash=cash,
+                inventory_notional=inventory_notional,
+                max_age=max_age,
+                depth=depth,
+                sample_seconds=sample_interval,
+                seed=entry_bps_seed,
+                session_tag=session_tag,
+            )
+            endpoints = {
+                "binance": Endpoint(binance_ws_url or None, binance_rest_url or None),
+                "upbit": Endpoint(upbit_ws_url or None, upbit_rest_url or None),
+            }
+            sources = SourceSettings(redis_url=redis, prefix=prefix, exchange=exchange, endpoints=endpoints)
+            specs = specs_of(strategy, parameters or (), grid)
+            if shared:
+                specs = [StrategySpec(SHARED, members=tuple(specs))]
+            raise typer.Exit(_run_strategies(specs, plan, sources, output_dir))
+        if parameters:
+            fail("--set is for the parameters of a --strategy")
         if order_quantity is not None and order_notional is not None:
             fail("give either --order-quantity or --order-notional")
         settings = RunSettings(
@@ -326,6 +399,66 @@ def _run_on_source(settings: RunSettings, sources: SourceSettings, directory: Pa
             provider.stop()
     typer.echo(_summary(kpi))
     return _EXIT_CODES.get(kpi.end_reason, 0)
+
+
+def _refuse_interval_options(context: typer.Context) -> None:
+    """Options that a strategy would not see are a mistake."""
+    for name in _INTERVAL_OPTIONS:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            fail(f"--{name.replace('_', '-')} is an option of runs without --strategy")
+
+
+def _run_strategies(
+    specs: Sequence[StrategySpec], settings: StrategySettings, sources: SourceSettings, directory: Path
+) -> int:
+    """Run strategies on paper. Returns the exit code; raises like the runs."""
+    check_settings(settings)
+    began = time.monotonic()
+    with ended_by_signal():
+        if settings.source.startswith(CAPTURE):
+            paths = [Path(name) for name in split_names(settings.source.removeprefix(CAPTURE))]
+            # Without the directories: the same recordings give the same run wherever they lie.
+            named = replace(settings, source=CAPTURE + ",".join(path.name for path in paths))
+            with _asked_by_signal() as stop:
+                figures = run_strategies_recorded(specs, named, paths, directory, stop, logger.info)
+        else:
+            with ExitStack() as opened:
+                providers = _open_each(settings, sources, opened)
+                listed: dict[str, InstrumentRegistry] = {}
+                for exchange in providers:
+                    listed |= _listed_instruments([exchange], sources)
+                live = LiveSource(providers, listed)
+                opened.callback(live.close)
+                with _asked_by_signal() as stop:
+                    figures = run_strategies_live(specs, settings, live, directory, stop, logger.info)
+    for one in figures:
+        typer.echo(summary(one))
+    if settings.source.startswith(CAPTURE):
+        took = time.monotonic() - began
+        recorded = max(one.actual_duration_seconds for one in figures)
+        typer.echo(f"{recorded:.0f} s of the recording in {took:.1f} s: {recorded / took:.0f} times as fast")
+    if any(one.error for one in figures):
+        return 1
+    return _EXIT_CODES.get(figures[0].end_reason, 0)
+
+
+def _open_each(settings: StrategySettings, sources: SourceSettings, opened: ExitStack) -> dict[str, MarketDataProvider]:
+    """A started provider of each exchange, by its id; `opened` stops them."""
+    source = _known_source(settings.source)
+    wanted = {
+        "redis": [(exchange, "redis") for exchange in split_names(sources.exchange)],
+        "multi": [(exchange, exchange) for exchange in sources.exchanges],
+        "real": [("upbit", "upbit")],
+    }.get(source, [(source, source)])
+    providers: dict[str, MarketDataProvider] = {}
+    for exchange, name in wanted:
+        provider = open_source(
+            name, settings.symbols, dataclasses.replace(sources, exchange=exchange, max_age=settings.max_age)
+        )
+        opened.callback(provider.stop)
+        providers[exchange] = provider
+    return providers
 
 
 def _market(settings: RunSettings, provider: MarketDataProvider, sources: SourceSettings) -> Market:

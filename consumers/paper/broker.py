@@ -9,7 +9,7 @@ from fractions import Fraction
 from bookbus.consumers.paper.account import Portfolio, RiskGuard, exact
 from bookbus.consumers.paper.calibration.table import Expectation
 from bookbus.consumers.paper.execution import Execution, WaitingOrder
-from bookbus.consumers.paper.fills.model import Fill, Order, TapeEvent, opposite_side
+from bookbus.consumers.paper.fills.model import BookOrder, Fill, TapeEvent, opposite_side
 from bookbus.consumers.paper.market import VenueQuote, mid_on
 from bookbus.consumers.paper.order_rules import Rejection
 from bookbus.consumers.paper.records import ExitReason, FillEvent, RunRecorder, milliseconds, utc
@@ -65,7 +65,7 @@ class SentOrder:
 
     order_id: str
     position: Position
-    order: Order
+    order: BookOrder
     quote: VenueQuote
     book: OrderBookSnapshot
     target_price: float
@@ -117,7 +117,7 @@ class PaperBroker:
         """Let the risk limits see the profit so far; the first call of a UTC day starts that day's loss at zero."""
         self._guard.observe(now, self.pnl)
 
-    def rejection(self, quote: VenueQuote, order: Order) -> Rejection | None:
+    def rejection(self, quote: VenueQuote, order: BookOrder) -> Rejection | None:
         """Why the risk limits or the account do not allow this entry; None if they do."""
         notional = order.quantity * (order.price or 0.0)
         code, detail = self._guard.reject_reason(notional, self.pnl, self.open_trades)
@@ -156,7 +156,7 @@ class PaperBroker:
         now: float,
         position: Position,
         quote: VenueQuote,
-        order: Order,
+        order: BookOrder,
         exit_reason: ExitReason | None = None,
     ) -> SentOrder:
         """Send an order on the book of `quote`: a limit waits where the fill model lets orders wait, any other order
@@ -273,6 +273,6 @@ class PaperBroker:
         )
 
 
-def _cost(quote: VenueQuote, order: Order) -> float:
+def _cost(quote: VenueQuote, order: BookOrder) -> float:
     """Cash that the whole order needs, the fee included."""
     return order.quantity * (order.price or 0.0) * (1 + quote.fee_bps / 1e4)

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal, Protocol
 from bookbus.consumers.paper.calibration.table import CalibrationTable
 from bookbus.consumers.paper.fills.model import (
     AdvancedFill,
+    BookOrder,
     BookWalk,
     Fill,
     FillModel,
     FillReason,
-    Order,
     SimpleFill,
     TapeEvent,
     no_fill,
@@ -32,7 +32,7 @@ class WaitingOrder(Protocol):
     """A passive order on the exchange. It must receive every book and trade of its market, in order."""
 
     @property
-    def order(self) -> Order:
+    def order(self) -> BookOrder:
         """The order as it was placed."""
 
     @property
@@ -68,7 +68,7 @@ class CalibratedFill:
         self._mode: CalibratedMode = mode
         self._rng = random.Random(seed)  # noqa: S311 - not a secret
 
-    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+    def fill(self, order: BookOrder, book: OrderBookSnapshot) -> Fill:
         """Raises ValueError for an order without `entry_bps` and `tp_bps`."""
         if order.entry_bps is None or order.tp_bps is None:
             raise ValueError("a calibrated fill needs the entry_bps and tp_bps of the order")
@@ -118,7 +118,7 @@ class Execution:
         for walk in self.walks:
             walk.observe(book)
 
-    def wait(self, order: Order, book: OrderBookSnapshot) -> WaitingOrder:
+    def wait(self, order: BookOrder, book: OrderBookSnapshot) -> WaitingOrder:
         """Raises ValueError if the model fills at once."""
         if self.queue is not None:
             return self.queue.place(order, book)
@@ -156,7 +156,7 @@ class SampledOrder:
     A fill at once would buy below the market.
     """
 
-    def __init__(self, order: Order, sampled: Fill) -> None:
+    def __init__(self, order: BookOrder, sampled: Fill) -> None:
         self.order = order
         self._sampled = sampled
         self._total = no_fill(FillReason.NOT_REACHED if sampled.quantity else sampled.reason)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from math import gcd
 
-from bookbus.consumers.paper.fills.model import Order
+from bookbus.consumers.paper.fills.model import BookOrder
 from bookbus.schemas.instruments import NOT_MATCHING, Instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
@@ -30,7 +30,7 @@ def ceil_to(value: float, unit: float | None) -> float:
     return _to_multiple(value, unit, ROUND_CEILING)
 
 
-def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Rejection:
+def fit_order(order: BookOrder, instrument: Instrument, touch: float) -> BookOrder | Rejection:
     """The order as the exchange takes it, or why it does not.
 
     Quantities round down, limits away from the market: a BUY down, a SELL up. Unknown rules, as in recordings,

@@ -29,7 +29,7 @@ STEP = 0.1
 """Seconds between the steps of a live run."""
 
 PROGRESS_INTERVAL = 10.0
-_LONGEST_HOLE = 7 * 86400.0
+LONGEST_HOLE = 7 * 86400.0
 """Seconds without a frame after which a recording's time is taken for wrong."""
 Clock = Callable[[], float]
 Wait = Callable[[float], None]
@@ -153,7 +153,7 @@ class CaptureRun:
             if frame.events and not market.without_book:
                 self._begin()
             return True
-        if frame.time - market.now > _LONGEST_HOLE:
+        if frame.time - market.now > LONGEST_HOLE:
             raise CaptureError(f"the recording's time jumps by {frame.time - market.now:.0f} s at {utc(market.now)}")
         while (due := session.next_due) <= frame.time and due < session.ends:
             if self._stop.reason:

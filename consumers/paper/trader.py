@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from bookbus.consumers.paper.account import exact
 from bookbus.consumers.paper.broker import ROUNDING, PaperBroker, Position, SentOrder
 from bookbus.consumers.paper.calibration.table import CalibrationTable, Expectation
-from bookbus.consumers.paper.fills.model import FillReason, Order, TapeEvent
+from bookbus.consumers.paper.fills.model import BookOrder, FillReason, TapeEvent
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.order_rules import PriceUnit, Rejection, entry_price, fit_order, take_profit_price
 from bookbus.consumers.paper.records import ExitReason
@@ -24,7 +24,7 @@ class Enter(NamedTuple):
     """A decision to send this order, made on the book of `quote`."""
 
     quote: VenueQuote
-    order: Order
+    order: BookOrder
 
 
 @dataclass(slots=True)
@@ -286,7 +286,7 @@ class SymbolTrader:
         quote = self._best_to_sell(trade, quotes)
         return quote.book.best_bid() if quote is not None and quote.book is not None else None
 
-    def _exit_order(self, now: float, trade: _OpenTrade, quote: VenueQuote, price: float | None) -> Order | None:
+    def _exit_order(self, now: float, trade: _OpenTrade, quote: VenueQuote, price: float | None) -> BookOrder | None:
         """An order for what is left; None, with the reason recorded, if the exchange would not take it."""
         quantity = float(trade.position.remaining)
         order = self._order(now, quote, "sell", quantity, price, trade.position.target)
@@ -300,8 +300,8 @@ class SymbolTrader:
 
     def _order(
         self, now: float, quote: VenueQuote, side: Side, quantity: float, price: float | None, target: Target
-    ) -> Order:
-        return Order(
+    ) -> BookOrder:
+        return BookOrder(
             exchange=quote.exchange,
             symbol=self._symbol,
             side=side,
@@ -312,7 +312,7 @@ class SymbolTrader:
             tp_bps=target.tp_bps,
         )
 
-    def _send(self, now: float, trade: _OpenTrade, quote: VenueQuote, order: Order) -> SentOrder:
+    def _send(self, now: float, trade: _OpenTrade, quote: VenueQuote, order: BookOrder) -> SentOrder:
         exit_reason = None if order.side == "buy" else trade.exit_reason or "take_profit"
         sent = self._broker.send(now, trade.position, quote, order, exit_reason)
         trade.waiting = sent if sent.waiting is not None else None

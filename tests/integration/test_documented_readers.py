@@ -220,8 +220,10 @@ def test_every_fault_on_the_pages_is_accepted_by_the_exchange(bus: Bus) -> None:
 
 
 def test_every_python_program_on_the_pages_is_run_here() -> None:
+    # The strategy of the how-to is run by test_strategies.py.
     run = {
         "README.md",
+        "docs/how-to/write-a-strategy.md",
         "docs/reference/provider.md",
         "docs/reference/redis.md",
         "docs/reference/wire-format.md",

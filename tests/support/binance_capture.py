@@ -8,14 +8,17 @@ import msgspec
 
 from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.schemas.capture import CaptureFrame, encode_frame
-from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
+from bookbus.schemas.snapshot import Level, OrderBookSnapshot
 
 _WS_URL = "wss://stream.binance.com:9443/stream?streams=btcusdt@depth@100ms/btcusdt@trade"
 _REST_URL = "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=1000"
 
 
 def write_capture(path: Path, events: Iterable[TapeEvent]) -> None:
-    """Each book as an update of all its levels, the first one also as a REST snapshot."""
+    """Each book as an update of all its levels, the first one also as a REST snapshot.
+
+    A level with the quantity 0 removes its price.
+    """
     with gzip.open(path, "wb") as lines:
         update_id = 0
         for event in events:
@@ -46,7 +49,8 @@ def write_capture(path: Path, events: Iterable[TapeEvent]) -> None:
             }
             lines.write(_ws_frame(at, "btcusdt@depth@100ms", data))
             if update_id == 1:
-                answer = {"lastUpdateId": update_id, "bids": data["b"], "asks": data["a"]}
+                bids, asks = (_pairs([one for one in side if one[1]]) for side in (event.bids, event.asks))
+                answer = {"lastUpdateId": update_id, "bids": bids, "asks": asks}
                 lines.write(encode_frame(CaptureFrame(at, "binance", "http", _REST_URL, _text(answer))))
 
 
@@ -54,7 +58,7 @@ def _ws_frame(at: float, stream: str, data: object) -> bytes:
     return encode_frame(CaptureFrame(at, "binance", "ws", _WS_URL, _text({"stream": stream, "data": data})))
 
 
-def _pairs(levels: Levels) -> list[list[str]]:
+def _pairs(levels: Iterable[Level]) -> list[list[str]]:
     return [[str(price), str(quantity)] for price, quantity in levels]
 
 

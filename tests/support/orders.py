@@ -1,6 +1,6 @@
 """Orders and trades for tests, with defaults for every field."""
 
-from bookbus.consumers.paper.fills.model import Order
+from bookbus.consumers.paper.fills.model import BookOrder
 from bookbus.schemas.snapshot import Side
 from bookbus.schemas.trade import Trade
 
@@ -17,9 +17,9 @@ def order(
     target_price: float | None = None,
     entry_bps: float | None = None,
     tp_bps: float | None = None,
-) -> Order:
+) -> BookOrder:
     """A small order on Binance."""
-    return Order(
+    return BookOrder(
         exchange="binance",
         symbol=symbol,
         side=side,

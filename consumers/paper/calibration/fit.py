@@ -15,7 +15,7 @@ from bookbus.consumers.paper.calibration.table import (
     ZoneSpec,
 )
 from bookbus.consumers.paper.calibration.tape import Tape, TapeSurvey, share_ahead, survey
-from bookbus.consumers.paper.fills.model import FillReason, Order, TapeEvent
+from bookbus.consumers.paper.fills.model import BookOrder, FillReason, TapeEvent
 from bookbus.consumers.paper.fills.queue import QueuedOrder, QueueFill
 from bookbus.consumers.paper.order_rules import entry_price, take_profit_price
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
@@ -146,7 +146,7 @@ class Trial:
 
     def _leave(self, at_us: int) -> None:
         order = self._waiting.order
-        leaving = Order(
+        leaving = BookOrder(
             exchange=order.exchange,
             symbol=order.symbol,
             side="sell",
@@ -167,7 +167,7 @@ def start_trial(
     exit_price = None if price is None else take_profit_price("buy", price, tp_bps, tick)
     if price is None or exit_price is None:
         return None
-    order = Order(
+    order = BookOrder(
         exchange=book.exchange,
         symbol=book.symbol,
         side="buy",

@@ -32,7 +32,7 @@ class FillReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class BookOrder:
     """`price` is the limit, None a market order; times are microseconds since 1970.
 
     `target_price` is the price of the decision, None for the touch (best price that the order can take).
@@ -83,7 +83,7 @@ class FillModel(Protocol):
     def name(self) -> str:
         """The name on the command line."""
 
-    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+    def fill(self, order: BookOrder, book: OrderBookSnapshot) -> Fill:
         """The fill of `order` against `book`, at once or not at all."""
 
 
@@ -106,7 +106,7 @@ def slippage_bps(side: Side, price: float, touch: float) -> float:
     return (price - touch if side == "buy" else touch - price) / touch * 1e4
 
 
-def reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+def reject_reason(order: BookOrder, book: OrderBookSnapshot) -> FillReason | None:
     """Why `order` cannot take from `book`; None if it can. Raises ValueError for another market's book."""
     require_same_market(order, book)
     if book.state != "live":
@@ -117,7 +117,7 @@ def reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason | None:
     return None if order.reaches(levels[0][0]) else FillReason.NOT_MARKETABLE
 
 
-def require_same_market(order: Order, event: TapeEvent) -> None:
+def require_same_market(order: BookOrder, event: TapeEvent) -> None:
     """Raises ValueError if the event is not of the order's market."""
     if (order.exchange, order.symbol) != (event.exchange, event.symbol):
         raise ValueError(
@@ -125,7 +125,7 @@ def require_same_market(order: Order, event: TapeEvent) -> None:
         )
 
 
-def taker_fill(order: Order, quantity: float, price: float, touch: float) -> Fill:
+def taker_fill(order: BookOrder, quantity: float, price: float, touch: float) -> Fill:
     """A fill against resting orders; its price is clamped between the touch and the order's limit."""
     if order.side == "buy":
         price = max(price, touch)
@@ -159,29 +159,43 @@ class BookWalk:
             if memory := self._taken.get((book.exchange, book.symbol, side)):
                 _refresh(memory, opposite_side(side, book), side, book.depth)
 
-    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
-        if (reason := reject_reason(order, book)) is not None:
-            return no_fill(reason)
-        self.observe(book)
+    def fill(self, order: BookOrder, book: OrderBookSnapshot) -> Fill:
+        fill, takes = self._walk(order, book)
         memory = self._taken.setdefault((order.exchange, order.symbol, order.side), {})
+        for price, take in takes:
+            memory[price] = memory.get(price, 0.0) + take
+        return fill
+
+    def preview(self, order: BookOrder, book: OrderBookSnapshot) -> Fill:
+        """What `fill` would return now, without taking it."""
+        return self._walk(order, book)[0]
+
+    def taken(self, exchange: str, symbol: str, side: Side, price: float) -> float:
+        """Quantity that orders of this side took at the price and that is still displayed."""
+        return self._taken.get((exchange, symbol, side), {}).get(price, 0.0)
+
+    def _walk(self, order: BookOrder, book: OrderBookSnapshot) -> tuple[Fill, list[tuple[float, float]]]:
+        """The fill, and the price and quantity that it takes of each level."""
+        if (reason := reject_reason(order, book)) is not None:
+            return no_fill(reason), []
+        self.observe(book)
+        memory = self._taken.get((order.exchange, order.symbol, order.side), {})
         levels = opposite_side(order.side, book)
-        left, takes, prices, cost = order.quantity, [], [], 0.0
+        left, takes, cost = order.quantity, [], 0.0
         for price, displayed in levels:
             if left <= 0 or not order.reaches(price):
                 break
             take = min(left, max(displayed - memory.get(price, 0.0), 0.0))
             if take > 0:
-                memory[price] = memory.get(price, 0.0) + take
-                takes.append(take)
-                prices.append(price)
+                takes.append((price, take))
                 cost += take * price
                 left -= take
         if not takes:
-            return no_fill(FillReason.CONSUMED)
-        quantity = math.fsum(takes)
+            return no_fill(FillReason.CONSUMED), []
+        quantity = math.fsum(take for _, take in takes)
         # Rounding must not move the average outside the prices it is made of.
-        average = min(max(cost / quantity, min(prices)), max(prices))
-        return taker_fill(order, quantity if left > 0 else order.quantity, average, levels[0][0])
+        average = min(max(cost / quantity, min(takes)[0]), max(takes)[0])
+        return taker_fill(order, quantity if left > 0 else order.quantity, average, levels[0][0]), takes
 
 
 def _refresh(memory: dict[float, float], levels: Levels, side: Side, depth: int) -> None:
@@ -202,7 +216,7 @@ class SimpleFill:
     name: ClassVar[str] = "simple"
     alpha: float = 1e-4
 
-    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+    def fill(self, order: BookOrder, book: OrderBookSnapshot) -> Fill:
         if (reason := reject_reason(order, book)) is not None:
             return no_fill(reason)
         touch, available = opposite_side(order.side, book)[0]
@@ -229,7 +243,7 @@ class AdvancedFill:
     exponent: float = 1.2
     multiplier: float = 0.8
 
-    def fill(self, order: Order, book: OrderBookSnapshot) -> Fill:
+    def fill(self, order: BookOrder, book: OrderBookSnapshot) -> Fill:
         if (reason := reject_reason(order, book)) is not None:
             return no_fill(reason)
         levels = opposite_side(order.side, book)

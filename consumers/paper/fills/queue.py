@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from bookbus.consumers.paper.fills.model import (
+    BookOrder,
     Fill,
     FillReason,
-    Order,
     TapeEvent,
     no_fill,
     opposite_side,
@@ -42,7 +42,7 @@ class QueueFill:
         if self.latency_us < 0:
             raise ValueError(f"a latency must not be below zero, got {self.latency_us}")
 
-    def place(self, order: Order, book: OrderBookSnapshot) -> "QueuedOrder":
+    def place(self, order: BookOrder, book: OrderBookSnapshot) -> "QueuedOrder":
         """The order on its way to the exchange; `book` is the newest one when it was sent."""
         require_same_market(order, book)
         return QueuedOrder(order, book, self)
@@ -56,7 +56,7 @@ class QueuedOrder:
     the first book shows there.
     """
 
-    def __init__(self, order: Order, book: OrderBookSnapshot, model: QueueFill) -> None:
+    def __init__(self, order: BookOrder, book: OrderBookSnapshot, model: QueueFill) -> None:
         self.order = order
         self.filled = 0.0
         self._model = model
@@ -118,7 +118,7 @@ class QueuedOrder:
         if (reason := _passive_reject_reason(self.order, self._book)) is not None:
             self._reason = reason
             return
-        displayed = _shown(self.order, self._book)
+        displayed = shown(self.order, self._book)
         self._position = QueuePosition(displayed, self._model.cancellation_share)
         self._position.trade(self._traded, in_newest_book=False)
 
@@ -132,13 +132,7 @@ class QueuedOrder:
         if position is None:
             self._traded += 0.0 if through or in_newest_book else trade.quantity
             return None
-        if not through:
-            left = position.trade(trade.quantity, in_newest_book)
-        elif in_newest_book and not position.joined_before_newest_book():
-            left = 0.0
-        else:
-            left = trade.quantity
-            position.clear()
+        left = position.meet(trade.quantity, through, in_newest_book)
         quantity = min(self.remaining, left)
         if quantity <= 0:
             return None
@@ -152,7 +146,7 @@ class QueuedOrder:
     def _see_book(self, book: OrderBookSnapshot) -> None:
         live = book.state == "live"
         if self._position is not None:
-            self._position.book(_shown(self.order, book) if live else None)
+            self._position.book(shown(self.order, book) if live else None)
         self._book, self._traded = book, 0.0
 
     def _meets(self, trade: Trade) -> bool:
@@ -213,6 +207,15 @@ class QueuePosition:
         self._now = replace(self._now, traded=self._now.traded + quantity)
         return 0.0 if ahead is None else max(quantity - ahead, 0.0)
 
+    def meet(self, quantity: float, through: bool, in_newest_book: bool) -> float:
+        """Quantity of a trade at the price, or `through` it, that was left for the order."""
+        if not through:
+            return self.trade(quantity, in_newest_book)
+        if in_newest_book and not self.joined_before_newest_book():
+            return 0.0
+        self.clear()
+        return quantity
+
     def clear(self) -> None:
         """The market traded through the price: nothing is ahead."""
         self._now = replace(self._now, ahead=0.0)
@@ -247,7 +250,7 @@ def time_of(event: TapeEvent, time_source: TimeSource) -> int:
     return event.received_us if at_us is None else at_us
 
 
-def _passive_reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason | None:
+def _passive_reject_reason(order: BookOrder, book: OrderBookSnapshot) -> FillReason | None:
     if order.price is None:
         return FillReason.NOT_PASSIVE
     reason = reject_reason(order, book)
@@ -256,7 +259,7 @@ def _passive_reject_reason(order: Order, book: OrderBookSnapshot) -> FillReason 
     return None if reason is FillReason.NOT_MARKETABLE else reason
 
 
-def _shown(order: Order, book: OrderBookSnapshot) -> float | None:
+def shown(order: BookOrder, book: OrderBookSnapshot) -> float | None:
     """Quantity at the order's price; None where the book does not reach it."""
     levels = own_side(order.side, book)
     for price, quantity in levels:

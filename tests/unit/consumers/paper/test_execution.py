@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from bookbus.consumers.paper.execution import CalibratedFill, CalibratedMode, make_execution
 from bookbus.consumers.paper.fills.model import (
     AdvancedFill,
+    BookOrder,
     BookWalk,
     Fill,
     FillModel,
     FillReason,
-    Order,
     SimpleFill,
     no_fill,
 )
@@ -31,7 +31,7 @@ def calibrated(
     return CalibratedFill(SimpleFill(), table(zone(buy=buy, sell=sell)), mode, seed)
 
 
-def waiting(side: Side = "buy", quantity: float = 1.0, entry_bps: float = 1.0, tp_bps: float = 5.0) -> Order:
+def waiting(side: Side = "buy", quantity: float = 1.0, entry_bps: float = 1.0, tp_bps: float = 5.0) -> BookOrder:
     return order(side, quantity, 99.0 if side == "buy" else 101.0, entry_bps=entry_bps, tp_bps=tp_bps)
 
 

@@ -1,0 +1,1 @@
+"""Strategies to begin with."""
