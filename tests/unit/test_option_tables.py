@@ -234,8 +234,11 @@ def options_of(command: str) -> set[str]:
     return {option for each in commands[name].params for option in each.opts if option.startswith("--")} - {"--help"}
 
 
+OF_STRATEGIES = ("--strategy", "--set", "--shared", "--latency", "--maker-fees", "--sample-interval")
+"""Options of runs of one's own strategies, which have tests of their own."""
+
 TABLES: Mapping[str, tuple[tuple[str, ...], Table, set[str]]] = {
-    "consumers run": ((), CONSUMERS_RUN, {"--grid"}),
+    "consumers run": ((), CONSUMERS_RUN, {"--grid", *OF_STRATEGIES}),
     "feeders run": ((), FEEDERS_RUN, set()),
     "feeders record": (("--out", "file.jsonl"), FEEDERS_RECORD, set()),
     "feeders replay": (("file.jsonl", "--redis", "redis://here:1/0"), FEEDERS_REPLAY, set()),
