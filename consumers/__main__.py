@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "Read order books from Redis."
 COMMANDS = {
     "run": "bookbus.consumers.commands.run:run",
+    "books": "bookbus.consumers.commands.books:books",
     "show": "bookbus.consumers.commands.show:show",
     "tail": "bookbus.consumers.commands.tail:tail",
     "arbitrage": "bookbus.consumers.commands.arbitrage:arbitrage",

@@ -21,6 +21,7 @@ from bookbus.command_line import (
     Prefix,
     RedisUrl,
     ended_by_signal,
+    exchange_id,
     fail,
     split_names,
     start_logging,
@@ -178,7 +179,7 @@ def run(
     session_tag: Annotated[str, typer.Option(envvar="BOOKBUS_SESSION_TAG", help="Part of the session's name.")] = "",
     output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/paper"),
     exchange: Annotated[
-        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books --l2-source redis reads.")
+        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books --l2-source redis reads.", callback=exchange_id)
     ] = "binance",
     binance_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_WS_URL", help="Other WebSocket URL.")] = "",
     binance_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_REST_URL", help="Other REST URL.")] = "",

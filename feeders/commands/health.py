@@ -1,21 +1,11 @@
 """`health`: whether a feeder on this host is alive, its books and its lines."""
 
-import asyncio
-import socket
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated
 
-import msgspec
 import typer
 
-from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl, fail, split_names
-from bookbus.feeders.bus.connection import Reply, ReplyError, open_connection
-from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbeat_fields
-from bookbus.schemas.redis_names import RedisNames
-from bookbus.schemas.redis_url import RedisServer, masked, parse_redis_url, redacted, secrets_of
-
-UNHEALTHY = 2
-"""Exit code of `--strict` if a feeder is alive but a book is not live or a line is silent."""
+from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl
+from bookbus.feeders.commands.health_check import Question, check
 
 
 def health(
@@ -45,134 +35,9 @@ def health(
       python -m feeders health --feeder-name binance-1 --strict
       python -m feeders health --host feeder-1
     """
-    host = host or socket.gethostname()
-    exchanges, feeders = split_names(exchange), split_names(feeder_name)
-    try:
-        found = asyncio.run(_heartbeats(redis, RedisNames(prefix)))
-    except ValueError as error:
-        fail(str(error))
-    except (OSError, TimeoutError) as error:
-        fail(f"no reply from {masked(redis)}: {redacted(error, secrets_of(redis))}")
-    alive = [
-        feeder
-        for feeder in found
-        if feeder.host == host
-        and (not exchanges or feeder.exchange in exchanges)
-        and (not feeders or any(map(feeder.is_called, feeders)))
-    ]
-    missing = [f"feeder of {name}" for name in exchanges if not any(one.exchange == name for one in alive)]
-    missing += [f"feeder called {name}" for name in feeders if not any(one.is_called(name) for one in alive)]
-    if missing or not alive:
-        fail("; ".join(f"no {what} on {host} is alive" for what in missing or ["feeder"]))
-    typer.echo("\n".join(row for feeder in alive for row in feeder.rows()))
-    if strict and not all(feeder.healthy for feeder in alive):
-        raise typer.Exit(UNHEALTHY)
-
-
-_WHO = ("host", "exchange", "feeder")
-_FIELDS = ("states", "counters", "lines", "failed")
-
-
-class _Feeder(msgspec.Struct):
-    """The fields of its heartbeat that are printed."""
-
-    key: str
-    host: str = ""
-    exchange: str = ""
-    feeder: str = ""
-    states: dict[str, str] = {}
-    counters: dict[str, float] = {}
-    lines: list[LineReport] = []
-    failed: dict[str, str] = {}
-
-    def is_called(self, name: str) -> bool:
-        """Whether it was started with this name, to which each run adds a suffix."""
-        return self.feeder == name or self.feeder.rpartition("-")[0] == name
-
-    @property
-    def healthy(self) -> bool:
-        """Whether every book is live and no line is silent."""
-        return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
-
-    def rows(self) -> Iterator[str]:
-        """Lines of text: the books and each connection line."""
-        yield self.key
-        if self.states:
-            yield self._books()
-        yield from map(_row, self.lines)
-        yield from (f"  {duty} ended: {reason}" for duty, reason in self.failed.items())
-
-    def _books(self) -> str:
-        live = sum(state == "live" for state in self.states.values())
-        accepted, present, older = (int(self.counters.get(name, 0)) for name in ("accepted", "confirmed", "duplicates"))
-        return (
-            f"  {live} of {len(self.states)} books live; {accepted} accepted, {present} already present, {older} older"
-        )
-
-
-async def _heartbeats(url: str, names: RedisNames) -> list[_Feeder]:
-    """Every feeder that is alive. Raises ValueError for an invalid URL, OSError without a reply."""
-    address = parse_redis_url(url)
-    if address.kind == "server" and len(address.servers) == 1:
-        # Importing redis-py takes longer than the whole check, which containers repeat all day.
-        replies = await _ask(address.servers[0], names.feeder("*"))
-    else:
-        replies = await _ask_servers(url, names)
-    return [_feeder(key, values) for key, values in sorted(replies.items())]
-
-
-async def _ask(server: RedisServer, pattern: str) -> dict[str, list[Any]]:
-    """The fields of each hash that matches. Raises OSError."""
-    connection = await open_connection(server)
-
-    async def call(*command: str | bytes | int) -> Reply:
-        reply = await connection.call(*command)
-        if isinstance(reply, ReplyError):
-            raise ConnectionError(str(reply))
-        return reply
-
-    try:
-        keys, cursor = set(), b"0"
-        while True:
-            cursor, found = cast(tuple[bytes, list[bytes]], await call("SCAN", cursor, "MATCH", pattern, "COUNT", 1000))
-            keys.update(found)
-            if cursor == b"0":
-                break
-        return {
-            key.decode(errors="replace"): cast(list[Any], await call("HMGET", key, *_WHO, *_FIELDS)) for key in keys
-        }
-    finally:
-        connection.close()
-
-
-async def _ask_servers(url: str, names: RedisNames) -> dict[str, list[Any]]:
-    """The same by redis-py, which knows Sentinels and clusters."""
-    from bookbus.feeders.bus.heartbeat import read_heartbeats
-    from bookbus.feeders.bus.servers import CONTROL_ERRORS
-
-    try:
-        return await read_heartbeats(url, names, *_WHO, *_FIELDS)
-    except CONTROL_ERRORS as error:
-        raise ConnectionError(str(error)) from error
-
-
-def _feeder(name: str, values: Sequence[bytes | str | None]) -> _Feeder:
-    """Without the fields if another version of the feeder wrote them in another format."""
-    count = len(_WHO)
-    who: dict[str, Any] = {
-        field: value.decode(errors="replace") if isinstance(value, bytes) else value
-        for field, value in zip(_WHO, values[:count], strict=True)
-        if value is not None
-    }
-    try:
-        return _Feeder(name, **who, **parse_heartbeat_fields(_FIELDS, values[count:]))
-    except HeartbeatError:
-        return _Feeder(name, **who)
-
-
-def _row(line: LineReport) -> str:
-    lead = ""
-    if line.lead_median_ms is not None and line.lead_p99_ms is not None:
-        lead = f", by {line.lead_median_ms:.1f} ms (median), {line.lead_p99_ms:.1f} ms (p99)"
-    share = f"first with {line.first} of {line.updates} updates{lead}"
-    return f"  line {line.line}: {'SILENT, ' if line.silent else ''}{line.open} of {line.connections} open, {share}"
+    outcome = check(Question(redis, prefix, host, exchange, feeder_name, strict))
+    for text, to_stderr in ((outcome.output, False), (outcome.error, True)):
+        if text:
+            typer.echo(text, err=to_stderr)
+    if outcome.code:
+        raise typer.Exit(outcome.code)

@@ -19,7 +19,7 @@ _PROGRAM = re.compile(
     r"(?:^|[\s/(])(?:python -m (?P<package>feeders|consumers)|(?P<script>bookbus(?:-feeder)?)) "
     r"(?=(?P<rest>(?!import\b)[a-z].*))"
 )
-_SCRIPTS = {"bookbus-feeder": "feeders", "bookbus": "consumers"}
+_SCRIPTS = {"bookbus-feeder": "feeders", "bookbus": "bookbus"}
 
 
 class Block(NamedTuple):

@@ -113,6 +113,19 @@ RULES = (
         planted=("bookbus.command_line", "from bookbus.feeders.markets import Markets"),
     ),
     Rule(
+        "the one command imports the tables of both packages, and their commands by name",
+        who=("bookbus.__main__",),
+        what=("bookbus.feeders", "bookbus.consumers"),
+        besides=("bookbus.feeders.__main__", "bookbus.consumers.__main__"),
+        planted=("bookbus.__main__", "from bookbus.feeders.commands.run import run"),
+    ),
+    Rule(
+        "nobody imports the one command",
+        who=("bookbus",),
+        what=("bookbus.__main__",),
+        planted=("bookbus.feeders.feeder", "from bookbus.__main__ import WORDS"),
+    ),
+    Rule(
         "nobody imports a command",
         who=("bookbus",),
         what=("bookbus.*.commands",),
@@ -206,14 +219,14 @@ RULES = (
         "command lines in commands alone",
         who=("bookbus",),
         what=("typer", "rich", "sys.argv"),
-        allowed=("bookbus.command_line", "bookbus.program", *_COMMANDS),
+        allowed=("bookbus.command_line", "bookbus.program", "bookbus.__main__", *_COMMANDS),
         planted=("bookbus.consumers.analysis.report", "from rich.table import Table"),
     ),
     Rule(
         "the environment is read in commands alone, but for the user's cache directory",
         who=("bookbus",),
         what=("os.environ", "os.getenv"),
-        allowed=("bookbus.command_line", *_COMMANDS, "bookbus.feeders.markets"),
+        allowed=("bookbus.command_line", "bookbus.__main__", *_COMMANDS, "bookbus.feeders.markets"),
         planted=("bookbus.feeders.feed", "import os\nurl = os.environ['BOOKBUS_REDIS_URL']"),
     ),
 )

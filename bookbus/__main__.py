@@ -1,0 +1,164 @@
+"""The one command: `bookbus WORD`, also `python -m bookbus WORD`. It has the commands of feeders and consumers under
+words that say what they do; a word of theirs that is missing here goes on working, too."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from bookbus import __version__, program
+from bookbus.consumers.__main__ import COMMANDS as CONSUMERS
+from bookbus.feeders.__main__ import COMMANDS as FEEDERS
+
+if TYPE_CHECKING:
+    import typer
+
+DESCRIPTION = "Correct exchange order books on Redis: feed, read, trade on paper, record."
+_PACKAGES = {"feeders": FEEDERS, "consumers": CONSUMERS}
+
+GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Publish books": {
+        "feed": ("feeders run", "publish live books of one exchange to Redis"),
+        "record": ("feeders record", "write what an exchange sends to a file"),
+        "replay": ("feeders replay", "publish the books of a recording"),
+        "simulate": ("feeders simulate", "run a simulated exchange"),
+        "demo": ("feeders demo", "simulated exchange, feeder, server and two readers for half a minute"),
+    },
+    "Read books": {
+        "books": ("consumers books", "every book of the bus: state, age, best prices, feeder"),
+        "show": ("consumers show", "one book as it is stored"),
+        "tail": ("consumers tail", "one line for each change of a book"),
+        "readers": ("consumers list", "the readers of the bus, slow ones first"),
+        "top": ("consumers top", "books, feeders and readers in the terminal, live"),
+        "web": ("consumers web", "the live page"),
+        "serve": ("consumers serve", "books as JSON and over WebSocket, for any language"),
+        "arbitrage": ("consumers arbitrage", "price differences between exchanges"),
+    },
+    "Trade on paper": {
+        "paper": ("consumers run", "trade on paper with a random strategy"),
+        "calibrate": ("consumers calibrate", "measure fills in a recording"),
+        "analyze": ("consumers analyze", "statistics and plots of a paper run"),
+        "compare": ("consumers compare", "compare paper runs"),
+    },
+    "Operate": {
+        "health": ("feeders health", "whether a feeder on this host is alive and its books are live"),
+        "audit": ("feeders audit", "compare stored books with the exchange's"),
+        "redis": ("feeders redis", "start or stop the bundled server"),
+        "acl": ("feeders acl", "users and passwords of the server"),
+        "smoke": ("feeders smoke", "five minutes through the whole path, with a verdict"),
+        "proxy": ("feeders proxy", "a faulty network between feeder and exchange"),
+    },
+}
+"""The words in the order of the help: where each command is, and what it does."""
+
+_TARGETS = {f"{package} {name}": target for package, table in _PACKAGES.items() for name, target in table.items()}
+WORDS = {
+    word: _TARGETS[command] for group in GROUPS.values() for word, (command, _) in group.items() if command in _TARGETS
+}
+"""The function of each word of the help, as `module:function`."""
+
+ALIASES = {name: target for name, target in chain(CONSUMERS.items(), FEEDERS.items()) if name not in WORDS}
+ALIASES["run"] = CONSUMERS["run"]
+"""Further words, which the installed scripts had."""
+
+QUICK: dict[str, str] = {"health": "bookbus.feeders.commands.health_check:main"}
+"""Functions that do without the library of the command lines: they get the arguments and return the exit code, or None
+if the command itself should take these arguments."""
+
+_COMPLETION = ("--install-completion", "--show-completion")
+_OPTIONS = {
+    "-h, --help": "this help; after a word, the help of that command",
+    "--version": "print the version",
+    "--install-completion": "complete words and options in this shell",
+    "--show-completion": "print what --install-completion would write",
+}
+
+
+def main() -> None:
+    """Entry point of `bookbus`."""
+    arguments = sys.argv[1:]
+    interrupt = program.prepare()
+    if "_BOOKBUS_COMPLETE" in os.environ or (arguments and arguments[0] in _COMPLETION):
+        return _complete(interrupt)
+    word, *rest = arguments or ["--help"]
+    if word in ("-h", "--help"):
+        sys.stdout.write(help_text())
+    elif word == "--version":
+        sys.stdout.write(f"{__version__}\n")
+    elif word not in WORDS and word not in ALIASES:
+        sys.exit(_refuse(word))
+    else:
+        module, _, function = QUICK.get(word, "").partition(":")
+        if module and (code := getattr(import_module(module), function)(rest)) is not None:
+            sys.exit(code)
+        extra = "feeder" if ".feeders." in target_of(word) else "monitor"
+        program.run(lambda: make_app([word]), interrupt, f"bookbus {word}", extra, "bookbus")
+    return None
+
+
+def make_app(words: Iterable[str], *, completion: bool = False) -> "typer.Typer":
+    """The command line with the commands of these words."""
+    return program.make_app(DESCRIPTION, WORDS | ALIASES, words, completion=completion, reword=in_new_words)
+
+
+def _complete(interrupt: Any) -> None:
+    """Answer the shell, or set it up: only the command whose options are asked for is imported."""
+    typed = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
+    word = next((part for part in typed.split()[1:2] if part in WORDS and not typed.endswith(part)), "")
+
+    def make() -> "typer.Typer":
+        if word:
+            return make_app([word], completion=True)
+        return program.make_app(DESCRIPTION, dict.fromkeys(WORDS, ""), WORDS, completion=True)
+
+    program.run(make, interrupt, "bookbus", "monitor", "bookbus")
+
+
+def _refuse(word: str) -> str:
+    near = get_close_matches(word, [*WORDS, *ALIASES], n=3)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"error: bookbus has no command {word!r}: {meant}see bookbus --help"
+
+
+def target_of(word: str) -> str:
+    """The function of a word, as `module:function`."""
+    return WORDS.get(word) or ALIASES[word]
+
+
+def help_text() -> str:
+    """The help: every word by group."""
+    width = max(map(len, chain(WORDS, _OPTIONS))) + 2
+    lines = ["Usage: bookbus WORD [OPTIONS]", "", f"  {DESCRIPTION}"]
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {word:{width}}{text}" for word, (_, text) in group.items() if word in WORDS]
+    lines += ["", "Options:", *(f"  {name:{width}}{text}" for name, text in _OPTIONS.items())]
+    return "\n".join([*lines, "", *_EXAMPLES, ""])
+
+
+_EXAMPLES = (
+    "Examples:",
+    "  bookbus demo",
+    "  bookbus feed --exchange binance --symbols BTC,ETH",
+    "  bookbus books",
+    "  bookbus show BTC",
+)
+
+
+def in_new_words(text: str) -> str:
+    """A command's help with `python -m feeders run` written as `bookbus feed`."""
+
+    def new(found: re.Match[str]) -> str:
+        target = _TARGETS.get(f"{found[1]} {found[2]}")
+        word = next((word for word, known in WORDS.items() if known == target), None)
+        return f"bookbus {word}" if word else found[0]
+
+    return re.sub(r"python -m (feeders|consumers) ([a-z-]+)", new, text)
+
+
+if __name__ == "__main__":
+    main()
