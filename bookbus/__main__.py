@@ -18,9 +18,21 @@ if TYPE_CHECKING:
     import typer
 
 DESCRIPTION = "Correct exchange order books on Redis: feed, read, trade on paper, record."
-_PACKAGES = {"feeders": FEEDERS, "consumers": CONSUMERS}
+_OWN = {
+    "up": "bookbus.commands.up:up",
+    "status": "bookbus.commands.up:status",
+    "down": "bookbus.commands.up:down",
+    "config": "bookbus.commands.config:config",
+}
+_PACKAGES = {"feeders": FEEDERS, "consumers": CONSUMERS, "bookbus": _OWN}
 
 GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Run everything": {
+        "up": ("bookbus up", "run and supervise what bookbus.toml names, on this machine"),
+        "status": ("bookbus status", "what is running"),
+        "down": ("bookbus down", "end all of it"),
+        "config": ("bookbus config", "check bookbus.toml, or print an example"),
+    },
     "Publish books": {
         "feed": ("feeders run", "publish live books of one exchange to Redis"),
         "record": ("feeders record", "write what an exchange sends to a file"),
@@ -55,6 +67,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 }
 """The words in the order of the help: where each command is, and what it does."""
 
+_FILE_NAME = "bookbus.toml"
+_FILE_VARIABLE = "BOOKBUS_CONFIG"
+# The names of bookbus.configuration, which is imported only if there is a file.
+
 _TARGETS = {f"{package} {name}": target for package, table in _PACKAGES.items() for name, target in table.items()}
 WORDS = {
     word: _TARGETS[command] for group in GROUPS.values() for word, (command, _) in group.items() if command in _TARGETS
@@ -71,6 +87,7 @@ if the command itself should take these arguments."""
 
 _COMPLETION = ("--install-completion", "--show-completion")
 _OPTIONS = {
+    "--config FILE": "before the word: the file instead of ./bookbus.toml",
     "-h, --help": "this help; after a word, the help of that command",
     "--version": "print the version",
     "--install-completion": "complete words and options in this shell",
@@ -84,6 +101,7 @@ def main() -> None:
     interrupt = program.prepare()
     if "_BOOKBUS_COMPLETE" in os.environ or (arguments and arguments[0] in _COMPLETION):
         return _complete(interrupt)
+    arguments = _take_file(arguments)
     word, *rest = arguments or ["--help"]
     if word in ("-h", "--help"):
         sys.stdout.write(help_text())
@@ -92,6 +110,7 @@ def main() -> None:
     elif word not in WORDS and word not in ALIASES:
         sys.exit(_refuse(word))
     else:
+        _apply_file(word, rest)
         module, _, function = QUICK.get(word, "").partition(":")
         if module and (code := getattr(import_module(module), function)(rest)) is not None:
             sys.exit(code)
@@ -103,6 +122,63 @@ def main() -> None:
 def make_app(words: Iterable[str], *, completion: bool = False) -> "typer.Typer":
     """The command line with the commands of these words."""
     return program.make_app(DESCRIPTION, WORDS | ALIASES, words, completion=completion, reword=in_new_words)
+
+
+def _take_file(arguments: list[str]) -> list[str]:
+    """The arguments without `--config FILE` before the word, which is left in the environment."""
+    option, equals, path = arguments[0].partition("=") if arguments else ("", "", "")
+    if option != "--config":
+        return arguments
+    rest = arguments[1:]
+    if not equals:
+        path, rest = (rest[0], rest[1:]) if rest else ("", [])
+    if not path:
+        sys.exit("error: --config needs the path of a file")
+    os.environ[_FILE_VARIABLE] = path
+    sys.argv[1:] = rest
+    return rest
+
+
+def _apply_file(word: str, arguments: list[str]) -> None:
+    """Set the environment variables that bookbus.toml means and that are not set: so an option wins over the
+    environment, that over the file, and that over the option's default."""
+    if target_of(word).startswith("bookbus.commands.") or not (
+        os.environ.get(_FILE_VARIABLE) or os.path.exists(_FILE_NAME)
+    ):
+        return
+    from bookbus.configuration import ConfigurationError, find, load
+
+    path = find(os.environ)
+    if path is None:
+        return
+    try:
+        configuration = load(path)
+        variables = configuration.common()
+        if word == "feed":
+            feeder_id = _value_of("--feeder-id", arguments) or os.environ.get("BOOKBUS_FEEDER_ID", "")
+            exchange = _value_of("--exchange", arguments) or os.environ.get("BOOKBUS_EXCHANGE", "")
+            asks_help = not {"-h", "--help"}.isdisjoint(arguments)
+            name = None if asks_help else configuration.feeder_for(feeder_id, exchange)
+            variables = configuration.of_feeder(name) if name else variables
+        elif word in ("web", "serve"):
+            variables = configuration.of_page(word)
+    except ConfigurationError as error:
+        sys.exit(f"error: {error}")
+    for name, value in variables.items():
+        if name == "BOOKBUS_REDIS_PASSWORD_FILE" and os.environ.get("BOOKBUS_REDIS_PASSWORD"):
+            continue  # The environment says the password itself.
+        if not os.environ.get(name):
+            os.environ[name] = value
+
+
+def _value_of(option: str, arguments: list[str]) -> str:
+    """The value of an option among the arguments; empty if it is not there."""
+    for number, argument in enumerate(arguments):
+        if argument == option:
+            return arguments[number + 1] if number + 1 < len(arguments) else ""
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return ""
 
 
 def _complete(interrupt: Any) -> None:
@@ -132,7 +208,7 @@ def target_of(word: str) -> str:
 def help_text() -> str:
     """The help: every word by group."""
     width = max(map(len, chain(WORDS, _OPTIONS))) + 2
-    lines = ["Usage: bookbus WORD [OPTIONS]", "", f"  {DESCRIPTION}"]
+    lines = ["Usage: bookbus [--config FILE] WORD [OPTIONS]", "", f"  {DESCRIPTION}"]
     for title, group in GROUPS.items():
         lines += ["", f"{title}:"]
         lines += [f"  {word:{width}}{text}" for word, (_, text) in group.items() if word in WORDS]

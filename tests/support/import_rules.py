@@ -64,7 +64,7 @@ class Rule:
     reach: bool = False
 
 
-_COMMANDS = ("bookbus.*.commands", "bookbus.*.__main__")
+_COMMANDS = ("bookbus.commands", "bookbus.*.commands", "bookbus.*.__main__")
 
 RULES = (
     Rule(
@@ -120,6 +120,19 @@ RULES = (
         planted=("bookbus.__main__", "from bookbus.feeders.commands.run import run"),
     ),
     Rule(
+        "configuration, supervision and their commands start the others as processes",
+        who=("bookbus.configuration", "bookbus.supervisor", "bookbus.commands"),
+        what=("bookbus.feeders", "bookbus.consumers"),
+        planted=("bookbus.supervisor", "from bookbus.feeders.feeder import Feeder"),
+    ),
+    Rule(
+        "the one command and its own commands alone import configuration and supervision",
+        who=("bookbus",),
+        what=("bookbus.configuration", "bookbus.supervisor"),
+        allowed=("bookbus.__main__", "bookbus.supervisor", "bookbus.commands"),
+        planted=("bookbus.feeders.commands.run", "from bookbus.configuration import load"),
+    ),
+    Rule(
         "nobody imports the one command",
         who=("bookbus",),
         what=("bookbus.__main__",),
@@ -128,7 +141,7 @@ RULES = (
     Rule(
         "nobody imports a command",
         who=("bookbus",),
-        what=("bookbus.*.commands",),
+        what=("bookbus.commands", "bookbus.*.commands"),
         allowed=_COMMANDS,
         planted=("bookbus.consumers.paper.runner", "from bookbus.consumers.commands.run import run"),
     ),
@@ -248,7 +261,7 @@ class Violation:
 
 def source_files(root: Path) -> list[Path]:
     """Every file with code of the product in a checkout; the links inside `bookbus` are not followed."""
-    found = [*(root / "bookbus").glob("*.py")]
+    found = [*(root / "bookbus").glob("*.py"), *(root / "bookbus" / "commands").glob("*.py")]
     for package in PACKAGES:
         found += [path for path in (root / package).rglob("*") if path.suffix in {".py", ".lua"}]
     return sorted(found)
