@@ -23,6 +23,7 @@ _OWN = {
     "status": "bookbus.commands.up:status",
     "down": "bookbus.commands.up:down",
     "config": "bookbus.commands.config:config",
+    "install-service": "bookbus.commands.install_service:install_service",
 }
 _PACKAGES = {"feeders": FEEDERS, "consumers": CONSUMERS, "bookbus": _OWN}
 
@@ -32,6 +33,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "status": ("bookbus status", "what is running"),
         "down": ("bookbus down", "end all of it"),
         "config": ("bookbus config", "check bookbus.toml, or print an example"),
+        "install-service": ("bookbus install-service", "write units of systemd for it"),
     },
     "Publish books": {
         "feed": ("feeders run", "publish live books of one exchange to Redis"),

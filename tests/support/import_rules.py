@@ -121,15 +121,15 @@ RULES = (
     ),
     Rule(
         "configuration, supervision and their commands start the others as processes",
-        who=("bookbus.configuration", "bookbus.supervisor", "bookbus.commands"),
+        who=("bookbus.configuration", "bookbus.supervisor", "bookbus.units", "bookbus.commands"),
         what=("bookbus.feeders", "bookbus.consumers"),
         planted=("bookbus.supervisor", "from bookbus.feeders.feeder import Feeder"),
     ),
     Rule(
         "the one command and its own commands alone import configuration and supervision",
         who=("bookbus",),
-        what=("bookbus.configuration", "bookbus.supervisor"),
-        allowed=("bookbus.__main__", "bookbus.supervisor", "bookbus.commands"),
+        what=("bookbus.configuration", "bookbus.supervisor", "bookbus.units"),
+        allowed=("bookbus.__main__", "bookbus.supervisor", "bookbus.units", "bookbus.commands"),
         planted=("bookbus.feeders.commands.run", "from bookbus.configuration import load"),
     ),
     Rule(

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,9 @@ from bookbus.supervisor import (
     read_status,
     state_directory,
 )
-from tests.support.waiting import wait_for
+from tests.support import waiting
+
+wait_for = partial(waiting.wait_for, timeout=60.0)
 
 PYTHON = (sys.executable, "-c")
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
