@@ -24,6 +24,7 @@ _OWN = {
     "down": "bookbus.commands.up:down",
     "config": "bookbus.commands.config:config",
     "install-service": "bookbus.commands.install_service:install_service",
+    "doctor": "bookbus.commands.doctor:doctor",
 }
 _PACKAGES = {"feeders": FEEDERS, "consumers": CONSUMERS, "bookbus": _OWN}
 
@@ -59,6 +60,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "compare": ("consumers compare", "compare paper runs"),
     },
     "Operate": {
+        "doctor": ("bookbus doctor", "look at server, clocks, exchanges and this machine, say what to change"),
         "health": ("feeders health", "whether a feeder on this host is alive and its books are live"),
         "audit": ("feeders audit", "compare stored books with the exchange's"),
         "redis": ("feeders redis", "start or stop the bundled server"),
