@@ -71,7 +71,7 @@ def test_no_server(tmp_path: Path) -> None:
 def test_wrong_and_missing_password(tmp_path: Path) -> None:
     with server_with_users(tmp_path) as users:
         url = users.url_without_password("feeder")
-        wrong = run(tmp_path, "--redis", url, BOOKBUS_REDIS_PASSWORD="hunter2")
+        wrong = run(tmp_path, "--redis", url, BOOKBUS_REDIS_PASSWORD=users.passwords["feeder"][::-1])
         missing = run(tmp_path, "--redis", f"redis://127.0.0.1:{users.server.port}/0")
         right = run(tmp_path, "--redis", url, BOOKBUS_REDIS_PASSWORD=users.passwords["feeder"])
         reader = run(
@@ -81,7 +81,7 @@ def test_wrong_and_missing_password(tmp_path: Path) -> None:
     for code, found, said in (wrong, missing):
         assert code == 1
         assert "BOOKBUS_REDIS_PASSWORD" in found["wrong", "login"]
-        assert "hunter2" not in said
+        assert users.passwords["feeder"][::-1] not in said
     assert [key for key in right[1] if key[0] == "wrong"] == []
     assert ("advice", "rights") in reader[1]
 
