@@ -20,7 +20,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CLIENTS := .venv-clients
 
-.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-simulation test-chaos test-packages test-clients check-all bench check docs structure
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-simulation test-chaos test-browser test-packages test-clients check-all bench check docs structure
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -55,7 +55,7 @@ certificates: ## an authority and a server certificate in secrets/tls/: NAMES=DN
 	@deploy/make_certificates.sh secrets/tls $(NAMES)
 
 test: check ## the checks, then unit, contract, integration and short chaos tests
-	@$(RUN) -m pytest -n 6 --ignore=tests/packages --ignore=tests/clients --ignore=tests/simulation $(PYTEST)
+	@$(RUN) -m pytest -n 6 --ignore=tests/packages --ignore=tests/clients --ignore=tests/simulation --ignore=tests/browser $(PYTEST)
 
 test-simulation: $(READY) ## seeded runs of feeders, servers and readers in virtual time, under faults
 	@$(RUN) -m pytest -n 2 $(PYTEST) tests/simulation
@@ -63,13 +63,16 @@ test-simulation: $(READY) ## seeded runs of feeders, servers and readers in virt
 test-chaos: $(READY) ## every fault of every scenario on real processes
 	@BOOKBUS_CHAOS_SECONDS=0 $(RUN) -m pytest -n 3 $(PYTEST) tests/chaos/test_scenarios.py
 
+test-browser: $(READY) ## the live page in Chromium
+	@$(RUN) -m pytest $(PYTEST) tests/browser
+
 test-packages: $(READY) ## wheel, sdist and image contents, tried in empty environments
 	@$(RUN) -m pytest $(PYTEST) tests/packages
 
 test-clients: $(READY) $(CLIENTS)/.ready ## ccxt, python-binance, pybit and others against the simulated exchanges, books compared
 	@$(RUN) -m pytest $(PYTEST) tests/clients
 
-check-all: test test-simulation test-chaos test-packages test-clients ## everything that proves it, as continuous integration runs it
+check-all: test test-simulation test-chaos test-browser test-packages test-clients ## everything that proves it, as continuous integration runs it
 
 bench: $(READY) ## measure the hot paths, each beside the plain way in the same run
 	@for file in tests/bench/bench_*.py; do \

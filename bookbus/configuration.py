@@ -59,6 +59,8 @@ class FeederSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     record: str | None = None
     ws_url: str | None = None
     rest_url: str | None = None
+    network: str | None = None
+    trading_interval: Annotated[float, msgspec.Meta(ge=0)] | None = None
     log_level: LogLevel | None = None
 
 

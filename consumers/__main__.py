@@ -17,6 +17,8 @@ COMMANDS = {
     "calibrate": "bookbus.consumers.commands.calibrate:calibrate",
     "analyze": "bookbus.consumers.commands.analyze:analyze",
     "compare": "bookbus.consumers.commands.analyze:compare",
+    "web": "bookbus.consumers.commands.web:web",
+    "serve": "bookbus.consumers.commands.web:serve",
     "list": "bookbus.consumers.commands.list:list_readers",
 }
 """The function of each command."""

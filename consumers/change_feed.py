@@ -1,33 +1,42 @@
-"""Notifies listeners of changed books: each symbol once, however often it changed since it was last taken."""
+"""Notifies listeners of changed books and statuses: each symbol once, however often it changed since last taken."""
 
 import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from typing import Any
 
 from bookbus.consumers.background_loop import BackgroundThread
-from bookbus.consumers.reading import Update
+from bookbus.consumers.reading import Reading, Update
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 
 OnSnapshot = Callable[[OrderBookSnapshot], None]
-FindSnapshot = Callable[[str], OrderBookSnapshot | None]
+OnStatus = Callable[[Update], None]
+FindReading = Callable[[str], Reading]
+"""Returns the state of a standard symbol's book now."""
+
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks for statuses that change without a message, like `stale`; each listener makes its own."""
 
 
 class ChangeFeed:
     """Passes changes from the thread that receives books to callbacks and iterators.
 
     Each listener's queue has one entry per symbol, so a slow listener only conflates its own updates. Callbacks run in
-    their own thread and never block the receiving thread.
+    their own thread and never block the receiving thread. Each listener checks by itself which statuses changed.
     """
 
-    def __init__(self, find: FindSnapshot) -> None:
+    def __init__(self, find: FindReading, check_interval: float = CHECK_INTERVAL) -> None:
         self._find = find
+        self._check_interval = check_interval
         self._lock = threading.Lock()
         self._mailboxes: tuple[_Mailbox, ...] = ()
         self._callbacks: tuple[OnSnapshot, ...] = ()
+        self._status_callbacks: tuple[OnStatus, ...] = ()
         self._dispatcher: BackgroundThread | None = None
         self._open = False
         self.callback_errors = 0
@@ -37,7 +46,7 @@ class ChangeFeed:
         """Accept listeners and start the callback thread if there are callbacks."""
         with self._lock:
             self._open = True
-            if self._callbacks:
+            if self._callbacks or self._status_callbacks:
                 self._start_dispatcher()
 
     def close(self) -> None:
@@ -52,21 +61,27 @@ class ChangeFeed:
             dispatcher.stop()
 
     def publish(self, symbol: str, count: int = 1) -> None:
-        """Report `count` received updates of `symbol`, from any thread."""
+        """Report `count` received updates of `symbol`, or 0 where its status may have changed; from any thread."""
         for mailbox in self._mailboxes:
             mailbox.add(symbol, count)
 
     def add_callback(self, callback: OnSnapshot) -> None:
         """Call `callback` with the newest book after each change. Raises TypeError for a coroutine function."""
-        if not callable(callback) or any(
-            inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
-            for one in (callback, getattr(callback, "__call__", None))  # noqa: B004 - of an object
-        ):
-            raise TypeError(f"{callback!r} is no plain function: for a coroutine use `async for` over updates()")
+        _require_plain(callback)
         with self._lock:
             self._callbacks = (*self._callbacks, callback)
-            if self._open and self._dispatcher is None:
-                self._start_dispatcher()
+            self._dispatch_if_open()
+
+    def add_status_callback(self, callback: OnStatus) -> None:
+        """Call `callback` after each change of a status. Raises TypeError for a coroutine function."""
+        _require_plain(callback)
+        with self._lock:
+            self._status_callbacks = (*self._status_callbacks, callback)
+            self._dispatch_if_open()
+
+    def _dispatch_if_open(self) -> None:
+        if self._open and self._dispatcher is None:
+            self._start_dispatcher()
 
     async def updates(self, symbols: Collection[str], *, others: bool = False) -> AsyncGenerator[Update, None]:
         """The current books of `symbols`, then each change of these, or with `others` of any symbol, until the feed
@@ -78,6 +93,7 @@ class ChangeFeed:
             if not self._open:
                 return
             self._mailboxes = (*self._mailboxes, mailbox)
+        timer = _Timer(loop, self._check_interval, changed.set)
         try:
             merger = _Merger(self._find)
             for symbol in symbols:
@@ -89,7 +105,12 @@ class ChangeFeed:
                 for symbol, count in mailbox.take().items():
                     if update := merger.merge(symbol, count):
                         yield update
+                if timer.take_due():
+                    for symbol in merger.symbols:
+                        if update := merger.check(symbol):
+                            yield update
         finally:
+            timer.stop()
             self._remove(mailbox)
 
     def _remove(self, mailbox: "_Mailbox") -> None:
@@ -102,22 +123,36 @@ class ChangeFeed:
         self._mailboxes = (*self._mailboxes, mailbox)
 
         def dispatch() -> None:
-            merger = _Merger(self._find)
+            merger, reported = _Merger(self._find), dict[str, Update]()
+            checked_at = time.monotonic()
             while not mailbox.closed:
-                changed.wait()
+                changed.wait(self._check_interval)
                 changed.clear()
                 for symbol, count in mailbox.take().items():
-                    if update := merger.merge(symbol, count):
-                        self._call(update.snapshot)
+                    self._report(symbol, merger.merge(symbol, count), reported)
+                if time.monotonic() - checked_at >= self._check_interval and not mailbox.closed:
+                    for symbol in merger.symbols:
+                        self._report(symbol, merger.check(symbol), reported)
+                    checked_at = time.monotonic()
 
         self._dispatcher = BackgroundThread("bookbus-callbacks", dispatch, mailbox.close)
         self._dispatcher.start()
 
-    def _call(self, snapshot: OrderBookSnapshot) -> None:
-        for callback in self._callbacks:
+    def _report(self, symbol: str, update: Update | None, reported: dict[str, Update]) -> None:
+        """Call back for what is new: the book, its status, or both."""
+        if update is None:
+            return
+        before, reported[symbol] = reported.get(symbol), update
+        if before is None or before.snapshot is not update.snapshot:
+            self._call(self._callbacks, update.snapshot, update.snapshot)
+        if before is None or (before.status, before.trading) != (update.status, update.trading):
+            self._call(self._status_callbacks, update, update.snapshot)
+
+    def _call(self, callbacks: Iterable[Callable[[Any], None]], argument: Any, snapshot: OrderBookSnapshot) -> None:
+        for callback in callbacks:
             try:
                 # A plain function may return a coroutine all the same.
-                result: object = callback(snapshot)
+                result: object = callback(argument)
                 if inspect.iscoroutine(result):
                     result.close()
                     raise TypeError(f"{callback!r} returned a coroutine, which nothing runs")
@@ -125,6 +160,38 @@ class ChangeFeed:
                 # Code of the user: nothing that it raises, SystemExit included, may end the thread.
                 self.callback_errors += 1
                 logger.exception("callback failed on %s %s", snapshot.exchange, snapshot.symbol)
+
+
+def _require_plain(callback: object) -> None:
+    if not callable(callback) or any(
+        inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one)
+        for one in (callback, getattr(callback, "__call__", None))  # noqa: B004 - of an object
+    ):
+        raise TypeError(f"{callback!r} is no plain function: for a coroutine use `async for` over updates()")
+
+
+class _Timer:
+    """Calls `wake` at intervals on a loop; `take_due` is whether one has passed since the last call."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, wake: Callable[[], None]) -> None:
+        self._loop = loop
+        self._interval = interval
+        self._wake = wake
+        self._due = False
+        self._handle = loop.call_later(interval, self._fire)
+
+    def take_due(self) -> bool:
+        due, self._due = self._due, False
+        if due:
+            self._handle = self._loop.call_later(self._interval, self._fire)
+        return due
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+    def _fire(self) -> None:
+        self._due = True
+        self._wake()
 
 
 class _Mailbox:
@@ -166,17 +233,40 @@ class _Mailbox:
 class _Merger:
     """Turns changes into updates: the newest book, and how many earlier updates it replaced."""
 
-    def __init__(self, find: FindSnapshot) -> None:
+    def __init__(self, find: FindReading) -> None:
         self._find = find
-        self._last: dict[str, OrderBookSnapshot] = {}
+        self._last: dict[str, Update] = {}
         self._carried: dict[str, int] = {}
 
+    @property
+    def symbols(self) -> list[str]:
+        """Those that had a book."""
+        return list(self._last)
+
     def merge(self, symbol: str, count: int) -> Update | None:
-        snapshot = self._find(symbol)
+        reading, last = self._find(symbol), self._last.get(symbol)
+        snapshot = reading.snapshot
         count += self._carried.pop(symbol, 0)
-        if snapshot is None or snapshot is self._last.get(symbol):
+        if snapshot is None or (last is not None and snapshot is last.snapshot):
             # Already returned: it was read before the notification of this change arrived.
             self._carried[symbol] = count
+            return self._status_change(symbol, reading)
+        self._last[symbol] = update = _update(reading, snapshot, max(count - 1, 0))
+        return update
+
+    def check(self, symbol: str) -> Update | None:
+        """The last book with another status; None also if there is a newer book, whose notification is on its way."""
+        return self._status_change(symbol, self._find(symbol))
+
+    def _status_change(self, symbol: str, reading: Reading) -> Update | None:
+        last = self._last.get(symbol)
+        if last is None or (reading.snapshot is not None and reading.snapshot is not last.snapshot):
             return None
-        self._last[symbol] = snapshot
-        return Update(snapshot, max(count - 1, 0))
+        if (last.status, last.trading) == (reading.status, reading.trading):
+            return None
+        self._last[symbol] = update = _update(reading, last.snapshot, 0)
+        return update
+
+
+def _update(reading: Reading, snapshot: OrderBookSnapshot, conflated: int) -> Update:
+    return Update(snapshot, conflated, reading.status, reading.reason, reading.trading)

@@ -20,8 +20,16 @@ from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from bookbus.feeders.markets import cached_instruments, default_cache_directory
 from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from bookbus.feeders.stall_detector import StallDetector
+from bookbus.feeders.trading import TRADING_INTERVAL, TradingWatch
 from bookbus.feeders.venue import FeedOptions, venue_of
-from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
+from bookbus.schemas.instruments import (
+    Instrument,
+    InstrumentRegistry,
+    SymbolError,
+    TradingStatus,
+    UncertainSymbolError,
+    exchange_of,
+)
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
@@ -65,20 +73,33 @@ class DirectProvider(MarketDataProvider):
         rest_url: str | None = None,
         options: FeedOptions | None = None,
         max_age: float = MAX_AGE,
+        trading_interval: float = TRADING_INTERVAL,
     ) -> None:
         """A lost connection is opened again after `reconnect_delay` seconds, after each failure in a row
         `reconnect_backoff` times as long, at most 30; after `max_reconnect_attempts` failures the provider is down.
-        `ws_adapter` replaces the exchange's own connection. Raises SymbolError for what can be no symbol.
+        `ws_adapter` replaces the exchange's own connection. Raises SymbolError for what can be no symbol, and for a
+        symbol like `BTCPLN` whose quote asset is not known: write `BTC-PLN`. The exchange is asked every
+        `trading_interval` seconds which of the markets trade, 0 for never.
         """
         super().__init__(max_age)
-        self._instrument = lru_cache(10_000)(InstrumentRegistry(exchange_of(self.exchange_id), offline=True).resolve)
+        registry = InstrumentRegistry(exchange_of(self.exchange_id), offline=True)
         names = symbols.split(",") if isinstance(symbols, str) else symbols
-        self._natives = {instrument.symbol: instrument.native for instrument in map(self._instrument, names)}
+        self._natives: dict[str, str] = {}
+        for name in names:
+            instrument = self._named(registry, name, rest_url)
+            # The names that were given are those of the books, whatever the spelling of the exchange's symbol suggests.
+            for reason in registry.learn([instrument]).values():
+                raise SymbolError(reason)
+            self._natives[instrument.symbol] = instrument.native
+        self._instrument = lru_cache(10_000)(registry.resolve)
         if not self._natives:
             raise ValueError("no symbols asked for")
         self._books = {symbol: LocalBook() for symbol in self._natives}
         policy = ReconnectPolicy(reconnect_delay, reconnect_backoff, max_attempts=max_reconnect_attempts)
         self._settings = ConnectionSettings(heartbeat_interval, timeout, policy)
+        self._trading: dict[str, TradingStatus] = {}
+        # Of a stream from elsewhere, the exchange itself knows nothing.
+        self._trading_interval = trading_interval if rest_url is not None or ws_url is None else 0.0
         self._make_source: Callable[[], BookSource]
         if ws_adapter is None:
             venue = venue_of(self.exchange_id)
@@ -88,6 +109,7 @@ class DirectProvider(MarketDataProvider):
                 self._receive,
                 options=options or FeedOptions(venue.modes[0]),
                 settings=self._settings,
+                registry=registry,
                 ws_url=ws_url,
                 rest_url=rest_url,
                 on_stall=self._lose_all,
@@ -119,9 +141,10 @@ class DirectProvider(MarketDataProvider):
             if session is None or not session.alive:
                 if session is not None:
                     session.stop()  # it ended by itself; its thread may still be about to
-                self._stopped, self._awaited = False, set(self._books)
+                self._stopped, self._awaited, self._trading = False, set(self._books), {}
+                source = self._make_source()
                 session = self._session = BookSession(
-                    f"bookbus-{self.exchange_id}", self._make_source(), self._confirm, self._end
+                    f"bookbus-{self.exchange_id}", source, self._confirm, self._end, self._watch(source)
                 )
                 self._changes.close()
                 self._changes.open()
@@ -153,7 +176,8 @@ class DirectProvider(MarketDataProvider):
         book, session, error = self._books.get(symbol), self._session, self._error()
         if book is None:
             return Observation(error=f"{symbol} is not among the symbols this provider follows")
-        return book.observe(boottime(), session.alive if session is not None else None, error)
+        alive = session.alive if session is not None else None
+        return book.observe(boottime(), alive, error, self._trading.get(symbol, "unknown"))
 
     def _counts(self, symbol: str) -> Counts:
         book = self._books.get(symbol)
@@ -175,6 +199,26 @@ class DirectProvider(MarketDataProvider):
             self._lose_all,
             self._settings.policy,
         )
+
+    def _named(self, registry: InstrumentRegistry, name: str, rest_url: str | None) -> Instrument:
+        try:
+            return registry.resolve(name)
+        except UncertainSymbolError:
+            listed = InstrumentRegistry(registry.exchange, known_instruments(self.exchange_id, rest_url))
+            if not len(listed):
+                raise
+            return listed.resolve(name)
+
+    def _watch(self, source: "BookSource") -> TradingWatch | None:
+        if not self._trading_interval or not isinstance(source, ExchangeFeed):
+            return None
+        return TradingWatch(source, self._trading_interval, self._set_trading)
+
+    def _set_trading(self, native: str, status: TradingStatus) -> None:
+        for symbol, known in self._natives.items():
+            if known == native:
+                self._trading[symbol] = status
+                self._changes.publish(symbol, 0)
 
     def _receive(self, snapshot: OrderBookSnapshot, topic: Topic) -> None:
         if topic == "book":
@@ -273,6 +317,7 @@ class BookSession:
         source: BookSource,
         on_tick: Callable[[BookSource], None],
         on_end: Callable[[str], None],
+        trading: TradingWatch | None = None,
     ) -> None:
         """`on_tick` is called a few times a second; `on_end` gets the reason why the source ended by itself."""
         self.started = threading.Event()
@@ -280,6 +325,7 @@ class BookSession:
         self._source = source
         self._on_tick = on_tick
         self._on_end = on_end
+        self._trading = trading
         self._stopping = False
         self._ended = ""
         self._thread = LoopThread(name, self._run())
@@ -315,6 +361,8 @@ class BookSession:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tick())
+                if self._trading is not None:
+                    tasks.create_task(self._watch_trading(self._trading))
                 await self._source.run()
         except* GaveUpError as errors:
             reason = str(_first(errors))
@@ -324,6 +372,12 @@ class BookSession:
                 # Last: once this is set, the provider may be started again.
                 self._ended = reason
             self.started.set()
+
+    async def _watch_trading(self, watch: TradingWatch) -> None:
+        try:
+            await watch.run()
+        except Exception:
+            logger.exception("the watch of trading statuses ended by a bug, books go on")
 
     async def _tick(self) -> None:
         while True:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from bookbus.consumers.reading import Counts, Observation
+from bookbus.schemas.instruments import TradingStatus
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 
@@ -49,11 +50,13 @@ class LocalBook:
         self.take(replace(entry.snapshot, state="suspect"), now)
         return True
 
-    def observe(self, now: float, feeder_alive: bool | None, error: str) -> Observation:
+    def observe(
+        self, now: float, feeder_alive: bool | None, error: str, trading: TradingStatus = "unknown"
+    ) -> Observation:
         """The observation at `now`; the other arguments are those of Observation."""
         entry = self._entry
         if entry is None:
-            return Observation(feeder_alive=feeder_alive, error=error)
+            return Observation(feeder_alive=feeder_alive, error=error, trading=trading)
         self._unread = False
         return Observation(
             entry.snapshot,
@@ -61,6 +64,7 @@ class LocalBook:
             max(now - entry.updated_at, 0.0),
             feeder_alive,
             error,
+            trading,
         )
 
     def counts(self) -> Counts:

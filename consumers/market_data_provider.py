@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
-from bookbus.consumers.change_feed import ChangeFeed, OnSnapshot
+from bookbus.consumers.change_feed import ChangeFeed, OnSnapshot, OnStatus
 from bookbus.consumers.reading import (
     MAX_AGE,
     BookNotLiveError,
@@ -46,7 +46,7 @@ class MarketDataProvider(ABC):
         if not max_age > 0:
             raise ValueError(f"max_age must be above zero, got {max_age}")
         self.max_age = max_age
-        self._changes = ChangeFeed(lambda symbol: self._observe(symbol).snapshot)
+        self._changes = ChangeFeed(self._judged)
         self._warned: set[str] = set()
 
     @property
@@ -104,9 +104,8 @@ class MarketDataProvider(ABC):
 
     def read(self, symbol: str, max_age: float | None = None) -> Reading:
         """The newest book and its status. `max_age` (seconds) replaces the provider's own limit."""
-        observation = self._observe(self.standard_symbol(symbol))
-        status, reason = judge(observation, self.max_age if max_age is None else max_age)
-        return Reading(observation.snapshot, status, observation.age, f"{symbol}: {reason}" if reason else "")
+        reading = self._judged(self.standard_symbol(symbol), max_age)
+        return replace(reading, reason=f"{symbol}: {reading.reason}") if reading.reason else reading
 
     def status(self, symbol: str) -> SymbolStatus:
         """Status, ages and counts of one symbol."""
@@ -137,9 +136,17 @@ class MarketDataProvider(ABC):
         """
         self._changes.add_callback(callback)
 
+    def on_status(self, callback: OnStatus) -> None:
+        """Call `callback` with an Update when the status or the trading status of a book is another than before, once
+        for each change; the first time with the first book. Otherwise like `on_snapshot`.
+        """
+        self._changes.add_status_callback(callback)
+
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         """`async for snapshot, conflated in provider.updates("BTC")`: the current book, then each newer one.
 
+        Also yields the same book again when its status or trading status changed, within a second and once for each
+        change: `async for update in …` has them in `update.status`, `update.reason` and `update.trading`.
         Without names, of every symbol, also of those that are listed later. `conflated` is the number of earlier
         updates that the book replaced unread, because the loop was slower. Ends when the provider stops.
         """
@@ -176,6 +183,11 @@ class MarketDataProvider(ABC):
     ) -> None:
         await self.astop()
 
+    def _judged(self, symbol: str, max_age: float | None = None) -> Reading:
+        observation = self._observe(symbol)
+        status, reason = judge(observation, self.max_age if max_age is None else max_age)
+        return Reading(observation.snapshot, status, observation.age, reason, observation.trading)
+
     def _statuses(self) -> dict[str, SymbolStatus]:
         symbols = list(self.symbols)
         return {
@@ -196,6 +208,7 @@ class MarketDataProvider(ABC):
             update_id=snapshot.update_id if snapshot else None,
             feeder=snapshot.feeder if snapshot else "",
             feeder_alive=observation.feeder_alive,
+            trading=observation.trading,
             **asdict(self._counts(symbol)),
         )
 
@@ -211,7 +224,7 @@ class MarketDataProvider(ABC):
         snapshot, age = observation.snapshot, observation.age
         if snapshot is None:
             return None
-        if snapshot.state == "live" and age is not None and age <= self.max_age:
+        if snapshot.state == "live" and age is not None and age <= self.max_age and observation.confirmation_seen:
             if symbol in self._warned:
                 self._warned.discard(symbol)
                 logger.info("%s %s is live again", snapshot.exchange, symbol)

@@ -4,7 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from bookbus.consumers.change_feed import OnSnapshot
+from bookbus.consumers.change_feed import OnSnapshot, OnStatus
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.multi.arbitrage import Opportunity, find_opportunities
 from bookbus.consumers.multi.consolidation import ConsolidatedAsset, ConsolidatedBook
@@ -16,6 +16,7 @@ from bookbus.schemas.instruments import (
     Instrument,
     InstrumentRegistry,
     SymbolError,
+    UncertainSymbolError,
     exchange_of,
     guess_instrument,
 )
@@ -126,6 +127,10 @@ class MultiExchangeProvider(MarketDataProvider):
         super().on_snapshot(callback)
         self._listen()
 
+    def on_status(self, callback: OnStatus) -> None:
+        super().on_status(callback)
+        self._listen()
+
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         self._listen()
         return super().updates(*symbols)
@@ -139,6 +144,8 @@ class MultiExchangeProvider(MarketDataProvider):
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),
             feeder_reconnects=sum(status.feeder_reconnects for status in found),
+            # Several providers see the same clock.
+            clock_jumps=max((status.clock_jumps for status in found), default=0),
             error="; ".join(dict.fromkeys(status.error for status in found if status.error)),
             symbols=self._statuses(),
         )
@@ -169,11 +176,16 @@ class MultiExchangeProvider(MarketDataProvider):
             if not self._listening:
                 for source in self._sources:
                     source.on_snapshot(self._on_snapshot)
+                    source.on_status(self._on_status)
                 self._listening = True
 
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
         for symbol in self._affected.get(snapshot.symbol, ()):
             self._changes.publish(symbol)
+
+    def _on_status(self, update: Update) -> None:
+        for symbol in self._affected.get(update.snapshot.symbol, ()):
+            self._changes.publish(symbol, 0)
 
 
 def assemble(
@@ -223,12 +235,17 @@ def base_assets(names: Iterable[str], quote: str) -> list[str]:
 
 
 def _base_asset(name: str, exchange: Exchange) -> str:
-    instrument = guess_instrument(exchange, name)
+    try:
+        instrument = guess_instrument(exchange, name)
+    except UncertainSymbolError:
+        if name.endswith(exchange.home_quote):
+            raise
+        return name  # an asset whose name looks like a pair: WBTC, RLUSD
     if instrument.quote == exchange.home_quote:
         return instrument.base
     if "-" in name:
         raise SymbolError(f"{name}: the common quote currency is {exchange.home_quote}; give the base asset alone")
-    return name  # an asset whose name looks like a pair: WBTC
+    return name
 
 
 def _venues(

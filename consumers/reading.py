@@ -1,10 +1,11 @@
 """The values that providers return: a book with its status, and the rules for that status."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
+from bookbus.schemas.instruments import TradingStatus
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 
 MAX_AGE = 5.0
@@ -16,12 +17,22 @@ class BookNotLiveError(RuntimeError):
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A book and its status. `age` is in seconds since the last confirmation; `reason` is empty if the book is live."""
+    """A book and its status. `age` is in seconds since the last confirmation; `reason` is empty if the book is live.
+
+    `trading` is what the exchange says of the market (`TradingStatus`), `unknown` if nobody says it. A book of a halted
+    market can be live: its levels are the exchange's, but no order is filled.
+    """
 
     snapshot: OrderBookSnapshot | None
     status: BookStatus
     age: float | None
     reason: str
+    trading: TradingStatus = "unknown"
+
+    @property
+    def tradable(self) -> bool:
+        """Whether the book is live and nothing is known that speaks against trading on it."""
+        return self.status is BookStatus.LIVE and self.trading in ("unknown", "trading")
 
     def require_live(self) -> OrderBookSnapshot:
         """The book. Raises BookNotLiveError with the reason unless it is live."""
@@ -47,6 +58,7 @@ class SymbolStatus(msgspec.Struct, frozen=True, kw_only=True):
     missed: int
     resets: int
     skipped: int
+    trading: TradingStatus = "unknown"
 
 
 class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +72,8 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     symbols: Mapping[str, SymbolStatus]
     feeder_reconnects: int = 0
     """How often the feeders of these books lost a connection to the exchange, since their first heartbeats here."""
+    clock_jumps: int = 0
+    """How often the clock of the server, or of this machine, was set while this provider was connected."""
 
     @property
     def trouble(self) -> str:
@@ -67,11 +81,33 @@ class ConnectionStatus(msgspec.Struct, frozen=True, kw_only=True):
         return self.error
 
 
-class Update(NamedTuple):
-    """The newest book of a symbol, and how many earlier updates it replaced unread since the previous Update."""
-
+class _Pair(NamedTuple):
     snapshot: OrderBookSnapshot
     conflated: int
+
+
+class Update(_Pair):
+    """The newest book of a symbol, and how many earlier updates it replaced unread since the previous Update.
+
+    A pair, with the book's status at that moment beside: where only the status or the trading status changed, the book
+    is the same as before and `conflated` is 0. `reason` says why the book is not live.
+    """
+
+    status: BookStatus
+    reason: str
+    trading: TradingStatus
+
+    def __new__(
+        cls,
+        snapshot: OrderBookSnapshot,
+        conflated: int,
+        status: BookStatus = BookStatus.LIVE,
+        reason: str = "",
+        trading: TradingStatus = "unknown",
+    ) -> Self:
+        update = super().__new__(cls, snapshot, conflated)
+        update.status, update.reason, update.trading = status, reason, trading
+        return update
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -79,6 +115,8 @@ class Observation(msgspec.Struct, frozen=True):
 
     `age` is the time in seconds since the last confirmation, `update_age` since the last change; None before the first
     book. `feeder_alive` is None if it is unknown. `error` is the failure of the connection or source, or empty.
+    `trading` is what the exchange says of the market, `unknown` if nobody says it.
+    `confirmation_seen` is False while only the clock of another machine says how old the book is.
     """
 
     snapshot: OrderBookSnapshot | None = None
@@ -86,6 +124,8 @@ class Observation(msgspec.Struct, frozen=True):
     update_age: float | None = None
     feeder_alive: bool | None = None
     error: str = ""
+    trading: TradingStatus = "unknown"
+    confirmation_seen: bool = True
 
     @property
     def trouble(self) -> str:
@@ -122,8 +162,12 @@ def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
             return BookStatus.FEEDER_DOWN, f"{lost}; {error or 'no feeder that serves it is alive'}"
         return BookStatus.SUSPECT, f"{lost}; {error}" if error else lost
     if age is not None and age <= max_age:
-        return BookStatus.LIVE, ""
-    unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
+        if observation.confirmation_seen:
+            return BookStatus.LIVE, ""
+        unconfirmed = "no confirmation was seen yet"
+    else:
+        unconfirmed = "never confirmed" if age is None else f"not confirmed for {age:.1f} s (limit {max_age:g} s)"
+    cause = f"; {error}" if error else ""
     if observation.feeder_alive is False:
-        return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive"
-    return BookStatus.STALE, f"{unconfirmed}; {error}" if error else unconfirmed
+        return BookStatus.FEEDER_DOWN, f"{unconfirmed}, and no feeder that serves it is alive{cause}"
+    return BookStatus.STALE, unconfirmed + cause

@@ -1,13 +1,14 @@
 """Order books from the bus."""
 
 import threading
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
 from bookbus.consumers.background_loop import boottime
-from bookbus.consumers.bus.books import BusTable
+from bookbus.consumers.bus.books import CONFIRMATION_WAIT, BusTable
 from bookbus.consumers.bus.cluster_reader import ClusterReader
 from bookbus.consumers.bus.connection import BusConnectionError
 from bookbus.consumers.bus.poller import BusPoller
@@ -15,7 +16,7 @@ from bookbus.consumers.bus.reader import BusReader
 from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.bus.trades import BusTradeTail
-from bookbus.consumers.change_feed import OnSnapshot
+from bookbus.consumers.change_feed import OnSnapshot, OnStatus
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
 from bookbus.schemas.instruments import exchange_of
@@ -26,6 +27,7 @@ Mode = Literal["push", "pull"]
 
 ALL = "*"
 START_LIMIT = 5.0
+_WAIT_INTERVAL = 0.01
 
 
 class RedisMarketDataProvider(MarketDataProvider):
@@ -33,7 +35,9 @@ class RedisMarketDataProvider(MarketDataProvider):
 
     `mode="push"` follows the channels in a thread, so that reading needs no I/O; it reconnects by itself.
     `mode="pull"` asks the server on each call, which needs no thread and costs a round trip; it has no updates to wait
-    for. `symbols="*"` means every book of the exchange, also later ones.
+    for. A book is live only once this provider saw a confirmation of it, which takes up to 2.5 s for a quiet book:
+    `start()` waits for that, and in pull mode the first read of any other symbol. `symbols="*"` means every book of the
+    exchange, also later ones.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class RedisMarketDataProvider(MarketDataProvider):
         self._table = BusTable(exchange, RedisNames(prefix, self._address.login.database))
         self._lock = threading.Lock()
         self._reader: BusReader | ClusterReader | None = None
-        self._poller = BusPoller(self._locator, self._table, self._names) if mode == "pull" else None
+        self._poller = BusPoller(self._locator, self._table, self._names, max_age) if mode == "pull" else None
         self._polling = False
 
     @property
@@ -70,9 +74,10 @@ class RedisMarketDataProvider(MarketDataProvider):
         return list(dict.fromkeys(self._names.standard(name) for name in self._wanted))
 
     def start(self) -> None:
-        """Return once every symbol has its book or is known to have none.
+        """Return once every symbol has its book or is known to have none, and each was seen to be confirmed.
 
-        Raises BusConnectionError, which says what to do, if the server cannot be reached or read.
+        A book that no living feeder confirms delays it for at most 2.5 s, and only if the server's clock says that the
+        book is fresh. Raises BusConnectionError, which says what to do, if the server cannot be reached or read.
         """
         if self._poller is not None:
             self._poller.start()
@@ -90,6 +95,9 @@ class RedisMarketDataProvider(MarketDataProvider):
         except BusConnectionError:
             self.stop()
             raise
+        deadline = boottime() + CONFIRMATION_WAIT
+        while reader.alive and boottime() < deadline and self._table.awaits_confirmation(self.max_age):
+            time.sleep(_WAIT_INTERVAL)
 
     def stop(self) -> None:
         """End the thread, even while it connects; the books stay readable and become stale."""
@@ -105,6 +113,10 @@ class RedisMarketDataProvider(MarketDataProvider):
         """The standard symbol: by the books that the bus lists, else by spelling."""
         return self._names.standard(name)
 
+    def feeders(self) -> list[str]:
+        """Ids of the feeders whose heartbeats were heard lately, of every exchange."""
+        return self._table.feeders.heard()
+
     def near_symbols(self, name: str) -> list[str]:
         return self._names.near(name)
 
@@ -118,12 +130,18 @@ class RedisMarketDataProvider(MarketDataProvider):
             feeder_reconnects=self._table.feeders.reconnects(self._exchange.id),
             error=error,
             symbols=statuses,
+            clock_jumps=self._table.clock_jumps,
         )
 
     def on_snapshot(self, callback: OnSnapshot) -> None:
         """Call `callback` with the newest book of each symbol that changed; with `mode="push"` only."""
         self._need_push()
         super().on_snapshot(callback)
+
+    def on_status(self, callback: OnStatus) -> None:
+        """Call `callback` after each change of a status; with `mode="push"` only."""
+        self._need_push()
+        super().on_status(callback)
 
     def updates(self, *symbols: str) -> AsyncIterator[Update]:
         """The current books, then each newer one; with `mode="push"` only."""

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 WORST = 20
 """Symbols named one by one in a heartbeat at most, since there is one a second."""
 
+Difference = tuple[int, float, float | None]
+"""Sign of the side (1 for bids), price, and our quantity, None if we have none there."""
+
 _POLL_INTERVAL = 0.05
 _NOTHING = SymbolAudit()
 _UNMATCHED = SymbolAudit(unmatched=1)
@@ -29,7 +32,8 @@ _UNMATCHED = SymbolAudit(unmatched=1)
 
 def auditor_of(feed: ExchangeFeed, options: FeedOptions, interval: float) -> "Auditor | None":
     """None where no book is built from changes, or where `interval` is 0."""
-    snapshots, access = feed.venue.snapshots, feed.venue.audit
+    access = feed.venue.audit
+    snapshots = feed.venue.snapshots if access is None or access.snapshots is None else access.snapshots
     if snapshots is None or access is None or options.mode != "diff" or "book" not in options.topics or not interval:
         return None
     return Auditor(feed, snapshots, access, AuditPace(interval=interval))
@@ -47,6 +51,10 @@ class AuditPace:
     """After an answer, in which a best price may still reach our book."""
     reach: float = 5.0
     """After an answer, in which our book may still reach its id."""
+    confirmations: int = 2
+    """Further answers that must show a difference found between two updates."""
+    confirm_after: float = 1.0
+    """Before each of them."""
 
 
 class Auditor:
@@ -105,23 +113,53 @@ class Auditor:
         if history is None:
             return None
         try:
-            need = SnapshotNeeded(native, levels, urgent=False)
-            _, body = await self._snapshots.fetch(self._feed.rest, need)
-            theirs = self._snapshots.decode(body)
-            await self._reach(history, theirs.last_id)
-            ours = history.at(theirs.last_id)
+            if self._access.lead:
+                await asyncio.sleep(self._access.lead)
+            theirs, ours = await self._both(native, history, urgent=False)
+            if ours is None or self._lacks_a_side(native, theirs):
+                return _UNMATCHED
+            found = compare(ours, theirs, levels)
+            if found.mismatched and ours.changing is not None:
+                lasting = await self._lasting(native, history, differences(ours, theirs, levels))
+                if lasting is None:
+                    return _UNMATCHED
+                if not lasting:
+                    found = SymbolAudit(matched=1, levels=found.levels)
         finally:
             history.end()
-        if ours is None or self._lacks_a_side(native, theirs):
-            return _UNMATCHED
-        found = compare(ours, theirs, levels)
         if found.mismatched:
             reason = (
                 f"differs from the exchange's answer at {theirs.last_id}: "
                 f"{found.ghosts} ghosts, {found.missing} missing, {found.wrong} wrong of {found.levels} levels"
             )
             logger.error("%s %s", native, reason)
-            feed.invalidate(native, reason, time.time_ns() // 1000)
+            self._feed.invalidate(native, reason, time.time_ns() // 1000)
+        return found
+
+    async def _both(
+        self, native: str, history: BookHistory, *, urgent: bool
+    ) -> tuple[DepthSnapshot, RecordedBook | None]:
+        """The exchange's snapshot, and our book as it was then."""
+        need = SnapshotNeeded(native, self._access.levels, urgent=urgent)
+        _, body = await self._snapshots.fetch(self._feed.rest, need)
+        theirs = self._snapshots.decode(body)
+        await self._reach(history, theirs.last_id)
+        return theirs, history.at(theirs.last_id)
+
+    async def _lasting(self, native: str, history: BookHistory, found: set[Difference]) -> set[Difference] | None:
+        """Those differences that further snapshots show too; None if these cannot be compared.
+
+        A level may have come and gone between two updates. One that is wrong in our book stays as it is until an update
+        changes it, and is right from then on.
+        """
+        for _ in range(self._pace.confirmations):
+            await asyncio.sleep(self._pace.confirm_after)
+            theirs, ours = await self._both(native, history, urgent=True)
+            if ours is None:
+                return None
+            found = found & differences(ours, theirs, self._access.levels)
+            if not found:
+                break
         return found
 
     def _lacks_a_side(self, native: str, answer: DepthSnapshot) -> bool:
@@ -267,27 +305,46 @@ class PriceWatch:
 
 def compare(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> SymbolAudit:
     """The differences at the prices that both cover. `limit` is the number of levels a side that were requested."""
-    bids = _compare_side(ours.bids, ours.bid_edge, theirs.bids, limit, sign=1)
-    asks = _compare_side(ours.asks, ours.ask_edge, theirs.asks, limit, sign=-1)
-    levels, ghosts, missing, wrong = (sum(pair) for pair in zip(bids, asks, strict=True))
+    levels = ghosts = missing = wrong = 0
+    for known, true in _sides(ours, theirs, limit).values():
+        common = known.keys() & true.keys()
+        wrong += sum(known[price] != true[price] for price in common)
+        ghosts += len(known) - len(common)
+        missing += len(true) - len(common)
+        levels += len(known.keys() | true.keys())
     equal = ghosts == missing == wrong == 0
     return SymbolAudit(
         matched=int(equal), mismatched=int(not equal), levels=levels, ghosts=ghosts, missing=missing, wrong=wrong
     )
 
 
-def _compare_side(
-    ours: Quantities, edge: float, theirs: Sequence[DepthChange], limit: int, *, sign: int
-) -> tuple[int, int, int, int]:
-    """Levels compared, and those of them that are ours alone, theirs alone, and of another quantity."""
-    end = sign * edge
-    if len(theirs) >= limit:  # a snapshot with fewer levels than requested is complete
-        end = max(end, sign * theirs[-1][0])
-    known, true = _up_to(end, ours.items(), sign), _up_to(end, theirs, sign)
-    common = known.keys() & true.keys()
-    wrong = sum(known[price] != true[price] for price in common)
-    ghosts, missing = len(known) - len(common), len(true) - len(common)
-    return len(common) + ghosts + missing, ghosts, missing, wrong
+def differences(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> set[Difference]:
+    """Every level that `compare` counts as different."""
+    return {
+        (sign, price, known.get(price))
+        for sign, (known, true) in _sides(ours, theirs, limit).items()
+        for price in known.keys() | true.keys()
+        if known.get(price) != true.get(price)
+    }
+
+
+def _sides(ours: RecordedBook, theirs: DepthSnapshot, limit: int) -> dict[int, tuple[Quantities, Quantities]]:
+    """By sign: the levels of both books that can be compared."""
+    changing = ours.changing or frozenset()
+    sides: dict[int, tuple[Quantities, Quantities]] = {}
+    for sign, mine, edge, true in (
+        (1, ours.bids, ours.bid_edge, theirs.bids),
+        (-1, ours.asks, ours.ask_edge, theirs.asks),
+    ):
+        end = sign * edge
+        if len(true) >= limit:  # a snapshot with fewer levels than requested is complete
+            end = max(end, sign * true[-1][0])
+        both = (_up_to(end, mine.items(), sign), _up_to(end, true, sign))
+        for side in both:
+            for price in [price for price in side if (sign, price) in changing]:
+                del side[price]
+        sides[sign] = both
+    return sides
 
 
 def _up_to(end: float, levels: Iterable[DepthChange], sign: int) -> Quantities:

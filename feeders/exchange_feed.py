@@ -16,7 +16,9 @@ from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.snapshot_fetcher import OnAnswer, SnapshotFetcher
 from bookbus.feeders.stall_detector import StallDetector
+from bookbus.feeders.stall_watch import StallWatch
 from bookbus.feeders.venue import FeedOptions, Venue
+from bookbus.feeders.wall_clock import WallClock
 from bookbus.schemas.heartbeat import FeedState, LineReport
 from bookbus.schemas.instruments import InstrumentRegistry
 from bookbus.schemas.snapshot import OrderBookSnapshot
@@ -31,6 +33,9 @@ SILENT_AFTER = 3.0
 
 SKEW = 1.0
 """Seconds by which one line may be later than another without lacking anything."""
+
+_CLOCK_CALM = 60.0
+"""Seconds after the machine's clock was set, within which the times of updates do not prove what a line delivered."""
 
 _LOOK_INTERVAL = 0.5
 _STALLED = 1.5
@@ -75,6 +80,7 @@ class ExchangeFeed:
         """
         self.venue = venue
         self.stall = StallDetector(self._discard)
+        self.clock = WallClock()
         self.groups: list[LineGroup] = []
         """One for each set of symbols that fits on a connection."""
         self._settings = settings = settings or ConnectionSettings()
@@ -82,7 +88,11 @@ class ExchangeFeed:
         self._ws_url = venue.stream_url(ws_url or venue.ws_url)
         self.rest: RestClient = venue.rest(rest_url or venue.rest_url, settings.timeout)
         self.snapshots = SnapshotFetcher(venue.snapshots, self.rest, on_answer)
-        self._instrument_of = cache((registry or InstrumentRegistry(venue.exchange, offline=True)).resolve)
+        self.watch = StallWatch(self.groups, venue.tops, self.rest)
+        """Finds streams that stalled although their connections live."""
+        # An empty list is false.
+        names = registry if registry is not None else InstrumentRegistry(venue.exchange, offline=True)
+        self._instrument_of = cache(names.named)
         self._on_snapshot = on_snapshot
         self._on_trade = on_trade
         self._on_frame = on_frame
@@ -96,6 +106,7 @@ class ExchangeFeed:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 tasks.create_task(self.snapshots.run())
+                tasks.create_task(self.watch.run())
                 for group in self.groups:
                     self._start(tasks, group)
         finally:
@@ -123,7 +134,7 @@ class ExchangeFeed:
                 on_trade=self._on_trade,
                 snapshots=self.snapshots,
             )
-            group = LineGroup(feed, lines, self._settings.policy, partial(self._adapter, feed))
+            group = LineGroup(feed, lines, self._settings.policy, partial(self._adapter, feed), self.clock)
             self.groups.append(group)
             self._group_of |= dict.fromkeys(shard, group)
             if self._tasks is not None:
@@ -145,6 +156,12 @@ class ExchangeFeed:
     def feed_of(self, native: str) -> Feed:
         return self._group_of[native].feed
 
+    def invalidate(self, native: str, reason: str, received_us: int) -> None:
+        """A comparison showed that a book is not the exchange's: lose it, and ask for it again."""
+        group = self._group_of[native]
+        group.feed.invalidate(native, reason, received_us)
+        group.ask_again_soon()
+
     def books(self) -> list[tuple[Topic, str]]:
         """Topic and native symbol of everything that was complete once."""
         return [key for group in self.groups for key in group.feed.latest]
@@ -162,8 +179,11 @@ class ExchangeFeed:
         states = {native: state for group in self.groups for native, state in group.feed.states().items()}
         return {native: states[native] for native in self._group_of if native in states}
 
-    def last_sign_of_life(self, native: str) -> float:
-        return self._group_of[native].last_sign_of_life
+    def last_sign_of_life(self, native: str, topic: Topic = "book") -> float:
+        """Monotonic time of the last frame or pong of its connection, or since which its stream may have stalled."""
+        group = self._group_of[native]
+        held = self.watch.held_since(group, topic, native)
+        return group.last_sign_of_life if held is None else min(held, group.last_sign_of_life)
 
     def counters(self) -> FeedCounters:
         total = FeedCounters()
@@ -210,9 +230,11 @@ class LineGroup:
         lines: int,
         policy: ReconnectPolicy,
         make: Callable[[int, OnLost | None], FeedAdapter],
+        clock: WallClock,
     ) -> None:
         """`make(slot, on_lost)` returns a connection of `feed` that is not open yet."""
         self.feed = feed
+        self._clock = clock
         # Planned replacements take turns: there is always a line that is not about to go.
         turn = asyncio.Lock()
         on_lost = self._lost if lines > 1 else None
@@ -241,6 +263,26 @@ class LineGroup:
         """This process stalled for `gap` seconds: every connection ends, also one that is about to take over."""
         for line in self._lines():
             line.discard(gap)
+
+    def ask_again_soon(self) -> None:
+        """Subscribe again to books that are missing and wait for no snapshot."""
+        for line in self._lines():
+            line.ask_again_soon()
+
+    def abandon(self, reason: str) -> None:
+        """End every line: all its books are lost, and the lines are opened again."""
+        for line in self._lines():
+            line.abandon(reason)
+
+    def subscribe_again(self, natives: Sequence[str]) -> None:
+        """Subscribe to these symbols again on every line."""
+        for line in self._lines():
+            line.subscribe_again(natives)
+
+    def replace(self) -> None:
+        """Replace every line without a gap, one after another."""
+        for connection in self.connections:
+            connection.line.replace_wanted.set()
 
     async def watch(self) -> None:
         """Look for silent lines, until cancelled."""
@@ -287,7 +329,11 @@ class LineGroup:
         others = [line for line in self._lines() if line is not failed and line.is_connected and line.ready.is_set()]
         reason = "opened after the other line went silent: updates between may be missing"
         proven = any(line.ready_at <= failed.last_sign_of_life for line in others)
-        if proven and (lacking := self._seen_only_by(failed, min(line.ready_at for line in others))):
+        self._clock.check()
+        if proven and time.monotonic() - self._clock.set_at < _CLOCK_CALM:
+            proven, reason = False, "this machine's clock was just set: which line delivered what is not known"
+        since = max(min((line.ready_at for line in others), default=0.0), self._clock.set_at)
+        if proven and (lacking := self._seen_only_by(failed, since)):
             proven, reason = False, f"never delivered {', '.join(lacking[:5])} as the other line did"
         for line in others:
             line.ask_again_soon()

@@ -1,6 +1,7 @@
 """The books of one set of symbols: events turned into snapshots, trades and requests."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Protocol
@@ -15,6 +16,7 @@ from bookbus.feeders.books.events import (
     BookUpdated,
     ClosingSoon,
     Event,
+    Ignored,
     KnownWindowLeft,
     PrecisionLost,
     Refused,
@@ -26,7 +28,7 @@ from bookbus.feeders.books.events import (
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import ControlMessage, FeedOptions
 from bookbus.schemas.heartbeat import FeedState
-from bookbus.schemas.instruments import Instrument
+from bookbus.schemas.instruments import Instrument, SymbolError
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
@@ -34,6 +36,15 @@ logger = logging.getLogger(__name__)
 
 CLOSED_BY_US = "connection closed by us"
 """Why books are lost when a feed is stopped, which is not logged."""
+
+_EARLIEST_US = 1_230_768_000_000_000
+_LATEST_US = 4_102_444_800_000_000
+"""The years 2009, before which no market of these exchanges was open, to 2100."""
+
+_DAY_US = 86_400_000_000
+
+_MOST_IGNORED = 50
+"""Names of ignored data that are counted apart: they come from outside."""
 
 OnSnapshot = Callable[[OrderBookSnapshot, Topic], None]
 OnTrade = Callable[[Trade], None]
@@ -63,13 +74,27 @@ class FeedCounters:
     lost: int = 0
     snapshots_asked: int = 0
     windows_left: int = 0
+    bad_times: int = 0
+    """Books and trades whose exchange time is implausible, and not used."""
     last_skipped: str = ""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """What the exchange sent and is not used, by name."""
 
     def add(self, other: "FeedCounters") -> None:
         """Sum the numbers; keep the newest text there is."""
         for counter in fields(self):
             own, theirs = getattr(self, counter.name), getattr(other, counter.name)
-            setattr(self, counter.name, theirs or own if isinstance(own, str) else own + theirs)
+            if isinstance(own, dict):
+                setattr(self, counter.name, dict(Counter(own) + Counter(theirs)))
+            else:
+                setattr(self, counter.name, theirs or own if isinstance(own, str) else own + theirs)
+
+    def ignore(self, name: str, count: int) -> None:
+        """Count something that is not used."""
+        name = "".join(letter for letter in name[:60] if letter.isprintable())
+        if name not in self.ignored and len(self.ignored) >= _MOST_IGNORED:
+            name = "others"
+        self.ignored[name] = self.ignored.get(name, 0) + count
 
 
 @dataclass(slots=True)
@@ -89,10 +114,16 @@ class Feed:
     counters: FeedCounters = field(default_factory=FeedCounters)
     latest: dict[tuple[Topic, str], OrderBookSnapshot] = field(default_factory=dict)
     """By topic and native symbol: the newest book, or its last levels with the state they have now."""
+    last_trades: dict[str, TradeHappened] = field(default_factory=dict)
+    """The last trade of each native symbol."""
+    shallow: set[str] = field(default_factory=set)
+    """Symbols that were not live at a time because their snapshot had too few levels."""
     losses: int = 0
     """How often no connection was left: a snapshot asked for before is older than the books after."""
     dropped: set[str] = field(default_factory=set)
     """Symbols that are no longer wanted."""
+    unnamed: dict[str, str] = field(default_factory=dict)
+    """Symbols that are left out because their standard name is not known, and the reason."""
     _held: dict[str, BookUpdated | None] = field(default_factory=dict)
     """Symbols whose published levels reach beyond the known window, with the book not published for that."""
     _losing_line: bool = False
@@ -130,9 +161,27 @@ class Feed:
         """The control messages for all symbols, or for those of them that are asked for `again`."""
         return self.books.subscribe(again, self.dropped)
 
-    def invalidate(self, native: str, reason: str, received_us: int) -> None:
-        """A comparison showed that the book is not the exchange's: lose it and request a snapshot."""
-        self._handle(self.books.invalidate(native, reason), received_us)
+    def invalidate(self, native: str, reason: str, received_us: int, topic: Topic = "book") -> None:
+        """A comparison showed that the book or quote is not the exchange's: lose it, and request a snapshot if needed.
+
+        A book whose snapshot comes by the stream needs another subscription too.
+        """
+        self._handle(self.books.invalidate(native, reason, topic), received_us)
+
+    def doubt(self, topic: Topic, native: str, received_us: int) -> None:
+        """Publish a live book as `suspect` but keep it: the next update, or `trust`, publishes it as live again."""
+        known = self.latest[topic, native]
+        if known.state == "live":
+            self._publish_suspect(known, topic, received_us)
+
+    def trust(self, topic: Topic, native: str, received_us: int) -> None:
+        """Publish a book as live again that was doubted, unless it was lost meanwhile."""
+        known, update_id = self.latest[topic, native], self.books.update_id(native, topic)
+        if known.state != "suspect" or update_id is None or not self.is_current(topic, native):
+            return
+        live = replace(known, state="live", update_id=update_id, received_us=received_us)
+        self.latest[topic, native] = live
+        self.on_snapshot(live, topic)
 
     def line_up(self, line: int) -> None:
         """This connection now delivers every update."""
@@ -168,13 +217,30 @@ class Feed:
         return {
             native: book.state if (book := self.latest.get((topic, native))) is not None else "syncing"
             for native in dict.fromkeys(natives)
+            if native not in self.unnamed and native not in self.dropped
         }
+
+    def symbol_of(self, native: str) -> str | None:
+        """The standard symbol; None if it is not known, and then the symbol is left out."""
+        try:
+            return self.instrument_of(native).symbol
+        except SymbolError as error:
+            self._leave_out(native, error)
+            return None
 
     def drop(self, native: str) -> list[tuple[Topic, OrderBookSnapshot]]:
         """Ignore a symbol from now on, whatever the exchange still sends. Returns its last books."""
         self.dropped.add(native)
         mine = [key for key in self.latest if key[1] == native]
         return [(topic, self.latest.pop((topic, native))) for topic, _ in mine]
+
+    def refuse(self, native: str, message: str) -> None:
+        """The exchange does not have this symbol (any more): leave it out, and close its books."""
+        if native in self.dropped:
+            return
+        logger.error("%s does not have %s, which is left out: %s", self.exchange, native, message)
+        for topic, book in self.drop(native):
+            self.on_snapshot(replace(book, state="closed"), topic)
 
     def without_book(self) -> list[str]:
         """Native symbols that are not synchronised and wait for no snapshot: they need another subscription."""
@@ -201,15 +267,17 @@ class Feed:
                 case BookUnchanged():
                     self.counters.unchanged += 1
                 case TradeHappened():
-                    self.on_trade(self._trade(event, received_us))
+                    self.last_trades[event.native] = event
+                    self._trade(event, received_us)
                 case BookLost():
                     self._lose(event, received_us)
                 case SnapshotNeeded():
                     self._ask(event)
                 case KnownWindowLeft():
-                    self._held[event.native] = None
-                    self.counters.windows_left += 1
-                    logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
+                    self._leave_window(event)
+                case Ignored():
+                    if event.native not in self.dropped:
+                        self.counters.ignore(event.name, event.count)
                 case PrecisionLost():
                     logger.warning("%s: %s has more digits than float64 keeps", event.native, event.text)
                 case Acknowledged() | Refused() | ClosingSoon() | ResubscribeNeeded():
@@ -219,15 +287,22 @@ class Feed:
     def _update(self, event: BookUpdated, received_us: int) -> None:
         if event.native in self.dropped or self._holds(event):
             return
+        try:
+            instrument = self.instrument_of(event.native)
+        except SymbolError as error:
+            self._leave_out(event.native, error)
+            return
         self.counters.updates += 1
-        instrument = self.instrument_of(event.native)
+        exchange_us = event.exchange_us
+        if exchange_us is not None and not _EARLIEST_US <= exchange_us <= received_us:
+            exchange_us = self._checked_time(exchange_us, received_us)
         snapshot = OrderBookSnapshot(
             exchange=self.exchange,
             symbol=instrument.symbol,
             native=event.native,
             state="live",
             update_id=event.update_id,
-            exchange_us=event.exchange_us,
+            exchange_us=exchange_us,
             received_us=received_us,
             depth=self.options.depth if event.topic == "book" else 1,
             bids=event.bids,
@@ -240,6 +315,14 @@ class Feed:
         if need.native not in self.dropped:
             self.counters.snapshots_asked += 1
             self.snapshots.ask(need, self)
+
+    def _leave_window(self, event: KnownWindowLeft) -> None:
+        self.counters.windows_left += 1
+        if event.shallow:
+            self.shallow.add(event.native)
+        else:
+            self._held[event.native] = None
+        logger.info("%s: published levels reach beyond the known window, asking for more", event.native)
 
     def _holds(self, event: BookUpdated) -> bool:
         """Whether this book is not published yet: it may lack levels, and a snapshot with them is on its way.
@@ -265,13 +348,23 @@ class Feed:
         known = self.latest.get((event.topic, event.native))
         if known is None:
             return
-        suspect = replace(known, state="suspect", received_us=received_us)
-        self.latest[event.topic, event.native] = suspect
-        self.on_snapshot(suspect, event.topic)
+        self._publish_suspect(known, event.topic, received_us)
 
-    def _trade(self, event: TradeHappened, received_us: int) -> Trade:
-        instrument = self.instrument_of(event.native)
-        return Trade(
+    def _publish_suspect(self, known: OrderBookSnapshot, topic: Topic, received_us: int) -> None:
+        suspect = replace(known, state="suspect", received_us=received_us)
+        self.latest[topic, known.native] = suspect
+        self.on_snapshot(suspect, topic)
+
+    def _trade(self, event: TradeHappened, received_us: int) -> None:
+        try:
+            instrument = self.instrument_of(event.native)
+        except SymbolError as error:
+            self._leave_out(event.native, error)
+            return
+        exchange_us: int | None = event.exchange_us
+        if not _EARLIEST_US <= event.exchange_us <= received_us:
+            exchange_us = self._checked_time(event.exchange_us, received_us)
+        trade = Trade(
             self.exchange,
             instrument.symbol,
             event.native,
@@ -279,9 +372,28 @@ class Feed:
             event.price,
             event.quantity,
             event.aggressor,
-            event.exchange_us,
+            received_us if exchange_us is None else exchange_us,
             received_us,
         )
+        self.on_trade(trade)
+
+    def _leave_out(self, native: str, error: SymbolError) -> None:
+        """A book is not published under a name that may be another book's."""
+        if native not in self.unnamed:
+            self.unnamed[native] = str(error)
+            logger.error("%s: left out: %s", self.exchange, error)
+
+    def _checked_time(self, exchange_us: int, received_us: int) -> int | None:
+        """The exchange's time; None, and counted, if it is implausible: of no year of a market, or a day after
+        the receipt. It may be long before, since a quiet book tells when it last changed.
+        """
+        latest = received_us + _DAY_US if received_us >= _EARLIEST_US else _LATEST_US
+        if _EARLIEST_US <= exchange_us <= latest:
+            return exchange_us
+        if not self.counters.bad_times:
+            logger.warning("%s: implausible exchange time %d us, not used", self.exchange, exchange_us)
+        self.counters.bad_times += 1
+        return None
 
     def _skip(self, error: WebSocketProtocolError) -> Sequence[Event]:
         self.counters.skipped += 1

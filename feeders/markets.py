@@ -5,21 +5,32 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from zlib import crc32
 
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.rest_client import RestClient
-from bookbus.feeders.venue import Venue
-from bookbus.schemas.instruments import Instrument, InstrumentRegistry, SymbolError
+from bookbus.feeders.venue import InstrumentList, Venue
+from bookbus.schemas.instruments import (
+    NOT_MATCHING,
+    Instrument,
+    InstrumentRegistry,
+    SymbolError,
+    UncertainSymbolError,
+    UnknownSymbolError,
+    is_symbol,
+)
 
 logger = logging.getLogger(__name__)
 
 MAX_CACHE_AGE = 24 * 3600.0
 
 _ROOT = 0
+
+_NAMED = 5
+"""Entries of a list that one line of the log names."""
 
 _MOST_DIGITS = 10
 """No exchange lists more markets, and `int` refuses thousands of digits."""
@@ -33,32 +44,63 @@ class Markets:
     selection: "SymbolSelection"
     registry: InstrumentRegistry
     chosen: list[Instrument]
+    missing: dict[str, str] = field(default_factory=dict)
+    """Selected names that the exchange does not list now, and the reason; each starts when it is listed."""
+    _named: dict[str, Instrument] = field(default_factory=dict)
+    _reported: set[str] = field(default_factory=set)
 
     @classmethod
     async def load(cls, source: "MetadataSource", selection: "SymbolSelection") -> "Markets":
-        """Ask the exchange. Raises SymbolError for an unknown name, RestError if a rule needs an answer."""
+        """Ask the exchange. Names that it does not list are left out, with an error in the log.
+
+        Raises SymbolError if that are all, or a name can be no symbol; RestError if a rule needs an answer.
+        """
         registry = await source.registry()
+        named, missing = selection.resolve(registry)
         chosen = selection.choose(registry, await _turnover(source, selection))
         if not chosen:
             raise SymbolError(
                 f"shard {selection.shard} has none of these symbols: make fewer shards or name more symbols"
             )
-        return cls(source, selection, registry, chosen)
+        # Without the exchange's list these are the names: its list, which may come later, does not change them.
+        for reason in registry.learn([*named.values(), *chosen]).values():
+            raise SymbolError(reason)
+        for reason in missing.values():
+            logger.error("left out: %s", reason)
+        return cls(source, selection, registry, chosen, missing, named)
 
     async def refresh(self, natives: Sequence[str]) -> tuple[list[Instrument], list[str]]:
         """Ask again: what is wanted and not among `natives`, and which of those no longer trade.
 
         Raises RestError, MetadataError or SymbolError, and then nothing has changed.
         """
-        listed = InstrumentRegistry(self.registry.exchange, await self.source.instruments())
+        instruments = await self.source.instruments()
+        listed = InstrumentRegistry(self.registry.exchange, instruments)
         # Named markets stay also if they are delisted; one must not prevent new markets from being added.
         rules = replace(self.selection, names=())
-        named = {self.registry.resolve(name).native for name in self.selection.names}
         chosen = rules.choose(listed, await _turnover(self.source, rules))
-        self.registry.learn(listed.all())
+        rejected = self.registry.learn(listed.all())
+        self._report_renamed(rejected)
+        chosen += [instrument for instrument in self._found(listed) if instrument not in chosen]
         known = set(natives)
-        added = [instrument for instrument in chosen if instrument.native not in known]
-        return added, rules.gone([native for native in natives if native not in named], listed)
+        added = [each for each in chosen if each.native not in known and each.native not in rejected]
+        kept = {instrument.native for instrument in self._named.values()} | set(skipped_of(instruments))
+        return added, rules.gone([native for native in natives if native not in kept], listed)
+
+    def _found(self, listed: InstrumentRegistry) -> list[Instrument]:
+        """Names that were missing and are listed now."""
+        found, _ = replace(self.selection, names=tuple(self.missing)).resolve(listed)
+        for name, instrument in found.items():
+            logger.warning("%s is listed: its book starts", instrument.symbol)
+            self._named[name] = instrument
+            del self.missing[name]
+        return [instrument for instrument in found.values() if self.selection.shard.has(instrument.native)]
+
+    def _report_renamed(self, rejected: Mapping[str, str]) -> None:
+        for native, reason in rejected.items():
+            if native not in self._reported:
+                self._reported.add(native)
+                logger.error("a name does not change while a feeder runs: %s", reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +110,7 @@ class MetadataSource:
     venue: Venue
     rest: RestClient
     cache_directory: Path
+    _skipped: dict[str, str] = field(default_factory=dict)
 
     async def registry(self) -> InstrumentRegistry:
         """The exchange's own list; else the cached one, with a warning; else names resolved by their spelling."""
@@ -78,13 +121,14 @@ class MetadataSource:
             if instruments := cached_instruments(self.venue, self.rest.base_url, self.cache_directory):
                 logger.warning("using the cached instruments of %s: %s", exchange.id, error)
                 return InstrumentRegistry(exchange, instruments)
-            logger.info("resolving symbols by their spelling: no list of instruments of %s: %s", exchange.id, error)
+            logger.warning("symbols are read by their spelling: no list of instruments of %s: %s", exchange.id, error)
             return InstrumentRegistry(exchange, offline=True)
 
     async def instruments(self) -> list[Instrument]:
         """The exchange's own list. Raises RestError or MetadataError."""
         metadata = await self.venue.fetch_metadata(self.rest)
         instruments = self.venue.instruments(metadata)
+        self._report_skipped(skipped_of(instruments))
         self._cache(metadata)
         return instruments
 
@@ -92,6 +136,16 @@ class MetadataSource:
     def cache_file(self) -> Path:
         """One file for each host, so that another host's markets are not taken for these."""
         return _cache_file(self.venue, self.rest.base_url, self.cache_directory)
+
+    def _report_skipped(self, skipped: Mapping[str, str]) -> None:
+        """Name entries that were left out, each once, and count them."""
+        new = {name: reason for name, reason in skipped.items() if self._skipped.get(name) != reason}
+        self._skipped.update(new)
+        if new:
+            named = "; ".join(f"{name}: {reason}" for name, reason in list(new.items())[:_NAMED])
+            logger.warning(
+                "%d entries of the list of %s are left out, among them %s", len(skipped), self.venue.exchange.id, named
+            )
 
     def _cache(self, metadata: bytes) -> None:
         new = self.cache_file.with_suffix(f".{os.getpid()}.new")
@@ -148,9 +202,28 @@ class SymbolSelection:
         """Whether the exchange has to be asked which markets are the greatest."""
         return bool(self.top)
 
+    def resolve(self, registry: InstrumentRegistry) -> tuple[dict[str, Instrument], dict[str, str]]:
+        """The instruments of the names that are listed; of each other name the reason why it is not.
+
+        Raises SymbolError for a name that can be no symbol or stands for two.
+        """
+        found: dict[str, Instrument] = {}
+        missing: dict[str, str] = {}
+        for name in self.names:
+            try:
+                found[name] = registry.resolve(name)
+            except (UnknownSymbolError, UncertainSymbolError) as error:
+                if not is_symbol(registry.exchange, name):
+                    raise
+                missing[name] = str(error)
+        return found, missing
+
     def choose(self, registry: InstrumentRegistry, turnover: Mapping[str, float]) -> list[Instrument]:
         """The instruments, each once. `turnover` is in the quote asset, by native symbol. Raises SymbolError."""
-        chosen = {instrument.native: instrument for instrument in map(registry.resolve, self.names)}
+        named, missing = self.resolve(registry)
+        chosen = {instrument.native: instrument for instrument in named.values()}
+        if missing and not named and not self.follows_listings:
+            raise SymbolError("; ".join(missing.values()))
         open_markets = [instrument for instrument in registry.all() if _trades(instrument)]
         for quote in self.all_of:
             found = [instrument for instrument in open_markets if instrument.quote == quote]
@@ -171,8 +244,13 @@ class SymbolSelection:
 
     def gone(self, natives: Sequence[str], registry: InstrumentRegistry) -> list[str]:
         """The symbols that no longer trade. Markets that a rule chose stay until then, named markets always."""
-        named = {registry.resolve(name).native for name in self.names}
+        named = {instrument.native for instrument in self.resolve(registry)[0].values()}
         return [native for native in natives if native not in named and not _trades(registry.by_native(native))]
+
+
+def skipped_of(instruments: Sequence[Instrument]) -> Mapping[str, str]:
+    """Entries of an exchange's list that were left out, with the reasons."""
+    return instruments.skipped if isinstance(instruments, InstrumentList) else {}
 
 
 def parse_selection(parts: Sequence[str]) -> SymbolSelection:
@@ -209,7 +287,8 @@ def cached_instruments(venue: Venue, rest_url: str, cache_directory: Path) -> li
     try:
         stat = file.stat()
         # Another user could have left one in a shared directory.
-        if stat.st_uid not in (os.getuid(), _ROOT) or time.time() - stat.st_mtime > MAX_CACHE_AGE:
+        # A list from the future is of unknown age: the clock was set back.
+        if stat.st_uid not in (os.getuid(), _ROOT) or not 0 <= time.time() - stat.st_mtime <= MAX_CACHE_AGE:
             return []
         return venue.instruments(file.read_bytes())
     except (OSError, MetadataError):
@@ -244,4 +323,4 @@ def _is_count(text: str) -> bool:
 
 
 def _trades(instrument: Instrument | None) -> bool:
-    return instrument is not None and instrument.status != "halted"
+    return instrument is not None and instrument.status not in NOT_MATCHING

@@ -8,12 +8,21 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from bookbus.schemas.capture import CaptureError, CaptureFrame, FrameKind, bounded_lines, decode_frame, encode_frame
+from bookbus.schemas.capture import (
+    CaptureError,
+    CaptureFrame,
+    FrameKind,
+    bounded_lines,
+    decode_frame,
+    encode_frame,
+    encode_instruments,
+)
+from bookbus.schemas.instruments import Instrument
 from bookbus.schemas.redis_url import masked
 
 logger = logging.getLogger(__name__)
@@ -41,6 +50,11 @@ class Recorder:
         raw = path.open("xb")
         self._file = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="wb")) if path.suffix == ".gz" else raw
         self._raw = raw
+
+    def on_instruments(self, instruments: Iterable[Instrument]) -> None:
+        """Record the names of symbols, before their first frame: a replay cannot split `BTCPLN` without them."""
+        if not self.error:
+            self._add("instruments", "", encode_instruments(instruments))
 
     def on_frame(self, url: str, message: bytes) -> None:
         """Record one WebSocket message; the password and the query of `url` are not recorded."""
@@ -82,6 +96,9 @@ class Recorder:
             self.not_text += 1
             return
         self.frames += 1
+        self._add(kind, url, raw)
+
+    def _add(self, kind: FrameKind, url: str, raw: str) -> None:
         self._unwritten.append(encode_frame(CaptureFrame(self._clock(), self._exchange, kind, url, raw)))
 
     def _write(self) -> None:
@@ -113,7 +130,7 @@ def unused_path(path: Path) -> Path:
 
 
 class CaptureFile:
-    """Reads frames. Iterate once; `bad_lines` and `cut_off` are final after that."""
+    """Reads frames. Iterate once; `bad_lines` and `cut_off` are final after that; `frames` are the exchange's."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError if the file cannot be read."""
@@ -140,7 +157,7 @@ class CaptureFile:
                     self.bad_lines += 1
                     self.first_bad = self.first_bad or f"line {number}: {error}"
                     continue
-                self.frames += 1
+                self.frames += frame.kind != "instruments"
                 yield frame
 
     def _open(self) -> IO[bytes]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,8 +13,8 @@ from typing import NamedTuple
 
 from bookbus.feeders.books.book_set import BookSet
 from bookbus.feeders.books.events import SnapshotNeeded, Topic
-from bookbus.feeders.bus.heartbeat import refuse_mixed_prefix
-from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.network import RECORDING, ExchangeNetwork, NetworkClaim
+from bookbus.feeders.bus.publish_script import BookClaim, Submission
 from bookbus.feeders.bus.publisher import Publisher
 from bookbus.feeders.bus.servers import control_client
 from bookbus.feeders.errors import ReplayError
@@ -21,18 +22,24 @@ from bookbus.feeders.feed import Feed, FeedCounters
 from bookbus.feeders.feeder import unique_feeder_id
 from bookbus.feeders.recording import CaptureFile
 from bookbus.feeders.venue import FeedOptions, venue_of
+from bookbus.schemas.capture import CaptureError, CaptureFrame, decode_instruments
 from bookbus.schemas.heartbeat import FeedState
-from bookbus.schemas.instruments import Instrument, InstrumentRegistry
+from bookbus.schemas.instruments import InstrumentRegistry, SymbolError
+from bookbus.schemas.recorded_time import RisingTimes
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
+
+logger = logging.getLogger(__name__)
 
 _LINE = 0
 _DRAIN_TIMEOUT = 10.0
 
 
 class ReplayedFrame(NamedTuple):
-    """One recorded frame: when it was received (seconds since 1970), and the books and trades it delivered."""
+    """One recorded frame: when it was received (seconds since 1970; never before the frame in front of it), and the
+    books and trades it delivered.
+    """
 
     time: float
     events: tuple[tuple[Topic, OrderBookSnapshot | Trade], ...]
@@ -55,11 +62,23 @@ class ReplayResult:
     """Books, quotes and trades."""
     books: list[tuple[Topic, OrderBookSnapshot]]
     counters: FeedCounters
+    unnamed: dict[str, str]
+    """The exchange's names of the symbols that were left out because their standard names are not known, and why."""
+    shallow: list[str]
+    """Books that were not live at a time because their snapshots had too few levels for the depth."""
+    corrected_times: int = 0
+    """Frames whose recorded time is far from their neighbours', or before the frame in front of them."""
+    largest_correction: float = 0.0
+    """Seconds."""
 
     @property
     def complete(self) -> bool:
-        """Whether every wanted book and quote ended live; of trades alone, whether there are some."""
-        return bool(self.states or self.trades) and all(state == "live" for state in self.states.values())
+        """Whether every wanted book and quote ended live, and no book lacked levels at a time.
+
+        Of trades alone, whether there are some.
+        """
+        found = bool(self.states or self.trades) and not self.unnamed and not self.shallow
+        return found and all(state == "live" for state in self.states.values())
 
 
 class Replay:
@@ -70,25 +89,33 @@ class Replay:
         self.exchange = ""
         self._path = path
         self._capture = CaptureFile(path)
+        self._times: RisingTimes[CaptureFrame] = RisingTimes((frame.t, frame) for frame in self._capture)
         self._options = options
         self._symbols = symbols
         self._events: list[tuple[Topic, OrderBookSnapshot | Trade]] = []
         self._feed: Feed | None = None
+        self._registry: InstrumentRegistry
         self._first = self._last = 0.0
         self._published: Counter[Topic] = Counter()
         self._trades: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[ReplayedFrame]:
         """Raises ReplayError, ValueError for options that the exchange does not have, SymbolError for a name."""
-        for frame in self._capture:
-            if self._feed is None:
-                self.exchange, self._feed, self._first = frame.venue, self._feed_for(frame.venue), frame.t
+        for received, frame in self._times:
+            if not self.exchange:
+                self.exchange = frame.venue
+                self._registry = InstrumentRegistry(venue_of(frame.venue).exchange, offline=True)
             if frame.venue != self.exchange:
                 raise ReplayError(
                     f"{self._path} holds both {self.exchange} and {frame.venue}: record them into two files"
                 )
-            self._last = frame.t
-            received_us = round(frame.t * 1e6)
+            if frame.kind == "instruments":
+                self._learn(frame.raw)
+                continue
+            if self._feed is None:
+                self._feed, self._first = self._feed_for(frame.venue), received
+            self._last = received
+            received_us = round(received * 1e6)
             if frame.kind == "ws":
                 self._feed.receive(frame.raw.encode(), _LINE, received_us)
             else:
@@ -98,7 +125,12 @@ class Replay:
                 self._published[topic] += 1
                 if topic == "trades":
                     self._trades[event.symbol] += 1
-            yield ReplayedFrame(frame.t, tuple(events))
+            yield ReplayedFrame(received, tuple(events))
+        if self._times.corrected:
+            logger.warning(
+                "%s: %d recorded times are out of order, by up to %.0f s, and were corrected",
+                *(self._path.name, self._times.corrected, self._times.largest),
+            )
         if self._feed is None:
             reason = f": {self._capture.first_bad}" if self._capture.first_bad else ""
             raise ReplayError(f"{self._path} holds no frame{reason}")
@@ -115,26 +147,41 @@ class Replay:
             cut_off=capture.cut_off,
             recorded_seconds=self._last - self._first,
             states={
-                (feed.instrument_of(native).symbol, topic): state
+                (symbol, topic): state
                 for topic in wanted
                 if topic in self._options.topics
                 for native, state in feed.states(topic).items()
+                if (symbol := feed.symbol_of(native)) is not None
             },
             trades=dict(self._trades),
             published=dict(self._published),
             books=[(topic, feed.current(topic, native)) for topic, native in feed.latest],
             counters=feed.counters,
+            corrected_times=self._times.corrected,
+            largest_correction=self._times.largest,
+            unnamed=feed.unnamed,
+            shallow=sorted(symbol for native in feed.shallow if (symbol := feed.symbol_of(native)) is not None),
         )
 
+    def _learn(self, listed: str) -> None:
+        """Take the recorded names. A name that a book has already stays."""
+        try:
+            instruments = decode_instruments(listed)
+        except CaptureError as error:
+            raise ReplayError(f"{self._path}: {error}") from error
+        self._registry.learn(each for each in instruments if each.exchange == self.exchange)
+
     def _feed_for(self, exchange: str) -> Feed:
-        venue = venue_of(exchange)
-        resolve: Callable[[str], Instrument] = cache(InstrumentRegistry(venue.exchange, offline=True).resolve)
-        natives = [resolve(symbol).native for symbol in self._symbols] or None
+        venue, registry = venue_of(exchange), self._registry
+        wanted = [registry.resolve(symbol) for symbol in self._symbols]
+        for reason in registry.learn(wanted).values():
+            raise SymbolError(reason)
+        natives = [instrument.native for instrument in wanted] or None
         feed = Feed(
             exchange=exchange,
             books=BookSet(venue.protocol(natives, self._options, recorded=True), venue.snapshots),
             options=self._options,
-            instrument_of=resolve,
+            instrument_of=cache(registry.named),
             on_snapshot=lambda book, topic: self._events.append((topic, book)),
             on_trade=lambda trade: self._events.append(("trades", trade)),
             snapshots=NoSnapshots(),
@@ -203,14 +250,21 @@ class ReplayFeeder:
         self._symbols = symbols
         self._clock = ReplayClock(speed)
         self._control = control_client(redis_url)
-        self.publisher = Publisher(redis_url, names, unique_feeder_id("replay", None))
+        self._id = unique_feeder_id("replay", None)
+        claim = BookClaim(RECORDING, options.mode, options.depth)
+        self.publisher = Publisher(redis_url, names, self._id, claim=claim, may_write=self._may_write)
+        self._claim: NetworkClaim | None = None
         self._written: set[str] = set()
 
     async def run(self) -> ReplayResult:
-        """Replay to the end. Raises ReplayError, PrefixTakenError, or OSError if the file cannot be read."""
+        """Replay to the end. Raises ReplayError, NetworkTakenError, or OSError if the file cannot be read."""
+        async with contextlib.AsyncExitStack() as stack:
+            return await self._publish(stack)
+
+    async def _publish(self, stack: contextlib.AsyncExitStack) -> ReplayResult:
         publishing = asyncio.create_task(self.publisher.run())
         try:
-            result = await self._replay()
+            result = await self._replay(stack)
             for topic, book in result.books:
                 # A book may have moved on with the same published levels: its last id belongs on the bus too.
                 self.publisher.submit(Submission("again" if book.state == "live" else "state", topic, book))
@@ -223,16 +277,31 @@ class ReplayFeeder:
                 await publishing
             await self._control.aclose()
 
-    async def _replay(self) -> ReplayResult:
-        checked, replay = False, Replay(self._path, self._options, self._symbols)
+    def _may_write(self) -> bool:
+        return self._claim is not None and self._claim.may_publish()
+
+    async def _replay(self, stack: contextlib.AsyncExitStack) -> ReplayResult:
+        replay = Replay(self._path, self._options, self._symbols)
         for frame in replay:
-            if not checked:
-                await refuse_mixed_prefix(self._redis_url, self._names, replay.exchange, f"capture:{self._path.name}")
-                checked = True
+            if self._claim is None:
+                self._claim = claim = self._make_claim(replay.exchange)
+                claim.on_regained = self.publisher.schedule_flush
+                await stack.enter_async_context(claim.kept())
             await self._clock.wait_until(frame.time)
             for topic, event in frame.events:
                 await self._send(topic, event)
         return replay.result()
+
+    def _make_claim(self, exchange: str) -> NetworkClaim:
+        return NetworkClaim(
+            self._redis_url,
+            self._names,
+            exchange,
+            ExchangeNetwork(RECORDING),
+            self._id,
+            networks=venue_of(exchange).networks,
+            endpoint=f"capture:{self._path.name}",
+        )
 
     async def _send(self, topic: Topic, event: OrderBookSnapshot | Trade) -> None:
         """Publish, waiting for room instead of conflating."""

@@ -1,18 +1,19 @@
 """Encodes and decodes the lines of a recording."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol
 
 import msgspec
 
-from bookbus.schemas.decoding import DECODE_ERRORS
+from bookbus.schemas.decoding import DECODE_ERRORS, entry_decoder, json_decoder
+from bookbus.schemas.instruments import Instrument
 
 LONGEST_LINE = 64 * 2**20
 """Bytes; a WebSocket message of an exchange has a quarter of that at most."""
 
 _CHUNK = 2**16
 
-FrameKind = Literal["ws", "http"]
+FrameKind = Literal["ws", "http", "instruments"]
 
 
 class _Readable(Protocol):
@@ -24,7 +25,10 @@ class CaptureError(ValueError):
 
 
 class CaptureFrame(msgspec.Struct, frozen=True):
-    """One received WebSocket message or HTTP response: `t` in Unix seconds, `raw` its exact text."""
+    """One received WebSocket message or HTTP response: `t` in Unix seconds, `raw` its exact text.
+
+    Of kind `instruments` it is the recorder's own: the instruments of the symbols that follow, as a JSON list.
+    """
 
     t: float
     venue: str
@@ -35,11 +39,24 @@ class CaptureFrame(msgspec.Struct, frozen=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(CaptureFrame).decode
+_decode_list = json_decoder(list[msgspec.Raw], "a list of instruments", CaptureError)
+_decode_instruments = entry_decoder(Instrument, "a list of instruments", CaptureError)
 
 
 def encode_frame(frame: CaptureFrame) -> bytes:
     """One line, with its newline."""
     return _encode(frame) + b"\n"
+
+
+def encode_instruments(instruments: Iterable[Instrument]) -> str:
+    """The text of a frame of kind `instruments`."""
+    return _encode(list(instruments)).decode()
+
+
+def decode_instruments(text: str) -> list[Instrument]:
+    """The instruments of a frame; one that cannot be read is left out. Raises CaptureError if that are all."""
+    decoded: list[Instrument] = _decode_instruments(_decode_list(text.encode()), {})
+    return decoded
 
 
 def decode_frame(line: bytes) -> CaptureFrame:

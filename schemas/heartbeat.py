@@ -98,6 +98,19 @@ class FeederHeartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """None if books are not audited."""
     failed: dict[str, str] = {}
     """Duties beside the books that ended, like `recording`, with the cause."""
+    ignored: dict[str, int] = {}
+    """What the exchange sent and is not used, by name, like `block trade`."""
+    mode: str = ""
+    depth: int = 0
+    """What it claims for each book together with its mode."""
+    refused_books: dict[str, str] = {}
+    """Standard symbols of the books that other feeders keep it from publishing, with the reason."""
+    trading: dict[str, str] = {}
+    """Trading status (`TradingStatus`) of each standard symbol whose market the exchange told about."""
+    network: str = ""
+    """The network of the exchange: `live`, `testnet`, `simulator` or another name; empty if it claims none."""
+    refused: str = ""
+    """Why this feeder publishes nothing; empty while it may."""
 
 
 class ReaderRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,6 +64,10 @@ class RedisNames:
         """Set of the names of all published books."""
         return f"{self.prefix}:books"
 
+    def network(self, exchange: str) -> str:
+        """Hash of the claim of an exchange's network."""
+        return f"{self.prefix}:network:{exchange}"
+
     def feeder(self, feeder_id: str) -> str:
         """Hash of a feeder's heartbeat."""
         return f"{self.prefix}:feeder:{feeder_id}"

@@ -11,6 +11,7 @@ from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 HEAD = b"\x8e\xa1v\x01\xa3seq\xcf"
 """The bytes before the 8 bytes of `seq`: map of 14, `v` = 1, the key `seq` and the marker of a uint64."""
 
+_PUBLISHED = b"\xacpublished_us\xcf"
 _SEQ_START = len(HEAD)
 _BODY_START = _SEQ_START + 8
 
@@ -86,6 +87,14 @@ def seq_of(data: bytes) -> int:
     if data[:_SEQ_START] == HEAD and len(data) > _BODY_START:
         return int.from_bytes(data[_SEQ_START:_BODY_START], "big")
     return decode(data).seq
+
+
+def published_us_of(data: bytes) -> int:
+    """`published_us` alone: without decoding where it is a uint64, as feeders write it. Raises WireError."""
+    start = data.find(_PUBLISHED) + len(_PUBLISHED)
+    if start >= len(_PUBLISHED) and len(data) >= start + 8:
+        return int.from_bytes(data[start : start + 8], "big")
+    return decode(data).published_us
 
 
 def inspect(data: bytes) -> dict[str, Any]:

@@ -1,16 +1,25 @@
 """The newest books of one exchange, and what their age is computed from: written by one thread, read by any."""
 
+import logging
+import math
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.reading import Counts, Observation
 from bookbus.schemas import wire
+from bookbus.schemas.instruments import TradingStatus, gravest, trading_status
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
-HASH_FIELDS = ("book", "confirmed_us", "published_us")
+logger = logging.getLogger(__name__)
+
+HASH_FIELDS = ("book", "confirmed_us", "published_us", "trading")
+
+CONFIRMATION_WAIT = 2.5
+"""Seconds within which a living book is confirmed again, so that a reader sees it: feeders confirm every 2 s."""
 
 _STEADY_RATE = 50_000
 _SLACK = 1_000
@@ -19,13 +28,17 @@ data, and numbering restarted at the microseconds of its clock."""
 
 
 class Entry(NamedTuple):
-    """One message with the local times of its receipt, of its update, and of its last confirmation."""
+    """One message with the local times of its receipt, of its update, and of its last confirmation.
+
+    `confirmation_seen` is False while this reader has seen no confirmation: only the server's clock says when it was.
+    """
 
     data: bytes
     seq: int
     received_at: float
     updated_at: float
     confirmed_at: float
+    confirmation_seen: bool = True
 
 
 class BookCursor:
@@ -94,7 +107,10 @@ class BookCursor:
             self.steady = True
             return False
         if newest is not None and newest.data == entry.data:
-            self.confirm(entry.confirmed_at)
+            if entry.confirmation_seen:
+                self.confirm(entry.confirmed_at)
+            elif not newest.confirmation_seen:
+                self.newest = newest._replace(confirmed_at=min(entry.confirmed_at, newest.confirmed_at))
             self.steady = True
             return False
         self._hash_seq = entry.seq
@@ -114,9 +130,10 @@ class BookCursor:
         self.steady = True
 
     def confirm(self, at: float) -> None:
-        """A feeder confirmed the newest book at `at`."""
-        if self.newest is not None and at > self.newest.confirmed_at:
-            self.newest = self.newest._replace(confirmed_at=at)
+        """This reader saw that a feeder confirmed the newest book at `at`."""
+        newest = self.newest
+        if newest is not None and (at > newest.confirmed_at or not newest.confirmation_seen):
+            self.newest = newest._replace(confirmed_at=at, confirmation_seen=True)
 
     def _account(self, seq: int, newest: Entry, count: int, now: float) -> None:
         gap = seq - newest.seq - count
@@ -124,6 +141,15 @@ class BookCursor:
             self.resets += 1
         elif gap > 0:
             self.missed += gap
+
+
+class _Mark(NamedTuple):
+    """`confirmed_us` of a hash as it was asked for at local time `asked`, in this session and period of the clock."""
+
+    confirmed_us: int
+    asked: float
+    session: object
+    period: object
 
 
 class _View(NamedTuple):
@@ -141,8 +167,19 @@ class BusBook(BookCursor):
     """One book: the bytes of its newest messages, decoded on reading."""
 
     __slots__ = (
-        *("arrived", "arriving", "channel", "exchange", "key", "skipped", "corrupted", "symbol", "error", "too_large"),
-        *("_lock", "_reads", "_undecodable", "_view"),
+        *(
+            "arrived",
+            "arriving",
+            "awaited_since",
+            "behind",
+            "channel",
+            "corrupted",
+            "error",
+            "exchange",
+            "key",
+            "skipped",
+        ),
+        *("symbol", "too_large", "trading", "_lock", "_mark", "_reads", "_undecodable", "_view"),
     )
 
     def __init__(self, key: str, channel: str, exchange: str, symbol: str) -> None:
@@ -155,13 +192,20 @@ class BusBook(BookCursor):
         """The last message of this book in the current batch; `arrived` counts them."""
         self.arrived = 0
         self.skipped = 0
+        self.trading: TradingStatus = "unknown"
+        """What the hash said of the market when it was last read."""
         self.too_large = False
         """Whether the hash was larger than any book when it was last read."""
         self.error = ""
         """Why the hash holds no book; empty if it does."""
         self.corrupted = False
         """The newest message could not be decoded: the hash should be read again."""
+        self.behind = ""
+        """Why the book is older than its arrival here: the server is behind its primary. Empty if it is not."""
+        self.awaited_since: float | None = None
+        """Since when a book that is fresh by the server's clock has not been seen to be confirmed; for pull mode."""
         self._lock = threading.Lock()
+        self._mark: _Mark | None = None
         self._reads = 0
         self._undecodable = 0
         self._view = _NO_VIEW
@@ -177,6 +221,38 @@ class BusBook(BookCursor):
         # A confirmation replaces the entry and keeps its bytes.
         own = view.entry is not None and view.entry.data is newest.data
         return view.snapshot, newest if own else view.entry
+
+    def confirmed(
+        self, confirmed_us: int, clock: "ServerClock", session: object, asked: float, now: float
+    ) -> float | None:
+        """The hash says `confirmed_us`. Returns the local time of the confirmation if the reader saw it, else None.
+
+        The reader saw it if the value advanced since it was read before: the confirmation came after that. The clocks
+        only say when, within that time. A value that is read for the first time may be of any age, whatever clocks say.
+        """
+        mark, self._mark = self._mark, _Mark(confirmed_us, asked, session, clock.period)
+        if mark is None:
+            return None
+        same_session, same_period = mark.session is session, mark.period is clock.period
+        if not clock.primary:
+            if confirmed_us <= mark.confirmed_us or not same_period:
+                return None
+            at = clock.replicated_at(confirmed_us, now)
+            self.behind = clock.behind(now - at)
+            return at
+        self.behind = ""
+        if same_period:
+            # A restarted server may have older data.
+            if confirmed_us <= mark.confirmed_us:
+                return None
+            return min(max(local_time(confirmed_us, clock, now), mark.asked), now)
+        # The clock was set between the two, so any other value is newer. Another server may have other data.
+        return mark.asked if same_session and confirmed_us != mark.confirmed_us else None
+
+    def clock_age(self, clock: "ServerClock", now: float) -> float | None:
+        """Seconds since the last confirmation that was read, by the server's clock; None if that is not known."""
+        at = None if self._mark is None else clock.local(self._mark.confirmed_us)
+        return None if at is None else now - at
 
     def counts(self) -> Counts:
         newest = self.newest
@@ -220,33 +296,137 @@ FEEDER_LIMIT = 3.0
 """Seconds without a heartbeat after which a feeder counts as down."""
 
 _MEASURES = 10
+_LATEST_US = 2**63
+_CLOCK_TOLERANCE = 0.05
+_USUAL_LAG = 2.5
+_USUAL_SILENCE = 2.5
+_FLOWING = 3
+"""Replies to ROLE in a row, one a second, after which data that was held up has arrived."""
+
+_JUMPS_CALM = 60.0
+"""Seconds without a jump of a clock after which the next one is logged as a warning."""
+
 _MOST_FEEDERS = 10_000
 
 
 class ServerClock:
-    """Turns the server's times into times of the local `boottime` clock.
+    """Turns the server's times into times of the local `boottime` clock, and tells how far a replica is behind.
 
     The server read its clock at some moment between question and reply, so the fastest of the last replies is the
-    most exact one.
+    most exact one. A difference of two clocks never proves that a book is fresh; it may only show that one is old.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_jump: Callable[[float], None] | None = None) -> None:
+        """`on_jump` is called with the seconds by which the server's clock was set, negative if back."""
+        self.primary: bool | None = None
+        """Whether the server is a primary; None if it does not say."""
+        self.period: object = object()
+        """Another object after each jump of the clock."""
+        self.lag: float | None = None
+        """Seconds by which the server is behind its primary, by the clocks of both; None if unknown."""
+        self._ahead = 0.0
+        """Seconds by which the clock of the primary is ahead of the replica's, at least."""
+        self._replicated: object = None
+        """The offset in the primary's stream in the last reply to ROLE, which changed at `_changed_at`."""
+        self._changed_at = 0.0
+        self._flowing = 0
+        """How many of these replies showed a change since the last silence of the primary."""
+        self._was_silent = False
+        self._flowed_at: float | None = None
+        """When the stream of the primary certainly was not held up."""
+        self._on_jump = on_jump
+        self._server: object = None
         self._measures: deque[tuple[float, float]] = deque(maxlen=_MEASURES)
         self._offset: float | None = None
+
+    def connected_to(self, server: object) -> None:
+        """Another server has another clock."""
+        self.primary, self.lag, self._ahead = None, None, 0.0
+        self._replicated, self._flowing, self._was_silent, self._flowed_at = None, 0, False, None
+        if server != self._server:
+            self._server, self._offset, self.period = server, None, object()
+            self._measures.clear()
 
     def measure(self, sent: float, received: float, server_us: int) -> None:
         """The server replied `server_us` to TIME, which was sent and received at these local times."""
         uncertainty = (received - sent) / 2
         offset = server_us / 1e6 - (sent + received) / 2
-        if any(abs(offset - other) > uncertainty + limit + 0.05 for limit, other in self._measures):
+        before = self._offset
+        jumped = any(abs(offset - other) > uncertainty + limit + _CLOCK_TOLERANCE for limit, other in self._measures)
+        if jumped:
             # The server's clock was set: earlier measures are void.
             self._measures.clear()
+            self.period, self._ahead = object(), 0.0
         self._measures.append((uncertainty, offset))
         self._offset = min(self._measures)[1]
+        if jumped and before is not None and self._on_jump is not None:
+            self._on_jump(offset - before)
 
     def local(self, server_us: int) -> float | None:
         """The local time of a server's time; None before the first measure."""
         return None if self._offset is None else server_us / 1e6 - self._offset
+
+    def role(self, reply: Any, asked: float) -> None:
+        """Take the reply to ROLE, which was asked for at this local time and may be an error.
+
+        A replica tells its link to the primary and how much of the primary's stream it received. Feeders write every
+        second, so silence means that the link is down or blocked, and what comes after it may be as old as the silence.
+        """
+        known = isinstance(reply, list) and bool(reply)
+        self.primary = reply[0] == b"master" if known else None
+        if not known or self.primary:
+            return
+        state, offset = (*reply[3:5], None, None)[:2]
+        if self._flowed_at is None:
+            self._flowed_at = self._changed_at = asked
+        elif state == b"connected" and offset != self._replicated:
+            self._changed_at = asked
+            self._flowing += 1
+            if self._flowing == _FLOWING and self._was_silent:
+                # What was read so far may have been confirmed before the silence.
+                self.period, self._was_silent = object(), False
+            if self._flowing >= _FLOWING:
+                self._flowed_at = asked
+        elif state != b"connected" or asked - self._changed_at > _USUAL_SILENCE:
+            self._flowing, self._was_silent = 0, True
+        self._replicated = offset
+
+    def _silent_since(self) -> float:
+        """Since when nothing came from the primary but what may have been held up; infinite if its stream flows."""
+        return math.inf if self.primary or self._flowed_at is None or self._flowing >= _FLOWING else self._flowed_at
+
+    def lagged(self, confirmed_us: int, received_at: float) -> None:
+        """The primary confirmed at `confirmed_us` the book whose message was received at this local time."""
+        self.lag = max(received_at - self.replicated_at(confirmed_us, received_at), 0.0)
+
+    def replicated_at(self, confirmed_us: int, now: float) -> float:
+        """The latest local time at which the primary may have confirmed what was read now from a replica.
+
+        Nothing is confirmed in the future: a time that is shows by how much the primary's clock is ahead, at least.
+        """
+        at = self.local(confirmed_us)
+        if at is None:
+            return min(now, self._silent_since())
+        self._ahead = max(self._ahead, at - now)
+        return min(at - self._ahead, now, self._silent_since())
+
+    def published_at(self, data: bytes, at: float) -> float:
+        """When the primary accepted a message that a server that may be a replica published at `at`, or earlier.
+
+        By the primary's clock, and by the feeder's where that is all or the server is a replica.
+        """
+        accepted_at = min(at - (self.lag or 0.0), self._silent_since())
+        if self.primary is None and self.lag is not None:
+            return accepted_at
+        published_at = self.local(wire.published_us_of(data))
+        return accepted_at if published_at is None else min(accepted_at, published_at)
+
+    def behind(self, seconds: float) -> str:
+        """The remark on a book that the primary confirmed so many seconds ago; empty if that is usual."""
+        if self.primary or seconds < _USUAL_LAG:
+            return ""
+        server = "the server is a replica" if self.primary is False else "the server does not tell its role"
+        return f"{server}, {seconds:.1f} s behind its primary or with another time: check replication and clocks (NTP)"
 
 
 class FeederLife:
@@ -256,6 +436,10 @@ class FeederLife:
         self._beats: dict[str, tuple[float, str, frozenset[str]]] = {}
         self._listening: dict[object, float] = {}
         self._published: dict[str, frozenset[str]] = {}
+        self._trading: dict[str, TradingStatus] = {}
+        """By symbol of the reader's exchange: the gravest that a living feeder says, or the last word of dead ones."""
+        self._said: dict[str, Mapping[str, str]] = {}
+        """What each feeder of the reader's exchange said last of the markets."""
         self._reconnects: dict[tuple[str, str], tuple[int, int]] = {}
         """By exchange and feeder: the first count and the highest one."""
 
@@ -294,6 +478,38 @@ class FeederLife:
         # Replaced, not changed: other threads may be iterating over it.
         self._beats = heard
 
+    def receive_trading(self, feeder: str, trading: Mapping[str, str]) -> list[str]:
+        """What the heartbeat of a feeder of the reader's exchange says of the markets; to be called after `receive`.
+
+        Returns the symbols whose trading status changed.
+        """
+        ended = [name for name in self._said if name not in self._beats]
+        if not ended and self._said.get(feeder) == trading:
+            return []
+        for name in ended:
+            del self._said[name]
+        self._said[feeder] = trading
+        said: dict[str, TradingStatus] = {}
+        for markets in self._said.values():
+            for symbol, word in markets.items():
+                said[symbol] = gravest((said.get(symbol, "unknown"), trading_status(word)))
+        # A living feeder that says nothing of its symbol does not know it. Anything but `trading` holds all the same.
+        served = set().union(*(self._beats[name][2] for name in self._said))
+        known = self._trading
+        self._trading = {
+            symbol: "unknown" if status == "trading" and symbol in served else status
+            for symbol, status in known.items()
+        } | said
+        return [symbol for symbol, status in self._trading.items() if known.get(symbol, "unknown") != status]
+
+    def trading(self, symbol: str) -> TradingStatus | None:
+        """The trading status of a market of the reader's exchange; None if no feeder ever said one."""
+        return self._trading.get(symbol)
+
+    def heard(self) -> list[str]:
+        """Ids of the feeders whose last heartbeat is kept."""
+        return list(self._beats)
+
     def alive(self, feeder: str, exchange: str, symbol: str, now: float) -> bool | None:
         """Whether `feeder`, or another feeder of this book, is alive; None if that is not known."""
         for name, (at, serves_exchange, serves) in self._beats.items():
@@ -313,9 +529,34 @@ class BusTable:
         self.names = names
         self.by_channel: dict[bytes, BusBook] = {}
         self.by_symbol: dict[str, BusBook] = {}
-        self.clock = ServerClock()
+        self.clock = ServerClock(self.clock_jumped)
+        self.clock_jumps = 0
+        """How often the clock of the server or of this machine was set while this reader ran."""
         self.feeders = FeederLife()
+        self._warned_at = -math.inf
         self._lock = threading.Lock()
+
+    def clock_jumped(self, seconds: float, whose: str = "the server's") -> None:
+        """A clock was set by so many seconds, negative if back."""
+        with self._lock:
+            self.clock_jumps += 1
+            now = boottime()
+            calm, self._warned_at = now - self._warned_at > _JUMPS_CALM, now
+        logger.log(
+            logging.WARNING if calm else logging.DEBUG,
+            "%s clock was set %s by %.1f s; books stay live as their confirmations are seen",
+            whose,
+            "forward" if seconds > 0 else "back",
+            abs(seconds),
+        )
+
+    def awaits_confirmation(self, max_age: float) -> bool:
+        """Whether some book is fresh by the server's clock, and no confirmation of it was seen yet."""
+        now = boottime()
+        return any(
+            newest is not None and not newest.confirmation_seen and now - newest.confirmed_at <= max_age
+            for newest in (book.newest for book in self.by_symbol.values())
+        )
 
     def book(self, symbol: str) -> BusBook:
         """The book of a standard symbol; a new one is part of the table only after `add`."""
@@ -341,14 +582,20 @@ class BusTable:
         """The state of a book; `error` is why there is no connection."""
         snapshot, entry = book.read()
         if snapshot is None or entry is None:
-            return Observation(error=error or book.error)
+            return Observation(error=error or book.error, trading=self.trading(book))
         return Observation(
             snapshot,
             max(now - entry.confirmed_at, 0.0),
             max(now - entry.updated_at, 0.0),
             self.feeders.alive(snapshot.feeder, self.exchange, book.symbol, now),
-            error or book.error,
+            error or book.error or book.behind,
+            self.trading(book),
+            entry.confirmation_seen,
         )
+
+    def trading(self, book: BusBook) -> TradingStatus:
+        """What feeders say of the market, else what one wrote into the hash."""
+        return self.feeders.trading(book.symbol) or book.trading
 
 
 class NodeTable(BusTable):
@@ -356,6 +603,7 @@ class NodeTable(BusTable):
 
     def __init__(self, whole: BusTable) -> None:
         super().__init__(whole.exchange, whole.names)
+        self.clock = ServerClock(whole.clock_jumped)
         self.feeders = whole.feeders
         self._whole = whole
 
@@ -369,8 +617,8 @@ class NodeTable(BusTable):
         self._whole.add(new)
 
 
-def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry | None:
-    """The book in a reply to HMGET of `HASH_FIELDS`; None if there is none.
+def entry_of(book: BusBook, reply: Any, clock: ServerClock, session: object, asked: float, now: float) -> Entry | None:
+    """The book in a reply to HMGET of `HASH_FIELDS`; None if there is none. `session` is that of the connection.
 
     An invalid reply is counted in `skipped`, and `error` says why it is invalid.
     """
@@ -380,24 +628,37 @@ def entry_of(book: BusBook, reply: Any, clock: ServerClock, now: float) -> Entry
             raise wire.WireError(str(reply))
         if not isinstance(reply, list) or len(reply) != len(HASH_FIELDS):
             raise wire.WireError("not the reply to HMGET")
-        data, confirmed, published = reply
+        data, confirmed, published, trading = reply
+        book.trading = trading_status(trading)
         if data is None:
             return None
         if not isinstance(data, bytes):
             raise wire.WireError("a book is text")
-        confirmed_at = local_time(confirmed, clock, now)
-        updated_at = min(local_time(published, clock, now), confirmed_at)
-        return Entry(data, wire.seq_of(data), now, updated_at, confirmed_at)
+        seq, confirmed_us, published_us = wire.seq_of(data), microseconds(confirmed), microseconds(published)
+        confirmed_at = local_time(confirmed_us, clock, now)
+        updated_at = min(local_time(published_us, clock, now), confirmed_at)
+        seen_at, newest = book.confirmed(confirmed_us, clock, session, asked, now), book.newest
+        if newest is not None and newest.confirmation_seen and seq >= newest.seq:
+            # The same book, or a later one: it was confirmed when the one before was, or later.
+            seen_at = newest.confirmed_at if seen_at is None else max(seen_at, newest.confirmed_at)
+        if seen_at is None:
+            return Entry(data, seq, now, updated_at, confirmed_at, confirmation_seen=False)
+        return Entry(data, seq, now, min(updated_at, seen_at), seen_at)
     except wire.WireError as error:
         book.skipped += 1
         book.error = f"what is stored under {book.key.decode()} is no book: {error}"
         return None
 
 
-def local_time(microseconds: bytes | None, clock: ServerClock, now: float) -> float:
-    """The local time of a time in the hash, never in the future. Raises WireError if it is invalid."""
+def microseconds(value: Any) -> int:
+    """A time in a hash. Raises WireError if it is invalid."""
     try:
-        at = clock.local(int(microseconds or b""))
+        return min(int(value or b""), _LATEST_US)
     except (ValueError, TypeError, OverflowError):
         raise wire.WireError("its times cannot be read") from None
+
+
+def local_time(time_us: int, clock: ServerClock, now: float) -> float:
+    """The local time of a server's time, never in the future."""
+    at = clock.local(time_us)
     return now if at is None else min(at, now)

@@ -1,32 +1,43 @@
-"""Books read from the bus on each call: no thread, one round trip a call."""
+"""Books read from the bus on each call: no thread, and one round trip a call once a book was seen to be confirmed."""
 
 import os
 import threading
+import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from bookbus.consumers.background_loop import boottime
-from bookbus.consumers.bus.books import FEEDER_LIMIT, HASH_FIELDS, BusBook, BusTable, entry_of, local_time
+from bookbus.consumers.bus.books import CONFIRMATION_WAIT, FEEDER_LIMIT, HASH_FIELDS, BusBook, BusTable, entry_of
 from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, Command, ReplyError, rejected
 from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.symbol_names import SymbolNames
-from bookbus.consumers.reading import Observation
-from bookbus.schemas.wire import WireError
+from bookbus.consumers.reading import MAX_AGE, Observation
 
 _LIMIT = 0.5
+_PROBE_INTERVAL = 0.1
+
+
+class _Pulse(NamedTuple):
+    """The `time_us` of a heartbeat, the local time since which it is the same, and whether it was another before."""
+
+    value: bytes
+    since: float
+    advanced: bool
 
 
 class BusPoller:
     """Reads hashes into a table, one caller at a time: replies of two connections would have no order."""
 
-    def __init__(self, locator: ServerLocator, table: BusTable, symbols: SymbolNames) -> None:
+    def __init__(self, locator: ServerLocator, table: BusTable, symbols: SymbolNames, max_age: float = MAX_AGE) -> None:
         self.error = ""
         """Why the last call got no reply; empty if it got one."""
         self._locator = locator
         self._table = table
         self._symbols = symbols
+        self._max_age = max_age
+        self._pulses: dict[str, _Pulse] = {}
         self._lock = threading.Lock()
         self._connection: BusConnection | None = None
         self._pid = 0
@@ -34,8 +45,8 @@ class BusPoller:
     def start(self) -> None:
         """Read the list of books. Raises BusConnectionError if the bus does not reply."""
         with self._lock:
-            time, listed = self._ask([("TIME",), ("SMEMBERS", self._table.names.books)])
-        for reply in (time, listed):
+            clock, listed = self._ask([("TIME",), ("SMEMBERS", self._table.names.books)])
+        for reply in (clock, listed):
             if not str(reply).startswith("WRONGTYPE"):
                 self._check(reply)
         if isinstance(listed, list):
@@ -47,11 +58,18 @@ class BusPoller:
             self._close()
 
     def observe(self, symbols: Sequence[str]) -> list[Observation]:
-        """The state of these symbols; the last one read if the bus does not reply."""
+        """The state of these symbols; the last one read if the bus does not reply.
+
+        Waits for up to CONFIRMATION_WAIT seconds, once, for the confirmation of a book that is fresh by the server's
+        clock alone: other reads remember what was seen.
+        """
         with self._lock:
             books = [self._table.book(symbol) for symbol in symbols]
             try:
                 self._read(books)
+                while self._awaits(books):
+                    time.sleep(_PROBE_INTERVAL)
+                    self._read(books)
                 self.error = ""
             except BusConnectionError as error:
                 self.error = str(error)
@@ -60,17 +78,37 @@ class BusPoller:
             return self._with_feeders(observations)
 
     def _read(self, books: Sequence[BusBook]) -> None:
-        asked = boottime()
-        time, *hashes = self._ask([("TIME",), *(("HMGET", book.key, *HASH_FIELDS) for book in books)])
+        asked, clock = boottime(), self._table.clock
+        questions = [("TIME",), ("ROLE",), *(("HMGET", book.key, *HASH_FIELDS) for book in books)]
+        server_time, role, *hashes = self._ask(questions)
         now = boottime()
-        self._check(time)
-        self._table.clock.measure(asked, now, int(time[0]) * 1_000_000 + int(time[1]))
+        self._check(server_time)
+        clock.measure(asked, now, int(server_time[0]) * 1_000_000 + int(server_time[1]))
+        clock.role(role, asked)
         for book, reply in zip(books, hashes, strict=True):
             book.await_hash()
-            book.hash_read(entry_of(book, reply, self._table.clock, now))
+            book.hash_read(entry_of(book, reply, clock, self._connection, asked, now))
             # There is no channel that could still bring older messages.
             book.caught_up()
         self._table.add(book for book in books if book.newest is not None or book.skipped)
+
+    def _awaits(self, books: Sequence[BusBook]) -> bool:
+        """Whether one of them is fresh by the server's clock alone, and a living feeder would still confirm it."""
+        now, waits = boottime(), False
+        for book in books:
+            snapshot, entry = book.read()
+            clock_age = None if snapshot is None or snapshot.state != "live" else book.clock_age(self._table.clock, now)
+            if (
+                entry is None
+                or clock_age is None
+                or clock_age > self._max_age
+                or (entry.confirmation_seen and now - entry.confirmed_at <= self._max_age)
+            ):
+                book.awaited_since = None
+            else:
+                book.awaited_since = now if book.awaited_since is None else book.awaited_since
+                waits = waits or now - book.awaited_since < CONFIRMATION_WAIT
+        return waits
 
     def _with_feeders(self, observations: list[Observation]) -> list[Observation]:
         """The same; books that were not confirmed for a while get `feeder_alive` from the hash of their feeder."""
@@ -86,7 +124,8 @@ class BusPoller:
         except BusConnectionError as error:
             self.error = str(error)
             return observations
-        alive = {feeder: self._alive(reply) for feeder, reply in zip(feeders, replies, strict=True)}
+        now = boottime()
+        alive = {feeder: self._alive(feeder, reply, now) for feeder, reply in zip(feeders, replies, strict=True)}
         return [
             msgspec.structs.replace(observation, feeder_alive=alive.get(observation.snapshot.feeder))
             if observation.snapshot is not None
@@ -94,14 +133,22 @@ class BusPoller:
             for observation in observations
         ]
 
-    def _alive(self, reply: Any) -> bool | None:
+    def _alive(self, feeder: str, reply: Any, now: float) -> bool | None:
+        """Whether its heartbeat was seen to advance; None if that is not known yet."""
         if isinstance(reply, ReplyError):
             return None
-        now = boottime()
-        try:
-            return now - local_time(reply, self._table.clock, now) <= FEEDER_LIMIT
-        except WireError:
+        if not isinstance(reply, bytes):
+            self._pulses.pop(feeder, None)
             return False
+        known = self._pulses.get(feeder)
+        if known is None:
+            # The hash of a dead feeder lives on for some seconds, and longer if the server's clock is set back.
+            known = self._pulses[feeder] = _Pulse(reply, now, advanced=False)
+        elif known.value != reply:
+            known = self._pulses[feeder] = _Pulse(reply, now, advanced=True)
+        if now - known.since > FEEDER_LIMIT:
+            return False
+        return True if known.advanced else None
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         if self._pid != os.getpid():
@@ -110,7 +157,9 @@ class BusPoller:
             self._pid = os.getpid()
         try:
             if self._connection is None:
-                self._connection = BusConnection(self._locator.locate(), "bookbus-poller", _LIMIT)
+                server = self._locator.locate()
+                self._connection = BusConnection(server, "bookbus-poller", _LIMIT)
+                self._table.clock.connected_to((server.host, server.port, server.path))
             return self._connection.ask(commands, _LIMIT)
         except BusConnectionError:
             self._close()

@@ -6,6 +6,7 @@ import random
 import selectors
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -18,6 +19,7 @@ from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, 
 from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.session import TICK, BusSession, OnChange, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.schemas.clock_watch import ClockWatch
 from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, HEARTBEAT_TTL, ReaderRecord, reader_fields
 from bookbus.schemas.redis_url import RedisServer
 
@@ -89,6 +91,7 @@ class BusReader:
         self._identity = part_of or ConsumerIdentity()
         self._start_finished = threading.Event()
         self._was_ready = False
+        self._clock_watch = ClockWatch(time.time(), boottime())
         # Each error is logged once until the next connection.
         self._reported: set[str] = set()
         self._stopping = False
@@ -193,6 +196,7 @@ class BusReader:
             selector = stack.enter_context(selectors.DefaultSelector())
             for source in (self._woken, stream, query):
                 selector.register(source, selectors.EVENT_READ)
+            self._table.clock.connected_to((server.host, server.port, server.path))
             now = boottime()
             wrong_role = self._locator.wrong_role if self._locator.may_move else None
             session = BusSession(
@@ -207,7 +211,7 @@ class BusReader:
             while not self._stopping:
                 stream.send(session.stream.outgoing(now))
                 query.send(session.outgoing())
-                began, limit = now, 0 if unfinished else max(due - now, 0)
+                began, limit = now, 0 if unfinished else max(min(due, session.probe_at) - now, 0)
                 events = selector.select(limit)
                 now = boottime()
                 if now - began - limit > _STALL:
@@ -219,6 +223,8 @@ class BusReader:
                     session.follow(self._wanted or (), now)
                 if session.ready and self.error:
                     self._connected_to(server)
+                if now >= session.probe_at:
+                    session.probe(now)
                 if now >= due:
                     due = now + TICK
                     self._tick(session, now)
@@ -236,6 +242,8 @@ class BusReader:
 
     def _tick(self, session: BusSession, now: float) -> None:
         session.tick(now)
+        if seconds := self._clock_watch.check(time.time(), now):
+            self._table.clock_jumped(seconds, "this machine's")
         self.lag = session.stream.lag
         if not session.may_write_heartbeat:
             return

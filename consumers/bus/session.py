@@ -1,12 +1,22 @@
 """One session on the bus without its sockets: subscriptions, questions and their replies."""
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from bookbus.consumers.bus.books import FEEDER_LIMIT, HASH_FIELDS, BusBook, BusTable, entry_of, local_time
+from bookbus.consumers.bus.books import (
+    CONFIRMATION_WAIT,
+    FEEDER_LIMIT,
+    HASH_FIELDS,
+    BusBook,
+    BusTable,
+    entry_of,
+    microseconds,
+)
 from bookbus.consumers.bus.connection import LARGEST_REPLY, Command, Gets, ReplyError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.schemas import wire
@@ -24,6 +34,9 @@ MOVING_LIMIT = 2.0
 _QUIET = 2.0
 """Seconds without a message after which the confirmation of a book is read; feeders confirm as often."""
 
+_PROBE_INTERVAL = 0.25
+"""Seconds between the reads of a confirmation that was not seen yet in a new session."""
+
 _DISCOVERY_INTERVAL = 2.0
 _TIME_LIMIT_US = 2**62
 """Microseconds that no clock reaches."""
@@ -35,7 +48,7 @@ _Handler = Callable[[Any, float, float], None]
 """Takes a reply, the time of its question, and now."""
 
 OnChange = Callable[[str, int], None]
-"""Called with a standard symbol and the number of its updates that arrived."""
+"""Called with a standard symbol and the number of its updates that arrived; 0 where its trading status changed."""
 
 OnSubscribed = Callable[[BusBook, float], None]
 """Called with a book whose subscription is confirmed, and the time."""
@@ -68,6 +81,8 @@ class BusStream:
         """`sharded` for a node of a cluster, where books have sharded channels."""
         self.lag = 0.0
         """Seconds that the last ping took."""
+        self.latest_book: BusBook | None = None
+        """The book of the last message."""
         self._table = table
         self._on_change = on_change
         self._on_subscribed = on_subscribed
@@ -155,12 +170,15 @@ class BusStream:
 
     def apply(self, now: float) -> None:
         """Make the last message of each book its newest, all that arrived together in one step."""
-        at = now - self._behind(now)
+        arrived_at = now - self._behind(now)
+        clock = self._table.clock
         for book in self._touched:
             count, book.arrived = book.arrived, 0
+            at = arrived_at if clock.primary else self._accepted_at(book, book.arriving, arrived_at)
             book.take(book.arriving, wire.seq_of(book.arriving), count, now, at)
             self._on_change(book.symbol, count)
         if self._touched:
+            self.latest_book = self._touched[-1]
             self._latest = self._touched[-1].arriving, now
             self._touched.clear()
         if not self._stall_ping:
@@ -187,6 +205,15 @@ class BusStream:
             since = min(since, self._stalled_since)
         return max(self.lag, now - since)
 
+    def _accepted_at(self, book: BusBook, data: bytes, arrived_at: float) -> float:
+        """When the primary accepted a message that this server, perhaps a replica, published at `arrived_at`."""
+        try:
+            at = self._table.clock.published_at(data, arrived_at)
+        except wire.WireError:
+            return arrived_at
+        book.behind = self._table.clock.behind(arrived_at - at)
+        return at
+
     def _offer(self, book: BusBook, data: bytes, now: float) -> None:
         # Decoded at once: an invalid message must not replace the book of the hash.
         try:
@@ -194,7 +221,10 @@ class BusStream:
         except wire.WireError:
             book.skipped += 1
         else:
-            if book.offer(data, seq, now, now - self._behind(now)):
+            at = now - self._behind(now)
+            if not self._table.clock.primary:
+                at = self._accepted_at(book, data, at)
+            if book.offer(data, seq, now, at):
                 self._on_change(book.symbol, 1)
 
     def _is_book(self, book: BusBook, data: bytes) -> bool:
@@ -219,6 +249,9 @@ class BusStream:
             self._table.feeders.receive(
                 beat.feeder, beat.exchange, beat.states, now, None if reconnects is None else int(reconnects)
             )
+            if beat.exchange == self._table.exchange:
+                for symbol in self._table.feeders.receive_trading(beat.feeder, beat.trading):
+                    self._on_change(symbol, 0)
 
     def _receive_control(self, reply: Any, now: float) -> None:
         match reply:
@@ -258,8 +291,9 @@ class BusSession:
     """Follows books over two connections: `stream` receives messages, the other one replies to questions.
 
     The caller sends `stream.outgoing` and `outgoing`, passes the replies to both `receive`, and calls `tick` each
-    second. `wanted` is None for every book that the bus lists. `wrong_role` is for a server that others may replace.
-    `sharded` is for a node of a cluster, where only the books in `wanted` and `follow` are followed.
+    second and `probe` at `probe_at`. `wanted` is None for every book that the bus lists. `wrong_role` is for a server
+    that others may replace. `sharded` is for a node of a cluster, where only the books in `wanted` and `follow` are
+    followed.
     """
 
     def __init__(
@@ -275,6 +309,8 @@ class BusSession:
     ) -> None:
         self.ready = False
         """Whether every book known at the beginning was read or found absent."""
+        self.probe_at = math.inf
+        """When to call `probe`."""
         self.stream = BusStream(table, on_change, self._read_hash, now, sharded=sharded)
         self._table = table
         self._symbols = symbols
@@ -286,9 +322,15 @@ class BusSession:
         self._questions: deque[tuple[_Handler, float]] = deque()
         self._followed: set[BusBook] = set()
         self._unread: set[BusBook] = set()
+        self._began = now
+        self._probed: set[BusBook] = set()
+        """Books whose confirmation was not seen yet in this session, until `_probe_until`."""
+        self._probe_until = now
         self._listed_at: float | None = None
         self.may_write_heartbeat = not sharded
         self._ask(("TIME",), self._on_time, now)
+        # Asked first: what a replica sends is judged by other rules.
+        self._ask(("ROLE",), self._on_role, now)
         if sharded:
             self.follow(wanted or (), now)
         else:
@@ -314,8 +356,8 @@ class BusSession:
         if now - min(asked, self.stream.waiting_since(now)) > self._answer_limit:
             raise SessionLostError(f"no answer for {self._answer_limit:g} s")
         self._ask(("TIME",), self._on_time, now)
-        if self._wrong_role is not None:
-            self._ask(("ROLE",), self._on_role, now)
+        self._ask(("ROLE",), self._on_role, now)
+        self._measure_lag(now)
         self.stream.keep_alive(now)
         if self._listed_at is not None and self._wanted is None and now - self._listed_at >= _DISCOVERY_INTERVAL:
             self._listed_at = now
@@ -325,6 +367,19 @@ class BusSession:
         for book in self._followed:
             if book.steady:
                 self._check_book(book, now)
+
+    def probe(self, now: float) -> None:
+        """Read the confirmations that were not seen yet in this session: a quiet book is confirmed every 2 s."""
+        self._probed = {book for book in self._probed if self._is_unseen(book)}
+        if not self._probed or now > self._probe_until:
+            self._probed.clear()
+            self.probe_at = math.inf
+            return
+        self.probe_at = now + _PROBE_INTERVAL
+        self._ask(("TIME",), self._on_time, now)
+        for book in self._probed:
+            if book.steady:
+                self._ask_confirmation(book, now)
 
     def reply_too_large(self) -> bool:
         """The reply to the oldest question ended this session. Returns whether another session can do without it.
@@ -345,6 +400,9 @@ class BusSession:
         self._table.add(new)
         self._followed.update(new)
         self._unread.update(new)
+        self._probed.update(new)
+        self._probe_until = now + CONFIRMATION_WAIT + _PROBE_INTERVAL
+        self.probe_at = min(self.probe_at, now + _PROBE_INTERVAL)
         self.stream.subscribe(new, now)
 
     def write_heartbeat(self, key: str, fields: Iterable[tuple[str, str]], seconds: int, now: float) -> None:
@@ -365,8 +423,27 @@ class BusSession:
         if book.corrupted:
             book.corrupted = False
             self._read_hash(book, now)
-        elif newest is None or now - max(newest.received_at, newest.confirmed_at) >= _QUIET:
-            self._ask(("HMGET", book.key, "seq", "confirmed_us"), partial(self._on_confirmation, book), now)
+        elif (
+            newest is None
+            or not newest.confirmation_seen
+            or now - max(newest.received_at, newest.confirmed_at) >= _QUIET
+        ):
+            self._ask_confirmation(book, now)
+
+    def _is_unseen(self, book: BusBook) -> bool:
+        newest = book.newest
+        return newest is not None and (not newest.confirmation_seen or newest.confirmed_at < self._began)
+
+    def _ask_confirmation(self, book: BusBook, now: float) -> None:
+        self._ask(("HMGET", book.key, "seq", "confirmed_us"), partial(self._on_confirmation, book), now)
+
+    def _measure_lag(self, now: float) -> None:
+        """Ask when the primary accepted the last message, by its clock, unless this server is the primary."""
+        book = self.stream.latest_book
+        if self._table.clock.primary or book is None or book.newest is None:
+            return
+        handler = partial(self._on_accepted, book.newest.received_at)
+        self._ask(("HMGET", book.key, "confirmed_us"), handler, now)
 
     def _ask(self, command: Command, handler: _Handler, now: float) -> None:
         self._commands.append(command)
@@ -392,8 +469,8 @@ class BusSession:
         else:
             self._on_hash(book, ValueError("it is too large"), asked, now)
 
-    def _on_hash(self, book: BusBook, reply: Any, _asked: float, now: float) -> None:
-        changed = book.hash_read(entry_of(book, reply, self._table.clock, now))
+    def _on_hash(self, book: BusBook, reply: Any, asked: float, now: float) -> None:
+        changed = book.hash_read(entry_of(book, reply, self._table.clock, self, asked, now))
         if not book.steady:
             self.stream.catch_up(book)
         if changed:
@@ -401,7 +478,7 @@ class BusSession:
         self._unread.discard(book)
         self.ready = self.ready or not self._unread
 
-    def _on_confirmation(self, book: BusBook, reply: Any, _asked: float, now: float) -> None:
+    def _on_confirmation(self, book: BusBook, reply: Any, asked: float, now: float) -> None:
         newest = book.newest
         if not book.steady:
             return  # The hash is being read anyway.
@@ -409,9 +486,12 @@ class BusSession:
         if newest is not None and seq == b"%d" % newest.seq:
             book.error = ""
             try:
-                book.confirm(local_time(confirmed_us, self._table.clock, now))
+                at = book.confirmed(microseconds(confirmed_us), self._table.clock, self, asked, now)
             except wire.WireError as error:
                 book.error = str(error)
+            else:
+                if at is not None:
+                    book.confirm(at)
         elif seq is not None:
             # The hash holds another book, so a message was lost, or it is invalid, which `_on_hash` reports.
             self._read_hash(book, now)
@@ -428,7 +508,12 @@ class BusSession:
             raise SessionLostError("its reply to TIME is invalid")
         self._table.clock.measure(asked, now, time_us)
 
-    def _on_role(self, reply: Any, _asked: float, _now: float) -> None:
+    def _on_accepted(self, received_at: float, reply: Any, _asked: float, _now: float) -> None:
+        with suppress(wire.WireError):
+            self._table.clock.lagged(microseconds(reply[0] if isinstance(reply, list) and reply else None), received_at)
+
+    def _on_role(self, reply: Any, asked: float, _now: float) -> None:
+        self._table.clock.role(reply, asked)
         if self._wrong_role is not None and (reason := self._wrong_role(reply)):
             raise SessionLostError(reason)
 

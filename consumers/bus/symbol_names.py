@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-from bookbus.schemas.instruments import Instrument, InstrumentRegistry, exchange_of
+from bookbus.schemas.instruments import Instrument, InstrumentRegistry, UncertainSymbolError, exchange_of
 
 _CACHE_LIMIT = 10_000
 
@@ -35,11 +35,18 @@ class SymbolNames:
         self.listed, self._cache = listed, {}
 
     def standard(self, name: str) -> str:
-        """The standard symbol. Raises SymbolError for a name that cannot be a symbol."""
+        """The standard symbol; of a name that may be several, the one in the home quote until the bus lists another.
+
+        Raises SymbolError for a name that cannot be a symbol.
+        """
         cache = self._cache
         symbol = cache.get(name)
         if symbol is None:
-            symbol = self._registry.resolve(name).symbol
+            try:
+                symbol = self._registry.resolve(name).symbol
+            except UncertainSymbolError:
+                # The bus lists no book that it could be. One that it lists later replaces this name.
+                symbol = f"{name.strip().upper()}-{self._exchange.home_quote}"
             if len(cache) < _CACHE_LIMIT:
                 cache[name] = symbol
         return symbol

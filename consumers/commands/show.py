@@ -58,7 +58,13 @@ def show(
 
 def as_fields(book: OrderBookSnapshot, state: BookStatus, status: SymbolStatus) -> dict[str, Any]:
     """Every field of the book, with its status, ages and missed updates."""
-    known = {"status": state, "age": status.age, "update_age": status.update_age, "missed": status.missed}
+    known = {
+        "status": state,
+        "age": status.age,
+        "update_age": status.update_age,
+        "missed": status.missed,
+        "trading": status.trading,
+    }
     return msgspec.structs.asdict(book) | known
 
 
@@ -91,6 +97,8 @@ def _text(value: bytes | str) -> str:
 
 def _print(book: OrderBookSnapshot, status: SymbolStatus, levels: int) -> None:
     mark = f": {status.reason}" if status.reason else ""
+    if status.trading not in ("unknown", "trading"):
+        mark += f"; the exchange says of the market: {status.trading}"
     typer.echo(f"{book.exchange} {book.symbol} ({book.native}) is {status.state}{mark}")
     table = Table("quantity", "bid", "ask", "quantity")
     for column in table.columns:

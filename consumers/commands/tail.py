@@ -36,7 +36,7 @@ def tail(
     prefix: Prefix = PREFIX_DEFAULT,
     log_level: LogLevel = "warning",
 ) -> None:
-    """One line for each change of a book, until Ctrl-C.
+    """One line for each change of a book or of its status, until Ctrl-C.
 
     Where the output is slower than the books, earlier updates of a symbol are merged into its newest one.
 
@@ -65,8 +65,9 @@ async def _tail(provider: MarketDataProvider, json: bool) -> None:
 
 def _json(provider: MarketDataProvider, update: Update) -> str:
     book, conflated = update
-    status = provider.status(book.symbol)
-    return msgspec.json.encode(as_fields(book, status.state, status) | {"conflated": conflated}).decode()
+    status = msgspec.structs.replace(provider.status(book.symbol), state=update.status, trading=update.trading)
+    fields = as_fields(book, status.state, status) | {"reason": update.reason, "conflated": conflated}
+    return msgspec.json.encode(fields).decode()
 
 
 def _text(provider: MarketDataProvider, update: Update) -> str:
@@ -74,8 +75,10 @@ def _text(provider: MarketDataProvider, update: Update) -> str:
     status, spread = provider.status(book.symbol), book.spread_bps()
     sides = (f"{side[0][0]:.10g} x {side[0][1]:.6g}" if side else "-" for side in (book.bids, book.asks))
     return (
-        f"{book.symbol:<12} {status.state:<8} {' | '.join(sides)}  "
+        f"{book.symbol:<12} {update.status:<8} {' | '.join(sides)}  "
         f"{'-' if spread is None else f'{spread:.2f}'} bps  seq {book.seq}  age {milliseconds(status.age)}"
         + (f"  {conflated} merged" if conflated else "")
         + (f"  {status.missed} missed" if status.missed else "")
+        + (f"  {update.trading}" if update.trading not in ("unknown", "trading") else "")
+        + (f"  {update.reason}" if update.reason else "")
     )

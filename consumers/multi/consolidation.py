@@ -21,7 +21,7 @@ from bookbus.consumers.multi.venue_book import (
     skew_reason,
 )
 from bookbus.consumers.reading import Observation
-from bookbus.schemas.instruments import Instrument
+from bookbus.schemas.instruments import TRADING_STATUSES, Instrument, TradingStatus
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot, StoredState
 
 logger = logging.getLogger(__name__)
@@ -128,13 +128,17 @@ class ConsolidatedAsset:
             read = self._read()
             made = self._made = self._newest(read)
         alive, error = _alive(read.venues), "; ".join(dict.fromkeys(read.book.out.values()))
+        # One exchange that trades is enough: those that do not are excluded.
+        known = {reading.observation.trading for reading in read.venues} - {"unknown"}
+        trading: TradingStatus = min(known, key=TRADING_STATUSES.index, default="unknown")
         if made is None:
-            return Observation(feeder_alive=alive, error=error)
+            return Observation(feeder_alive=alive, error=error, trading=trading)
         parts = [reading.observation for reading in read.venues if reading.book.exchange in made.exchanges]
         ages = [part.age for part in parts if part.age is not None]
         updates = [part.update_age for part in parts if part.update_age is not None]
         oldest = max(ages) if len(ages) == len(parts) else None
-        return Observation(made.snapshot, oldest, min(updates, default=None), alive, error)
+        seen = all(part.confirmation_seen for part in parts)
+        return Observation(made.snapshot, oldest, min(updates, default=None), alive, error, trading, seen)
 
     def _read(self) -> _Read:
         converts = any(venue.quote != self.instrument.quote for venue in self._venues)

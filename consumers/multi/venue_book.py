@@ -10,6 +10,7 @@ import msgspec
 
 from bookbus.consumers.market_data_provider import MarketDataProvider
 from bookbus.consumers.reading import MAX_AGE, Observation, judge
+from bookbus.schemas.instruments import NOT_MATCHING, TradingStatus
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot
 
 MAX_MID_DISTANCE = 0.10
@@ -70,6 +71,8 @@ class VenueBook(msgspec.Struct, frozen=True, kw_only=True):
     asks: Levels = ()
     depth: int = 0
     """Requested levels per side."""
+    trading: TradingStatus = "unknown"
+    """What the exchange says of the market; one in which no order is filled is not compared."""
 
     def mid(self) -> float | None:
         """Mid price in the common quote currency; None without levels."""
@@ -109,6 +112,8 @@ class FxSource:
         status, reason = judge(observation, self.max_age)
         if status is not BookStatus.LIVE or snapshot is None:
             return FxReading(None, observation.age, f"FX {self.symbol} is {status}: {reason}", snapshot)
+        if observation.trading in NOT_MATCHING:
+            return FxReading(None, observation.age, f"FX {self.symbol} is {observation.trading}", snapshot)
         try:
             return FxReading(conversion(snapshot, target), observation.age, "", snapshot)
         except ValueError as error:
@@ -135,7 +140,7 @@ class ExchangeSource:
         status, why = judge(observation, max_age)
         snapshot = observation.snapshot
         reasons = [
-            reason for reason in (self._reason(symbol, snapshot, status, why), fx.reason if fx else "") if reason
+            reason for reason in (self._reason(symbol, observation, status, why), fx.reason if fx else "") if reason
         ]
         bids, asks = _levels(snapshot, fx) if snapshot is not None and not reasons else ((), ())
         book = VenueBook(
@@ -151,12 +156,16 @@ class ExchangeSource:
             bids=bids,
             asks=asks,
             depth=snapshot.depth if snapshot is not None else 0,
+            trading=observation.trading,
         )
         return VenueReading(observation, book)
 
-    def _reason(self, symbol: str, snapshot: OrderBookSnapshot | None, status: BookStatus, why: str) -> str:
+    def _reason(self, symbol: str, observation: Observation, status: BookStatus, why: str) -> str:
+        snapshot = observation.snapshot
         if snapshot is None or status is not BookStatus.LIVE:
             return f"{self.exchange} {symbol} is {status}: {why}"
+        if observation.trading in NOT_MATCHING:
+            return f"{self.exchange} {symbol} is {observation.trading}"
         if not snapshot.bids or not snapshot.asks:
             return f"{self.exchange} {symbol} has no {'asks' if snapshot.bids else 'bids'}"
         return ""

@@ -14,6 +14,7 @@ from bookbus.consumers.paper.market import VenueQuote, mid_on
 from bookbus.consumers.paper.order_rules import Rejection
 from bookbus.consumers.paper.records import ExitReason, FillEvent, RunRecorder, milliseconds, utc
 from bookbus.consumers.paper.settings import RunSettings, Target
+from bookbus.schemas.instruments import NOT_MATCHING
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
 ROUNDING = Fraction(1, 10**12)
@@ -181,8 +182,13 @@ class PaperBroker:
         return sent
 
     def receive(self, now: float, sent: SentOrder, event: TapeEvent, quotes: Sequence[VenueQuote]) -> None:
-        """Let a waiting order see an event of its symbol; `quotes` are the books as they are now."""
+        """Let a waiting order see an event of its symbol; `quotes` are the books as they are now.
+
+        While its market is halted it sees none: nothing is filled.
+        """
         if sent.waiting is None or event.exchange != sent.order.exchange:
+            return
+        if any(quote.exchange == event.exchange and quote.trading in NOT_MATCHING for quote in quotes):
             return
         if (fill := sent.waiting.receive(event)) is not None:
             self._apply_fill(now, sent, fill, mid_on(quotes, event.exchange))

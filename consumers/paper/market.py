@@ -16,7 +16,7 @@ from bookbus.consumers.multi_provider import MultiExchangeProvider
 from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.consumers.paper.fills.queue import time_of
 from bookbus.consumers.reading import judge
-from bookbus.schemas.instruments import InstrumentRegistry, exchange_of
+from bookbus.schemas.instruments import NOT_MATCHING, WARNED_OF, InstrumentRegistry, TradingStatus, exchange_of
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 
@@ -28,7 +28,7 @@ DELAY = 0.25
 class VenueQuote(NamedTuple):
     """One exchange's book at this moment, in the run's quote currency.
 
-    `reject_reason` is the code of why it may not be traded on, `detail` the same for people; both empty if it may.
+    `reject_reason` is the code of why it may not be traded on, empty if it may; `detail` is for people.
     """
 
     exchange: str
@@ -38,6 +38,13 @@ class VenueQuote(NamedTuple):
     status: str
     reject_reason: str
     detail: str
+    trading: TradingStatus = "unknown"
+    """What the exchange says of the market, `unknown` if nobody says it."""
+
+    @property
+    def entry_reason(self) -> str:
+        """The code of why no position may be opened here: `reject_reason`, or that the exchange warns of the market."""
+        return self.reject_reason or (_code(self.trading) if self.trading in WARNED_OF else "")
 
     @property
     def ask_after_fee(self) -> float:
@@ -108,7 +115,17 @@ class ProviderMarket:
 
     def quotes(self, symbol: str) -> list[VenueQuote]:
         reading = self._provider.read(symbol)
-        return [venue_quote(self._exchange, self._fee, reading.snapshot, reading.status, reading.age, reading.reason)]
+        return [
+            venue_quote(
+                self._exchange,
+                self._fee,
+                reading.snapshot,
+                reading.status,
+                reading.age,
+                reading.reason,
+                reading.trading,
+            )
+        ]
 
     def events(self, symbol: str, now: float) -> list[TapeEvent]:
         """The newest book and the trades, ordered by the exchange's time."""
@@ -137,10 +154,12 @@ class MultiMarket:
         found = []
         for venue in merged.venues:
             book = venue.snapshot and replace(venue.snapshot, symbol=symbol, bids=venue.bids, asks=venue.asks)
-            quote = venue_quote(venue.exchange, venue.fee_bps, book, venue.status, venue.age, venue.reason)
+            quote = venue_quote(
+                venue.exchange, venue.fee_bps, book, venue.status, venue.age, venue.reason, venue.trading
+            )
             if not venue.reason and (reason := merged.out.get(venue.exchange, "")):
                 quote = quote._replace(reject_reason="not_comparable", detail=reason)
-            elif venue.reason and quote.status == BookStatus.LIVE:
+            elif venue.reason and quote.status == BookStatus.LIVE and quote.trading not in NOT_MATCHING:
                 whole = venue.snapshot and venue.snapshot.bids and venue.snapshot.asks
                 quote = quote._replace(reject_reason="no_rate" if whole else "one_sided", detail=venue.reason)
             found.append(quote)
@@ -240,14 +259,29 @@ class EventMerger:
 
 
 def venue_quote(
-    exchange: str, fee_bps: float, book: OrderBookSnapshot | None, status: BookStatus, age: float | None, reason: str
+    exchange: str,
+    fee_bps: float,
+    book: OrderBookSnapshot | None,
+    status: BookStatus,
+    age: float | None,
+    reason: str,
+    trading: TradingStatus = "unknown",
 ) -> VenueQuote:
     """The quote of a book, with the reason if it may not be traded on."""
+    code = detail = ""
     if book is None or status is not BookStatus.LIVE:
-        return VenueQuote(exchange, fee_bps, book, age, status, str(status), reason)
-    if not book.bids or not book.asks:
-        return VenueQuote(exchange, fee_bps, book, age, status, "one_sided", "one side of the book is empty")
-    return VenueQuote(exchange, fee_bps, book, age, status, "", "")
+        code, detail = str(status), reason
+    elif trading in NOT_MATCHING:
+        code = _code(trading)
+    elif not book.bids or not book.asks:
+        code, detail = "one_sided", "one side of the book is empty"
+    if not detail and trading not in ("unknown", "trading"):
+        detail = f"{exchange} says of the market: {trading}"
+    return VenueQuote(exchange, fee_bps, book, age, status, code, detail, trading)
+
+
+def _code(trading: TradingStatus) -> str:
+    return f"market_{trading}"
 
 
 def mid_on(quotes: Iterable[VenueQuote], exchange: str) -> float | None:

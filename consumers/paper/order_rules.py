@@ -5,7 +5,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from math import gcd
 
 from bookbus.consumers.paper.fills.model import Order
-from bookbus.schemas.instruments import Instrument
+from bookbus.schemas.instruments import NOT_MATCHING, Instrument
 from bookbus.schemas.snapshot import OrderBookSnapshot, Side
 
 _TICK_DECIMALS = 12
@@ -36,7 +36,7 @@ def fit_order(order: Order, instrument: Instrument, touch: float) -> Order | Rej
     Quantities round down, limits away from the market: a BUY down, a SELL up. Unknown rules, as in recordings,
     are not checked. `touch` prices a market order for the minimum value.
     """
-    if instrument.status == "halted":
+    if instrument.status in NOT_MATCHING:
         return Rejection("not_trading", f"{instrument.symbol} is not trading on {instrument.exchange}")
     quantity = floor_to(order.quantity, instrument.step)
     if quantity <= 0:

@@ -257,4 +257,4 @@ def _exchange(exchange: str) -> Exchange:
 
 
 def _state(quotes: Sequence[VenueQuote]) -> str:
-    return "/".join(quote.reject_reason or f"live {(quote.age or 0) * 1e3:.0f} ms" for quote in quotes)
+    return "/".join(quote.entry_reason or f"live {(quote.age or 0) * 1e3:.0f} ms" for quote in quotes)

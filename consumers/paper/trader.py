@@ -127,7 +127,7 @@ class SymbolTrader:
         self, now: float, quotes: Sequence[VenueQuote], target: Target, advice: Expectation | None
     ) -> Enter | Rejection:
         """The decision alone: buy where it costs least after fees, unless a rule is against it. Sends nothing."""
-        tradable = [quote for quote in quotes if not quote.reject_reason]
+        tradable = [quote for quote in quotes if not quote.entry_reason]
         quote = min(tradable, key=lambda quote: quote.ask_after_fee, default=None)
         if quote is None or quote.book is None:
             return _no_book(quotes)
@@ -139,7 +139,7 @@ class SymbolTrader:
             if rejected is not None:
                 return rejected
         # A waiting order is `entry_bps` behind the best bid, any other at most as far beyond the best ask.
-        instrument, ask = self._instrument(quote.exchange), quote.book.asks[0][0]
+        instrument, ask = self._instrument(quote), quote.book.asks[0][0]
         price: float | None = ask * (1 + target.entry_bps / 1e4)
         if self._broker.execution.passive:
             price = entry_price("buy", quote.book, target.entry_bps, instrument.tick)
@@ -158,10 +158,15 @@ class SymbolTrader:
         if execution.passive and self._listed[quote.exchange].tick is None:
             self._units[quote.exchange].observe(book)
 
-    def _instrument(self, exchange: str) -> Instrument:
-        """The exchange's rules; where it names no tick, the tick that its prices show."""
-        listed = self._listed[exchange]
-        return listed if listed.tick is not None else replace(listed, tick=self._units[exchange].tick)
+    def _instrument(self, quote: VenueQuote) -> Instrument:
+        """The exchange's rules; where it names no tick, the tick that its prices show.
+
+        The list was read once: what the exchange says of the market now counts more.
+        """
+        listed = self._listed[quote.exchange]
+        if quote.trading not in ("unknown", listed.status):
+            listed = replace(listed, status=quote.trading)
+        return listed if listed.tick is not None else replace(listed, tick=self._units[quote.exchange].tick)
 
     def _advance(self, now: float, trade: _OpenTrade, quotes: Sequence[VenueQuote]) -> None:
         if trade.phase == "entering":
@@ -199,7 +204,7 @@ class SymbolTrader:
         quote = self._best_to_sell(trade, quotes)
         if quote is None:
             return
-        position, tick = trade.position, self._instrument(quote.exchange).tick
+        position, tick = trade.position, self._instrument(quote).tick
         price = take_profit_price("buy", position.entry_price, position.target.tp_bps, tick)
         order = self._exit_order(now, trade, quote, price)
         if order is not None:
@@ -286,7 +291,7 @@ class SymbolTrader:
         quantity = float(trade.position.remaining)
         order = self._order(now, quote, "sell", quantity, price, trade.position.target)
         bid = quote.book.best_bid() if quote.book is not None else None
-        fitted = fit_order(order, self._instrument(quote.exchange), bid or 0.0)
+        fitted = fit_order(order, self._instrument(quote), bid or 0.0)
         if isinstance(fitted, Rejection):
             self._record_blocked(now, trade, quote, fitted)
             trade.too_small = fitted.code in _TOO_SMALL
@@ -327,7 +332,7 @@ class SymbolTrader:
 
 
 def _no_book(quotes: Sequence[VenueQuote]) -> Rejection:
-    codes = {quote.reject_reason for quote in quotes}
+    codes = {quote.entry_reason for quote in quotes}
     details = dict.fromkeys(quote.detail for quote in quotes if quote.detail)
     return Rejection(codes.pop() if len(codes) == 1 else "no_exchange", "; ".join(details))
 

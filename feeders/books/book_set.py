@@ -7,7 +7,7 @@ from bookbus.feeders.books.arbitration import LineArbiter
 from bookbus.feeders.books.events import Acknowledged, Event, PrecisionLost, Topic
 from bookbus.feeders.books.history import BookHistory
 from bookbus.feeders.books.order_book import DepthSnapshot
-from bookbus.feeders.books.synchronizer import NOTHING, BookSync, RangeSync
+from bookbus.feeders.books.synchronizer import NOTHING, BookSync, CounterSync, RangeSync
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.venue import ControlMessage, DepthMessage, Message, VenueProtocol, VenueSnapshots
 from bookbus.schemas.instruments import EXACT_DIGITS, significant_digits
@@ -68,7 +68,14 @@ class BookSet:
     def subscribe(self, again: Sequence[str] = (), dropped: Collection[str] = ()) -> list[ControlMessage]:
         """The control messages for all symbols but the dropped ones, or for those that are asked for `again`."""
         wanted = [native for native in self._protocol.natives if native not in dropped]
-        requests = self._protocol.subscribe(wanted, self._request_ids, again=again)
+        return self._remember(self._protocol.subscribe(wanted, self._request_ids, again=again))
+
+    def subscribe_without(self, native: str, request_id: int) -> list[ControlMessage]:
+        """The control messages for the other symbols of a request that was refused because of this one."""
+        others = [each for each in self._requested.pop(request_id, ()) if each != native]
+        return self._remember(self._protocol.subscribe(others, self._request_ids)) if others else []
+
+    def _remember(self, requests: list[ControlMessage]) -> list[ControlMessage]:
         for request in requests:
             if request.request_id is not None:
                 self._requested[request.request_id] = request.natives
@@ -135,12 +142,12 @@ class BookSet:
     def start_history(self, native: str) -> BookHistory | None:
         """Record the history of a book that is built from changes; None while it is not synchronised."""
         sync = self._syncs.get(("book", native))
-        return sync.start_history() if isinstance(sync, RangeSync) else None
+        return sync.start_history() if isinstance(sync, RangeSync | CounterSync) else None
 
-    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
-        """A comparison showed that the book is not the exchange's."""
-        sync = self._syncs.get(("book", native))
-        return sync.invalidate(reason) if isinstance(sync, RangeSync) else NOTHING
+    def invalidate(self, native: str, reason: str, topic: Topic = "book") -> Sequence[Event]:
+        """A comparison showed that the book or quote is not the exchange's."""
+        sync = self._syncs.get((topic, native))
+        return NOTHING if sync is None else sync.invalidate(reason)
 
     def _take(self, message: Message, frame: bytes, line: int, received_us: int) -> Sequence[Event]:
         if not isinstance(message, DepthMessage):

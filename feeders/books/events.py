@@ -68,10 +68,14 @@ class Acknowledged(Event, frozen=True):
 
 
 class Refused(Event, frozen=True):
-    """The exchange refused the control message `request_id` (None if it does not say which)."""
+    """The exchange refused the control message `request_id` (None if it does not say which).
+
+    `native` is the symbol that it does not have, where it says so.
+    """
 
     request_id: int | None
     message: str
+    native: str = ""
 
 
 class ClosingSoon(Event, frozen=True):
@@ -87,9 +91,24 @@ class ResubscribeNeeded(Event, frozen=True):
 
 
 class KnownWindowLeft(Event, frozen=True):
-    """Published levels lie beyond what the last snapshot covered: levels between them may be missing."""
+    """Published levels lie beyond what the last snapshot covered: levels between them may be missing.
+
+    The book is not live then if the snapshot was `shallow`.
+    """
 
     native: str
+    shallow: bool = False
+
+
+class Ignored(Event, frozen=True):
+    """The exchange sent something, `count` times, that is not used: a kind of data, or a part of messages.
+
+    `native` is empty where it belongs to no symbol.
+    """
+
+    native: str
+    name: str
+    count: int = 1
 
 
 class PrecisionLost(Event, frozen=True):

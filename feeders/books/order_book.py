@@ -15,6 +15,9 @@ MAX_LEVELS = 5_000
 _PRUNE_SLACK = 250
 """Levels above the maximum at which pruning happens, so that it does not happen at each update."""
 
+DEEP = 1_000
+"""Levels of a snapshot whose edge the published levels do not reach for minutes, and then it is counted alone."""
+
 _NEAR_EDGE = 0.25
 """Share of a snapshot's levels beyond the published ones that, when only they are left, are few."""
 
@@ -66,7 +69,7 @@ class BookSide:
     A side is known up to an edge: beyond it there may be levels that no update has contained since.
     """
 
-    __slots__ = ("_bound", "_depth", "_edge", "_keys", "_levels", "_near", "_sign", "top")
+    __slots__ = ("_bound", "_depth", "_edge", "_keys", "_levels", "_near", "_shallow", "_sign", "top")
 
     def __init__(self, sign: int, depth: int) -> None:
         self._sign = float(sign)
@@ -74,6 +77,7 @@ class BookSide:
         self._keys: list[float] = []
         self._levels: list[DepthChange] = []
         self._bound = self._near = self._edge = _WORST
+        self._shallow = False
         self.top: Levels = ()
         """The best `depth` levels."""
 
@@ -91,6 +95,11 @@ class BookSide:
         return self._bound < self._edge
 
     @property
+    def is_uncovered(self) -> bool:
+        """Whether levels may be missing among the published ones because the snapshot was too small."""
+        return self._shallow and self._bound < self._edge
+
+    @property
     def edge(self) -> float:
         """The price up to which the side is known; infinite where it is complete."""
         return self._sign * self._edge
@@ -105,7 +114,9 @@ class BookSide:
         self._keys = keys = sorted(known)
         self._levels = [known[key] for key in keys]
         self._near = self._edge = _WORST
+        self._shallow = False
         if keys and len(levels) >= limit:
+            self._shallow = len(levels) < max(DEEP, self._depth)
             spare = max(len(keys) - self._depth, 0)
             self._near, self._edge = keys[int(spare * _NEAR_EDGE)], keys[0]
         self._refresh_top()

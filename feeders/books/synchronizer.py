@@ -1,7 +1,7 @@
 """Synchronisation strategies: from when a book equals the exchange's, and when that is no longer certain."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from bookbus.feeders.books.arbitration import LineIds
@@ -54,6 +54,9 @@ class BookSync(Protocol):
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """The connection ended; `lines` no longer holds it."""
 
+    def invalidate(self, reason: str) -> Sequence[Event]:
+        """A comparison showed that the book is not the exchange's."""
+
 
 class RangeSync:
     """Snapshot by request plus updates that carry the range of ids they cover.
@@ -82,6 +85,8 @@ class RangeSync:
         self._ahead: list[Arrival] = []
         """Updates received before an earlier one that another line may still deliver."""
         self._window_left = self._hurried = False
+        self._uncovered = False
+        """Whether the book is kept and not published: its snapshot is too small for the published levels now."""
         self._history: BookHistory | None = None
 
     @property
@@ -91,7 +96,7 @@ class RangeSync:
 
     @property
     def update_id(self) -> int | None:
-        return self._id
+        return None if self._uncovered else self._id
 
     @property
     def is_behind(self) -> bool:
@@ -126,7 +131,7 @@ class RangeSync:
         """Bridge from the snapshot to now by the buffered updates; `limit` is the levels asked for."""
         if self._buffer is None:
             return NOTHING  # the answer to a request from before the connection was lost
-        live, arrivals = self._id is not None, [*self._buffer, *self._ahead]
+        live, arrivals = self._id is not None and not self._uncovered, [*self._buffer, *self._ahead]
         following, beyond = _split(arrivals, snapshot.last_id)
         reached = following[-1][0].last_id if following else snapshot.last_id
         if (reached < self._id) if self._id is not None else (arrivals and len(arrivals) == len(beyond)):
@@ -143,19 +148,24 @@ class RangeSync:
         self._id, self._asked, self._buffer, self._ahead = reached, False, None, beyond
         self._window_left = self._hurried = False
         deepen = self._ask(self._deep_limit, urgent=False) if limit < self._deep_limit else NOTHING
+        self._uncovered = not live  # a book that was not live is not lost
+        left = self._check_window()
+        if self._uncovered:
+            return left
         if live and before == (self._book.bids.top, self._book.asks.top):
-            return [*self._check_window(), BookUnchanged(self._native, reached), *deepen]
+            return [*left, BookUnchanged(self._native, reached), *deepen]
         exchange_us = following[-1][0].exchange_us if following else None
-        return [*self._check_window(), self._updated(reached, exchange_us), *deepen]
+        return [*left, self._updated(reached, exchange_us), *deepen]
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """Without another line the book is lost, as with an update that only this line could deliver."""
         self._ids.forget(line)
         if self._lines:
             return self._lose(reason, self._ahead) if self._all_past(self._ahead) else NOTHING
-        live, self._id, self._asked, self._buffer, self._ahead = self._id is not None, None, False, None, []
+        lost = self._lost(reason)
+        self._id, self._asked, self._buffer, self._ahead, self._uncovered = None, False, None, [], False
         self._end_history()
-        return [BookLost(self._native, reason)] if live else NOTHING
+        return lost
 
     def start_history(self) -> BookHistory | None:
         """Record the history of the book from now on; None while it is not synchronised."""
@@ -165,7 +175,6 @@ class RangeSync:
         return self._history
 
     def invalidate(self, reason: str) -> Sequence[Event]:
-        """A comparison showed that the book is not the exchange's."""
         return NOTHING if self._id is None else self._lose(reason, self._ahead)
 
     def _apply(self, update: DepthUpdate, line: int) -> Sequence[Event]:
@@ -174,10 +183,13 @@ class RangeSync:
         if self._history is not None:
             self._add_to_history(self._history, update)
         if not touched:
-            return [BookUnchanged(self._native, update.last_id)]
+            return NOTHING if self._uncovered else [BookUnchanged(self._native, update.last_id)]
         if self._book.crossed:
             return self._lose("bids and asks cross", [(update, line)])
-        return [*self._check_window(), self._updated(update.last_id, update.exchange_us)]
+        left = self._check_window()
+        if self._uncovered:
+            return left
+        return [*left, self._updated(update.last_id, update.exchange_us)]
 
     def _add_to_history(self, history: BookHistory, update: DepthUpdate) -> None:
         if history.is_over:
@@ -224,25 +236,35 @@ class RangeSync:
 
     def _lose(self, reason: str, kept: Sequence[Arrival]) -> Sequence[Event]:
         """Start over with the updates in `kept`, which have to follow the next snapshot."""
-        lost = [BookLost(self._native, reason)] if self._id is not None else []
+        lost = self._lost(reason)
         self._end_history()
         self._id, self._asked, self._buffer, self._ahead = None, True, deque(kept, maxlen=_MAX_BUFFERED), []
+        self._uncovered = False
         return [*lost, SnapshotNeeded(self._native, self._first_limit, True)]
+
+    def _lost(self, reason: str) -> list[Event]:
+        return [BookLost(self._native, reason)] if self._id is not None and not self._uncovered else []
 
     def _check_window(self) -> Sequence[Event]:
         """Near the edge of what the last snapshot covered, ask for a small new one before the published levels reach
-        beyond it, where levels may be missing.
+        beyond it, where levels may be missing. Beyond the edge of a small snapshot the book is not live; it is again
+        when its published levels are all within.
         """
         bids, asks = self._book.bids, self._book.asks
         if not (bids.nears_edge or asks.nears_edge):
+            self._uncovered = False
             return NOTHING
         events: list[Event] = []
+        uncovered = bids.is_uncovered or asks.is_uncovered
         if not self._window_left and (bids.beyond_edge or asks.beyond_edge):
             self._window_left = True
-            events.append(KnownWindowLeft(self._native))
+            events.append(KnownWindowLeft(self._native, uncovered))
+        if uncovered and not self._uncovered:
+            events.append(BookLost(self._native, "published levels reach beyond those of a small snapshot"))
+        self._uncovered = uncovered
         if not self._hurried:
             self._hurried = self._asked = True
-            events.append(SnapshotNeeded(self._native, self._first_limit, True))
+            events.append(SnapshotNeeded(self._native, self._deep_limit if uncovered else self._first_limit, True))
         return events
 
 
@@ -297,6 +319,9 @@ class ReplaceSync:
         self._ids.forget(line)
         return NOTHING if self._lines else self._lose(reason)
 
+    def invalidate(self, reason: str) -> Sequence[Event]:
+        return self._lose(reason)
+
     def _lose(self, reason: str) -> Sequence[Event]:
         live, self._id, self._top = self._id is not None, None, None
         return [BookLost(self._native, reason, self._topic)] if live else NOTHING
@@ -308,10 +333,16 @@ class CounterSync:
     With several lines, another line may deliver what one skipped; an update is lost when every working line is past it.
     """
 
-    def __init__(self, native: str, depth: int, lines: set[int]) -> None:
+    def __init__(
+        self, native: str, depth: int, lines: set[int], sequence_of: Callable[[DepthUpdate], int] | None = None
+    ) -> None:
+        """`sequence_of` gives the id by which requested snapshots number this book; None where there are none."""
         self._native = native
         self._book = OrderBook(depth)
         self._lines = lines
+        self._sequence_of = sequence_of
+        self._last: DepthUpdate | None = None
+        self._history: BookHistory | None = None
         self._id: int | None = None
         self._past: set[int] = set()
         self._started: set[int] = set()
@@ -340,8 +371,35 @@ class CounterSync:
             return self._lose(f"expected update {known + 1}, received {update.last_id}")
         touched = self._book.apply(update.bids, update.asks)
         self._id = update.last_id
+        self._last = update
         self._past.clear()
+        if self._history is not None:
+            self._add_to_history(self._history, update)
         return self._events(update, changed=touched)
+
+    def start_history(self) -> BookHistory | None:
+        """Record the history of the book from now on; None while it is not synchronised, or has no such ids."""
+        self._end_history()
+        if self._id is None or self._last is None or self._sequence_of is None:
+            return None
+        if sequence := self._sequence_of(self._last):
+            self._history = BookHistory(self._book, sequence, self._sequence_of)
+        return self._history
+
+    def invalidate(self, reason: str) -> Sequence[Event]:
+        """A comparison showed that the book is not the exchange's."""
+        return self._lose(reason)
+
+    def _add_to_history(self, history: BookHistory, update: DepthUpdate) -> None:
+        if history.is_over:
+            self._history = None
+        else:
+            history.add(update)
+
+    def _end_history(self) -> None:
+        if self._history is not None:
+            self._history.end()
+            self._history = None
 
     def line_down(self, line: int, reason: str) -> Sequence[Event]:
         """Lose the book without another line, or if all others are past the update that this one would deliver."""
@@ -362,8 +420,10 @@ class CounterSync:
         fell = known is not None and update.last_id < known
         lost = [BookLost(self._native, f"update ids fell to {update.last_id}")] if fell else []
         before = self._tops()
+        self._end_history()
         self._book.replace(update.bids, update.asks, _MORE_THAN_ALL)
         self._id = update.last_id
+        self._last = update
         self._past.clear()
         # Readers take lower ids only of a book that was lost before.
         return [*lost, *self._events(update, changed=known is None or fell or before != self._tops())]
@@ -381,6 +441,7 @@ class CounterSync:
     def _lose(self, reason: str) -> Sequence[Event]:
         if self._id is None:
             return NOTHING
+        self._end_history()
         self._id = None
         self._past.clear()
         # Each line gets another first snapshot with its new subscription.

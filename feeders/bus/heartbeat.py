@@ -1,17 +1,16 @@
-"""The feeder's heartbeat on Redis, the list of its books, and the check that no other source uses their names."""
+"""The feeder's heartbeat on Redis, and the list of its books."""
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
+from bookbus.feeders.bus.refusals import FIELDS, Refusals
 from bookbus.feeders.bus.servers import CONTROL_ERRORS, ReadOnlyError, control_client
 from bookbus.schemas.heartbeat import (
     HEARTBEAT_INTERVAL,
@@ -26,19 +25,18 @@ from bookbus.schemas.redis_url import redacted, secrets_of
 logger = logging.getLogger(__name__)
 
 _POLICY = "maxmemory_policy"
+_TRADING_CHECK = 30.0
+"""Seconds after which each trading status is written again."""
+
 _LOSS_CALM = 60.0
 """Seconds without a loss of data after which the next one is logged."""
-
-
-class PrefixTakenError(Exception):
-    """Real and synthetic books would mix under one prefix."""
 
 
 class Heartbeat:
     """Writes the feeder's hash once a second, which expires; detects from the replies that Redis lost its data.
 
-    `make` returns what to write, `book_names` the names of the feeder's books. `on_data_lost` should submit every
-    book again.
+    `make` returns what to write, `book_names` the names of the feeder's books, `trading` the trading status of those
+    markets where it is known. `on_data_lost` should submit every book again.
     """
 
     def __init__(
@@ -48,6 +46,8 @@ class Heartbeat:
         make: Callable[[], FeederHeartbeat],
         book_names: Callable[[], Sequence[str]],
         on_data_lost: Callable[[], None],
+        refusals: Refusals | None = None,
+        trading: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._redis = control_client(url)
         self._secrets = secrets_of(url)
@@ -55,7 +55,12 @@ class Heartbeat:
         self._make = make
         self._book_names = book_names
         self._on_data_lost = on_data_lost
+        self._refusals = refusals
+        self._trading = trading
+        self._trading_written: dict[str, str] = {}
+        self._trading_checked_at = -math.inf
         self._registered: frozenset[str] = frozenset()
+        self._dropped: set[str] = set()
         # When the last successful write was sent: the server has the hash from then or later.
         self._written_at: float | None = None
         self._lost_at = -math.inf
@@ -80,19 +85,38 @@ class Heartbeat:
                 self._reported.add(type(error))
             await asyncio.sleep(HEARTBEAT_INTERVAL)
 
+    def forget(self, book: str) -> None:
+        """Take a book off the list: it is published no more."""
+        self._registered -= {book}
+        self._dropped.add(book)
+
     async def end(self) -> None:
-        """Delete the hash: this feeder stopped on purpose."""
+        """Delete the hash: this feeder stopped on purpose. One that was refused leaves its reason until it expires."""
         if self._writing is not None:
             await asyncio.wait((self._writing,))
+        beat = self._make()
         with contextlib.suppress(*CONTROL_ERRORS):
-            await self._redis.delete(self._names.feeder(self._make().feeder))
+            if beat.refused:
+                await write_refusal(self._redis, self._names, beat)
+            else:
+                await self._redis.delete(self._names.feeder(beat.feeder))
         await self._redis.aclose()
 
+    async def _look_up_refused(self, refusals: Refusals) -> None:
+        if keys := refusals.to_look_up():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.hmget(key.name, *FIELDS)
+                refusals.learn(zip(keys, await pipeline.execute(), strict=True))
+        refusals.check_recovered()
+
     async def _beat(self) -> None:
+        if self._refusals is not None:
+            await self._look_up_refused(self._refusals)
         beat = self._make()
         key = self._names.feeder(beat.feeder)
         books = frozenset(self._book_names())
-        new = sorted(books - self._registered)
+        new, dropped = sorted(books - self._registered), self._dropped - books
         sent_at = time.monotonic()
         await self._redis.publish(self._names.feeders, encode_heartbeat(beat))
         async with self._redis.pipeline(transaction=False) as pipeline:
@@ -102,16 +126,44 @@ class Heartbeat:
                 # Adding a known name shows whether the set is still there: in a cluster it may be on another node.
                 pipeline.sadd(self._names.books, *(new or [min(books)]))
             added, _, *listed = await pipeline.execute()
+        if dropped:
+            await self._redis.srem(self._names.books, *dropped)
+            self._dropped -= dropped
         self._registered = self._registered | books if new or listed != [1] else frozenset()
         if added and self._written_at is not None:
             # The hash was gone. Unless it expired, everything else may be gone too.
             if time.monotonic() - self._written_at < HEARTBEAT_TTL:
                 self._report_loss()
             self._registered = frozenset()
+            self._trading_written.clear()
             self._on_data_lost()
         if self._written_at is None:
             await self._check_policy()
         self._written_at = sent_at
+        await self._write_trading(books)
+
+    async def _write_trading(self, books: frozenset[str]) -> None:
+        """Write the trading status into the hashes of books where it changed; a hash without a book gets none."""
+        now = time.monotonic()
+        wanted = {name: status for name, status in self._trading().items() if name in books}
+        wanted = dict.fromkeys(self._trading_written.keys() & books, "unknown") | wanted
+        if now - self._trading_checked_at > _TRADING_CHECK:
+            # A single key may have been removed, or written by another feeder.
+            self._trading_checked_at = now
+            self._trading_written.clear()
+        changed = [name for name, status in wanted.items() if self._trading_written.get(name) != status]
+        if not changed:
+            return
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for name in changed:
+                pipeline.hget(name, "seq")
+            stored = await pipeline.execute()
+            present = [name for name, seq in zip(changed, stored, strict=True) if seq is not None]
+            for name in present:
+                pipeline.hset(name, "trading", wanted[name])
+            if present:
+                await pipeline.execute()
+        self._trading_written |= {name: wanted[name] for name in present}
 
     def _report_loss(self) -> None:
         """Once, and again after some time without a loss: a server that evicts keys loses some each second."""
@@ -138,41 +190,26 @@ class Heartbeat:
             )
 
 
+async def write_refusal(redis: Any, names: RedisNames, beat: FeederHeartbeat) -> None:
+    """Leave the heartbeat of a feeder that ends because it was refused, so that `health` shows why."""
+    key = names.feeder(beat.feeder)
+    await redis.hset(key, mapping=heartbeat_fields(beat))
+    await redis.expire(key, HEARTBEAT_TTL)
+
+
 async def read_heartbeats(url: str, names: RedisNames, *fields: str) -> dict[str, list[bytes | str | None]]:
     """These fields of the hash of every running feeder, by its key. None where a hash expired meanwhile."""
     redis = control_client(url)
     try:
-        keys = sorted([key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)])
-        return {_text(key): await redis.hmget(key, *fields) for key in keys}
+        return await heartbeats_of(redis, names, *fields)
     finally:
         await redis.aclose()
 
 
-async def refuse_mixed_prefix(url: str, names: RedisNames, exchange: str, endpoint: str) -> None:
-    """Raises PrefixTakenError if a running feeder of the exchange has another endpoint, and one is synthetic."""
-    for fields in (await read_heartbeats(url, names, "exchange", "endpoint", "feeder")).values():
-        other_exchange, other_endpoint, other = map(_text, fields)
-        if other_exchange != exchange or other_endpoint == endpoint or not other_endpoint:
-            continue
-        if is_synthetic(endpoint) or is_synthetic(other_endpoint):
-            raise PrefixTakenError(
-                f"feeder {other} publishes {exchange} books from {other_endpoint} under the prefix "
-                f"{names.prefix!r}; books from {endpoint} need another --prefix or another --redis"
-            )
-
-
-def is_synthetic(endpoint: str) -> bool:
-    """Whether books from here are simulated or recorded: the source is a file or a host on this machine."""
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("ws", "wss"):
-        return True
-    host = parts.hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+async def heartbeats_of(redis: Any, names: RedisNames, *fields: str) -> dict[str, list[bytes | str | None]]:
+    """The same with an open client."""
+    keys = sorted([key async for key in redis.scan_iter(match=names.feeder("*"), count=1000)])
+    return {_text(key): await redis.hmget(key, *fields) for key in keys}
 
 
 def counters_of(*parts: object) -> dict[str, float]:

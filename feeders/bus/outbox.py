@@ -9,8 +9,18 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.bus.connection import ReplyError
-from bookbus.feeders.bus.publish_script import REFUSED, BookKey, Submission, TradeStreamKey, script_sha
+from bookbus.feeders.bus.connection import Reply, ReplyError
+from bookbus.feeders.bus.publish_script import (
+    ACCEPTED,
+    CLAIMED,
+    CONFIRMED,
+    REFUSED,
+    BookClaim,
+    BookKey,
+    Submission,
+    TradeStreamKey,
+    script_sha,
+)
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort
 from bookbus.schemas.trade import Trade
@@ -32,6 +42,8 @@ class PublisherCounters:
     accepted: int = 0
     confirmed: int = 0
     duplicates: int = 0
+    refused: int = 0
+    """Submissions of books that a feeder with another claim owns."""
     conflated: int = 0
     errors: int = 0
     trades: int = 0
@@ -59,7 +71,7 @@ class Outbox:
     """Takes what one feeder publishes, and hands it to the writers of the servers, grouped by server.
 
     Each name is routed once, by `server_of`, and again by `reroute`. `before_write` is called before anything is
-    handed over and may `discard()`.
+    handed over and may `discard()`; nothing is handed over while `may_write` returns False.
     """
 
     def __init__(
@@ -71,7 +83,9 @@ class Outbox:
         server_of: ServerOf,
         *,
         sharded: bool,
+        claim: BookClaim | None = None,
         before_write: Callable[[], None] | None = None,
+        may_write: Callable[[], bool] | None = None,
     ) -> None:
         """`writers` by server; it may grow and shrink."""
         self.database = names.database
@@ -82,7 +96,12 @@ class Outbox:
         self._writers = writers
         self._server_of = server_of
         self._sharded = sharded
+        self._claim = claim or BookClaim()
         self._before_write = before_write
+        self.unaccepted: dict[BookKey, Reply] = {}
+        """The last reply for each book that was refused."""
+        self._fallen: set[BookKey] = set()
+        self._may_write = may_write
         self._keys: dict[tuple[Topic, str, str], BookKey] = {}
         self._books: Conflator[BookKey] = Conflator()
         self.trades = TradeQueue(names, TRADES_CAPACITY, counters, server_of)
@@ -144,6 +163,7 @@ class Outbox:
         self._books.clear()
         for key in self._keys.values():
             key.newest = None
+            key.lost = True
         for writer in self._writers.values():
             writer.discard()
         self._wake_waiters()
@@ -159,6 +179,10 @@ class Outbox:
         self._flush_due = False
         if self._before_write is not None:
             self._before_write()
+        if self._may_write is not None and not self._may_write():
+            # A confirmation holds for its own moment.
+            self._books.drop_confirmations()
+            return
         for server, writer in self._writers.items():
             while writer.has_room and (self._books or self.trades or writer.must_load):
                 books, trades = self._take(server)
@@ -180,6 +204,29 @@ class Outbox:
             # The newer one must not be followed by this one; but if it only confirms, these levels are still missing
             # on the server.
             key.owes_new = True
+
+    def count_replies(self, books: Sequence[tuple[BookKey, Submission]], replies: Sequence[Reply]) -> bool:
+        """Count the results of `books`. Returns whether none of them is an error."""
+        counters = self._counters
+        accepted, confirmed, refused, claimed = map(replies.count, (ACCEPTED, CONFIRMED, REFUSED, CLAIMED))
+        counters.accepted += accepted
+        counters.confirmed += confirmed
+        counters.duplicates += refused
+        counters.refused += claimed
+        if refused or claimed or self.unaccepted or self._fallen:
+            for (key, submission), reply in zip(books, replies, strict=True):
+                if submission.kind == "state":
+                    if submission.book.state == "closed":
+                        self.unaccepted.pop(key, None)
+                elif reply in (REFUSED, CLAIMED):
+                    self.unaccepted[key] = reply
+                elif reply in (ACCEPTED, CONFIRMED):
+                    self.unaccepted.pop(key, None)
+                    if key in self._fallen and submission.book.update_id < key.highest:
+                        # The server has the new ids: from now on they rise from here.
+                        key.highest = submission.book.update_id
+                        self._fallen.discard(key)
+        return accepted + confirmed + refused + claimed == len(replies)
 
     def reroute(self) -> None:
         """Route every name again. What a moved name's old server may not have accepted is queued for the new one."""
@@ -214,7 +261,15 @@ class Outbox:
 
     def _add_key(self, submission: Submission) -> BookKey:
         topic, exchange, symbol = submission.topic, submission.book.exchange, submission.book.symbol
-        key = BookKey(self._names.of(topic, exchange, symbol), self._feeder_id, self._sha)
+        key = BookKey(
+            self._names.of(topic, exchange, symbol),
+            self._feeder_id,
+            self._sha,
+            topic=topic,
+            symbol=symbol,
+            claim=self._claim,
+            fallen=self._fallen,
+        )
         key.server = self._server_of(key.name)
         self._keys[topic, exchange, symbol] = key
         return key

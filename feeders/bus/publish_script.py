@@ -1,6 +1,7 @@
 """The scripts that write books and trades, and the bytes of the commands that call them."""
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,8 @@ from bookbus.schemas.wire import encode_body
 SubmissionKind = Literal["new", "again", "state"]
 
 REFUSED, ACCEPTED, CONFIRMED = 0, 1, 2
+CLAIMED = 3
+"""Refused, because a feeder with another claim owns the book."""
 
 _NO_LEVEL = (None, None)
 # The bytes between two arguments, by the length of the second.
@@ -54,13 +57,50 @@ class Submission(msgspec.Struct, frozen=True):
     book: OrderBookSnapshot
 
 
+@dataclass(frozen=True, slots=True)
+class BookClaim:
+    """What all feeders of a book must have equal; an empty network or mode, or a depth of 0, is not compared."""
+
+    network: str = ""
+    mode: str = ""
+    depth: int = 0
+
+    def of(self, topic: Topic) -> "BookClaim":
+        """The claim on a book of this topic. A quote is the same in every mode."""
+        return self if topic == "book" else BookClaim(self.network, "", 1)
+
+    @property
+    def arguments(self) -> tuple[str, str, str]:
+        return self.network, self.mode, str(self.depth or "")
+
+
 class BookKey:
     """One book's key on Redis: packs the submissions of one feeder to it. The outbox keeps its state here."""
 
-    __slots__ = ("_feeder_id", "_prefixes", "name", "newest", "owes_new", "server")
+    __slots__ = (
+        *("_claim", "_fallen", "_fallen_prefixes", "_feeder_id", "_prefixes"),
+        *("highest", "lost", "name", "newest", "owes_new", "server", "symbol", "topic"),
+    )
 
-    def __init__(self, name: str, feeder_id: str, sha: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        feeder_id: str,
+        sha: str,
+        *,
+        topic: Topic = "book",
+        symbol: str = "",
+        claim: BookClaim | None = None,
+        fallen: "set[BookKey] | None" = None,
+    ) -> None:
+        """`fallen` gets this key when a lower id than before is sent."""
         self.name = name
+        self.topic = topic
+        self.symbol = symbol
+        self.highest = 0
+        """The highest id that was sent. While a lower one is sent after a loss, the script is told."""
+        self.lost = False
+        """Whether the book was lost after this id."""
         self.newest: Submission | None = None
         """The last submission, sent or not."""
         self.owes_new = False
@@ -68,11 +108,16 @@ class BookKey:
         self.server: HostPort | None = None
         """The server that it is written to; None while none is known to serve its slot."""
         self._feeder_id = feeder_id
+        self._fallen = fallen if fallen is not None else set()
         # The arguments that are the same in every submission.
-        self._prefixes = {
-            kind: b"*14\r\n" + b"".join(map(pack_argument, ("EVALSHA", sha, 1, name, kind, feeder_id)))[:-2]
-            for kind in ("new", "again", "state")
-        }
+        self._prefixes, self._fallen_prefixes = (
+            {
+                kind: b"*%d\r\n" % count + b"".join(map(pack_argument, ("EVALSHA", sha, 1, name, kind, feeder_id)))[:-2]
+                for kind in ("new", "again", "state")
+            }
+            for count in (17, 18)
+        )
+        self._claim = b"\r\n" + b"".join(map(pack_argument, (claim or BookClaim()).of(topic).arguments))
 
     def pack(self, submission: Submission, published_us: int) -> bytes:
         book = submission.book
@@ -84,12 +129,20 @@ class BookKey:
         if not bids or not asks:
             texts = texts.replace(b"null", b"")
         update_id, published, bid, bid_quantity, ask, ask_quantity = texts.split(b",")
+        prefixes, last = self._prefixes, self._claim
+        if submission.kind == "state":
+            self.lost = True
+        elif book.update_id >= self.highest:
+            self.highest, self.lost = book.update_id, False
+        elif self.lost:
+            self._fallen.add(self)
+            prefixes, last = self._fallen_prefixes, last + pack_argument(self.highest)
         return b"".join(
             (
-                *(self._prefixes[submission.kind], _MARKS[len(update_id)], update_id, _STATES[book.state]),
+                *(prefixes[submission.kind], _MARKS[len(update_id)], update_id, _STATES[book.state]),
                 *(_MARKS[len(published)], published, _MARKS[len(bid)], bid, _MARKS[len(bid_quantity)], bid_quantity),
                 *(_MARKS[len(ask)], ask, _MARKS[len(ask_quantity)], ask_quantity),
-                *(b"\r\n$%d\r\n" % len(body), body, b"\r\n"),
+                *(b"\r\n$%d\r\n" % len(body), body, last),
             )
         )
 

@@ -12,9 +12,7 @@ from functools import partial
 from bookbus.feeders.bus.connection import REPLY_TIMEOUT, Reply, ReplyError, RespConnection
 from bookbus.feeders.bus.outbox import Outbox, PublisherCounters, TradeStream
 from bookbus.feeders.bus.publish_script import (
-    ACCEPTED,
-    CONFIRMED,
-    REFUSED,
+    BookClaim,
     BookKey,
     Submission,
     load_command,
@@ -40,7 +38,8 @@ class Publisher:
     """Submits the books of one feeder to the publish script, on the servers that `url` names.
 
     `on_connected` is called after every (re)connect, when the server may have lost its data: submit every book
-    there. `before_write` is called before anything is written and may `discard()`. Raises ValueError for a bad URL.
+    there. `before_write` is called before anything is written and may `discard()`; nothing is written while `may_write`
+    returns False: call `schedule_flush` when it may again. Raises ValueError for a bad URL.
     """
 
     def __init__(
@@ -49,8 +48,10 @@ class Publisher:
         names: RedisNames,
         feeder_id: str,
         *,
+        claim: BookClaim | None = None,
         on_connected: Callable[[], None] = lambda: None,
         before_write: Callable[[], None] | None = None,
+        may_write: Callable[[], bool] | None = None,
         reply_timeout: float = REPLY_TIMEOUT,
         retry_interval: float = RETRY_INTERVAL,
         clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -68,7 +69,9 @@ class Publisher:
             self._writers,
             self._router.server_of,
             sharded=self._router.sharded,
+            claim=claim,
             before_write=before_write,
+            may_write=may_write,
         )
         self._make_writer = partial(
             ServerWriter,
@@ -94,6 +97,8 @@ class Publisher:
         self.submit_trade_lossless = self._outbox.submit_trade_lossless
         self.drain = self._outbox.drain
         self.discard = self._outbox.discard
+        self.unaccepted = self._outbox.unaccepted
+        self.schedule_flush = self._outbox.schedule_flush
 
     @property
     def connected(self) -> bool:
@@ -311,11 +316,7 @@ class ServerWriter:
         return False
 
     def _apply_book_replies(self, batch: _Batch, replies: list[Reply]) -> None:
-        accepted, confirmed, refused = map(replies.count, (ACCEPTED, CONFIRMED, REFUSED))
-        self._counters.accepted += accepted
-        self._counters.confirmed += confirmed
-        self._counters.duplicates += refused
-        clean = accepted + confirmed + refused == len(replies)
+        clean = self._outbox.count_replies(batch.books, replies)
         if not clean or self._failing:
             for (key, submission), reply in zip(batch.books, replies, strict=True):
                 if isinstance(reply, ReplyError):

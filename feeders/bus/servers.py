@@ -13,8 +13,11 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError as AuthenticationError
+from redis.exceptions import NoPermissionError as NoPermissionError
+from redis.exceptions import NoScriptError as NoScriptError
 from redis.exceptions import ReadOnlyError as ReadOnlyError
 from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import ResponseError as ResponseError
 
 from bookbus.feeders.bus.connection import (
     RedisConnectionError,

@@ -21,7 +21,8 @@ _DISCOVERY = "+role +cluster|info +cluster|slots +command +asking"
 _READ = "+hget +hmget +hgetall +hstrlen +smembers +xrange +xrevrange +xread"
 _SUBSCRIBE = "+subscribe +unsubscribe +ssubscribe +sunsubscribe"
 _PUBLISH = (
-    "+evalsha +script|load +hset +hget +hmget +expire +persist +publish +spublish +sadd +xadd +del +scan "
+    "+evalsha +script|load +hset +hget +hmget +hgetall +hdel +expire +persist +publish +spublish "
+    "+sadd +srem +smembers +xadd +del +scan "
     "+client|no-evict +info"
 )
 

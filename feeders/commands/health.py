@@ -19,14 +19,17 @@ def health(
         str, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Names of feeders (`run --feeder-id`): each must be alive.")
     ] = "",
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and no line is silent.")
+        bool, typer.Option("--strict", help="Exit code 2 unless all books are live and taken and no line is silent.")
     ] = False,
 ) -> None:
-    """Exit code 0 if a feeder on this host sent a heartbeat within the last seconds, else 1.
+    """Exit code 0 if a feeder on this host sends heartbeats, else 1.
+
+    It waits until it has seen a new heartbeat of every feeder, which takes about a second and at most 2.5 s.
 
     With --exchange and --feeder-name only such feeders count, and one of each that is named must be alive.
-    With --strict it must also be healthy: every book live, and no line silent if there are several; else the exit code
-    is 2. When you restart a pair of feeders, wait for this before you restart the second one.
+    With --strict it must also be healthy: every book live and not refused because of another feeder, and no line silent
+    if there are several; else the exit code is 2. When you restart a pair of feeders, wait for this before you restart
+    the second one.
 
     \b
       python -m feeders health

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -15,8 +16,13 @@ from bookbus.schemas.heartbeat import HeartbeatError, LineReport, parse_heartbea
 from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
 from bookbus.schemas.redis_url import DEFAULT_URL, RedisServer, masked, parse_redis_url, redacted, secrets_of
 
+WAIT_LIMIT = 2.5
+"""Seconds within which a living feeder sends a heartbeat: it sends one each second."""
+
+_WAIT_INTERVAL = 0.1
+
 UNHEALTHY = 2
-"""Exit code of `--strict` if a feeder is alive but a book is not live or a line is silent."""
+"""Exit code of `--strict` if a feeder is alive but a book is not live or refused, or a line is silent."""
 
 
 class Question(NamedTuple):
@@ -83,7 +89,7 @@ def check(question: Question) -> CheckResult:
     host = question.host or socket.gethostname()
     exchanges, feeders = _names(question.exchange.lower()), _names(question.feeder_name)
     try:
-        found = asyncio.run(_heartbeats(question.redis, RedisNames(question.prefix)))
+        found = asyncio.run(_beating(question.redis, RedisNames(question.prefix)))
     except ValueError as error:
         return CheckResult(1, error=f"error: {error}")
     except (OSError, TimeoutError) as error:
@@ -96,22 +102,27 @@ def check(question: Question) -> CheckResult:
         and (not exchanges or feeder.exchange in exchanges)
         and (not feeders or any(map(feeder.is_called, feeders)))
     ]
+    refused = [feeder for feeder in alive if feeder.refused]
+    alive = [feeder for feeder in alive if not feeder.refused]
+    refusals = [f"{feeder.key}\n  refused: {feeder.refused}" for feeder in refused]
     missing = [f"feeder of {name}" for name in exchanges if not any(one.exchange == name for one in alive)]
     missing += [f"feeder called {name}" for name in feeders if not any(one.is_called(name) for one in alive)]
     if missing or not alive:
         reasons = "; ".join(f"no {what} on {host} is alive" for what in missing or ["feeder"])
-        return CheckResult(1, error=f"error: {reasons}")
+        return CheckResult(1, error="\n".join([*refusals, f"error: {reasons}"]))
     rows = "\n".join(row for feeder in alive for row in feeder.rows())
-    unhealthy = question.strict and not all(feeder.healthy for feeder in alive)
-    return CheckResult(UNHEALTHY if unhealthy else 0, rows)
+    unhealthy = question.strict and (refused or not all(feeder.healthy for feeder in alive))
+    return CheckResult(UNHEALTHY if unhealthy else 0, rows, "\n".join(refusals))
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-_WHO = ("host", "exchange", "feeder")
-_FIELDS = ("states", "counters", "lines", "failed")
+_WHO = ("host", "exchange", "feeder", "time_us")
+_FIELDS = ("states", "counters", "lines", "failed", "refused_books", "network", "refused")
+_MOST_REFUSED = 5
+"""Refused books that are printed."""
 
 
 class _Feeder(msgspec.Struct):
@@ -121,10 +132,14 @@ class _Feeder(msgspec.Struct):
     host: str = ""
     exchange: str = ""
     feeder: str = ""
+    time_us: str = ""
     states: dict[str, str] = {}
     counters: dict[str, float] = {}
     lines: list[LineReport] = []
     failed: dict[str, str] = {}
+    refused_books: dict[str, str] = {}
+    network: str = ""
+    refused: str = ""
 
     def is_called(self, name: str) -> bool:
         """Whether it was started with this name, to which each run adds a suffix."""
@@ -132,16 +147,21 @@ class _Feeder(msgspec.Struct):
 
     @property
     def healthy(self) -> bool:
-        """Whether every book is live and no line is silent."""
-        return set(self.states.values()) == {"live"} and not any(line.silent for line in self.lines)
+        """Whether every book is live and none refused, and no line is silent."""
+        live = set(self.states.values()) == {"live"} and not self.refused_books
+        return live and not any(line.silent for line in self.lines)
 
     def rows(self) -> Iterator[str]:
         """Lines of text: the books and each connection line."""
-        yield self.key
+        yield f"{self.key} ({self.network})" if self.network else self.key
         if self.states:
             yield self._books()
         yield from map(_row, self.lines)
         yield from (f"  {duty} ended: {reason}" for duty, reason in self.failed.items())
+        refused = sorted(self.refused_books.items())
+        yield from (f"  {symbol} refused: {reason}" for symbol, reason in refused[:_MOST_REFUSED])
+        if len(refused) > _MOST_REFUSED:
+            yield f"  and {len(refused) - _MOST_REFUSED} more books refused"
 
     def _books(self) -> str:
         live = sum(state == "live" for state in self.states.values())
@@ -151,8 +171,28 @@ class _Feeder(msgspec.Struct):
         )
 
 
+async def _beating(url: str, names: RedisNames) -> list[_Feeder]:
+    """Every feeder whose heartbeat advances while this function looks, and refused ones, which send one alone.
+
+    Raises like `_heartbeats`.
+
+    A heartbeat that is only there proves nothing: if the server's clock is set back, that of a dead feeder does not
+    expire.
+    """
+    found = await _heartbeats(url, names)
+    first = {feeder.key: feeder.time_us for feeder in found}
+    beating = {feeder.key: feeder for feeder in found if feeder.refused}
+    deadline = time.monotonic() + WAIT_LIMIT
+    while first.keys() - beating and time.monotonic() < deadline:
+        await asyncio.sleep(_WAIT_INTERVAL)
+        beating |= {
+            feeder.key: feeder for feeder in await _heartbeats(url, names) if feeder.time_us != first.get(feeder.key)
+        }
+    return [beating[key] for key in sorted(beating)]
+
+
 async def _heartbeats(url: str, names: RedisNames) -> list[_Feeder]:
-    """Every feeder that is alive. Raises ValueError for an invalid URL, OSError without a reply."""
+    """Every feeder with a heartbeat. Raises ValueError for an invalid URL, OSError without a reply."""
     address = parse_redis_url(url)
     if address.kind == "server" and len(address.servers) == 1:
         # Importing redis-py takes longer than the whole check, which containers repeat all day.

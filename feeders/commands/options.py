@@ -34,6 +34,14 @@ RestUrl = Annotated[
     str | None, typer.Option(envvar="BOOKBUS_REST_URL", help="REST base URL instead of the exchange's.")
 ]
 
+NetworkName = Annotated[
+    str | None,
+    typer.Option(
+        envvar="BOOKBUS_NETWORK",
+        help="Network of the exchange that these URLs are, like live behind a proxy; by default derived from them.",
+    ),
+]
+
 
 def select_symbols(symbols: str, shard: str = "1/1") -> "SymbolSelection":
     """The symbols that the options select. Exits with an error if an option is wrong or selects nothing."""

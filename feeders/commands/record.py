@@ -71,6 +71,7 @@ def record(
 
 async def _record(settings: FeederSettings, venue: Venue, recorder: Recorder, seconds: float | None) -> None:
     async with open_markets(settings, venue) as markets:
+        recorder.on_instruments(markets.chosen)
         feed = ExchangeFeed(
             venue,
             [instrument.native for instrument in markets.chosen],

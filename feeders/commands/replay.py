@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bookbus.command_line import PREFIX_DEFAULT, LogLevel, Prefix, add_kept_password, fail, split_names, start_logging
-from bookbus.feeders.bus.heartbeat import PrefixTakenError
+from bookbus.feeders.bus.network import NetworkTakenError
 from bookbus.feeders.bus.servers import SERVER_ERRORS
 from bookbus.feeders.commands.options import Depth, require_redis, run_until_signal
 from bookbus.feeders.commands.run import feed_options
@@ -45,7 +45,9 @@ def replay(
     """Publish a recording through the same order books as the live feed.
 
     Without --redis, to a private server. Every change of a book is published; the final books stay. Exit code 0 only
-    if every wanted book and quote ends live, or, of trades alone, if there are some.
+    if every wanted book and quote ends live and no book lacked levels because its snapshot was too small, or, of
+    trades alone, if there are some. A recording without a list of
+    instruments is read by the spelling of its symbols; one like BTCPLN is left out unless --symbols names BTC-PLN.
 
     \b
       python -m feeders replay btc_eth.jsonl.gz
@@ -62,7 +64,7 @@ def replay(
         try:
             feeder = ReplayFeeder(capture, url, RedisNames.on(url, prefix), options, _speed(speed), names)
             results.append(await feeder.run())
-        except (ReplayError, PrefixTakenError, ValueError) as error:
+        except (ReplayError, NetworkTakenError, ValueError) as error:
             fail(str(error))
         except SERVER_ERRORS as error:
             fail(f"{masked(url)}: {redacted(error, secrets_of(url))}")
@@ -123,14 +125,43 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
         f"{result.frames} frames of {result.recorded_seconds:.0f} s, {counts} published"
         f"{unchanged if 'book' in options.topics else ''}"
     )
+    if counters.windows_left:
+        typer.echo(
+            f"windows_left: published levels reached {counters.windows_left} times beyond those of a snapshot", err=True
+        )
     if result.cut_off:
         typer.echo("the recording is truncated: its last line is incomplete", err=True)
     if result.bad_lines or counters.skipped:
         typer.echo(
-            f"skipped {result.bad_lines} lines that are no frames and {counters.skipped} frames that cannot be decoded",
+            f"skipped {result.bad_lines} lines that are no frames and {counters.skipped} frames that cannot be decoded"
+            f"{f' (the last: {counters.last_skipped})' if counters.skipped else ''}",
+            err=True,
+        )
+    if counters.ignored:
+        parts = ", ".join(f"{name} {count}" for name, count in sorted(counters.ignored.items()))
+        typer.echo(f"ignored: {parts}", err=True)
+    if counters.bad_times:
+        typer.echo(f"{counters.bad_times} implausible exchange times were not used", err=True)
+    if result.corrected_times:
+        typer.echo(
+            f"{result.corrected_times} recorded times were out of order, by up to {result.largest_correction:.0f} s, "
+            "and were corrected",
+            err=True,
+        )
+    if result.shallow:
+        typer.echo(
+            f"error: {len(result.shallow)} books lacked levels at times ({', '.join(result.shallow)}): their snapshots "
+            f"have too few for the best {options.depth}; try a smaller --depth",
             err=True,
         )
     incomplete = [f"{symbol} {topic}" for (symbol, topic), state in result.states.items() if state != "live"]
+    if result.unnamed:
+        named = "; ".join(result.unnamed.values())
+        typer.echo(
+            f"error: {len(result.unnamed)} symbols are left out, which no list of instruments in the recording has: "
+            f"{named}",
+            err=True,
+        )
     if incomplete:
         typer.echo(
             f"error: {len(incomplete)} of {len(result.states)} books are incomplete "
@@ -138,7 +169,7 @@ def _summarise(result: ReplayResult, options: FeedOptions) -> None:
             "the recording has no snapshot that their updates continue",
             err=True,
         )
-    elif not result.complete:
+    elif not (result.complete or result.unnamed or result.shallow):
         typer.echo(f"error: the recording has no {' and no '.join(sorted(options.topics))} of these symbols", err=True)
 
 

@@ -23,10 +23,11 @@ from bookbus.command_line import (
     start_logging,
 )
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.bus.heartbeat import PrefixTakenError, refuse_mixed_prefix
+from bookbus.feeders.bus.network import NetworkClaim, NetworkTakenError, choose_network
 from bookbus.feeders.bus.servers import SERVER_ERRORS
 from bookbus.feeders.commands.options import (
     Depth,
+    NetworkName,
     RestUrl,
     Symbols,
     WsUrl,
@@ -36,10 +37,11 @@ from bookbus.feeders.commands.options import (
 )
 from bookbus.feeders.errors import MetadataError, RestError
 from bookbus.feeders.exchange_feed import ConnectionSettings
-from bookbus.feeders.feeder import Feeder, FeederSettings
+from bookbus.feeders.feeder import Feeder, FeederSettings, report_refusal, unique_feeder_id
 from bookbus.feeders.markets import Markets, MetadataSource
 from bookbus.feeders.recording import Recorder, unused_path
 from bookbus.feeders.service_manager import ServiceManager
+from bookbus.feeders.trading import TRADING_INTERVAL
 from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames
@@ -74,6 +76,7 @@ def run(
     prefix: Prefix = PREFIX_DEFAULT,
     ws_url: WsUrl = None,
     rest_url: RestUrl = None,
+    network: NetworkName = None,
     feeder_id: Annotated[
         str | None, typer.Option(envvar="BOOKBUS_FEEDER_ID", help="Name of this feeder; each run adds a unique suffix.")
     ] = None,
@@ -95,6 +98,14 @@ def run(
             help="Seconds between two comparisons of a book with the exchange's snapshot; 0 for none.",
         ),
     ] = 2.0,
+    trading_interval: Annotated[
+        float,
+        typer.Option(
+            envvar="BOOKBUS_TRADING_INTERVAL",
+            min=0.0,
+            help="Seconds between two questions to the exchange which of the markets trade; 0 for none.",
+        ),
+    ] = TRADING_INTERVAL,
     record: Annotated[
         Path | None,
         typer.Option(
@@ -128,10 +139,12 @@ def run(
         feeder_name=feeder_id,
         ws_url=ws_url,
         rest_url=rest_url,
+        network=network,
         options=feed_options(venue, mode, depth, topics, snapshot_limit),
         connection=ConnectionSettings(lines=lines),
         record_to=record,
         audit_interval=audit_interval,
+        trading_interval=trading_interval,
     )
     run_until_signal(_run(settings, venue, listings_interval))
 
@@ -186,27 +199,44 @@ def _listings_interval() -> float:
 
 async def _run(settings: FeederSettings, venue: Venue, listings_interval: float) -> None:
     await require_redis(settings.redis_url)
+    ws_url = settings.ws_url or venue.ws_url
     try:
-        names = RedisNames.on(settings.redis_url, settings.prefix)
         venue.protocol((), settings.options)
-        endpoint = masked(settings.ws_url or venue.ws_url)
-        await refuse_mixed_prefix(settings.redis_url, names, settings.exchange, endpoint)
+        claim = NetworkClaim(
+            settings.redis_url,
+            RedisNames.on(settings.redis_url, settings.prefix),
+            settings.exchange,
+            choose_network(venue.networks, settings.network, ws_url, settings.rest_url or venue.rest_url),
+            unique_feeder_id(settings.exchange, settings.feeder_name),
+            networks=venue.networks,
+            endpoint=masked(ws_url),
+        )
+    except ValueError as error:
+        fail(str(error))
+    try:
+        async with claim.kept():
+            await _publish(settings, venue, listings_interval, claim)
+    except NetworkTakenError as error:
+        await report_refusal(settings, claim, masked(ws_url))
+        fail(str(error))
     except SERVER_ERRORS as error:
         fail(f"{masked(settings.redis_url)}: {redacted(error, secrets_of(settings.redis_url))}")
-    except (PrefixTakenError, ValueError, OSError) as error:
-        fail(str(error))
+
+
+async def _publish(settings: FeederSettings, venue: Venue, listings_interval: float, claim: NetworkClaim) -> None:
     recorder, record_error = _open_recording(settings.record_to, settings.exchange)
     on_frame, on_answer = (recorder.on_frame, recorder.on_answer) if recorder else (None, None)
     async with open_markets(settings, venue) as markets, asyncio.TaskGroup() as tasks:
-        feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer)
+        feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer, claim)
         manager = ServiceManager.of(os.environ)
         duties = {
             "report": _report(feeder),
             "watchdog": manager.feed_watchdog(feeder.written, lambda: _summary(feeder)),
         }
-        if settings.selection.follows_listings:
-            duties["listings"] = _follow_listings(feeder, markets, listings_interval)
+        if settings.selection.follows_listings or markets.missing:
+            duties["listings"] = _follow_listings(feeder, markets, listings_interval, recorder)
         if recorder is not None:
+            recorder.on_instruments(markets.chosen)
             duties["recording"] = _record(feeder, recorder)
         elif record_error:
             feeder.failed["recording"] = record_error
@@ -243,7 +273,7 @@ async def _record(feeder: Feeder, recorder: Recorder) -> None:
     feeder.failed["recording"] = recorder.error
 
 
-async def _follow_listings(feeder: Feeder, markets: Markets, interval: float) -> None:
+async def _follow_listings(feeder: Feeder, markets: Markets, interval: float, recorder: Recorder | None) -> None:
     """Add new markets and drop delisted ones, without a restart."""
     while True:
         await asyncio.sleep(interval)
@@ -254,6 +284,8 @@ async def _follow_listings(feeder: Feeder, markets: Markets, interval: float) ->
             continue
         if added:
             logger.info("new markets: %s", ", ".join(instrument.symbol for instrument in added))
+            if recorder is not None:
+                recorder.on_instruments(added)
             feeder.add(added)
         for native in gone:
             logger.info("%s is delisted", native)

@@ -117,12 +117,14 @@ class FeedAdapter(BaseWebSocketClient):
             match event:
                 case Acknowledged():
                     self._acknowledge(event.request_id)
+                case Refused(native=str(native)) if native and event.request_id is not None:
+                    self._subscribe_without(native, event.request_id, event.message)
                 case Refused():
                     # It stays unacknowledged, which ends the connection when its time is up.
                     refused = True
                     logger.error("%s refused a subscription: %s", self.venue.exchange.id, event.message)
                 case ResubscribeNeeded():
-                    self._subscribe_again([event.native])
+                    self.subscribe_again([event.native])
                 case ClosingSoon():
                     logger.info("%s: %s", self.venue.exchange.id, event.reason)
                     self.replace_wanted.set()
@@ -155,10 +157,21 @@ class FeedAdapter(BaseWebSocketClient):
             return
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         logger.warning("%s: no book of %s, asking again", self.venue.exchange.id, names)
-        self._subscribe_again(missing)
+        self.subscribe_again(missing)
 
-    def _subscribe_again(self, natives: Sequence[str]) -> None:
+    def subscribe_again(self, natives: Sequence[str]) -> None:
+        """Ask for these symbols again, without waiting for an acknowledgement."""
         self.send_soon([request.text for request in self.feed.subscribe(natives)])
+
+    def _subscribe_without(self, native: str, request_id: int, message: str) -> None:
+        """The exchange refused a whole request because of one symbol: ask for the others."""
+        self.feed.refuse(native, message)
+        requests = self.feed.books.subscribe_without(native, request_id)
+        if request_id in self._unacknowledged:
+            limit = time.monotonic() + self.timeout + len(requests) * self.send_interval
+            self._unacknowledged.update({one.request_id: limit for one in requests if one.request_id is not None})
+        self.send_soon([request.text for request in requests])
+        self._acknowledge(request_id)
 
     def _acknowledge(self, request_id: int) -> None:
         if self._unacknowledged.pop(request_id, None) is not None and not self._unacknowledged:

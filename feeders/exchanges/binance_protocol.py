@@ -8,10 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Refused, Topic, TradeHappened
+from bookbus.feeders.books.events import Acknowledged, ClosingSoon, Ignored, Refused, Topic, TradeHappened
 from bookbus.feeders.books.order_book import DepthSnapshot
 from bookbus.feeders.books.synchronizer import BookSync, RangeSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.exchanges.drift import Timestamp, cut_levels, microseconds, repaired, usable_time
 from bookbus.feeders.venue import ControlMessage, DepthMessage, FeedOptions, Message, require_symbol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.snapshot import Levels, PositiveNumber, Side, UpdateId
@@ -34,7 +35,6 @@ _STREAM_START = b'{"stream":"'
 _NUMBER = re.compile(rb'"([0-9.]+)"')
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
-Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Data = TypeVar("Data")
 
 _price = itemgetter(0)
@@ -55,6 +55,9 @@ class _Envelope(msgspec.Struct):
     code: int | None = None
     msg: str = ""
     e: str = ""
+    symbol: str = msgspec.field(name="s", default="")
+    update_id: int | None = msgspec.field(name="u", default=None)
+    last_id: int | None = msgspec.field(name="lastUpdateId", default=None)
 
 
 class _Framed(msgspec.Struct, Generic[Data]):
@@ -65,7 +68,7 @@ class _Framed(msgspec.Struct, Generic[Data]):
 
 class Diff(msgspec.Struct):
     event: Literal["depthUpdate"] = msgspec.field(name="e")
-    event_time_ms: Milliseconds = msgspec.field(name="E")
+    event_time: Timestamp = msgspec.field(name="E")
     first_id: UpdateId = msgspec.field(name="U")
     last_id: UpdateId = msgspec.field(name="u")
     bids: list[tuple[PositiveNumber, Quantity]] = msgspec.field(name="b")
@@ -75,7 +78,7 @@ class Diff(msgspec.Struct):
 
     @property
     def exchange_us(self) -> int:
-        return self.event_time_ms * 1000
+        return microseconds(self.event_time)
 
 
 class Whole(msgspec.Struct):
@@ -126,8 +129,17 @@ class _Trade(msgspec.Struct):
     trade_id: UpdateId = msgspec.field(name="t")
     price: PositiveNumber = msgspec.field(name="p")
     quantity: PositiveNumber = msgspec.field(name="q")
-    trade_time_ms: Milliseconds = msgspec.field(name="T")
+    trade_time: Timestamp = msgspec.field(name="T")
     buyer_is_maker: bool = msgspec.field(name="m")
+
+
+class _Kind(NamedTuple):
+    """How the streams of one kind are decoded; `sides` are the fields that hold levels."""
+
+    topic: Topic
+    decode: Callable[[bytes], Any]
+    framed: Any
+    sides: Sequence[str]
 
 
 class _Stream(NamedTuple):
@@ -137,6 +149,7 @@ class _Stream(NamedTuple):
     topic: Topic
     native: str
     decode: Callable[[bytes], Any]
+    kind: _Kind
 
 
 class BinanceProtocol:
@@ -186,19 +199,28 @@ class BinanceProtocol:
         stream = self._streams.get(_stream_name(frame))
         if stream is None:
             envelope: _Envelope = _decode_envelope(frame)
+            if not envelope.stream and _is_data(envelope):
+                return self._decode_single(frame, envelope)
             if envelope.stream in ("", "!serverShutdown"):
                 return (_control(envelope),)
             stream = self._stream(envelope.stream)
             if stream is None:
-                return ()
+                return self._ignored(envelope.stream)
             if name := _stream_name(frame):
                 self._streams[name] = stream
-        data = stream.decode(frame).data
+        ignored = ""
+        try:
+            data = stream.decode(frame).data
+        except WebSocketProtocolError as error:
+            data, ignored = _decode_repaired(stream, frame, error)
+        message: Message
         if stream.topic == "trades":
-            return (_trade(stream.native, data),)
-        if not data.is_whole and data.first_id > data.last_id:
+            message = _trade(stream.native, data)
+        elif not data.is_whole and data.first_id > data.last_id:
             raise WebSocketProtocolError(f"{stream.name}: first id {data.first_id} above last id {data.last_id}")
-        return (DepthMessage(stream.native, stream.topic, stream.name, data),)
+        else:
+            message = DepthMessage(stream.native, stream.topic, stream.name, data)
+        return (message, Ignored(stream.native, ignored)) if ignored else (message,)
 
     def synchronizer(self, native: str, topic: Topic, stream: str | None, lines: set[int]) -> BookSync:
         """Diffs by snapshot and ranges of ids; partial depth and quotes are whole books."""
@@ -210,25 +232,57 @@ class BinanceProtocol:
             return RangeSync(native, depth, lines, first, deep)
         return ReplaceSync(native, depth, lines, topic)
 
+    def _decode_single(self, frame: bytes, envelope: _Envelope) -> Sequence[Message]:
+        """Data of a single-stream connection (`/ws/<stream>`), which names its symbol but not its stream."""
+        if not envelope.symbol:
+            raise WebSocketProtocolError(
+                "a frame of a single-stream connection that does not name its symbol: record combined streams (/stream)"
+            )
+        kind = _SINGLE_KINDS.get(envelope.e, envelope.e)
+        name = f"{envelope.symbol.lower()}@{kind}"
+        stream = self._stream(name, any_speed=True)
+        if stream is None:
+            return self._ignored(name)
+        return self.decode(b'{"stream":"%b","data":%b}' % (stream.name.encode(), frame))
+
+    def _ignored(self, name: str) -> Sequence[Message]:
+        """Data of a stream that is not used; none if another symbol or topic was asked for."""
+        symbol, _, kind = name.partition("@")
+        known = _KINDS.get(kind.partition("@")[0])
+        left_out = known is not None and known.topic not in self._options.topics
+        if left_out or not (self._any_symbol or symbol.startswith("!") or symbol in self._by_name):
+            return ()
+        return (Ignored(symbol.upper(), kind if not symbol.startswith("!") else name),)
+
     def _partial_depth(self) -> int:
         return next(depth for depth in PARTIAL_DEPTHS if depth >= self._options.depth)
 
-    def _stream(self, name: str) -> _Stream | None:
-        """None for a stream that was not subscribed, except in a recording."""
-        symbol, _, kind = name.partition("@")
-        topic, decode = _KINDS.get(kind.partition("@")[0], (None, None))
+    def _stream(self, name: str, *, any_speed: bool = False) -> _Stream | None:
+        """None for a stream that was not subscribed, except in a recording.
+
+        `any_speed` takes the subscribed stream of the same kind and symbol for one whose speed is not known.
+        """
+        symbol, _, rest = name.partition("@")
+        kind = _KINDS.get(start := rest.partition("@")[0])
         native = self._by_name.get(symbol)
-        if topic not in self._options.topics or decode is None or not (native or self._any_symbol):
+        if kind is None or kind.topic not in self._options.topics or not (native or self._any_symbol):
             return None
         native = native or require_symbol("binance", symbol.upper())
-        if not self._recorded and name not in self.streams(native).values():
+        names = self.streams(native).values()
+        if any_speed:
+            name = next((known for known in names if known.partition("@")[2].partition("@")[0] == start), name)
+        if not self._recorded and name not in names:
             return None
-        return _Stream(name, topic, native, decode)
+        return _Stream(name, kind.topic, native, kind.decode, kind)
 
 
 def decode_answer(body: bytes) -> DepthSnapshot:
     """The book in a REST depth answer. Raises WebSocketProtocolError if there is none."""
-    book: DepthSnapshot = _decode_answer(body)
+    book: DepthSnapshot
+    try:
+        book = _decode_answer(body)
+    except WebSocketProtocolError as error:
+        book, _ = repaired(body, Whole, lambda fields: cut_levels(fields, "bids", "asks"), error)
     return book
 
 
@@ -265,7 +319,28 @@ def _control(envelope: _Envelope) -> Message:
 
 def _trade(native: str, trade: _Trade) -> TradeHappened:
     aggressor: Side = "sell" if trade.buyer_is_maker else "buy"
-    return TradeHappened(native, trade.trade_id, trade.price, trade.quantity, aggressor, trade.trade_time_ms * 1000)
+    return TradeHappened(native, trade.trade_id, trade.price, trade.quantity, aggressor, microseconds(trade.trade_time))
+
+
+def _is_data(envelope: _Envelope) -> bool:
+    """Whether a frame without a stream's name is market data, and no reply or notice."""
+    if envelope.e:
+        return envelope.e != "serverShutdown"
+    return envelope.last_id is not None or bool(envelope.symbol and envelope.update_id is not None)
+
+
+def _decode_repaired(stream: _Stream, frame: bytes, error: WebSocketProtocolError) -> tuple[Any, str]:
+    """Data that the strict decoder refused with `error`, and the name of what is ignored of it."""
+
+    def repair(message: dict[str, Any]) -> str:
+        fields = message["data"]
+        for name in ("E", "T"):
+            if name in fields:
+                fields[name] = usable_time(fields[name])
+        return cut_levels(fields, *stream.kind.sides)
+
+    framed, ignored = repaired(frame, stream.kind.framed, repair, error)
+    return framed.data, ignored
 
 
 def _stream_name(frame: bytes) -> bytes:
@@ -276,12 +351,19 @@ def _stream_name(frame: bytes) -> bytes:
 
 _decode_envelope = json_decoder(_Envelope, "a message", WebSocketProtocolError)
 _decode_answer = json_decoder(Whole, "a depth answer", WebSocketProtocolError)
-_decode_partial = json_decoder(_Framed[Whole], "a partial depth frame", WebSocketProtocolError)
 
-_KINDS: Mapping[str, tuple[Topic, Callable[[bytes], Any]]] = {
-    "depth": ("book", json_decoder(_Framed[Diff], "a diff depth frame", WebSocketProtocolError)),
-    **{f"depth{depth}": ("book", _decode_partial) for depth in PARTIAL_DEPTHS},
-    "bookTicker": ("quote", json_decoder(_Framed[Ticker], "a book ticker frame", WebSocketProtocolError)),
-    "trade": ("trades", json_decoder(_Framed[_Trade], "a trade frame", WebSocketProtocolError)),
+
+def _kind(topic: Topic, data: Any, what: str, sides: Sequence[str] = ()) -> _Kind:
+    framed = _Framed[data]
+    return _Kind(topic, json_decoder(framed, what, WebSocketProtocolError), framed, sides)
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "depth": _kind("book", Diff, "a diff depth frame", ("b", "a")),
+    **{f"depth{depth}": _kind("book", Whole, "a partial depth frame", ("bids", "asks")) for depth in PARTIAL_DEPTHS},
+    "bookTicker": _kind("quote", Ticker, "a book ticker frame"),
+    "trade": _kind("trades", _Trade, "a trade frame"),
 }
-"""Topic and decoder by the kind of a stream."""
+
+_SINGLE_KINDS = {"depthUpdate": "depth", "": "bookTicker"}
+"""Kind of a stream by the event that its data names, where they differ; the best prices name none."""

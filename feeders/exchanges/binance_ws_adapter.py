@@ -1,16 +1,31 @@
 """Binance spot: sockets, requests and metadata."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from bookbus.feeders.books.events import SnapshotNeeded
-from bookbus.feeders.errors import MetadataError, RestError
+from bookbus.feeders.errors import MetadataError, RestError, RestRefusedError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import BestPrices, FeedOptions, Venue, VenueProtocol
-from bookbus.schemas.decoding import json_decoder
+from bookbus.feeders.venue import (
+    DELISTED,
+    BestPrices,
+    FeedOptions,
+    InstrumentList,
+    ListedMarket,
+    MarketStatus,
+    Top,
+    Venue,
+    VenueProtocol,
+    VenueSnapshots,
+    level,
+    listed_markets,
+    market_status,
+)
+from bookbus.schemas.decoding import entry_decoder, json_decoder, plain_number
 from bookbus.schemas.instruments import EXCHANGES, Instrument, TradingStatus
 
 EXCHANGE = EXCHANGES["binance"]
@@ -29,23 +44,37 @@ _URGENT_PATIENCE = 3.0
 """Seconds for an answer that a book waits for: it has few levels, and asking again is cheap."""
 
 _DEPTH_PATH = "/api/v3/depth"
+_TICKER_PATH = "/api/v3/ticker/bookTicker"
 _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1_000, 50), (5_000, 250))
-_STATUS: dict[str, TradingStatus] = {"TRADING": "trading", "HALT": "halted", "BREAK": "halted", "CANCEL_ONLY": "halted"}
+_STATUS: dict[str, TradingStatus] = {
+    "TRADING": "trading",
+    "AUCTION_MATCH": "auction",
+    **dict.fromkeys(("HALT", "BREAK", "CANCEL_ONLY", "END_OF_DAY", "PRE_TRADING", "POST_TRADING"), "halted"),
+}
+_INFO_PATH = "/api/v3/exchangeInfo"
+_INFO_WEIGHT = 20
+_NAMES_PER_REQUEST = 100
+"""Keeps the address of a request near two thousand characters; its weight does not depend on the names."""
+
+_MOST_NAMED = 500
+"""For more symbols, the whole list costs less."""
 
 
 class _Filter(msgspec.Struct):
     kind: str = msgspec.field(name="filterType")
-    tick_size: float | None = msgspec.field(name="tickSize", default=None)
-    step_size: float | None = msgspec.field(name="stepSize", default=None)
-    minimum_notional: float | None = msgspec.field(name="minNotional", default=None)
+    tick_size: Any = msgspec.field(name="tickSize", default=None)
+    step_size: Any = msgspec.field(name="stepSize", default=None)
+    minimum_notional: Any = msgspec.field(name="minNotional", default=None)
 
 
 class _Symbol(msgspec.Struct):
+    """What a market needs to exist; anything else may be of any type."""
+
     symbol: str
     base: str = msgspec.field(name="baseAsset")
     quote: str = msgspec.field(name="quoteAsset")
-    status: str = ""
-    filters: list[_Filter] = []
+    status: Any = ""
+    filters: msgspec.Raw = msgspec.Raw(b"[]")
 
 
 class _Day(msgspec.Struct):
@@ -54,7 +83,7 @@ class _Day(msgspec.Struct):
 
 
 class _ExchangeInfo(msgspec.Struct):
-    symbols: list[_Symbol]
+    symbols: list[msgspec.Raw]
 
 
 class _Ticker(msgspec.Struct):
@@ -63,11 +92,18 @@ class _Ticker(msgspec.Struct):
     symbol: str
     bid: float = msgspec.field(name="bidPrice")
     ask: float = msgspec.field(name="askPrice")
+    bid_quantity: float = msgspec.field(name="bidQty", default=0.0)
+    ask_quantity: float = msgspec.field(name="askQty", default=0.0)
 
 
 _decode_info = json_decoder(_ExchangeInfo, "an exchangeInfo answer", MetadataError)
-_decode_days = json_decoder(list[_Day], "a list of 24-hour figures", RestError)
-_decode_tickers = json_decoder(list[_Ticker], "a list of best prices", RestError)
+_decode_symbols = entry_decoder(_Symbol, "an exchangeInfo answer", MetadataError)
+_decode_filters = entry_decoder(_Filter, "a list of filters", ValueError)
+_decode_entries = json_decoder(list[msgspec.Raw], "a list", ValueError)
+_decode_day_list = json_decoder(list[msgspec.Raw], "a list of 24-hour figures", RestError)
+_decode_days = entry_decoder(_Day, "a list of 24-hour figures", RestError)
+_decode_ticker_list = json_decoder(list[msgspec.Raw], "a list of best prices", RestError)
+_decode_tickers = entry_decoder(_Ticker, "a list of best prices", RestError)
 
 
 class BinanceSnapshots:
@@ -88,11 +124,39 @@ class BinanceAudit:
     """Depth answers of weight 5, and the list of all best prices, of weight 4."""
 
     levels = 100
+    snapshots: VenueSnapshots | None = None
+    lead = 0.0
 
     async def fetch_best_prices(self, rest: RestClient) -> Mapping[str, BestPrices]:
-        body = await rest.get("/api/v3/ticker/bookTicker", {}, 4, urgent=False)
-        tickers: list[_Ticker] = _decode_tickers(body)
+        body = await rest.get(_TICKER_PATH, {}, 4, urgent=False)
+        tickers: list[_Ticker] = _decode_tickers(_decode_ticker_list(body), {})
         return {ticker.symbol: BestPrices(ticker.bid or None, ticker.ask or None) for ticker in tickers}
+
+
+class BinanceTops:
+    """Depth answers of weight 5 with the stream's ids for few symbols, else all best prices, of weight 4."""
+
+    _FEW = 3
+    _LEVELS = 20
+
+    async def fetch(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, Top]:
+        if len(natives) > self._FEW:
+            body = await rest.get(_TICKER_PATH, {}, 4)
+            tickers: list[_Ticker] = _decode_tickers(_decode_ticker_list(body), {})
+            return {
+                each.symbol: Top(level(each.bid, each.bid_quantity), level(each.ask, each.ask_quantity), 1)
+                for each in tickers
+            }
+        found = {native: await self._fetch_one(rest, native) for native in natives}
+        return {native: top for native, top in found.items() if top is not None}
+
+    async def _fetch_one(self, rest: RestClient, native: str) -> Top | None:
+        try:
+            body = await rest.get(_DEPTH_PATH, {"symbol": native, "limit": self._LEVELS}, 5)
+        except RestRefusedError:
+            return None  # delisted
+        book = decode_answer(body)
+        return Top(tuple(book.bids), tuple(book.asks), self._LEVELS, book.last_id)
 
 
 class Binance(Venue):
@@ -101,11 +165,20 @@ class Binance(Venue):
     exchange = EXCHANGE
     ws_url = WS_URL
     rest_url = REST_URL
+    networks = {  # noqa: RUF012 - as in the interface
+        "live": (
+            *("data-stream.binance.vision", "stream.binance.com", "data-api.binance.vision", "api.binance.com"),
+            *("api-gcp.binance.com", "api1.binance.com", "api2.binance.com", "api3.binance.com", "api4.binance.com"),
+        ),
+        "testnet": ("stream.testnet.binance.vision", "testnet.binance.vision", "api1.testnet.binance.vision"),
+        "demo": ("demo-stream.binance.com", "demo-api.binance.com"),
+    }
     lifetime = LIFETIME
     modes = ("diff", "partial")
     topics = ("book", "quote", "trades")
     snapshots = BinanceSnapshots()
     audit = BinanceAudit()
+    tops = BinanceTops()
 
     def protocol(self, natives: Iterable[str] | None, options: FeedOptions, *, recorded: bool = False) -> VenueProtocol:
         return BinanceProtocol(natives, options, recorded=recorded)
@@ -121,18 +194,41 @@ class Binance(Venue):
         return RestClient(rest_url, WeightBudget(WEIGHT_PER_MINUTE), timeout, "X-MBX-USED-WEIGHT-1M")
 
     async def fetch_metadata(self, rest: RestClient) -> bytes:
-        return await rest.get("/api/v3/exchangeInfo", {}, 20)
+        return await rest.get(_INFO_PATH, {}, _INFO_WEIGHT)
+
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        found: dict[str, MarketStatus] = {}
+        if len(natives) > _MOST_NAMED:
+            found = _statuses(await rest.get(_INFO_PATH, {}, _INFO_WEIGHT, urgent=False))
+            return {native: found.get(native, DELISTED) for native in natives}
+        for start in range(0, len(natives), _NAMES_PER_REQUEST):
+            names = json.dumps(natives[start : start + _NAMES_PER_REQUEST], separators=(",", ":"), ensure_ascii=False)
+            try:
+                body = await rest.get(_INFO_PATH, {"symbols": names}, _INFO_WEIGHT, urgent=False)
+            except RestRefusedError:
+                # One name that the exchange no longer knows refuses the whole request.
+                found = _statuses(await rest.get(_INFO_PATH, {}, _INFO_WEIGHT, urgent=False))
+                break
+            found |= _statuses(body)
+        return {native: found.get(native, DELISTED) for native in natives}
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         body = await rest.get("/api/v3/ticker/24hr", {"type": "MINI"}, 80)
-        return {day.symbol: day.turnover for day in _decode_days(body)}
+        return {day.symbol: day.turnover for day in _decode_days(_decode_day_list(body), {})}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
-        return [_instrument(symbol) for symbol in _decode_info(metadata).symbols]
+        skipped: dict[str, str] = {}
+        symbols: list[_Symbol] = _decode_symbols(_decode_info(metadata).symbols, skipped)
+        return InstrumentList(map(_instrument, symbols), skipped).checked()
+
+
+def _statuses(body: bytes) -> dict[str, MarketStatus]:
+    markets = listed_markets(body, ListedMarket, "symbols")
+    return {market.symbol: market_status(_STATUS, market.status) for market in markets}
 
 
 def _instrument(symbol: _Symbol) -> Instrument:
-    filters = {entry.kind: entry for entry in symbol.filters}
+    filters = _filters(symbol.filters)
     return Instrument(
         EXCHANGE.id,
         symbol.base,
@@ -141,13 +237,21 @@ def _instrument(symbol: _Symbol) -> Instrument:
         tick=_value(filters, "PRICE_FILTER", "tick_size"),
         step=_value(filters, "LOT_SIZE", "step_size"),
         minimum_notional=_value(filters, "NOTIONAL", "minimum_notional"),
-        status=_STATUS.get(symbol.status, "unknown"),
+        status=market_status(_STATUS, symbol.status).status,
     )
 
 
+def _filters(raw: msgspec.Raw) -> dict[str, _Filter]:
+    """By kind; what cannot be read limits no order."""
+    try:
+        entries: list[_Filter] = _decode_filters(_decode_entries(raw), {})
+    except ValueError:
+        return {}
+    return {entry.kind: entry for entry in entries}
+
+
 def _value(filters: dict[str, _Filter], kind: str, name: str) -> float | None:
-    entry: Any = filters.get(kind)
-    return None if entry is None else getattr(entry, name)
+    return plain_number(getattr(filters.get(kind), name, None))
 
 
 VENUE = Binance()

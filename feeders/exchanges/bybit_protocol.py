@@ -2,14 +2,24 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from bookbus.feeders.books.events import Acknowledged, Refused, Topic, TradeHappened
-from bookbus.feeders.books.order_book import DepthChange
+from bookbus.feeders.books.events import Acknowledged, Ignored, Refused, Topic, TradeHappened
+from bookbus.feeders.books.order_book import DepthChange, DepthSnapshot, DepthUpdate
 from bookbus.feeders.books.synchronizer import BookSync, CounterSync
 from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.exchanges.drift import (
+    OTHER_FORMAT,
+    Timestamp,
+    cut_levels,
+    microseconds,
+    repaired,
+    trade_number,
+    usable_time,
+)
 from bookbus.feeders.venue import ControlMessage, DepthMessage, FeedOptions, Message, require_symbol
 from bookbus.schemas.decoding import json_decoder
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
@@ -19,25 +29,36 @@ TOPICS: tuple[Topic, ...] = ("book", "trades")
 MAX_ARGUMENTS = 10
 """Topics a request may name on spot."""
 
+_BOOK_CHANNEL = re.compile(r"orderbook\.[0-9]{1,4}")
+"""Those that hold the whole visible book; `orderbook.full` has changes only, `orderbook.rpi` other levels."""
+
+_BOOK_CHANNELS = frozenset(f"orderbook.{depth}" for depth in (1, *DEPTHS))
+"""Those of today."""
+
+_UNKNOWN_TOPIC = re.compile(r"handler not found,topic:(\S+)")
 _OUR_REQUEST = re.compile(r"[0-9]{1,18}")
 
 Quantity = Annotated[float, msgspec.Meta(ge=0, le=1.7e308)]
 TradeId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
 class _Changes(msgspec.Struct):
     update_id: UpdateId = msgspec.field(name="u")
     bids: list[tuple[PositiveNumber, Quantity]] = msgspec.field(name="b")
     asks: list[tuple[PositiveNumber, Quantity]] = msgspec.field(name="a")
+    sequence: int = msgspec.field(name="seq", default=0)
 
 
 class _BookMessage(msgspec.Struct):
-    """Changes of a book, or a whole one: one id, since every message is counted."""
+    """Changes of a book, or a whole one: one id, since every message is counted.
+
+    `matched_at` is the time of the matching engine; `pushed_at`, that of the message, is later.
+    """
 
     type: Literal["snapshot", "delta"]
-    time_ms: Milliseconds = msgspec.field(name="ts")
     data: _Changes
+    pushed_at: Timestamp = msgspec.field(name="ts", default=0)
+    matched_at: Timestamp = msgspec.field(name="cts", default=0)
 
     @property
     def first_id(self) -> int:
@@ -57,7 +78,7 @@ class _BookMessage(msgspec.Struct):
 
     @property
     def exchange_us(self) -> int:
-        return self.time_ms * 1000
+        return microseconds(self.matched_at or self.pushed_at)
 
     @property
     def is_whole(self) -> bool:
@@ -66,13 +87,33 @@ class _BookMessage(msgspec.Struct):
 
 class _Trade(msgspec.Struct):
     trade_id: TradeId = msgspec.field(name="i")
-    time_ms: Milliseconds = msgspec.field(name="T")
+    time: Timestamp = msgspec.field(name="T")
     price: PositiveNumber = msgspec.field(name="p")
     quantity: PositiveNumber = msgspec.field(name="v")
     taker: Literal["Buy", "Sell"] = msgspec.field(name="S")
+    is_block: bool = msgspec.field(name="BT", default=False)
+    is_rpi: bool = msgspec.field(name="RPI", default=False)
+
+
+class _FullBook(msgspec.Struct):
+    last_id: UpdateId = msgspec.field(name="seq")
+    bids: list[tuple[PositiveNumber, PositiveNumber]] = msgspec.field(name="b")
+    asks: list[tuple[PositiveNumber, PositiveNumber]] = msgspec.field(name="a")
+
+
+class _FullBookAnswer(msgspec.Struct):
+    code: int = msgspec.field(name="retCode", default=0)
+    message: str = msgspec.field(name="retMsg", default="")
+    result: _FullBook | None = None
+
+
+class _RawTrades(msgspec.Struct):
+    data: list[Any]
 
 
 class _TradeMessage(msgspec.Struct):
+    """Trades of one moment; more than 1,024 come in several messages."""
+
     data: list[_Trade]
 
 
@@ -82,8 +123,8 @@ class _Envelope(msgspec.Struct):
     topic: str = ""
     op: str = ""
     success: bool | None = None
-    message: str = msgspec.field(name="ret_msg", default="")
-    request_id: str = msgspec.field(name="req_id", default="")
+    message: str | None = msgspec.field(name="ret_msg", default="")
+    request_id: str | int | None = msgspec.field(name="req_id", default="")
 
 
 _SIDES: Mapping[str, Side] = {"Buy": "buy", "Sell": "sell"}
@@ -131,39 +172,114 @@ class BybitProtocol:
             require_symbol("bybit", native)
         elif native not in self._wanted:
             return ()
-        if channel == "publicTrade" and "trades" in self._options.topics:
-            return [_trade(native, trade) for trade in _decode_trades(frame).data]
-        if channel.startswith("orderbook.") and "book" in self._options.topics:
+        if channel == "publicTrade":
+            return _trades(native, frame) if "trades" in self._options.topics else ()
+        if channel not in _BOOK_CHANNELS and not _BOOK_CHANNEL.fullmatch(channel):
+            return (Ignored(native, channel),)
+        if "book" not in self._options.topics:
+            return ()
+        try:
             return (DepthMessage(native, "book", envelope.topic, _decode_book(frame)),)
-        return ()
+        except WebSocketProtocolError as error:
+            update, ignored = repaired(frame, _BookMessage, _repair_book, error)
+            return (DepthMessage(native, "book", envelope.topic, update), Ignored(native, ignored))
 
     def synchronizer(self, native: str, topic: Topic, stream: str | None, lines: set[int]) -> BookSync:
         """Snapshots in band, then counted changes."""
-        return CounterSync(native, self._options.depth, lines)
+        return CounterSync(native, self._options.depth, lines, _sequence)
 
 
 def _control_message(request_id: int, operation: str, topics: Sequence[str]) -> ControlMessage:
     message = {"req_id": str(request_id), "op": operation, "args": topics}
-    return ControlMessage(request_id, msgspec.json.encode(message).decode())
+    natives = tuple(dict.fromkeys(topic.rpartition(".")[2] for topic in topics))
+    return ControlMessage(request_id, msgspec.json.encode(message).decode(), natives)
 
 
 def _control(envelope: _Envelope) -> Sequence[Message]:
     """The reply to a control message; the reply to a keepalive is ignored."""
-    request_id = int(envelope.request_id) if _OUR_REQUEST.fullmatch(envelope.request_id) else None
+    text = str(envelope.request_id)
+    request_id = int(text) if _OUR_REQUEST.fullmatch(text) else None
     if envelope.op in ("ping", "pong") or envelope.message == "pong":
         return ()
+    if envelope.success is None and envelope.op:
+        return (Ignored("", f"op {envelope.op}"),)
     if envelope.success is None:
         raise WebSocketProtocolError("neither a topic nor a control reply")
     if not envelope.success:
-        return (Refused(request_id, envelope.message),)
+        text = envelope.message or "without a reason"
+        unknown = _UNKNOWN_TOPIC.search(text)
+        return (Refused(request_id, text, unknown[1].rpartition(".")[2] if unknown else ""),)
     return () if request_id is None else (Acknowledged(request_id),)
 
 
+def _trades(native: str, frame: bytes) -> Sequence[Message]:
+    """The trades of a message that took from the book.
+
+    Block trades are agreed outside the book, and RPI trades fill orders that no book of the exchange shows.
+    """
+    ignored: list[Message] = []
+    try:
+        trades: list[_Trade] = _decode_trades(frame).data
+    except WebSocketProtocolError as error:
+        # One entry that cannot be read takes no other with it.
+        trades, unreadable = _repaired_trades(frame, error)
+        ignored.append(Ignored(native, OTHER_FORMAT))
+        if unreadable:
+            ignored.append(Ignored(native, "unreadable trade", unreadable))
+    messages: list[Message] = [_trade(native, trade) for trade in trades if not (trade.is_block or trade.is_rpi)]
+    if len(messages) < len(trades):
+        ignored += [
+            Ignored(native, "block trade" if trade.is_block else "RPI trade")
+            for trade in trades
+            if trade.is_block or trade.is_rpi
+        ]
+    return messages + ignored if ignored else messages
+
+
 def _trade(native: str, trade: _Trade) -> TradeHappened:
-    aggressor, exchange_us = _SIDES[trade.taker], trade.time_ms * 1000
+    aggressor, exchange_us = _SIDES[trade.taker], microseconds(trade.time)
     return TradeHappened(native, trade.trade_id, trade.price, trade.quantity, aggressor, exchange_us)
+
+
+def _repaired_trades(frame: bytes, error: WebSocketProtocolError) -> tuple[list[_Trade], int]:
+    """The trades of a message that the strict decoder refused with `error`, and the number of unreadable ones."""
+    message, _ = repaired(frame, _RawTrades, lambda _: OTHER_FORMAT, error)
+    trades: list[_Trade] = []
+    for fields in message.data:
+        with suppress(msgspec.ValidationError, AttributeError, KeyError, TypeError):
+            fields |= {
+                "i": trade_number(fields["i"]),
+                "T": usable_time(fields.get("T")),
+                "S": str(fields.get("S")).capitalize(),
+            }
+            trades.append(msgspec.convert(fields, _Trade, strict=False))
+    if not trades:
+        raise error
+    return trades, len(message.data) - len(trades)
+
+
+def _repair_book(message: dict[str, Any]) -> str:
+    message |= {name: usable_time(message[name]) for name in ("ts", "cts") if name in message}
+    return cut_levels(message["data"], "b", "a")
+
+
+def decode_full_book(body: bytes) -> DepthSnapshot:
+    """The book in a full-book answer, with the engine's counter as its id. Raises WebSocketProtocolError."""
+    try:
+        answer: _FullBookAnswer = _decode_full_book(body)
+    except WebSocketProtocolError as error:
+        answer, _ = repaired(body, _FullBookAnswer, lambda fields: cut_levels(fields["result"], "b", "a"), error)
+    if answer.result is None:
+        raise WebSocketProtocolError(f"no book in the answer: {answer.message} (code {answer.code})")
+    return answer.result
+
+
+def _sequence(update: DepthUpdate) -> int:
+    """The engine's counter, which every topic and request of a symbol shares."""
+    return update.data.sequence if isinstance(update, _BookMessage) else update.last_id
 
 
 _decode_envelope = json_decoder(_Envelope, "a message", WebSocketProtocolError)
 _decode_book = json_decoder(_BookMessage, "a book message", WebSocketProtocolError)
+_decode_full_book = json_decoder(_FullBookAnswer, "a full book", WebSocketProtocolError)
 _decode_trades = json_decoder(_TradeMessage, "a trade message", WebSocketProtocolError)

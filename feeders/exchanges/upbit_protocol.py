@@ -3,15 +3,16 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import gt, itemgetter, lt
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import uuid4
 
 import msgspec
 
-from bookbus.feeders.books.events import Refused, Topic, TradeHappened
+from bookbus.feeders.books.events import Ignored, Refused, Topic, TradeHappened
 from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.books.synchronizer import BookSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
+from bookbus.feeders.exchanges.drift import OTHER_FORMAT, Timestamp, microseconds, usable_time
 from bookbus.feeders.venue import ControlMessage, DepthMessage, FeedOptions, Message, require_symbol
 from bookbus.schemas.decoding import DECODE_ERRORS
 from bookbus.schemas.snapshot import PositiveNumber, Side, UpdateId
@@ -66,7 +67,7 @@ class _Trade(msgspec.Struct, tag_field="type", tag="trade"):
     price: PositiveNumber = msgspec.field(name="trade_price")
     quantity: PositiveNumber = msgspec.field(name="trade_volume")
     side: Literal["ASK", "BID"] = msgspec.field(name="ask_bid")
-    trade_time_ms: UpdateId = msgspec.field(name="trade_timestamp")
+    trade_time: Timestamp = msgspec.field(name="trade_timestamp")
 
 
 class _ShortTrade(msgspec.Struct, tag_field="ty", tag="trade"):
@@ -75,7 +76,7 @@ class _ShortTrade(msgspec.Struct, tag_field="ty", tag="trade"):
     price: PositiveNumber = msgspec.field(name="tp")
     quantity: PositiveNumber = msgspec.field(name="tv")
     side: Literal["ASK", "BID"] = msgspec.field(name="ab")
-    trade_time_ms: UpdateId = msgspec.field(name="ttms")
+    trade_time: Timestamp = msgspec.field(name="ttms")
 
 
 class _Error(msgspec.Struct):
@@ -96,8 +97,12 @@ class _Other(msgspec.Struct):
     @property
     def is_known(self) -> bool:
         """Whether it is something the exchange sends beside books and trades."""
-        kind = self.type or self.short_type
-        return bool(self.status or self.method or self.short_method or (kind and kind not in ("orderbook", "trade")))
+        return bool(self.status or self.method or self.short_method or (self.kind and self.kind not in _TYPES))
+
+    @property
+    def kind(self) -> str:
+        """The type of data that is not subscribed; empty for what is no data."""
+        return self.type or self.short_type
 
 
 class WholeBook(msgspec.Struct):
@@ -117,7 +122,7 @@ class WholeBook(msgspec.Struct):
 
     @property
     def exchange_us(self) -> int:
-        return self.last_id * 1000
+        return microseconds(self.last_id)
 
 
 _price = itemgetter(0)
@@ -182,38 +187,68 @@ class UpbitProtocol:
         return ReplaceSync(native, self._options.depth, lines)
 
     def _message(self, part: "_Part") -> Sequence[Message]:
-        if isinstance(part, _Other):
-            error = part.error
-            return () if error is None else (Refused(None, f"{error.name}: {error.message}"),)
+        if isinstance(part, _NOT_DATA):
+            if isinstance(part, Ignored):
+                return (part,)
+            if (error := part.error) is not None:
+                return (Refused(None, f"{error.name}: {error.message}"),)
+            return (Ignored("", part.kind),) if part.kind else ()
         code = part.code
         if self._wanted is None:
             require_symbol("upbit", code)
         elif code not in self._wanted:
             return ()  # still on its way when a request replaced the one before
-        if isinstance(part, _Trade | _ShortTrade):
+        if isinstance(part, _TRADES):
             return (_trade(part),) if "trades" in self._options.topics else ()
         if "book" not in self._options.topics:
             return ()
         return (DepthMessage(code, "book", code, _whole_book(part, self._options.depth)),)
 
 
-_Part = _Book | _ShortBook | _Trade | _ShortTrade | _Other
+_Part = _Book | _ShortBook | _Trade | _ShortTrade | _Other | Ignored
+_NOT_DATA, _TRADES = (_Other, Ignored), (_Trade, _ShortTrade)
 
 _decode = msgspec.json.Decoder(_Book | _Trade | list[_Book | _Trade]).decode
 _decode_short = msgspec.json.Decoder(_ShortBook | _ShortTrade | list[_ShortBook | _ShortTrade]).decode
-_decode_other = msgspec.json.Decoder(_Other | list[_Other]).decode
+
+_TYPES = ("orderbook", "trade")
+_TYPED: Mapping[tuple[Any, Any], Any] = {
+    ("orderbook", None): _Book,
+    ("trade", None): _Trade,
+    (None, "orderbook"): _ShortBook,
+    (None, "trade"): _ShortTrade,
+}
+"""By `type` and `ty`."""
 
 
-def _decode_rest(frame: bytes, reason: Exception) -> list[_Other]:
-    """The messages in a frame that is neither a book nor a trade, for the given reason."""
+def _decode_rest(frame: bytes, reason: Exception) -> list[_Part]:
+    """The messages in a frame that is refused as books or trades for the given reason."""
     try:
-        message = _decode_other(frame)
+        message = msgspec.json.decode(frame)
+        return [part for each in (message if isinstance(message, list) else [message]) for part in _parts(each, reason)]
     except DECODE_ERRORS:
         raise WebSocketProtocolError(f"not an Upbit message: {reason}") from reason
-    messages = message if isinstance(message, list) else [message]
-    if not all(each.error or each.is_known for each in messages):
+
+
+def _parts(message: Any, reason: Exception) -> list[_Part]:
+    """One message that may be a book or a trade in another spelling, or neither. Raises WebSocketProtocolError."""
+    types = (message.get("type"), message.get("ty")) if isinstance(message, dict) else ()
+    kind = next((kind for names, kind in _TYPED.items() if names == types), None)
+    if kind is None:
+        other: _Other = msgspec.convert(message, _Other, strict=False)
+        if not (other.error or other.is_known):
+            raise WebSocketProtocolError(f"neither a book nor a trade: {reason}") from reason
+        return [other]
+    for name in ("trade_timestamp", "ttms"):
+        if name in message:
+            message[name] = usable_time(message[name])
+    for name in ("ask_bid", "ab"):
+        if isinstance(message.get(name), str):
+            message[name] = message[name].upper()
+    try:
+        return [msgspec.convert(message, kind, strict=False), Ignored("", OTHER_FORMAT)]
+    except DECODE_ERRORS:
         raise WebSocketProtocolError(f"neither a book nor a trade: {reason}") from reason
-    return messages
 
 
 def _whole_book(book: _Book | _ShortBook, depth: int) -> WholeBook:
@@ -229,5 +264,5 @@ def _whole_book(book: _Book | _ShortBook, depth: int) -> WholeBook:
 
 def _trade(trade: _Trade | _ShortTrade) -> TradeHappened:
     aggressor: Side = "sell" if trade.side == "ASK" else "buy"
-    exchange_us = trade.trade_time_ms * 1000
+    exchange_us = microseconds(trade.trade_time)
     return TradeHappened(trade.code, trade.trade_id, trade.price, trade.quantity, aggressor, exchange_us)

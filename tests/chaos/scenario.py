@@ -52,7 +52,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hits: int | None = None
     """Number of symbols that the exchange's faults affect, others each time; by default all."""
     sees: list[str] = []
-    """Statuses other than `live` that a reader may see of the affected symbols, or `disconnected`."""
+    """Statuses other than `live` that a reader may see of the affected symbols, trading statuses other than `trading`,
+    or `disconnected`."""
     notice: float | None = None
     """Limit in seconds, from the beginning, for readers to see one of them."""
     recover: float = 2.0
@@ -81,6 +82,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds of market that are computed beforehand and replayed, for loads that cannot be computed live."""
     feeders: int = 1
     feeder_arguments: list[str] = []
+    others_arguments: list[str] = []
+    """Further arguments of all feeders but the first."""
     persistent: bool = False
     """Whether the server keeps its data when it is killed."""
     pause: float = 0.0

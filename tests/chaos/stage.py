@@ -167,6 +167,7 @@ class Stage:
             "--feeder-id",
             "abcdefgh"[number],
             *self.scenario.feeder_arguments,
+            *(self.scenario.others_arguments if number else ()),
         )
 
     def _start_reader(self) -> "subprocess.Popen[bytes]":

@@ -40,7 +40,7 @@ class Seen:
 
     since: float
     not_live: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """First and last time at which a symbol was not live."""
+    """First and last time at which a symbol was not live, or its market not `trading`."""
     states: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def take(self, symbol: str, state: str) -> None:
@@ -183,6 +183,8 @@ class Watch:
                 if not is_live:
                     self.seen.take(symbol, status.state)
                     continue
+                if status.trading not in ("unknown", "trading"):
+                    self.seen.take(symbol, status.trading)
                 book = self._looked_at.get(symbol)
                 if book is None or book.seq != status.seq:
                     book = self._read(symbol)

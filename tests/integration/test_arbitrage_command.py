@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -15,14 +16,15 @@ COMMAND = [sys.executable, "-m", "consumers", "arbitrage"]
 
 
 @pytest.fixture
-def url(redis_url: str) -> str:
+def url(redis_url: str) -> Iterator[str]:
     """A bus on which Upbit sells at 99,000 USDT what Binance buys at 99,400."""
     with redis.Redis.from_url(redis_url) as client:
         writer = BusWriter(client)
         writer.submit(book("BTC-USDT", bids=((99_400.0, 0.3),), asks=((99_401.0, 1.0),)))
         writer.submit(book("BTC-KRW", exchange="upbit", bids=((138_459_000.0, 1.0),), asks=((138_600_000.0, 0.5),)))
         writer.submit(book("USDT-KRW", exchange="upbit", bids=((1400.0, 10_000.0),), asks=((1401.0, 10_000.0),)))
-    return redis_url
+        with writer.confirming():
+            yield redis_url
 
 
 def test_one_reading_as_json(url: str) -> None:

@@ -13,6 +13,7 @@ from bookbus.feeders.__main__ import make_app
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE, BinanceAudit
 from bookbus.feeders.rest_client import RestClient
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
+from bookbus.feeders.simulator.bybit.exchange import BybitSimulator
 from bookbus.feeders.simulator.core.faults import Fault
 from bookbus.schemas.heartbeat import AuditReport, SymbolAudit
 from tests.support.book_checker import BookChecker, book_checker
@@ -101,6 +102,29 @@ async def test_right_books_stay_live_and_a_silently_corrupted_level_is_found(red
             code, output = await audit_command(redis_url)
             assert code == 1
             assert "BTC-USDT" in output
+
+
+@pytest.mark.parametrize("depth", ["20", "200"])
+async def test_books_by_another_counter_are_right_and_a_corrupted_level_is_found(
+    redis_url: str, reports: Reports, depth: str
+) -> None:
+    async with (
+        BybitSimulator(symbols=NATIVES, seed=21, rate=10.0, rest_delay=0.05) as exchange,
+        book_checker(redis_url, "bybit", SYMBOLS, exchange.truth) as seen,
+    ):
+        arguments = ("--exchange", "bybit", "--depth", depth, "--audit-interval", "0.05")
+        with feeder_process(redis_url, exchange.ws_url, exchange.rest_url, NATIVES, *arguments) as feeder:
+            assert await reports.matched(4), feeder.log
+            clean = reports.newest
+            assert seen.never_left_live(SYMBOLS), feeder.log
+
+            exchange.inject(Fault(kind="corrupt_level", symbols=NATIVES[:1], every=0.5))
+            await await_for(lambda: list(reports.newest.worst) == ["BTC-USDT"], 90, "a difference in the report")
+
+            assert "differs from the exchange's answer" in feeder.log
+            assert clean.total.mismatched == 0
+            assert clean.total.levels > 50 * clean.total.matched
+            assert seen.never_left_live(SYMBOLS[1:]), feeder.log
 
 
 async def test_best_prices_of_all_symbols_come_in_one_request() -> None:

@@ -1,5 +1,6 @@
 """The feeder, as a user starts it, against the local Bybit: every live book equals the truth at its update id."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -175,12 +176,22 @@ async def test_deeper_books_come_from_a_deeper_topic(redis_url: str) -> None:
         assert seen.never_left_live(SYMBOLS), feeder.log
 
 
+def ignored(client: "redis.Redis") -> dict[str, int]:
+    """What the only feeder's heartbeat says it does not use."""
+    told: Any = [client.hget(key, "ignored") for key in client.scan_iter("md:feeder:*")]
+    counts: dict[str, int] = json.loads(told[0]) if told else {}
+    return counts
+
+
 async def test_trades_are_all_kept_with_the_takers_side(redis_url: str) -> None:
     async with running(redis_url, "--topics", "book,trades") as (_, feeder, _seen):
         with redis.Redis.from_url(redis_url, decode_responses=True) as client:
             name = f"md:trades:bybit:{FIRST}"
             await await_for(lambda: client.xlen(name) > 20, 15, "trades")
             entries: Any = client.xrange(name)
+            await await_for(
+                lambda: {"block trade", "RPI trade"} <= ignored(client).keys(), 10, "trades beside the book"
+            )
 
         trades = [trade_of("bybit", FIRST, NATIVES[0], entry_id, fields) for entry_id, fields in entries]
         ids = [trade.trade_id for trade in trades]

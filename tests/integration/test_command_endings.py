@@ -88,22 +88,23 @@ def test_a_terminal_of_another_encoding_ends_no_command(redis_url: str, command:
         writer = BusWriter(client, feeder="фидер-ß-피더")
         writer.update("BTC-USDT", exchange="binance")
         writer.heartbeat(["BTC-USDT"])
-    environment = os.environ | {"BOOKBUS_REDIS_URL": redis_url, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "consumers", *COMMANDS[command]],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        if command.startswith("tail"):
-            process.send_signal(signal.SIGTERM)
-        rest, errors = process.communicate(timeout=LIMIT)
-    finally:
-        process.kill()
+        with writer.confirming():
+            environment = os.environ | {"BOOKBUS_REDIS_URL": redis_url, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "consumers", *COMMANDS[command]],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            try:
+                assert process.stdout is not None
+                first = process.stdout.readline()
+                if command.startswith("tail"):
+                    process.send_signal(signal.SIGTERM)
+                rest, errors = process.communicate(timeout=LIMIT)
+            finally:
+                process.kill()
 
     assert b"Traceback" not in errors
     assert (b"arbitrage" if command == "arbitrage" else b"BTC") in first + rest

@@ -1,8 +1,12 @@
 """`python -m feeders health`, as a container's health check calls it."""
 
+import contextlib
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from typer.testing import CliRunner
 from bookbus.feeders.__main__ import make_app
 from bookbus.schemas.heartbeat import FeederHeartbeat, LineReport, heartbeat_fields
 from bookbus.schemas.redis_names import RedisNames
+from tests.support.writer import BusWriter
 
 app = make_app()
 
@@ -24,17 +29,88 @@ def check(url: str, *options: str) -> tuple[int, str]:
 
 def beat(url: str, host: str, feeder: str = "a", prefix: str = "md", **more: Any) -> None:
     """Write the heartbeat of a feeder on `host`."""
-    known: dict[str, Any] = {"exchange": "binance", "endpoint": "wss://x", "pid": 1, "states": {}}
-    heartbeat = FeederHeartbeat(feeder=feeder, host=host, started_us=0, time_us=0, **known | more)
+    known: dict[str, Any] = {"exchange": "binance", "endpoint": "wss://x", "pid": 1, "states": {}, "time_us": 0}
+    heartbeat = FeederHeartbeat(feeder=feeder, host=host, started_us=0, **known | more)
     fields: dict[Any, Any] = {**heartbeat_fields(heartbeat)}
     with redis.Redis.from_url(url) as client:
         client.hset(RedisNames(prefix).feeder(feeder), mapping=fields)
+
+
+@contextlib.contextmanager
+def beating(url: str) -> Iterator[None]:
+    """The heartbeats that are stored advance, as those of living feeders do."""
+    stopping = threading.Event()
+
+    def run() -> None:
+        with redis.Redis.from_url(url) as client:
+            while not stopping.wait(0.02):
+                for key in client.scan_iter("*:feeder:*"):
+                    client.hincrby(key, "time_us", 20_000)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _living(request: pytest.FixtureRequest, redis_url: str) -> Iterator[None]:
+    with contextlib.nullcontext() if "dead" in request.node.name else beating(redis_url):
+        yield
+
+
+@pytest.mark.parametrize("ahead", [-600, 0, 600])
+def test_a_heartbeat_that_does_not_advance_is_that_of_a_dead_feeder(redis_url: str, ahead: int) -> None:
+    beat(redis_url, socket.gethostname(), time_us=time.time_ns() // 1000 + ahead * 1_000_000)
+
+    assert check(redis_url) == (1, f"error: no feeder on {socket.gethostname()} is alive\n")
+
+
+def test_a_dead_feeder_does_not_hide_a_living_one(redis_url: str) -> None:
+    beat(redis_url, socket.gethostname(), "dead")
+    with redis.Redis.from_url(redis_url) as client:
+        living = BusWriter(client, "living")
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.wait(0.05):
+                living.heartbeat([])
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            assert check(redis_url, "--host", "test") == (0, "md:feeder:living\n")
+        finally:
+            over.set()
+            thread.join()
+    assert check(redis_url, "--host", "test")[0] == 1
 
 
 def test_a_feeder_on_this_host_is_healthy(redis_url: str) -> None:
     beat(redis_url, socket.gethostname())
 
     assert check(redis_url) == (0, "md:feeder:a\n")
+
+
+REFUSED = {f"S{number}-USDT": "feeder b publishes it" for number in range(7)}
+
+
+@pytest.mark.parametrize(("refused", "code"), [({}, 0), (REFUSED, 2)])
+def test_strictly_a_feeder_whose_books_are_refused_is_not_healthy(
+    redis_url: str, refused: dict[str, str], code: int
+) -> None:
+    beat(redis_url, socket.gethostname(), states={"S0-USDT": "live"}, refused_books=refused)
+
+    exit_code, output = check(redis_url, "--strict")
+
+    assert exit_code == code
+    rows = [row for row in output.splitlines() if "refused" in row]
+    assert rows[:1] == (["  S0-USDT refused: feeder b publishes it"] if refused else [])
+    assert rows[5:] == (["  and 2 more books refused"] if refused else [])
+    assert check(redis_url)[0] == 0
 
 
 LINES = [

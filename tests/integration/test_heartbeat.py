@@ -64,3 +64,69 @@ async def test_only_a_missing_heartbeat_that_cannot_have_expired_means_lost_data
 
     assert resent == [True]
     assert ("Redis lost its data" in caplog.text) == told
+
+
+async def test_the_trading_status_is_written_into_the_hash_of_books_that_are_there(redis_url: str) -> None:
+    gone = NAMES.book("binance", "GONE-USDT")
+    said = {BOOK: "trading", gone: "halted", NAMES.book("binance", "ETH-USDT"): "halted"}
+    heartbeat = Heartbeat(redis_url, NAMES, beat, lambda: [BOOK, gone], lambda: None, trading=lambda: said)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.hset(BOOK, mapping={"seq": 1, "update_id": 5})
+        await heartbeat._beat()
+        assert client.hgetall(BOOK) == {"seq": "1", "update_id": "5", "trading": "trading"}
+        assert set(client.keys("md:book:*")) == {BOOK}
+
+        said[BOOK] = "halted"
+        client.hset(gone, "seq", 1)
+        await heartbeat._beat()
+        assert client.hget(BOOK, "trading") == "halted"
+        assert client.hget(gone, "trading") == "halted"
+
+        del said[BOOK]
+        await heartbeat._beat()
+        assert client.hget(BOOK, "trading") == "unknown"
+
+    await heartbeat.end()
+
+
+async def test_the_trading_status_is_written_again_after_another_wrote_it(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(heartbeat_module, "time", SimpleNamespace(monotonic=lambda: now))
+    heartbeat = Heartbeat(redis_url, NAMES, beat, lambda: [BOOK], lambda: None, trading=lambda: {BOOK: "halted"})
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.hset(BOOK, "seq", 1)
+        await heartbeat._beat()
+        client.hset(BOOK, "trading", "trading")
+
+        await heartbeat._beat()
+        assert client.hget(BOOK, "trading") == "trading"
+        now = 31.0
+        await heartbeat._beat()
+        assert client.hget(BOOK, "trading") == "halted"
+
+    await heartbeat.end()
+
+
+async def test_a_book_that_is_dropped_leaves_the_list_and_no_other_does(redis_url: str) -> None:
+    other = NAMES.book("binance", "ETH-USDT")
+    books = [BOOK, other]
+    heartbeat = Heartbeat(redis_url, NAMES, beat, lambda: books, lambda: None)
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        await heartbeat._beat()
+        books.remove(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK, other}  # not known for a moment, as after a stall
+
+        heartbeat.forget(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK}
+
+        books.append(other)
+        await heartbeat._beat()
+        assert client.smembers("md:books") == {BOOK, other}
+    await heartbeat.end()

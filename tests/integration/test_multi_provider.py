@@ -1,6 +1,7 @@
 """Several exchanges as one over a real bus: a known cross, an old exchange rate, an exchange that dies."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -50,6 +51,12 @@ class Market:
         self.upbit()
         self.rate()
 
+    @contextlib.contextmanager
+    def confirming(self) -> Iterator[None]:
+        """Confirm every book all the time."""
+        with self._binance.confirming(), self._upbit.confirming():
+            yield
+
     def lose_upbit(self) -> None:
         lost = book("BTC-KRW", exchange="upbit", bids=UPBIT_BIDS, asks=UPBIT_ASKS, state="suspect", update_id=1)
         self._upbit.submit(lost, "state")
@@ -79,8 +86,11 @@ def provider_of(url: str) -> MultiExchangeProvider:
 def provider(redis_url: str, market: Market) -> Iterator[MultiExchangeProvider]:
     """Started, with every book there."""
     market.all()
-    with provider_of(redis_url) as provider:
+    provider = provider_of(redis_url)
+    with market.confirming():
+        provider.start()
         provider.wait_until_live()
+    with provider:
         yield provider
 
 
@@ -178,7 +188,7 @@ def test_without_a_server_no_book_is_live_until_it_is_back(own_redis_server: Loc
         market = Market(client)
         market.all()
         with provider_of(own_redis_server.url) as provider:
-            provider.wait_until_live()
+            books_until(provider, ["binance", "upbit"], market.all)
             own_redis_server.kill()
             wait_for(lambda: provider.read("BTC").status != "live", what="no live book")
             assert provider.get_connection_status().error

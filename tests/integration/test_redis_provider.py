@@ -171,7 +171,10 @@ def test_a_quiet_book_stays_live_while_its_feeder_confirms_it(redis_url: str, cl
     writer = BusWriter(client)
     writer.update()
     began = time.monotonic()
-    with push(redis_url, "BTC", max_age=3.5) as provider:
+    with writer.confirming():
+        provider = push(redis_url, "BTC", max_age=3.5)
+        provider.start()
+    with provider:
 
         def confirmed_for_a_while() -> bool:
             assert writer.submit(book(), "again") == 2
@@ -197,7 +200,12 @@ def test_a_stale_book_without_a_heartbeat_has_no_feeder(redis_url: str, client: 
 
         wait_for(stale)
         assert provider.read("BTC").status is BookStatus.STALE
-        assert provider.status("BTC").feeder_alive is True
+
+        def alive() -> bool:
+            writer.heartbeat(["BTC-USDT"])
+            return provider.status("BTC").feeder_alive is True
+
+        wait_for(alive)
         wait_for(lambda: provider.read("BTC").status is BookStatus.FEEDER_DOWN)
 
         writer.update(update_id=101)
@@ -434,7 +442,7 @@ def test_a_book_hidden_by_corrupted_messages_is_found_in_the_hash(redis_url: str
 def test_what_was_lost_on_the_channel_is_found_in_the_hash(redis_url: str, client: redis.Redis) -> None:
     writer = BusWriter(client)
     writer.update(update_id=1)
-    with push(redis_url, "BTC") as provider:
+    with writer.confirming(), push(redis_url, "BTC") as provider:
         seq = provider.status("BTC").seq + 1
         client.hset(BTC, items=["seq", seq, "book", encode(book(seq=seq, update_id=2))])
 
@@ -631,6 +639,7 @@ def test_a_hash_that_is_too_large_is_one_book_without_status_and_no_others(
     own_client.hset(eth, field, b"9" * 20_000_000)
 
     with RedisMarketDataProvider(own_redis_server.url, "binance", ["BTC", "ETH"]) as provider:
+        writer.update("BTC-USDT", 101)
         wait_for(lambda: provider.read("BTC").status is BookStatus.LIVE, 10, "a live book")
         assert provider.read("ETH").snapshot is None
         assert "too large" in provider.status("ETH").reason

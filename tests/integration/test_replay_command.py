@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,6 @@ from bookbus.feeders.recording import Recorder
 from bookbus.schemas import wire
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from tests.support.captures import capture_path, golden_books
-from tests.support.writer import BusWriter
 
 WS_URL = "wss://stream.binance.com:9443/stream"
 
@@ -90,6 +90,33 @@ def test_a_recording_that_is_cut_off_is_replayed_and_reported(tmp_path: Path, re
     assert stored(redis_url)["BTCUSDT"].update_id == 11
 
 
+def test_a_recording_with_a_shallow_snapshot_fails_and_prints_the_windows_left(tmp_path: Path, redis_url: str) -> None:
+    path = write(tmp_path / "c.jsonl", "BTCUSDT")
+    path.write_text(path.read_text().replace("limit=100", "limit=1"))
+
+    done = replay(path, redis_url)
+
+    assert done.returncode == 1
+    assert "windows_left: published levels reached 1 times beyond those of a snapshot" in done.stderr
+    assert "error: 1 books lacked levels at times (BTC-USDT)" in done.stderr
+    assert all(book.state != "live" for book in stored(redis_url).values())
+
+
+def test_a_symbol_that_may_be_several_is_left_out_and_named(tmp_path: Path, redis_url: str) -> None:
+    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT", "BTCPLN"), redis_url)
+
+    assert done.returncode == 1
+    assert "error: 1 symbols are left out, which no list of instruments in the recording has: 'BTCPLN'" in done.stderr
+    assert set(stored(redis_url)) == {"BTCUSDT"}
+
+
+def test_a_name_that_the_user_gives_is_that_of_the_book(tmp_path: Path, redis_url: str) -> None:
+    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT", "BTCPLN"), redis_url, "--symbols", "BTC-PLN")
+
+    assert done.returncode == 0, done.stderr
+    assert {book.symbol for book in stored(redis_url).values()} == {"BTC-PLN"}
+
+
 def test_only_the_symbols_asked_for_are_replayed(tmp_path: Path, redis_url: str) -> None:
     done = replay(write(tmp_path / "c.jsonl", "BTCUSDT", "ETHUSDT"), redis_url, "--symbols", "ETH")
 
@@ -130,13 +157,22 @@ def test_a_real_recording_ends_with_the_books_of_an_independent_program(redis_ur
 
 def test_a_prefix_with_another_feeder_is_refused_in_one_line(tmp_path: Path, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
-        BusWriter(client, "live-one").heartbeat(["BTC-USDT"])
+        client.hset("md:network:binance", mapping={"network": "live", "source": "", "feeder": "live-one", "count": 1})
+        ended = threading.Event()
 
-    done = replay(write(tmp_path / "c.jsonl", "BTCUSDT"), redis_url)
+        def claim() -> None:
+            while not ended.wait(0.1):
+                client.hincrby("md:network:binance", "count", 1)
+
+        claims = threading.Thread(target=claim)
+        claims.start()
+        done = replay(write(tmp_path / "c.jsonl", "BTCUSDT"), redis_url)
+        ended.set()
+        claims.join()
 
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: feeder live-one publishes binance books from test under the prefix 'md'")
+    assert line.startswith("error: binance books under the prefix 'md' are of network live, which feeder live-one publ")
     assert stored(redis_url) == {}
 
 

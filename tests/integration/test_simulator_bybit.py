@@ -151,11 +151,22 @@ async def test_requests_are_answered_as_the_exchange_answers() -> None:
 async def test_trades_name_the_taker() -> None:
     async with exchange("BTCUSDT", changes=60) as bybit, client(bybit) as connection:
         await ask(connection, "subscribe", "publicTrade.BTCUSDT")
-        trades = [trade for _ in range(10) for trade in (await receive(connection))["data"]]
+        frames = [await receive(connection) for _ in range(30)]
 
-        ids = [int(trade["i"]) for trade in trades]
+        trades = [trade for frame in frames for trade in frame["data"]]
+        ids = [int(trade["i"]) for trade in trades if not (trade["BT"] or trade["RPI"])]
         assert ids == list(range(ids[0], ids[0] + len(ids)))
         assert {trade["S"] for trade in trades} <= {"Buy", "Sell"}
+        assert {(trade["BT"], trade["RPI"]) for trade in trades} == {(False, False), (True, False), (False, True)}
+        assert {len(frame["data"]) for frame in frames} == {1, 2}
+
+
+async def test_a_message_is_later_than_the_match() -> None:
+    async with exchange("BTCUSDT") as bybit, client(bybit) as connection:
+        await ask(connection, "subscribe", BOOK)
+        books = [await receive(connection) for _ in range(3)]
+
+        assert {book["ts"] - book["cts"] for book in books} == {5}
 
 
 async def test_a_client_that_forgets_to_ping_is_cut_and_one_that_pings_is_not() -> None:
@@ -245,7 +256,12 @@ async def test_rest_lists_the_markets_and_their_day() -> None:
 async def test_books_trades_candles_and_the_time_can_be_asked_for() -> None:
     async with exchange(changes=60) as bybit, client(bybit) as connection:
         await ask(connection, "subscribe", "publicTrade.BTCUSDT")
-        streamed = {trade["i"]: trade["p"] for _ in range(8) for trade in (await receive(connection))["data"]}
+        streamed = {
+            trade["i"]: trade["p"]
+            for _ in range(8)
+            for trade in (await receive(connection))["data"]
+            if not (trade["BT"] or trade["RPI"])
+        }
         book = (await get(bybit, "/v5/market/orderbook?category=spot&symbol=BTCUSDT&limit=50"))["result"]
         trades = (await get(bybit, "/v5/market/recent-trade?category=spot&symbol=BTCUSDT"))["result"]["list"]
         now = (await get(bybit, "/v5/market/time"))["result"]

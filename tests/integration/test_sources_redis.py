@@ -16,9 +16,10 @@ def settings(url: str) -> SourceSettings:
 
 def test_it_opens_with_a_live_book(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
-        BusWriter(client).update("BTC-USDT", update_id=7)
+        writer = BusWriter(client)
+        writer.update("BTC-USDT", update_id=7)
 
-        with open_source("redis", ["BTC"], settings(redis_url)) as provider:
+        with writer.confirming(), open_source("redis", ["BTC"], settings(redis_url)) as provider:
             assert isinstance(provider, RedisMarketDataProvider)
             assert provider.read("BTC").require_live().update_id == 7
 

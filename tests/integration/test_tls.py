@@ -1,5 +1,6 @@
 """Books over TLS with the certificates that `make certificates` makes; a server that proves nothing is refused."""
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -79,8 +80,10 @@ async def test_books_go_over_tls(server: ServerOverTls) -> None:
         with feeder_process(server.url("feeder"), exchange.ws_url, exchange.rest_url, ["BTC"]) as feeder:
             async with provider:
                 await await_for(lambda: provider.read("BTC").status is BookStatus.LIVE, 20, "a live book")
-            with puller:
-                assert puller.read("BTC").status is BookStatus.LIVE
+            async with puller:
+                # The exchange runs in this loop, and a first read waits for a confirmation.
+                reading = await asyncio.to_thread(puller.read, "BTC")
+                assert reading.status is BookStatus.LIVE, reading.reason
             assert feeder.stop() == 0, feeder.log
 
 

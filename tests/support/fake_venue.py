@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -13,7 +13,16 @@ from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol, decode_answer, request_of
 from bookbus.feeders.feed import Feed
 from bookbus.feeders.rest_client import RestClient, WeightBudget
-from bookbus.feeders.venue import ControlMessage, FeedMode, FeedOptions, VenueAudit, VenueProtocol, VenueSnapshots
+from bookbus.feeders.venue import (
+    ControlMessage,
+    FeedMode,
+    FeedOptions,
+    MarketStatus,
+    VenueAudit,
+    VenueProtocol,
+    VenueSnapshots,
+    VenueTops,
+)
 from bookbus.schemas.instruments import EXCHANGES, Instrument, guess_instrument
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 from bookbus.schemas.trade import Trade
@@ -26,7 +35,7 @@ ASKS: Levels = ((101.0, 1.5), (102.0, 2.5))
 
 def updated(native: str = "BTCUSDT", update_id: int = 1, bids: Levels = BIDS, topic: Topic = "book") -> BookUpdated:
     """A book that changed."""
-    return BookUpdated(native, update_id, 1_000_000 + update_id, bids, ASKS, topic)
+    return BookUpdated(native, update_id, 1_700_000_000_000_000 + update_id, bids, ASKS, topic)
 
 
 class FakeBookSet(BookSet):
@@ -40,6 +49,8 @@ class FakeBookSet(BookSet):
         self.answers: deque[Sequence[Event] | WebSocketProtocolError] = deque()
         self.on_loss: Sequence[Event] = ()
         self.requests: list[ControlMessage] = [ControlMessage(1, "subscribe")]
+        self.others: list[ControlMessage] = []
+        """What a request that was refused is replaced by."""
         self.asked: list[Sequence[str] | None] = []
         self.frames: list[tuple[bytes, int]] = []
         self.expected: list[str] = []
@@ -64,6 +75,9 @@ class FakeBookSet(BookSet):
         everything = [native for native in self.known if native not in dropped] if dropped else None
         self.asked.append(again or everything)
         return self.requests
+
+    def subscribe_without(self, native: str, request_id: int) -> list[ControlMessage]:
+        return self.others
 
     def new_line(self, slot: int) -> int:
         self.connections += 1
@@ -90,7 +104,7 @@ class FakeBookSet(BookSet):
     def start_history(self, native: str) -> BookHistory | None:
         return self.histories.get(native)
 
-    def invalidate(self, native: str, reason: str) -> Sequence[Event]:
+    def invalidate(self, native: str, reason: str, topic: Topic = "book") -> Sequence[Event]:
         self.invalidated.append((native, reason))
         return self.on_loss
 
@@ -131,11 +145,13 @@ class FakeVenue:
     exchange = EXCHANGES["binance"]
     ws_url = "ws://127.0.0.1:1"
     rest_url = "http://127.0.0.1:1"
+    networks: Mapping[str, Sequence[str]] = {"live": ("exchange",)}
     lifetime: float | None = None
     modes: Sequence[FeedMode] = ("diff",)
     topics: Sequence[Topic] = ("book", "quote", "trades")
     keepalive: str | None = None
     audit: VenueAudit | None = None
+    tops: VenueTops | None = None
     decode = staticmethod(decode_answer)
     request_of = staticmethod(request_of)
 
@@ -168,6 +184,9 @@ class FakeVenue:
 
     async def fetch_turnover(self, rest: RestClient) -> dict[str, float]:
         return _value(self.turnover)
+
+    async def fetch_trading(self, rest: RestClient, natives: Sequence[str]) -> Mapping[str, MarketStatus]:
+        return {}
 
     def instruments(self, metadata: bytes) -> list[Instrument]:
         return _value(self.listed)

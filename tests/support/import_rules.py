@@ -202,6 +202,13 @@ RULES = (
         planted=("bookbus.consumers.mock_provider", "from bookbus.consumers.paper.settings import Settings"),
     ),
     Rule(
+        "commands alone import the page",
+        who=("bookbus",),
+        what=("bookbus.consumers.web",),
+        allowed=("bookbus.consumers.web", *_COMMANDS),
+        planted=("bookbus.consumers.redis_provider", "from bookbus.consumers.web.view import BusView"),
+    ),
+    Rule(
         "websockets in the client and in one module of the simulator",
         who=("bookbus",),
         what=("websockets",),
@@ -216,10 +223,10 @@ RULES = (
         planted=("bookbus.consumers.bus.poller", "import threading\nthreading.Thread(target=print)"),
     ),
     Rule(
-        "aiohttp in the REST client alone",
+        "aiohttp in the REST client and the server of the page alone",
         who=("bookbus",),
         what=("aiohttp",),
-        allowed=("bookbus.feeders.rest_client",),
+        allowed=("bookbus.feeders.rest_client", "bookbus.consumers.web"),
         planted=("bookbus.feeders.markets", "import aiohttp"),
     ),
     Rule(

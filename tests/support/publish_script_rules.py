@@ -1,12 +1,13 @@
 """Tests of the publish script on any server: a test class inherits them and provides the fixture `bus`."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import redis
 
-from bookbus.feeders.bus.publish_script import ACCEPTED, CONFIRMED, REFUSED, script_text
+from bookbus.feeders.bus.publish_script import ACCEPTED, CLAIMED, CONFIRMED, REFUSED, script_text
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot, StoredState
 from bookbus.schemas.wire import decode, encode_body
@@ -28,6 +29,10 @@ FIELDS = [
     "book",
 ]
 
+DEEP = ("live", "diff", 20)
+SHALLOW = ("live", "partial", 5)
+"""Two claims on a book."""
+
 
 class Bus:
     """Calls the script on one server like a feeder."""
@@ -36,16 +41,30 @@ class Bus:
         self.client: Any = client
         self.sha: str = client.script_load(script_text(sharded=sharded, database=database).decode())
 
-    def submit(self, kind: str, feeder: str, update_id: int, state: str = "", name: str = NAME) -> int:
-        """Submit a book, by default a live one."""
+    def submit(
+        self,
+        kind: str,
+        feeder: str,
+        update_id: int,
+        state: str = "",
+        name: str = NAME,
+        *,
+        claim: Sequence[object] = (),
+        highest: int | None = None,
+    ) -> int:
+        """Submit a book, by default a live one. `claim` is network, mode and depth."""
         stored: StoredState = state or "live"  # type: ignore[assignment]
-        return self.submit_book(kind, book(update_id=update_id, state=stored, feeder=feeder), name)
+        more = [*(claim or ("", "", "")), highest] if highest is not None else claim
+        return self.submit_book(kind, book(update_id=update_id, state=stored, feeder=feeder), name, more)
 
-    def submit_book(self, kind: str, submitted: OrderBookSnapshot, name: str = NAME) -> int:
+    def submit_book(
+        self, kind: str, submitted: OrderBookSnapshot, name: str = NAME, more: Sequence[object] = ()
+    ) -> int:
+        """`more` are the arguments after the body."""
         bid, ask = (side[0] if side else ("", "") for side in (submitted.bids, submitted.asks))
         body = encode_body(submitted, submitted.feeder, submitted.published_us)
         arguments: list[Any] = [kind, submitted.feeder, submitted.update_id, submitted.state, submitted.published_us]
-        reply: int = self.client.evalsha(self.sha, 1, name, *arguments, *bid, *ask, body)
+        reply: int = self.client.evalsha(self.sha, 1, name, *arguments, *bid, *ask, body, *more)
         return reply
 
     def stored(self, name: str = NAME) -> OrderBookSnapshot:
@@ -58,6 +77,17 @@ class Bus:
 
     def set(self, **fields: object) -> None:
         self.client.hset(NAME, mapping={name: str(value) for name, value in fields.items()})
+
+    def confirmed(self, seconds: float) -> None:
+        """Let the last confirmation be so many seconds ago."""
+        self.set(confirmed_us=self.server_us() - round(seconds * 1e6))
+
+    def heard(self, feeder: str, seconds: float) -> None:
+        """Let this be the only other feeder, heard so many seconds ago."""
+        self.set(others=f"{self.server_us() - round(seconds * 1e6)} {feeder}\n")
+
+    def claim(self) -> list[str]:
+        return [self.field(field) for field in ("network", "mode", "depth")]
 
     def server_us(self) -> int:
         seconds, microseconds = self.client.time()
@@ -341,6 +371,198 @@ class PublishScriptRules:
         bus.submit("new", "A", 100)
 
         assert bus.submit(kind, feeder, update_id) == REFUSED
+
+    def test_a_claim_is_stored_beside_the_book(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100, claim=DEEP)
+        bus.submit("new", "A", 101, claim=DEEP)
+
+        fields: dict[bytes, bytes] = bus.client.hgetall(NAME)
+
+        assert sorted(field.decode() for field in fields) == sorted([*FIELDS, "network", "mode", "depth"])
+        assert bus.claim() == ["live", "diff", "20"]
+
+    @pytest.mark.parametrize(
+        "other",
+        [("live", "diff", 5), ("live", "partial", 20), ("testnet", "diff", 20), ("simulator", "partial", 5)],
+    )
+    @pytest.mark.parametrize(("kind", "update_id"), [("new", 99), ("new", 100), ("again", 100), ("new", 101)])
+    def test_a_feeder_with_another_claim_is_refused(
+        self, bus: Bus, other: Sequence[object], kind: str, update_id: int
+    ) -> None:
+        bus.submit("new", "A", 100, claim=DEEP)
+        before = bus.stored()
+
+        assert bus.submit(kind, "B", update_id, claim=other) == CLAIMED
+
+        assert bus.stored() == before
+        assert (bus.field("feeder"), bus.field("twin_us"), bus.claim()) == ("A", "0", ["live", "diff", "20"])
+        assert bus.submit("new", "A", 102, claim=DEEP) == ACCEPTED
+        assert bus.submit("state", "A", 102, "suspect") == ACCEPTED, "the other one is no twin"
+
+    @pytest.mark.parametrize("other", [(), ("", "", ""), ("live", "", ""), ("", "diff", ""), ("live", "diff", "20")])
+    def test_what_a_claim_leaves_open_is_not_compared(self, bus: Bus, other: Sequence[object]) -> None:
+        bus.submit("new", "A", 100, claim=DEEP)
+
+        assert bus.submit("again", "B", 100, claim=other) == CONFIRMED
+        assert bus.submit("new", "B", 101, claim=other) == ACCEPTED
+        assert bus.submit("new", "A", 102, claim=DEEP) == ACCEPTED
+        assert bus.claim() == ["live", "diff", "20"]
+
+    @pytest.mark.parametrize("update_id", [100, 101])
+    def test_a_book_without_a_claim_is_claimed_by_the_next_feeder(self, bus: Bus, update_id: int) -> None:
+        bus.submit("new", "A", 100)
+
+        assert bus.submit("again", "B", update_id, claim=DEEP) in (CONFIRMED, ACCEPTED)
+
+        assert bus.claim() == ["live", "diff", "20"]
+        assert bus.submit("new", "C", 102, claim=SHALLOW) == CLAIMED
+
+    @pytest.mark.parametrize(("seconds", "reply"), [(4, CLAIMED), (8, CLAIMED), (12, ACCEPTED)])
+    @pytest.mark.parametrize("update_id", [50, 100, 150])
+    def test_a_claim_lasts_for_ten_seconds_without_a_confirmation(
+        self, bus: Bus, seconds: int, reply: int, update_id: int
+    ) -> None:
+        bus.submit("new", "A", 100, claim=DEEP)
+        bus.confirmed(seconds)
+
+        assert bus.submit("again", "B", update_id, claim=SHALLOW) == reply
+
+        if reply == ACCEPTED:
+            assert (bus.field("feeder"), bus.claim()) == ("B", ["live", "partial", "5"])
+            assert bus.submit("new", "A", 151, claim=DEEP) == CLAIMED
+
+    def test_a_suspect_book_stays_claimed_and_a_closed_one_does_not(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100, claim=DEEP)
+        bus.submit("state", "A", 100, "suspect", claim=DEEP)
+
+        assert bus.submit("new", "B", 101, claim=SHALLOW) == CLAIMED
+        bus.submit("new", "A", 101, claim=DEEP)
+        bus.set(rival="")
+        bus.submit("state", "A", 101, "closed", claim=DEEP)
+
+        assert bus.submit("new", "C", 5, claim=SHALLOW) == ACCEPTED
+        assert bus.claim() == ["live", "partial", "5"]
+
+    @pytest.mark.parametrize("update_id", [101, 102])
+    def test_a_feeder_that_stops_leaves_its_book_to_one_that_waits(self, bus: Bus, update_id: int) -> None:
+        bus.submit("new", "A", 101, claim=DEEP)
+        assert bus.submit("new", "B", update_id, claim=SHALLOW) == CLAIMED
+
+        assert bus.submit("state", "A", 101, "closed", claim=DEEP) == REFUSED
+
+        assert bus.stored().state == "live"
+        assert bus.submit("again", "B", 100, claim=SHALLOW) == REFUSED, "no older book after a newer one"
+        other = book(update_id=update_id, feeder="B", bids=((9.0, 1.0),))
+        assert bus.submit_book("again", other, more=SHALLOW) == ACCEPTED
+        assert (bus.stored().feeder, bus.claim()) == ("B", ["live", "partial", "5"])
+
+    def test_nobody_waits_who_has_stopped_or_was_not_heard_for_three_seconds(self, bus: Bus) -> None:
+        bus.submit("new", "A", 101, claim=DEEP)
+        bus.submit("new", "B", 101, claim=SHALLOW)
+        bus.submit("state", "B", 101, "closed", claim=SHALLOW)
+
+        assert bus.submit("state", "A", 101, "closed", claim=DEEP) == ACCEPTED
+
+        bus.submit("new", "A", 101, claim=DEEP)
+        bus.set(rival=f"{bus.server_us() - 4_000_000} B")
+        assert bus.submit("state", "A", 101, "closed", claim=DEEP) == ACCEPTED
+
+    def test_of_a_pair_that_stops_the_last_one_closes_the_book(self, bus: Bus) -> None:
+        bus.submit("new", "A", 100)
+        bus.submit("new", "B", 100)
+        assert bus.submit("state", "A", 100, "closed") == REFUSED
+
+        assert bus.stored().state == "live"
+        assert bus.submit("state", "B", 100, "closed") == ACCEPTED
+
+        bus.submit("new", "A", 101)
+        bus.submit("new", "B", 101)
+        assert bus.submit("state", "B", 101, "closed") == REFUSED
+        assert bus.field("feeder") == "A"
+        assert bus.submit("state", "A", 101, "closed") == ACCEPTED
+
+    @pytest.mark.parametrize("order", ["AB", "BA"])
+    @pytest.mark.parametrize("kind", ["new", "again"])
+    def test_lower_ids_are_accepted_once_those_of_both_feeders_fell(self, bus: Bus, order: str, kind: str) -> None:
+        bus.submit("new", "A", 1000)
+        bus.submit("new", "B", 1000)
+
+        assert bus.submit(kind, order[0], 950, highest=1000) == REFUSED
+        assert bus.submit(kind, order[0], 951, highest=1000) == REFUSED, "the same feeder again"
+        assert bus.submit(kind, order[1], 950, highest=1000) == ACCEPTED
+        assert bus.submit(kind, order[0], 952, highest=1000) == ACCEPTED
+
+        assert (bus.stored().update_id, bus.field("feeder")) == (952, order[0])
+
+    def test_of_three_feeders_the_ids_of_all_must_have_fallen(self, bus: Bus) -> None:
+        for feeder in "ABC":
+            bus.submit("new", feeder, 1000)
+
+        assert bus.submit("new", "A", 950, highest=1000) == REFUSED
+        assert bus.submit("new", "C", 950, highest=1000) == REFUSED
+        assert bus.submit("new", "B", 950, highest=1000) == ACCEPTED
+
+    def test_a_feeder_that_confirms_the_book_voids_what_others_said_of_their_ids(self, bus: Bus) -> None:
+        bus.submit("new", "A", 1000)
+        bus.submit("new", "B", 1000)
+        bus.submit("new", "A", 950, highest=1000)
+        bus.submit("again", "B", 1000)
+
+        assert bus.submit("new", "B", 950, highest=1000) == REFUSED
+        assert bus.submit("again", "A", 951, highest=1000) == ACCEPTED
+
+    @pytest.mark.parametrize(("seconds", "reply"), [(1, REFUSED), (4, ACCEPTED)])
+    def test_a_feeder_that_fell_silent_is_not_waited_for(self, bus: Bus, seconds: int, reply: int) -> None:
+        bus.submit("new", "B", 1000)
+        bus.submit("new", "A", 1001)
+        bus.heard("B", seconds)
+
+        assert bus.submit("new", "A", 950, highest=1001) == reply
+
+    def test_one_feeder_never_takes_the_book_back_alone(self, bus: Bus) -> None:
+        """Whether it is the stored one or not, and whether the other one is ahead, equal or always later."""
+        bus.submit("new", "A", 1000)
+        bus.submit("new", "B", 1000)
+        for feeder in "ABA":
+            assert bus.submit("new", feeder, 990) == REFUSED
+        assert bus.submit("new", "A", 990, highest=1000) == REFUSED
+        bus.submit("new", "B", 1001)
+        assert bus.submit("new", "B", 990, highest=1001) == REFUSED
+
+    def test_a_feeder_that_is_always_later_counts_too(self, bus: Bus) -> None:
+        bus.submit("new", "A", 1000)
+        for update_id in range(1001, 1004):
+            bus.submit("new", "A", update_id)
+            assert bus.submit("new", "B", update_id - 1) == REFUSED
+
+        assert bus.submit("new", "A", 995, highest=1003) == REFUSED
+        assert bus.submit("new", "B", 1004) == ACCEPTED
+
+    def test_a_feeder_that_started_after_the_ids_fell_is_not_waited_for(self, bus: Bus) -> None:
+        bus.submit("new", "A", 1000)
+        assert bus.submit("new", "C", 950) == REFUSED
+        assert bus.submit("new", "C", 951) == REFUSED
+
+        assert bus.submit("new", "A", 951, highest=1000) == ACCEPTED
+
+    def test_a_feeder_whose_ids_fell_below_the_new_ones_has_no_say(self, bus: Bus) -> None:
+        """It is only late after the others went on with the new ids."""
+        bus.submit("new", "A", 1000)
+        bus.submit("new", "B", 1000)
+        bus.submit("new", "A", 950, highest=1000)
+        bus.submit("new", "B", 950, highest=1000)
+        bus.submit("new", "B", 960)
+
+        assert bus.submit("new", "A", 955, highest=1000) == REFUSED
+        assert bus.submit("new", "B", 952, highest=960) == REFUSED
+
+    def test_names_of_feeders_are_no_patterns(self, bus: Bus) -> None:
+        bus.submit("new", "a-1.%d", 1000)
+        bus.submit("new", "b c", 1000)
+        bus.submit("new", "a-1.%d", 1000)
+
+        assert bus.submit("state", "b c", 1000, "closed") == REFUSED
+        assert bus.submit("new", "a-1.%d", 950, highest=1000) == ACCEPTED
 
     def test_a_closed_book_expires_in_a_day_unless_it_is_taken_up_again(self, bus: Bus) -> None:
         bus.submit("new", "A", 100)

@@ -80,8 +80,10 @@ class TrueAges:
         backwards = range(len(timeline) - 1, -1, -1)
         at = next((index for index in backwards if timeline[index][1] == held.update_id), None)
         if at is None:
-            # The id lies between two of the timeline, like that of a REST snapshot, or before its beginning.
-            at = next((index for index in backwards if timeline[index][1] < held.update_id), -1)
+            # The id lies between two of the timeline, like that of a REST snapshot, or before its beginning, or before
+            # the first one after the exchange restarted its ids.
+            fell = {index for index in backwards[1:] if timeline[index + 1][1] < timeline[index][1]}
+            at = next((index for index in backwards if timeline[index][1] < held.update_id or index in fell), -1)
         later = timeline[at + 1 :]
         late = [entry for entry in later if (held.until_us - entry[0]) / 1e6 > self._limit]
         if not late:

@@ -1,7 +1,9 @@
 """Publishes books with the publish script, for tests of readers."""
 
+import contextlib
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import redis
@@ -12,6 +14,8 @@ from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.wire import encode_body
 from tests.support.builders import book
+
+_CONFIRM_INTERVAL = 0.05
 
 Kind = Literal["new", "again", "state"]
 
@@ -24,6 +28,7 @@ class BusWriter:
         self.feeder = feeder
         database = client.get_connection_kwargs().get("db", 0)
         self.names = RedisNames(prefix, database)
+        self._submitted: dict[str, OrderBookSnapshot] = {}
         self._script = client.register_script(script_text(database=database))
 
     def submit(self, snapshot: OrderBookSnapshot, kind: Kind = "new") -> int:
@@ -38,11 +43,34 @@ class BusWriter:
             name = self.names.book(snapshot.exchange, snapshot.symbol)
             self._script([name], self._arguments(snapshot, kind), pipeline)
             pipeline.sadd(self.names.books, name)
+            self._submitted[name] = snapshot
         return [int(reply) for reply in pipeline.execute()[::2]]
 
     def update(self, symbol: str = "BTC-USDT", update_id: int = 100, **fields: Any) -> int:
         """Submit a new book with these fields."""
         return self.submit(book(symbol, update_id=update_id, **fields))
+
+    def confirm(self) -> None:
+        """Confirm every book once, as a feeder does every 2 s."""
+        if submitted := list(self._submitted.values()):
+            self.submit_all(submitted, "again")
+
+    @contextlib.contextmanager
+    def confirming(self) -> Iterator[None]:
+        """Confirm every book all the time, in a thread."""
+        stopping = threading.Event()
+
+        def confirm() -> None:
+            while not stopping.wait(_CONFIRM_INTERVAL):
+                self.confirm()
+
+        thread = threading.Thread(target=confirm)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
 
     def heartbeat(self, symbols: Iterable[str], exchange: str = "binance", late: float = 0.0) -> None:
         """Send a heartbeat, or one that is `late` seconds old."""

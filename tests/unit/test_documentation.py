@@ -27,8 +27,10 @@ from bookbus.feeders.bus.outbox import PublisherCounters
 from bookbus.feeders.commands.proxy import Network
 from bookbus.feeders.feed import FeedCounters
 from bookbus.feeders.simulator.core.faults import KINDS
+from bookbus.feeders.stall_watch import StallCounters
 from bookbus.schemas.capture import CaptureFrame, decode_frame
 from bookbus.schemas.heartbeat import AuditReport, FeederHeartbeat, LineReport, SymbolAudit
+from bookbus.schemas.instruments import NOT_MATCHING, WARNED_OF
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot, StoredState
 from bookbus.schemas.trade import Trade
 from bookbus.schemas.wire import encode, inspect
@@ -217,11 +219,11 @@ def test_commands_page_has_every_command_option_and_variable() -> None:
 
 
 def test_every_counter_of_a_feeder_is_documented() -> None:
-    counted = counters_of(FeedCounters(), PublisherCounters()).keys()
+    counted = counters_of(FeedCounters(), PublisherCounters(), StallCounters()).keys()
 
     assert set(column("docs/reference/counters.md", "counter")) == {
         *counted,
-        *("reconnects", "handovers", "connected", "rest_weight"),
+        *("reconnects", "handovers", "connected", "rest_weight", "unrecognised_statuses", "clock_jumps"),
     }
 
 
@@ -238,11 +240,10 @@ def test_every_field_of_a_feeders_heartbeat_is_documented() -> None:
 
 def test_every_name_and_field_on_redis_is_documented() -> None:
     script = text_of("feeders/bus/publish.lua")
-    (written,) = re.findall(r"redis\.call\('HSET', key, ('seq'.*?)\)\nif state", script, re.DOTALL)
+    written = "".join(re.findall(r"redis\.call\('HSET', key, (.*?)\)\n", script, re.DOTALL))
 
-    assert column("docs/reference/redis.md", "field") == re.findall(
-        r"'([a-z_]+)', ", re.sub(r"string.*?\)", "", written)
-    )
+    by_script = set(re.findall(r"'([a-z_]+)', ", written))
+    assert set(column("docs/reference/redis.md", "field")) == by_script | {"trading"}
     (adds,) = re.findall(r"XADD(.*?)\)\n", text_of("feeders/bus/trade.lua"), re.DOTALL)
     (trade,) = re.findall(r"A trade has the fields `([^`]+)`", text_of("docs/reference/redis.md"))
     assert trade.split() == list(Trade("binance", "BTC-USDT", "BTCUSDT", 1, 1.0, 1.0, "buy", 1, 1).fields())
@@ -305,7 +306,9 @@ def test_every_reason_to_skip_a_decision_is_documented() -> None:
     documented = column("docs/reference/paper-files.md", "reason")
 
     assert set(re.findall(r"(?:Skip|Refusal)\(\"(\w+)\"", sources)) <= set(documented)
-    assert [name for name in documented if f'"{name}"' not in sources and name not in set(BookStatus)] == []
+    derived = {*BookStatus, *(f"market_{status}" for status in NOT_MATCHING | WARNED_OF)}
+    assert derived <= {*documented, "live"}
+    assert [name for name in documented if f'"{name}"' not in sources and name not in derived] == []
 
 
 def test_verdict_is_documented_with_its_limits() -> None:

@@ -88,3 +88,13 @@ def test_what_was_judged_is_not_judged_again_until_it_is_seen_again() -> None:
 
     assert before == 3
     assert judged(ages).judged == before + 1  # what is still live
+
+
+def test_the_first_book_after_the_ids_fell_counts_from_the_next_one() -> None:
+    timeline = [*TIMELINE[:10], *((number * SECOND, number - 9) for number in range(11, 21))]
+
+    assert judged(ages_of((10, 1), (11, 1)), timeline).oldest == 0.0
+    assert judged(ages_of((10, 1), (13, 1)), timeline).oldest == 2.0
+    assert judged(ages_of((10, 1), (18, 1)), timeline).stale == [
+        "BTCUSDT at 1 was live 7.0 s after the exchange's changed"
+    ]

@@ -13,6 +13,7 @@ from bookbus.consumers.paper.calibration.table import CalibrationError, TapeInfo
 from bookbus.consumers.paper.fills.model import TapeEvent
 from bookbus.consumers.paper.order_rules import PriceUnit
 from bookbus.schemas.capture import CaptureError, bounded_lines, decode_frame
+from bookbus.schemas.recorded_time import RisingTimes
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot, Side
 from bookbus.schemas.trade import Trade
 
@@ -70,7 +71,8 @@ def capture_info(path: Path, exchange: str, symbols: tuple[str, ...]) -> TapeInf
             times.append(decode_frame(line).t)
     if not times:
         raise CalibrationError(f"{path} has no recorded frame")
-    first_us, last_us = (round(time * 1e6) for time in (min(times), max(times)))
+    rising = [time for time, _ in RisingTimes((time, None) for time in times)]
+    first_us, last_us = round(rising[0] * 1e6), round(rising[-1] * 1e6)
     return TapeInfo(
         name=path.name,
         sha256=digest.hexdigest(),

@@ -281,6 +281,9 @@ class BinanceRest(RestApi[MarketFeed]):
             raise ApiError(400, -1128, "Combination of optional parameters invalid.")
         instruments = [feed.instrument for feed in self._named(request)]
         found = exchange_info(instruments, self._settings.rules, _now_ms(), with_delisted=not named)
+        for symbol in found["symbols"]:
+            if symbol["symbol"] in self._faults.halted:
+                symbol["status"] = self._faults.halted[symbol["symbol"]] or "BREAK"
         if wanted is not None:
             found["symbols"] = [symbol for symbol in found["symbols"] if symbol["status"] == wanted]
         return found

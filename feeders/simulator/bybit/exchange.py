@@ -10,7 +10,7 @@ from bookbus.feeders.simulator.bybit import messages, statistics
 from bookbus.feeders.simulator.bybit.market import DEPTH, BybitMarket
 from bookbus.feeders.simulator.bybit.rest import BybitRest
 from bookbus.feeders.simulator.core.exchange import ExchangeSimulator
-from bookbus.feeders.simulator.core.faults import FRAME_FAULTS, Fault, FaultBoard, FaultError
+from bookbus.feeders.simulator.core.faults import ANY_FRAME_FAULTS, Fault, FaultBoard, FaultError
 from bookbus.feeders.simulator.core.feed import STEPS_PER_FLUSH, BookAt, create_feed
 from bookbus.feeders.simulator.core.market import SimulatedFill, SimulatedInstrument
 from bookbus.feeders.simulator.core.settings import FLUSHES_PER_SECOND, Rules, SimulatorSettings
@@ -38,6 +38,8 @@ class BybitRules(Rules):
     """A connection without Bybit's own ping for this long is cut, even while data flows (stricter than documented)."""
     arguments: int = 10
     """Topics that one request may name."""
+    trades: int = 2
+    """Trades that one message may hold. The exchange's own limit, 1,024, would hardly ever be reached here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +74,11 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
             market.feed.tape.record(fills, time_ms)
             self._publish_trades(market, fills, time_ms)
         if step % STEPS_PER_FLUSH == 0 and market.flush(market.update_id + 1):
+            market.matched_ms = time_ms
             for topic, depth, before in self._shown_topics(market):
                 book = self._shown[topic] = market.at_depth(depth)
                 if depth != _SNAPSHOTS_ONLY:
-                    text = messages.delta(topic, market.instrument, before, book, market.sequence, _now_ms())
+                    text = messages.delta(topic, market.instrument, before, book, market.sequence, time_ms)
                     self._publish(market, "depth", text, self._subscribers[topic])
                 elif before[1:] != book[1:]:
                     self._publish_snapshot(market, topic, self._subscribers[topic])
@@ -85,8 +88,8 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
         native = market.instrument.native
         name, day = f"publicTrade.{native}", f"tickers.{native}"
         if name in self._subscribers:
-            text = messages.trades(name, market.instrument, fills, market.sequence, time_ms)
-            self._publish(market, "trade", text, self._subscribers[name])
+            for text in messages.trades(name, market.instrument, fills, market.sequence, time_ms, self._rules.trades):
+                self._publish(market, "trade", text, self._subscribers[name])
         if day in self._subscribers:
             text = statistics.day_message(day, market.feed, market.sequence, time_ms)
             self._publish(market, "ticker", text, self._subscribers[day])
@@ -179,7 +182,7 @@ class BybitStreams(WebSocketServer[BybitClient, BybitMarket]):
 
     def _publish_snapshot(self, market: BybitMarket, topic: str, clients: Iterable[BybitClient]) -> None:
         book = self._shown[topic]
-        text = messages.snapshot(topic, market.instrument, book, market.sequence, _now_ms())
+        text = messages.snapshot(topic, market.instrument, book, market.sequence, market.matched_ms)
         self._publish(market, "depth", text, clients)
 
     def _publish(self, market: BybitMarket, kind: str, text: str, clients: Iterable[BybitClient]) -> None:
@@ -199,9 +202,9 @@ class BybitSimulator(ExchangeSimulator[BybitSettings, BybitMarket]):
     SETTINGS = BybitSettings
     STREAMS = BybitStreams
     REST = BybitRest
-    FRAME_FAULTS = {kind: play for kind, play in FRAME_FAULTS.items() if kind != "clock_skew"}  # noqa: RUF012
+    FRAME_FAULTS = {kind: play for kind, play in ANY_FRAME_FAULTS.items() if kind != "clock_skew"}  # noqa: RUF012
     # A shutdown is not announced; REST serves no snapshots.
-    IMPOSSIBLE_FAULTS = frozenset({"server_shutdown", "stale_snapshot", "empty_snapshot"})
+    IMPOSSIBLE_FAULTS = frozenset({"server_shutdown", "stale_snapshot", "empty_snapshot", "market_warning"})
 
     def check_fault(self, fault: Fault) -> None:
         super().check_fault(fault)

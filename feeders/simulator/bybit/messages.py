@@ -1,6 +1,6 @@
 """Bybit's public WebSocket messages: books, changes, trades; and its requests."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -9,8 +9,16 @@ from bookbus.feeders.simulator.core.feed import BookAt
 from bookbus.feeders.simulator.core.market import RawLevel, SimulatedFill, SimulatedInstrument
 from bookbus.schemas.decoding import DECODE_ERRORS
 
+_PUSHED_AFTER = 5
+"""Milliseconds between the matching engine's time (`cts`) and that of a message (`ts`)."""
+
+_BLOCK, _RPI, _PERIOD = 0, 3, 6
+"""After which fills of a period there is a trade of another kind."""
+_OTHER_IDS = 10**18
+
 
 def snapshot(topic: str, instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> str:
+    """`time_ms` is the matching engine's."""
     return _book(topic, "snapshot", instrument, book, sequence, time_ms)
 
 
@@ -29,34 +37,56 @@ def book_answer(instrument: SimulatedInstrument, book: BookAt, sequence: int, ti
         for side in (book.bids, book.asks)
     )
     bids, asks = sides
-    times = {"ts": time_ms, "cts": time_ms}
+    times = {"ts": time_ms + _PUSHED_AFTER, "cts": time_ms}
     return {"s": instrument.native, "b": bids, "a": asks, "u": book.update_id, "seq": sequence, **times}
 
 
 def trades(
-    topic: str, instrument: SimulatedInstrument, fills: Iterable[SimulatedFill], sequence: int, time_ms: int
-) -> str:
+    topic: str, instrument: SimulatedInstrument, fills: Iterable[SimulatedFill], sequence: int, time_ms: int, most: int
+) -> list[str]:
+    """Messages of up to `most` trades each. Now and then there is a block or RPI trade, which changes no book."""
     data = [
-        {
-            "i": str(fill.fill_id),
-            "T": time_ms,
-            "p": instrument.price_text(fill.ticks),
-            "v": instrument.quantity_text(fill.steps),
-            "S": "Buy" if fill.aggressor == "buy" else "Sell",
-            "s": instrument.native,
-            "BT": False,
-            "RPI": False,
-            "seq": sequence,
-        }
+        trade
         for fill in fills
+        for trade in (_trade(instrument, fill, sequence, time_ms), *_beside(instrument, fill, sequence, time_ms))
     ]
-    return msgspec.json.encode({"topic": topic, "ts": time_ms, "type": "snapshot", "data": data}).decode()
+    message = {"topic": topic, "ts": time_ms + _PUSHED_AFTER, "type": "snapshot"}
+    return [
+        msgspec.json.encode(message | {"data": data[start : start + most]}).decode()
+        for start in range(0, len(data), most)
+    ]
+
+
+def _trade(instrument: SimulatedInstrument, fill: SimulatedFill, sequence: int, time_ms: int) -> dict[str, object]:
+    return {
+        "i": str(fill.fill_id),
+        "T": time_ms,
+        "p": instrument.price_text(fill.ticks),
+        "v": instrument.quantity_text(fill.steps),
+        "S": "Buy" if fill.aggressor == "buy" else "Sell",
+        "s": instrument.native,
+        "BT": False,
+        "RPI": False,
+        "seq": sequence,
+    }
+
+
+def _beside(
+    instrument: SimulatedInstrument, fill: SimulatedFill, sequence: int, time_ms: int
+) -> Iterator[dict[str, object]]:
+    """A large block trade at a price of its own, or an RPI trade; their ids are no fill's."""
+    place = fill.fill_id % _PERIOD
+    if place == _BLOCK:
+        block = fill._replace(ticks=max(1, fill.ticks * 99 // 100), steps=fill.steps * 1000)
+        yield _trade(instrument, block, sequence, time_ms) | {"i": str(_OTHER_IDS + fill.fill_id), "BT": True}
+    elif place == _RPI:
+        yield _trade(instrument, fill, sequence, time_ms) | {"i": str(_OTHER_IDS + fill.fill_id), "RPI": True}
 
 
 def _book(topic: str, kind: str, instrument: SimulatedInstrument, book: BookAt, sequence: int, time_ms: int) -> str:
     bids, asks = _levels(instrument, book.bids), _levels(instrument, book.asks)
     return (
-        f'{{"topic":"{topic}","type":"{kind}","ts":{time_ms},"data":{{"s":"{instrument.native}",'
+        f'{{"topic":"{topic}","type":"{kind}","ts":{time_ms + _PUSHED_AFTER},"data":{{"s":"{instrument.native}",'
         f'"b":[{bids}],"a":[{asks}],"u":{book.update_id},"seq":{sequence}}},"cts":{time_ms}}}'
     )
 

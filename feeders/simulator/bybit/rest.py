@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from bookbus.feeders.simulator.bybit import messages, statistics
 from bookbus.feeders.simulator.bybit.market import BybitMarket
@@ -15,6 +16,9 @@ _TOO_MANY = 10006
 _WITHOUT_MARKETS = ("linear", "inverse", "option")
 """Categories of the exchange that have no markets here."""
 _PREFIX = "/v5/market/"
+_FULL = 10_000
+_FULL_STREAM = 7_000_000
+"""By which ids of the full book are ahead of those of the topics."""
 
 
 class BybitRest(RestApi[BybitMarket]):
@@ -24,11 +28,12 @@ class BybitRest(RestApi[BybitMarket]):
         super().__init__(settings, markets, faults)
         self._routes: dict[str, Callable[[HttpRequest], dict[str, object]]] = {
             "time": lambda _: _time(),
-            "instruments-info": lambda request: self._each(request, _describe_market),
+            "instruments-info": self._instruments,
             "tickers": lambda request: self._each(
                 request, lambda market: statistics.day_answer(market.feed, _now_ms())
             ),
             "orderbook": self._book,
+            "full_orderbook": self._full_book,
             "recent-trade": self._trades,
             "kline": self._candles,
         }
@@ -46,6 +51,14 @@ class BybitRest(RestApi[BybitMarket]):
     def _faulty_status(self, fault: Fault) -> HttpResponse:
         return _answer(_TOO_MANY, "fault", {}, int(fault.number(503)))
 
+    def _instruments(self, request: HttpRequest) -> dict[str, object]:
+        """A halted market is not listed, unless the fault names a status."""
+        found, halted = self._each(request, lambda market: market), self._faults.halted
+        markets: Any = found["list"]
+        names = [(market, market.instrument.native) for market in markets]
+        listed = [(market, halted.get(name, "Trading")) for market, name in names]
+        return found | {"list": [_describe_market(market, status) for market, status in listed if status]}
+
     def _each(self, request: HttpRequest, describe: Callable[[BybitMarket], object]) -> dict[str, object]:
         category = _category(request)
         symbol = request.query.get("symbol")
@@ -56,6 +69,13 @@ class BybitRest(RestApi[BybitMarket]):
     def _book(self, request: HttpRequest) -> dict[str, object]:
         market, limit = self._market(request), _integer(request, "limit", 1, 200)
         return messages.book_answer(market.instrument, market.at_depth(limit), market.sequence, _now_ms())
+
+    def _full_book(self, request: HttpRequest) -> dict[str, object]:
+        """All levels, also between two messages; `u` counts another stream than the topics that are served here."""
+        market = self._market(request)
+        book = market.full(_FULL)
+        shown = book._replace(update_id=market.update_id + _FULL_STREAM)
+        return messages.book_answer(market.instrument, shown, book.update_id, _now_ms())
 
     def _trades(self, request: HttpRequest) -> dict[str, object]:
         market, limit = self._market(request), _integer(request, "limit", 60, 60)
@@ -104,7 +124,7 @@ def _answer(code: int, message: str, result: dict[str, object], status: int = 20
     return json_response(body, status)
 
 
-def _describe_market(market: BybitMarket) -> dict[str, object]:
+def _describe_market(market: BybitMarket, status: str) -> dict[str, object]:
     instrument = market.instrument
     step = decimal_text(1, instrument.step_decimals)
     return {
@@ -112,7 +132,7 @@ def _describe_market(market: BybitMarket) -> dict[str, object]:
         "baseCoin": instrument.base,
         "quoteCoin": instrument.quote,
         "innovation": "0",
-        "status": "Trading",
+        "status": status,
         "marginTrading": "none",
         "lotSizeFilter": {
             "basePrecision": step,

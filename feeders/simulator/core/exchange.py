@@ -69,7 +69,7 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
     REST: ClassVar[type[RestApi[Any]]]
     FRAME_FAULTS: ClassVar[FrameFaults] = ANY_FRAME_FAULTS
     """The faults that its messages can have, by kind."""
-    IMPOSSIBLE_FAULTS: ClassVar[frozenset[str]] = frozenset()
+    IMPOSSIBLE_FAULTS: ClassVar[frozenset[str]] = frozenset({"market_warning"})
     """Other kinds that cannot happen on this exchange."""
 
     settings: SettingsT
@@ -182,6 +182,8 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
             case "refuse_connections":
                 self._faults.played[fault.kind] += 1
                 self._streams.refuse(fault.seconds or _REFUSAL, politely=fault.value == "http")
+            case "halt" | "market_warning":
+                self._mark(fault, self._faults.halted if fault.kind == "halt" else self._faults.warned)
             case "cold_restart":
                 self._faults.played[fault.kind] += 1
                 self._streams.restart()
@@ -189,6 +191,16 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
                 self._streams.play(fault)
             case _:
                 self._faults.add(fault)
+
+    def _mark(self, fault: Fault, marked: dict[str, str]) -> None:
+        """Halt markets, or warn of them, for `seconds` or until `clear`. Raises FaultError for unknown symbols."""
+        symbols = fault.symbols or tuple(self._markets)
+        if unknown := [symbol for symbol in symbols if symbol not in self._markets]:
+            raise FaultError(f"unknown symbols: {', '.join(unknown)}")
+        self._faults.played[fault.kind] += 1
+        marked.update(dict.fromkeys(symbols, "" if fault.value is None else str(fault.value)))
+        if fault.seconds is not None:
+            self._background.call_later(fault.seconds, lambda: _unmark(marked, symbols))
 
     async def _repeat(self, fault: Fault, every: float) -> None:
         while True:
@@ -210,9 +222,10 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
                 self._skipped += skipped
                 step += skipped
             await asyncio.sleep(max(0.0, -late))
-            for position, market in enumerate(self._markets.values(), 1):
-                self._streams.step(market, step, step * grid_us)
-                self._timelines[market.instrument.native].record(market.flushed_id, time.time_ns() // 1000)
+            for position, (native, market) in enumerate(self._markets.items(), 1):
+                if native not in self._faults.halted:
+                    self._streams.step(market, step, step * grid_us)
+                self._timelines[native].record(market.flushed_id, time.time_ns() // 1000)
                 if position % _AT_A_TIME == 0:
                     self._streams.send_queued()
                     await asyncio.sleep(0)
@@ -266,6 +279,11 @@ class ExchangeSimulator(ABC, Generic[SettingsT, MarketT]):
         if book is None:
             return _error(404, f"the book of {symbol} at {query['update_id']} is not known, or forgotten")
         return json_response({"symbol": symbol} | _book(market.instrument, book, depth))
+
+
+def _unmark(marked: dict[str, str], symbols: Iterable[str]) -> None:
+    for symbol in symbols:
+        marked.pop(symbol, None)
 
 
 def _levels(instrument: SimulatedInstrument, levels: list[RawLevel]) -> Levels:

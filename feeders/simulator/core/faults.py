@@ -202,11 +202,12 @@ def _side(payload: Payload, name: str) -> list[list[str]]:
 
 
 def corrupt_level(frame: PendingFrame) -> list[bytes]:
-    """One changed bid of the best 50 is wrong: removed if it is there, and the reverse; only diffs have this."""
+    """One changed bid of the best 50 is wrong: removed if it is there, and the reverse; only changes have this."""
     worst = float(frame.feed.instrument.price_text(frame.feed.snapshot(_NEAR, "flushed").bids[-1][0]))
     message = msgspec.json.decode(frame.text)
     payload = message.get("data", message)
-    near = [level for level in payload["b"] if float(level[0]) >= worst] if "U" in payload else []
+    are_changes = "U" in payload or message.get("type") == "delta"
+    near = [level for level in payload["b"] if float(level[0]) >= worst] if are_changes else []
     if not near:
         return frame.later()
     level = min(near, key=lambda level: float(level[0]))
@@ -243,8 +244,9 @@ ANY_FRAME_FAULTS = FRAME_FAULTS | SILENT_FAULTS
 _EACH_SYMBOL = ("stale_snapshot", "empty_snapshot")
 _CONTROL_KINDS = ("ack_lost", "ack_delayed", "ack_error", "subscribe_ignored")
 _REST_KINDS = ("rest_timeout", "rest_status", "rest_truncated", "rest_delay", *_EACH_SYMBOL)
-_CONNECTION_KINDS = ("silence", "half_open", "slow_drip", "reset", "close", "server_shutdown")
-_IMMEDIATE_KINDS = (*_CONNECTION_KINDS, "refuse_connections", "cold_restart")
+_CONNECTION_KINDS = ("silence", "half_open", "slow_drip", "late", "reset", "close", "server_shutdown")
+HALT, MARKET_WARNING = "halt", "market_warning"
+_IMMEDIATE_KINDS = (*_CONNECTION_KINDS, "unsubscribed", "refuse_connections", "cold_restart", HALT, MARKET_WARNING)
 _OTHER_KINDS = (*_CONTROL_KINDS, *_REST_KINDS, *_IMMEDIATE_KINDS)
 KINDS = (*sorted(ANY_FRAME_FAULTS), *_OTHER_KINDS)
 """Kinds that do not belong to one exchange alone."""
@@ -330,6 +332,10 @@ class FaultBoard:
         self._binary = binary
         self._waiting: list[_Waiting] = []
         self.played: Counter[str] = Counter()
+        self.halted: dict[str, str] = {}
+        """Symbols whose market is halted, with the status that the exchange gives; empty for its usual way."""
+        self.warned: dict[str, str] = {}
+        """Symbols that the exchange warns of, with its word."""
         self.alters_frames = False
         """Whether a fault may change market data: the fast path ends here."""
 
@@ -352,6 +358,8 @@ class FaultBoard:
 
     def clear(self) -> None:
         self._waiting.clear()
+        self.halted.clear()
+        self.warned.clear()
         self._refresh()
 
     def waiting(self) -> list[Fault]:

@@ -1,8 +1,10 @@
 """The WebSocket side of every simulated exchange: connections, subscriptions, and faults of connections."""
 
 import asyncio
+import re
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +29,15 @@ _NO_CLOSING_FRAME = 1006
 _CLOSE_TIMEOUT = 2.0
 _SLOW = 2000.0
 """Bytes a second, unless the fault says how many."""
+_LATE = 5.0
+"""Seconds by which messages are late, unless the fault says how many."""
+_STREAM_NAMES = {
+    "depth": ("depth", "orderbook"),
+    "bookTicker": ("bookticker",),
+    "trade": ("trade", "publictrade"),
+    "aggTrade": ("aggtrade",),
+}
+"""How the exchanges begin the names of the streams of each kind, in lower case."""
 _OBSERVED = (Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG)
 _MAXIMUM_BACKLOG = 64 * 1024 * 1024
 """A client that lets this many bytes pile up is cut off."""
@@ -83,6 +94,9 @@ class ClientConnection(ServerConnection):
         self.sent = 0
         self._queued: list[bytes] = []
         self._slow: SlowWriter | None = None
+        self._delay = 0.0
+        self._delayed: deque[tuple[float, bytes]] = deque()
+        """Messages that are late, with the times at which they are sent."""
 
     def queue(self, frame: bytes) -> None:
         """Put an encoded frame behind those that wait for `send_queued`."""
@@ -95,11 +109,18 @@ class ClientConnection(ServerConnection):
             return
         if self.protocol.state is OPEN and not self.is_mute:
             self.sent += len(self._queued)
-            (self._slow or self.transport).write(b"".join(self._queued))
-            waiting = self.transport.get_write_buffer_size() + (self._slow.backlog if self._slow else 0)
-            if waiting > _MAXIMUM_BACKLOG:
-                self.transport.abort()
+            data = b"".join(self._queued)
+            if self._delay:
+                loop = asyncio.get_running_loop()
+                self._delayed.append((loop.time() + self._delay, data))
+                loop.call_later(self._delay, self._send_due)
+            else:
+                self._write(data)
         self._queued.clear()
+
+    def be_late(self, seconds: float) -> None:
+        """Send messages later than they are made; pings are answered at once."""
+        self._delay = seconds
 
     def fall_silent(self, *, answers_pings: bool) -> None:
         """Send no more messages; without `answers_pings`, send nothing at all."""
@@ -122,6 +143,9 @@ class ClientConnection(ServerConnection):
             if self._slow is not None:
                 self._slow.flush()
                 self._slow = None
+            self._delay = 0.0
+            while self._delayed:
+                self._write(self._delayed.popleft()[1])
 
     def reset(self) -> None:
         reset(self.transport)
@@ -148,6 +172,17 @@ class ClientConnection(ServerConnection):
                     self._slow.write(data)
                 else:
                     self._slow.write_eof()
+
+    def _write(self, data: bytes) -> None:
+        (self._slow or self.transport).write(data)
+        waiting = self.transport.get_write_buffer_size() + (self._slow.backlog if self._slow else 0)
+        if waiting > _MAXIMUM_BACKLOG:
+            self.transport.abort()
+
+    def _send_due(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._delayed and self._delayed[0][0] <= now and not self.transport.is_closing():
+            self._write(self._delayed.popleft()[1])
 
 
 @dataclass(slots=True, eq=False)
@@ -268,6 +303,9 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
 
     def play(self, fault: Fault) -> None:
         """Play a fault that acts at once on connections. Raises FaultError."""
+        if fault.kind == "unsubscribed":
+            self._drop_subscriptions(fault)
+            return
         if fault.symbols is not None:
             raise FaultError(f"{fault.kind} acts on connections, not symbols")
         if fault.connection is not None and fault.connection not in self._clients:
@@ -276,6 +314,18 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
             if fault.connection in (None, client.number):
                 self._faults.played[fault.kind] += 1
                 self._play_on(client, fault)
+
+    def _drop_subscriptions(self, fault: Fault) -> None:
+        """Forget subscriptions without a word; another subscription works."""
+        self._faults.played[fault.kind] += 1
+        names = None if fault.symbols is None else {symbol.lower() for symbol in fault.symbols}
+        for client in self._clients.values():
+            if fault.connection in (None, client.number):
+                for stream in list(client.streams):
+                    parts = [part.lower() for part in (re.split("[@.]", stream) if isinstance(stream, str) else stream)]
+                    named = names is None or not names.isdisjoint(parts)
+                    if named and any(part.startswith(_STREAM_NAMES[fault.stream]) for part in parts):
+                        self._leave(client, stream)
 
     def drop_all(self) -> None:
         """End every connection without a closing frame."""
@@ -293,7 +343,7 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
         self._background.call_later(seconds, lambda: self._background.start(self.listen()))
 
     def recover(self) -> None:
-        """End silence and slowness of every connection."""
+        """End silence, slowness and lateness of every connection."""
         for client in self._clients.values():
             client.connection.recover()
 
@@ -375,6 +425,8 @@ class WebSocketServer(ABC, Generic[ClientT, MarketT]):
                 connection.become_half_open()
             case "slow_drip":
                 connection.slow_down(fault.number(_SLOW))
+            case "late":
+                connection.be_late(fault.number(_LATE))
             case "reset":
                 connection.reset()
             case "close" if fault.number(NORMAL) == _NO_CLOSING_FRAME:

@@ -126,7 +126,14 @@ class UpbitRest(RestApi[UpbitMarket]):
 
     def _all_markets(self, request: HttpRequest) -> str:
         with_details = request.query.get("is_details", request.query.get("isDetails", "false")).lower() == "true"
-        return _text([_market(market.instrument, with_details=with_details) for market in self._markets.values()])
+        halted, warned = self._faults.halted, self._faults.warned
+        return _text(
+            [
+                _market(market.instrument, halted.get(native), warned.get(native), with_details=with_details)
+                for native, market in self._markets.items()
+                if halted.get(native) != ""
+            ]
+        )
 
     def _all_days(self, request: HttpRequest) -> str:
         quotes = request.query.get("quote_currencies", "KRW,BTC,USDT").upper().split(",")
@@ -176,14 +183,20 @@ class UpbitRest(RestApi[UpbitMarket]):
         return known
 
 
-def _market(instrument: SimulatedInstrument, *, with_details: bool) -> dict[str, object]:
+def _market(
+    instrument: SimulatedInstrument, state: str | None, warned: str | None, *, with_details: bool
+) -> dict[str, object]:
+    """`warned` names a caution; any other text is a warning, None is neither."""
     market: dict[str, object] = {
         "market": instrument.native,
         "korean_name": instrument.base,
         "english_name": instrument.base,
     }
     if with_details:
-        market["market_event"] = {"warning": False, "caution": dict.fromkeys(_CAUTIONS, False)}
+        cautions = {name: name == warned for name in _CAUTIONS}
+        market["market_event"] = {"warning": warned is not None and warned not in _CAUTIONS, "caution": cautions}
+        if state is not None:
+            market["market_state"] = state
     return market
 
 

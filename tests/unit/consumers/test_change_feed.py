@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from bookbus.consumers.change_feed import ChangeFeed
-from bookbus.consumers.reading import Update
-from bookbus.schemas.snapshot import OrderBookSnapshot
+from bookbus.consumers.reading import Reading, Update
+from bookbus.schemas.instruments import TradingStatus
+from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.builders import book
-from tests.support.waiting import wait_for
+from tests.support.waiting import await_for, wait_for
 
 
 class Books:
@@ -20,7 +21,12 @@ class Books:
 
     def __init__(self) -> None:
         self.newest: dict[str, OrderBookSnapshot] = {}
-        self.feed = ChangeFeed(self.newest.get)
+        self.status = BookStatus.LIVE
+        self.trading: TradingStatus = "trading"
+        self.feed = ChangeFeed(self.read, check_interval=0.01)
+
+    def read(self, symbol: str) -> Reading:
+        return Reading(self.newest.get(symbol), self.status, 0.0, "", self.trading)
 
     def change(self, seq: int, symbol: str = "BTC-USDT", count: int = 1) -> OrderBookSnapshot:
         self.newest[symbol] = book(symbol, seq=seq)
@@ -276,3 +282,145 @@ async def test_updates_of_all_bring_symbols_that_are_not_known_yet() -> None:
     later = books.change(2, "SOL-USDT")
     assert await anext(updates) == Update(later, 0)
     await updates.aclose()
+
+
+Told = tuple[int, int, BookStatus, str]
+
+
+def told(update: Update) -> Told:
+    return update.snapshot.seq, update.conflated, update.status, update.trading
+
+
+class Following:
+    """What the updates of BTC-USDT brought, with a feed that checks statuses every 10 ms."""
+
+    def __init__(self) -> None:
+        self.books = Books()
+        self.books.feed.open()
+        self.books.change(1)
+        self.seen: list[Told] = []
+        self._task = asyncio.ensure_future(self._follow())
+
+    async def _follow(self) -> None:
+        async for update in self.books.feed.updates(["BTC-USDT"]):
+            self.seen.append(told(update))
+
+    async def sees(self, *updates: Told) -> None:
+        await await_for(lambda: len(self.seen) >= len(updates))
+        await asyncio.sleep(0.05)  # several checks, which must bring nothing more
+        assert self.seen == list(updates)
+
+    async def end(self) -> None:
+        await asyncio.to_thread(self.books.feed.close)
+        await self._task
+
+
+LIVE, STALE, DOWN, MISSING = BookStatus.LIVE, BookStatus.STALE, BookStatus.FEEDER_DOWN, BookStatus.MISSING
+
+
+async def test_a_status_that_changes_without_a_message_is_an_update_once_an_episode() -> None:
+    following = Following()
+    first: Told = (1, 0, LIVE, "trading")
+    await following.sees(first)
+
+    following.books.status = STALE
+    await following.sees(first, (1, 0, STALE, "trading"))
+    following.books.status = DOWN
+    await following.sees(first, (1, 0, STALE, "trading"), (1, 0, DOWN, "trading"))
+    following.books.status = LIVE
+    await following.sees(first, (1, 0, STALE, "trading"), (1, 0, DOWN, "trading"), first)
+    await following.end()
+
+
+async def test_a_change_of_the_trading_status_is_an_update() -> None:
+    following = Following()
+    await following.sees((1, 0, LIVE, "trading"))
+
+    following.books.trading = "halted"
+    following.books.feed.publish("BTC-USDT", 0)
+    await following.sees((1, 0, LIVE, "trading"), (1, 0, LIVE, "halted"))
+    following.books.change(2)
+    await following.sees((1, 0, LIVE, "trading"), (1, 0, LIVE, "halted"), (2, 0, LIVE, "halted"))
+    await following.end()
+
+
+async def test_a_notification_of_a_status_that_did_not_change_is_no_update() -> None:
+    following = Following()
+    await following.sees((1, 0, LIVE, "trading"))
+
+    following.books.feed.publish("BTC-USDT", 0)
+    await following.sees((1, 0, LIVE, "trading"))
+
+    following.books.change(2)
+    await following.sees((1, 0, LIVE, "trading"), (2, 0, LIVE, "trading"))
+    await following.end()
+
+
+async def test_a_book_that_is_gone_is_an_update_with_the_last_one() -> None:
+    following = Following()
+    await following.sees((1, 0, LIVE, "trading"))
+
+    following.books.newest.clear()
+    following.books.status = MISSING
+    await following.sees((1, 0, LIVE, "trading"), (1, 0, MISSING, "trading"))
+    await following.end()
+
+
+async def test_a_newer_book_counts_only_its_own_updates_after_a_status_change() -> None:
+    following = Following()
+    await following.sees((1, 0, LIVE, "trading"))
+    following.books.status = STALE
+    await following.sees((1, 0, LIVE, "trading"), (1, 0, STALE, "trading"))
+
+    following.books.status = LIVE
+    following.books.change(4, count=3)
+    await following.sees((1, 0, LIVE, "trading"), (1, 0, STALE, "trading"), (4, 2, LIVE, "trading"))
+    await following.end()
+
+
+def test_status_callbacks_get_changes_of_the_status_and_others_only_books() -> None:
+    books = Books()
+    seen: list[int] = []
+    statuses: list[Told] = []
+    books.feed.add_callback(lambda snapshot: seen.append(snapshot.seq))
+    books.feed.add_status_callback(lambda update: statuses.append(told(update)))
+    books.feed.open()
+
+    books.change(1)
+    wait_for(lambda: statuses)
+    books.change(2)
+    wait_for(lambda: seen[-1] == 2)
+    books.status = STALE
+    wait_for(lambda: len(statuses) == 2)
+    books.trading = "halted"
+    wait_for(lambda: len(statuses) == 3)
+    books.feed.close()
+
+    assert seen == [1, 2]
+    assert statuses == [(1, 0, LIVE, "trading"), (2, 0, STALE, "trading"), (2, 0, STALE, "halted")]
+
+
+def test_a_status_callback_that_fails_is_counted_and_called_again() -> None:
+    books = Books()
+    calls: list[Update] = []
+
+    def callback(update: Update) -> None:
+        calls.append(update)
+        raise SystemExit(1)
+
+    books.feed.open()
+    books.feed.add_status_callback(callback)
+    books.change(1)
+    wait_for(lambda: len(calls) == 1)
+    books.status = STALE
+    wait_for(lambda: len(calls) == 2)
+    books.feed.close()
+
+    assert books.feed.callback_errors == 2
+
+
+def test_a_coroutine_function_is_no_status_callback() -> None:
+    async def callback(update: Update) -> None: ...
+
+    with pytest.raises(TypeError, match="use `async for`"):
+        Books().feed.add_status_callback(callback)  # type: ignore[arg-type]

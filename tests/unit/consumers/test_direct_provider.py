@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from bookbus.consumers import direct_provider
 from bookbus.consumers.direct_provider import BinanceL2WebSocketProvider, DirectProvider, UpbitL2WebSocketProvider
 from bookbus.feeders.errors import WebSocketConnectionError
-from bookbus.schemas.instruments import SymbolError
+from bookbus.feeders.exchange_feed import ExchangeFeed
+from bookbus.schemas.instruments import Instrument, SymbolError
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 from tests.support.builders import book
 from tests.support.fake_adapters import (
@@ -339,3 +341,52 @@ async def test_an_iterator_ends_when_the_provider_is_down(exchange: Exchange) ->
                 fake.lose()
 
     assert states == ["live", "suspect"]
+
+
+@pytest.mark.parametrize("name", ["BTC-PLN", "BTC-USD1", "XRP-RLUSD", "USDT-PLN", "btc/pln", "WBTC-BTC"])
+def test_a_standard_name_is_kept_and_its_symbol_asked_for(name: str) -> None:
+    standard = name.upper().replace("/", "-")
+    native = standard.replace("-", "")
+    fake = FakeBinanceWebSocketAdapter([native], no_callback)
+    provider = BinanceL2WebSocketProvider([name], fake)
+    theirs = book(standard, native=native, update_id=7, feeder="")
+
+    with provider:
+        fake.inject_snapshot(theirs)
+
+        assert fake.subscribed == [native]
+        assert provider.symbols == [standard]
+        assert [provider.get_latest_snapshot(each) for each in (name, standard, native)] == [theirs] * 3
+
+
+@pytest.mark.parametrize("name", ["BTC-PLN", "XRP-RLUSD"])
+def test_the_books_of_its_own_connection_have_the_name_that_was_given(name: str) -> None:
+    provider = BinanceL2WebSocketProvider([name])
+
+    source = provider._make_source()
+
+    assert isinstance(source, ExchangeFeed)
+    native = name.replace("-", "")
+    assert source.natives == (native,)
+    assert source.feed_of(native).symbol_of(native) == name
+
+
+def test_a_symbol_whose_quote_asset_is_not_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direct_provider, "known_instruments", lambda *_: [])
+
+    with pytest.raises(SymbolError, match="'BTCPLN': without the list of instruments of binance"):
+        BinanceL2WebSocketProvider("BTCPLN")
+
+
+def test_a_list_that_a_feeder_got_says_what_the_quote_asset_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [Instrument("binance", "BTC", "PLN", "BTCPLN")]
+    monkeypatch.setattr(direct_provider, "known_instruments", lambda *_: listed)
+
+    assert BinanceL2WebSocketProvider("BTCPLN").symbols == ["BTC-PLN"]
+    with pytest.raises(SymbolError, match="unknown symbol 'XRPRLUSD'"):
+        BinanceL2WebSocketProvider("XRPRLUSD")
+
+
+def test_two_names_of_one_symbol_are_refused() -> None:
+    with pytest.raises(SymbolError, match="ABCTRY is the name of both ABC-TRY and ABCT-RY"):
+        BinanceL2WebSocketProvider("ABC-TRY,ABCT-RY")

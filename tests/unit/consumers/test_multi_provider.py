@@ -117,6 +117,36 @@ def test_a_one_sided_book_is_excluded() -> None:
     assert world.out() == {"upbit": "upbit BTC-KRW has no asks"}
 
 
+@pytest.mark.parametrize("trading", ["halted", "auction", "delisted"])
+def test_a_market_in_which_nothing_is_matched_is_excluded(trading: str) -> None:
+    world = World()
+    world.binance.change("BTC-USDT", trading="trading")
+    world.upbit.change("BTC-KRW", trading=trading)
+
+    (found,) = world.provider.opportunities("BTC")
+
+    assert world.out() == {"upbit": f"upbit BTC-KRW is {trading}"}
+    assert (found.actionable, found.reason) == (False, f"upbit BTC-KRW is {trading}")
+    assert world.provider.read("BTC").trading == "trading"
+
+
+def test_the_status_of_several_exchanges_is_that_of_the_one_that_trades_best() -> None:
+    world = World()
+    assert world.provider.read("BTC").trading == "unknown"
+
+    world.binance.change("BTC-USDT", trading="halted")
+    assert world.provider.read("BTC").trading == "halted"
+    world.upbit.change("BTC-KRW", trading="caution")
+    assert world.provider.read("BTC").trading == "caution"
+
+
+def test_an_exchange_rate_of_a_halted_market_is_not_used() -> None:
+    world = World()
+    world.upbit.change("USDT-KRW", trading="halted")
+
+    assert world.out() == {"upbit": "FX USDT-KRW is halted"}
+
+
 def test_two_exchanges_in_the_common_quote_need_no_exchange_rate() -> None:
     world, bybit = World(), StubProvider("bybit")
     bybit.put("BTC-USDT", ((99_800.0, 0.2),), ((99_900.0, 0.2),))

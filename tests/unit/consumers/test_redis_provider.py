@@ -1,11 +1,9 @@
 """RedisMarketDataProvider on fakeredis: what it makes of what is stored and published."""
 
-import threading
 from collections.abc import Iterator
 
 import pytest
 import redis
-from fakeredis import TcpFakeServer
 
 from bookbus.consumers.reading import ConnectionStatus
 from bookbus.consumers.redis_provider import Mode, RedisMarketDataProvider
@@ -13,6 +11,7 @@ from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.snapshot import BookStatus
 from tests.support.builders import book
+from tests.support.fake_server import fake_server
 from tests.support.waiting import wait_for
 from tests.support.writer import BusWriter
 
@@ -22,13 +21,8 @@ MODES: tuple[Mode, ...] = ("push", "pull")
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server = TcpFakeServer(("127.0.0.1", 0), server_type="redis")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"redis://127.0.0.1:{server.server_address[1]}/0"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with fake_server() as url:
+        yield url
 
 
 @pytest.fixture
@@ -39,8 +33,10 @@ def client(url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def writer(client: redis.Redis) -> BusWriter:
-    return BusWriter(client)
+def writer(client: redis.Redis) -> Iterator[BusWriter]:
+    writer = BusWriter(client)
+    with writer.confirming():
+        yield writer
 
 
 @pytest.fixture(params=MODES)
@@ -83,8 +79,10 @@ def test_symbols_may_be_one_text(url: str) -> None:
 
 
 def test_prefixes_do_not_mix(url: str, client: redis.Redis, mode: Mode) -> None:
-    BusWriter(client, prefix="test").update(update_id=9)
+    writer = BusWriter(client, prefix="test")
+    writer.update(update_id=9)
     with (
+        writer.confirming(),
         RedisMarketDataProvider(url, "binance", ["BTC"], mode) as usual,
         RedisMarketDataProvider(url, "binance", ["BTC"], mode, prefix="test") as other,
     ):

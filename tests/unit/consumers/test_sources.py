@@ -15,6 +15,7 @@ from bookbus.consumers.redis_provider import RedisMarketDataProvider
 from bookbus.consumers.sources import SOURCES, Endpoint, SourceError, SourceSettings, make_provider, open_source
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.snapshot import BookStatus
+from tests.support.waiting import wait_for
 
 
 def unused_port() -> int:
@@ -99,7 +100,7 @@ def test_redis_without_a_server_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(SourceError, match=r"no Redis answers at redis://127\.0\.0\.1.*make redis"):
         open_source("redis", ["BTC"], settings)
 
-    assert threading.active_count() == threads
+    wait_for(lambda: threading.active_count() == threads, what="the end of its threads")
 
 
 def test_an_exchange_that_cannot_be_reached_is_an_error_that_says_why() -> None:
@@ -112,7 +113,7 @@ def test_an_exchange_that_cannot_be_reached_is_an_error_that_says_why() -> None:
     ):
         open_source("binance", ["BTC"], SourceSettings(endpoints={"binance": nowhere}, timeout=0.2))
 
-    assert threading.active_count() == threads
+    wait_for(lambda: threading.active_count() == threads, what="the end of its threads")
 
 
 def test_without_the_packages_for_exchanges_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

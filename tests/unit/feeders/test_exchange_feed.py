@@ -14,6 +14,7 @@ from bookbus.feeders.exchanges.binance_protocol import BinanceProtocol
 from bookbus.feeders.reconnect import ReconnectPolicy
 from bookbus.feeders.stall_detector import StallDetector
 from bookbus.feeders.venue import FeedOptions, venue_of
+from bookbus.feeders.wall_clock import WallClock
 from bookbus.schemas.heartbeat import LineReport
 from tests.support.fake_venue import Collected, FakeVenue
 
@@ -45,7 +46,7 @@ class World:
             stall = StallDetector(lambda _: None)
             return Adapter(FakeVenue(), told.feed, "ws://nowhere", stall, slot=slot, on_lost=on_lost)
 
-        self.group = LineGroup(told.feed, lines, ReconnectPolicy(), make)
+        self.group = LineGroup(told.feed, lines, ReconnectPolicy(), make, WallClock())
         self.lines = [connection.line for connection in self.group.connections]
         self.now = 100.0
         self.update_id = 1
@@ -251,3 +252,16 @@ def test_reports_say_what_each_line_did() -> None:
         LineReport(line=1, connections=1, open=1, reconnects=0, updates=10, first=10),
         LineReport(line=2, connections=1, open=1, reconnects=2, updates=0, first=0, silent=True),
     ]
+
+
+def test_a_line_does_not_stand_in_for_another_just_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    for slot in (0, 1):
+        world.open(slot)
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() - 600)
+
+    world.group._lost(world.lines[0])
+
+    assert [slot for slot, _ in world.abandoned] == [1]
+    assert "clock was just set" in world.abandoned[0][1]

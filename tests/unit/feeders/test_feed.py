@@ -8,7 +8,9 @@ from bookbus.feeders.books.events import (
     Acknowledged,
     BookLost,
     BookUnchanged,
+    BookUpdated,
     ClosingSoon,
+    Ignored,
     KnownWindowLeft,
     PrecisionLost,
     Refused,
@@ -18,6 +20,7 @@ from bookbus.feeders.books.events import (
 )
 from bookbus.feeders.errors import WebSocketProtocolError
 from bookbus.feeders.feed import FeedCounters
+from bookbus.schemas.instruments import EXCHANGES, InstrumentRegistry
 from bookbus.schemas.snapshot import OrderBookSnapshot
 from bookbus.schemas.trade import Trade
 from tests.support.fake_venue import ASKS, BIDS, Collected, updated
@@ -47,7 +50,7 @@ def test_an_update_becomes_a_snapshot_with_every_field() -> None:
         native="BTCUSDT",
         state="live",
         update_id=42,
-        exchange_us=1_000_042,
+        exchange_us=1_700_000_000_000_042,
         received_us=7_000_000,
         depth=20,
         bids=BIDS,
@@ -69,10 +72,10 @@ def test_a_quote_is_a_book_of_depth_one_beside_the_book() -> None:
 def test_a_trade_is_told_with_every_field() -> None:
     world = Collected()
 
-    world.receive(TradeHappened("ETHUSDT", 5, 2500.0, 0.25, "sell", 6_000_000), received_us=7_000_000)
+    world.receive(TradeHappened("ETHUSDT", 5, 2500.0, 0.25, "sell", 1_700_000_006_000_000), received_us=7_000_000)
 
     assert world.trades == [
-        Trade("binance", "ETH-USDT", "ETHUSDT", 5, 2500.0, 0.25, "sell", 6_000_000, 7_000_000),
+        Trade("binance", "ETH-USDT", "ETHUSDT", 5, 2500.0, 0.25, "sell", 1_700_000_006_000_000, 7_000_000),
     ]
 
 
@@ -107,10 +110,58 @@ def test_counters_add_up_and_keep_the_newest_text_there_is() -> None:
     total = FeedCounters(frames=1, last_skipped="old")
 
     total.add(FeedCounters(frames=2, lost=3))
-    total.add(FeedCounters(skipped=1, last_skipped="new"))
-    total.add(FeedCounters())
+    total.add(FeedCounters(skipped=1, last_skipped="new", ignored={"ticker": 1}))
+    total.add(FeedCounters(ignored={"ticker": 2, "aggTrade": 1}))
 
-    assert total == FeedCounters(frames=3, lost=3, skipped=1, last_skipped="new")
+    assert total == FeedCounters(frames=3, lost=3, skipped=1, last_skipped="new", ignored={"ticker": 3, "aggTrade": 1})
+
+
+NOW_US = 1_700_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    "time_us",
+    [0, 5_000, NOW_US * 1000, NOW_US + 2 * 86_400_000_000, NOW_US // 1000],
+    ids=["none", "1970", "microseconds as milliseconds", "two days ahead", "milliseconds as microseconds"],
+)
+def test_an_implausible_exchange_time_is_counted_and_not_told(time_us: int) -> None:
+    world = Collected()
+
+    world.receive(BookUpdated("BTCUSDT", 1, time_us, BIDS, ASKS), received_us=NOW_US)
+    world.receive(TradeHappened("BTCUSDT", 5, 2500.0, 0.25, "sell", time_us), received_us=NOW_US)
+
+    assert [book.exchange_us for _, book in world.books] == [None]
+    assert [trade.exchange_us for trade in world.trades] == [NOW_US]
+    assert world.feed.counters.bad_times == 2
+
+
+@pytest.mark.parametrize("seconds", [-86_400 * 400, -1, 0, 3600])
+def test_a_quiet_book_and_a_wrong_clock_have_plausible_times(seconds: int) -> None:
+    world, time_us = Collected(), NOW_US + seconds * 1_000_000
+
+    world.receive(BookUpdated("BTCUSDT", 1, time_us, BIDS, ASKS), received_us=NOW_US)
+
+    assert [book.exchange_us for _, book in world.books] == [time_us]
+    assert world.feed.counters.bad_times == 0
+
+
+def test_what_is_ignored_is_counted_by_name() -> None:
+    world = Collected()
+
+    rest = world.receive(Ignored("BTCUSDT", "aggTrade"), Ignored("ETHUSDT", "aggTrade", 3), Ignored("", "ticker"))
+
+    assert rest == []
+    assert world.feed.counters.ignored == {"aggTrade": 4, "ticker": 1}
+
+
+def test_names_from_outside_are_bounded() -> None:
+    world = Collected()
+
+    world.receive(*(Ignored("", f"{number}\x1b" + "x" * 1000) for number in range(60)))
+
+    assert len(world.feed.counters.ignored) == 51
+    assert world.feed.counters.ignored["others"] == 10
+    assert all(name.isprintable() and len(name) <= 60 for name in world.feed.counters.ignored)
 
 
 def test_only_what_concerns_the_connection_is_handed_back() -> None:
@@ -181,6 +232,32 @@ def test_a_lost_quote_leaves_the_book_live() -> None:
 
     assert world.feed.latest["book", "BTCUSDT"].state == "live"
     assert world.feed.latest["quote", "BTCUSDT"].state == "suspect"
+
+
+def test_a_doubted_book_is_published_as_suspect_and_live_again_once_trusted() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+    world.receive(BookUnchanged("BTCUSDT", 5))
+
+    world.feed.doubt("book", "BTCUSDT", 8_000_000)
+    world.feed.doubt("book", "BTCUSDT", 8_500_000)
+    world.feed.trust("book", "BTCUSDT", 9_000_000)
+    world.feed.trust("book", "BTCUSDT", 9_500_000)
+
+    assert world.published == [(1, "live"), (1, "suspect"), (5, "live")]
+    assert world.books[-1][1].received_us == 9_000_000
+
+
+def test_a_doubted_book_that_was_lost_meanwhile_is_not_trusted() -> None:
+    world = Collected()
+    world.receive(updated(update_id=1))
+    world.feed.doubt("book", "BTCUSDT", 8_000_000)
+    world.receive(BookLost("BTCUSDT", "gap"))
+    world.book_set.ids["BTCUSDT", "book"] = None
+
+    world.feed.trust("book", "BTCUSDT", 9_000_000)
+
+    assert world.feed.latest["book", "BTCUSDT"].state == "suspect"
 
 
 def test_the_end_of_a_connection_is_told_once_in_the_log_for_all_its_books(caplog: pytest.LogCaptureFixture) -> None:
@@ -407,3 +484,39 @@ def test_other_symbols_are_published_while_one_is_held() -> None:
     world.receive(updated("ETHUSDT", 5))
 
     assert world.books[-1][1].symbol == "ETH-USDT"
+
+
+def test_a_symbol_that_the_exchange_does_not_have_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = Collected()
+    world.receive(updated("ETHUSDT"))
+
+    for _ in range(2):
+        world.feed.refuse("ETHUSDT", "handler not found")
+    world.receive(updated("ETHUSDT", update_id=2))
+
+    assert world.feed.states() == {"BTCUSDT": "syncing"}
+    assert [book.state for _, book in world.books] == ["live", "closed"]
+    assert caplog.text.count("binance does not have ETHUSDT, which is left out: handler not found") == 1
+
+
+def test_a_symbol_without_a_known_name_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = Collected("BTCUSDT", "BTCPLN")
+    world.feed.instrument_of = InstrumentRegistry(EXCHANGES["binance"], offline=True).named
+
+    world.receive(updated("BTCPLN"), updated("BTCUSDT"))
+    world.receive(updated("BTCPLN", update_id=2))
+
+    assert [book.symbol for _, book in world.books] == ["BTC-USDT"]
+    assert list(world.feed.unnamed) == ["BTCPLN"]
+    assert world.feed.symbol_of("BTCPLN") is None
+    assert caplog.text.count("left out: 'BTCPLN'") == 1
+
+
+def test_a_book_beyond_a_shallow_snapshot_is_not_held_but_lost() -> None:
+    world = _holding()
+
+    world.answer(KnownWindowLeft("BTCUSDT", shallow=True), BookLost("BTCUSDT", "small"))
+
+    assert [book.state for _, book in world.books] == ["live", "suspect"]
+    assert world.feed.shallow == {"BTCUSDT"}
+    assert world.feed.counters.windows_left == 2

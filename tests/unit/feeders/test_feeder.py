@@ -71,7 +71,7 @@ def test_a_quiet_book_is_confirmed_only_soon_after_a_sign_of_life(
     monkeypatch.setattr(of.publisher, "submit", sent.append)
     monkeypatch.setattr(of.feed, "current", lambda _topic, _native: book())
     monkeypatch.setattr(of.feed, "is_current", lambda _topic, _native: True)
-    monkeypatch.setattr(of.feed, "last_sign_of_life", lambda _native: received_at)
+    monkeypatch.setattr(of.feed, "last_sign_of_life", lambda *_: received_at)
     of._submitted["book", "BTCUSDT"] = submitted_at
 
     of._repeat("book", "BTCUSDT", now)
@@ -85,7 +85,7 @@ def test_a_quiet_book_that_is_no_longer_the_newest_is_not_confirmed(monkeypatch:
     monkeypatch.setattr(of.publisher, "submit", sent.append)
     monkeypatch.setattr(of.feed, "current", lambda _topic, _native: book())
     monkeypatch.setattr(of.feed, "is_current", lambda _topic, _native: False)
-    monkeypatch.setattr(of.feed, "last_sign_of_life", lambda _native: 102.0)
+    monkeypatch.setattr(of.feed, "last_sign_of_life", lambda *_: 102.0)
 
     of._repeat("book", "BTCUSDT", 102.0)
 

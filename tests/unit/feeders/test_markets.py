@@ -114,3 +114,59 @@ async def test_a_shard_without_symbols_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(SymbolError, match="shard 2/5 has none"):
         await Markets.load(source, replace(parse_selection(["BTC"]), shard=Shard(2, 5)))
+
+
+async def test_a_name_that_is_not_listed_is_left_out_with_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC")
+
+    markets = await load(venue, tmp_path, "BTC", "GONE")
+
+    assert [instrument.symbol for instrument in markets.chosen] == ["BTC-USDT"]
+    assert list(markets.missing) == ["GONE"]
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == ["left out: unknown symbol 'GONE' on binance"]
+
+
+async def test_a_name_that_was_left_out_is_added_once_it_is_listed(tmp_path: Path) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC")
+    markets = await load(venue, tmp_path, "BTC", "GONE")
+    venue.listed = listed("BTC", "GONE")
+
+    added, gone = await markets.refresh(["BTCUSDT"])
+
+    assert ([instrument.native for instrument in added], gone, markets.missing) == (["GONEUSDT"], [], {})
+
+
+@pytest.mark.parametrize("names", [("GONE",), ("BTC", "!!"), ("BTC", "BTC/USDT:USDT")])
+async def test_names_that_are_all_unknown_and_names_that_can_be_no_symbol_are_errors(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    venue = FakeVenue()
+    venue.listed = listed("BTC")
+
+    with pytest.raises(SymbolError):
+        await load(venue, tmp_path, *names)
+
+
+async def test_a_name_that_was_given_without_a_list_is_kept_when_the_list_comes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    venue = FakeVenue()
+    venue.metadata = RestError("HTTP 503")
+    markets = await load(venue, tmp_path, "BTC-PLN", "XRPRLUSD", "ABCT-RY")
+    assert [instrument.native for instrument in markets.chosen] == ["BTCPLN", "ABCTRY"]
+    assert "symbols are read by their spelling" in caplog.text
+    venue.metadata = b"{}"
+    pairs = [("BTC", "PLN"), ("XRP", "RLUSD"), ("ABC", "TRY")]
+    venue.listed = [Instrument("binance", base, quote, base + quote) for base, quote in pairs]
+
+    added, gone = await markets.refresh(["BTCPLN", "ABCTRY"])
+
+    assert ([instrument.symbol for instrument in added], gone) == (["XRP-RLUSD"], [])
+    natives = ("BTCPLN", "XRPRLUSD", "ABCTRY")
+    assert [markets.registry.named(native).symbol for native in natives] == ["BTC-PLN", "XRP-RLUSD", "ABCT-RY"]
+    assert "a name does not change while a feeder runs: ABCTRY is the name of both ABCT-RY and ABC-TRY" in caplog.text

@@ -58,11 +58,12 @@ async def test_another_hosts_list_is_not_taken_for_this_ones(tmp_path: Path) -> 
     assert registry.resolve("BTCUSDT").symbol == "BTC-USDT"
 
 
-async def test_a_list_older_than_a_day_is_not_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [-MAX_CACHE_AGE - 60, 600], ids=["too old", "of a clock that was set back"])
+async def test_a_list_of_another_day_or_the_future_is_not_used(tmp_path: Path, seconds: float) -> None:
     of = source(venue(), tmp_path)
     await of.registry()
-    age = of.cache_file.stat().st_mtime - MAX_CACHE_AGE - 60
-    os.utime(of.cache_file, (age, age))
+    written_at = of.cache_file.stat().st_mtime + seconds
+    os.utime(of.cache_file, (written_at, written_at))
 
     registry = await source(venue(RestError("HTTP 503")), tmp_path).registry()
 

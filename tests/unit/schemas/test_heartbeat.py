@@ -55,6 +55,13 @@ def test_fields_of_the_hash_are_text_and_maps_are_json() -> None:
         "lines": "[]",
         "audit": "null",
         "failed": "{}",
+        "ignored": "{}",
+        "mode": "",
+        "depth": "0",
+        "refused_books": "{}",
+        "trading": "{}",
+        "network": "",
+        "refused": "",
     }
 
 

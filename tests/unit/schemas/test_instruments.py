@@ -1,5 +1,6 @@
 """Names of instruments: native, standard and alias, with and without the exchange's own list."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -14,9 +15,12 @@ from bookbus.schemas.instruments import (
     Instrument,
     InstrumentRegistry,
     SymbolError,
+    UncertainSymbolError,
+    UnknownSymbolError,
     exchange_of,
     guess_instrument,
     significant_digits,
+    split_native,
 )
 
 BINANCE = exchange_of("binance")
@@ -294,3 +298,66 @@ def test_what_cannot_be_a_symbol_names_near_ones_of_the_list(name: str) -> None:
 
     with pytest.raises(SymbolError, match=r"is no symbol of binance; .*; did you mean BTC-?USDT"):
         registry.resolve(name)
+
+
+@pytest.mark.parametrize(
+    ("native", "symbol"),
+    [
+        ("BTCUSDT", "BTC-USDT"),
+        ("ETHBTC", "ETH-BTC"),
+        ("RENBTCETH", "RENBTC-ETH"),
+        ("USD1USDT", "USD1-USDT"),
+        ("RLUSDUSDT", "RLUSD-USDT"),
+        ("XRPFDUSD", "XRP-FDUSD"),
+        ("SOLBUSD", "SOL-BUSD"),
+        ("ADAEUR", "ADA-EUR"),
+    ],
+)
+def test_a_symbol_of_the_exchange_is_split_where_one_quote_asset_fits(native: str, symbol: str) -> None:
+    assert split_native(BINANCE, native) == replace(binance(*symbol.split("-")), native=native)
+
+
+@pytest.mark.parametrize(
+    "native",
+    [
+        *("BTCPLN", "USDTPLN", "BTCUSD1", "XRPRLUSD", "BTCAEUR", "BTCEURI", "BTCU", "ABUSD", "CAKETUSD", "BNBUSD"),
+        *("USDTUSD", "BTC", "币安人生"),
+    ],
+)
+def test_a_symbol_of_the_exchange_that_may_be_several_is_refused(native: str) -> None:
+    with pytest.raises(UncertainSymbolError, match="which part of it is the quote asset; write it like BTC-USDT"):
+        split_native(BINANCE, native)
+    with pytest.raises(UncertainSymbolError):
+        InstrumentRegistry(BINANCE, offline=True).named(native)
+
+
+@pytest.mark.parametrize("name", ["BTCPLN", "BTCUSD1", "XRPRLUSD", "BTCPLNUSD", "ABUSD", "WBTC", "WBETH", "RLUSD"])
+def test_a_name_that_may_be_a_pair_or_an_asset_is_refused(name: str) -> None:
+    with pytest.raises(UncertainSymbolError, match="write it like BTC-USDT"):
+        guess_instrument(BINANCE, name)
+
+
+@pytest.mark.parametrize("name", ["BTC-PLN", "btc/usd1", "XRP-RLUSD", "USD1-USDT", "BTC-U", "WBTC-BTC"])
+def test_a_standard_name_is_kept_and_known_by_the_exchanges_symbol_too(name: str) -> None:
+    registry = InstrumentRegistry(BINANCE, offline=True)
+    standard = name.upper().replace("/", "-")
+
+    instrument = registry.resolve(name)
+
+    assert (instrument.symbol, instrument.native) == (standard, standard.replace("-", ""))
+    assert registry.learn([instrument]) == {}
+    assert registry.named(instrument.native) == registry.resolve(instrument.native) == instrument
+
+
+def test_a_name_does_not_change_when_a_list_comes_later() -> None:
+    registry = InstrumentRegistry(BINANCE, [binance("BTC", "PLN")], offline=True)
+
+    rejected = registry.learn([binance("BTCP", "LN"), replace(binance("BTC", "PLN"), tick=0.1)])
+
+    assert rejected == {"BTCPLN": "BTCPLN is the name of both BTC-PLN and BTCP-LN"}
+    assert registry.named("BTCPLN") == replace(binance("BTC", "PLN"), tick=0.1)
+
+
+def test_without_a_list_a_registry_with_one_refuses_other_names() -> None:
+    with pytest.raises(UnknownSymbolError, match="unknown symbol 'BTCPLN' on binance"):
+        LISTED.named("BTCPLN")

@@ -9,7 +9,7 @@ import hiredis
 import pytest
 
 from bookbus import __version__
-from bookbus.consumers.bus.books import BusBook, BusTable, Entry
+from bookbus.consumers.bus.books import BusBook, BusTable, Entry, entry_of
 from bookbus.consumers.bus.reader import ConsumerIdentity, consumer_fields
 from bookbus.consumers.bus.session import BusSession, BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
@@ -21,6 +21,7 @@ from tests.support.builders import book
 NAMES = RedisNames()
 BTC = NAMES.book("binance", "BTC-USDT").encode()
 FEEDERS = NAMES.feeders.encode()
+PRIMARY = [b"master", 0, []]
 
 
 def replies(*values: Any) -> Callable[[], Any]:
@@ -37,6 +38,7 @@ class Stream:
 
     def __init__(self, now: float = 10.0) -> None:
         self.table = BusTable("binance", NAMES)
+        self.table.clock.role(PRIMARY, now)
         self.book = self.table.book("BTC-USDT")
         self.table.add([self.book])
         self.changes: list[tuple[str, int]] = []
@@ -203,6 +205,87 @@ def test_heartbeats_tell_who_lives() -> None:
     assert stream.table.feeders.alive("A", "binance", "BTC-USDT", 24.0) is False
 
 
+def beat_of(feeder: str, exchange: str = "binance", **trading: str) -> list[bytes]:
+    """The message of a heartbeat of a feeder that serves BTC-USDT; `trading` by the base of a symbol."""
+    said = {f"{base}-USDT": status for base, status in trading.items()}
+    beat = FeederHeartbeat(
+        feeder=feeder,
+        exchange=exchange,
+        endpoint="",
+        states={"BTC-USDT": "live"},
+        host="",
+        pid=1,
+        started_us=0,
+        time_us=0,
+        trading=said,
+    )
+    return [b"message", FEEDERS, encode_heartbeat(beat)]
+
+
+def test_a_change_of_the_trading_status_is_reported_once() -> None:
+    stream = Stream()
+
+    stream.receive(20.0, beat_of("A", BTC="trading"), beat_of("A", BTC="trading"))
+    stream.receive(21.0, beat_of("A", BTC="halted"), beat_of("upbit", "upbit", BTC="trading"))
+    stream.receive(22.0, beat_of("A", BTC="halted"))
+
+    assert stream.changes == [("BTC-USDT", 0), ("BTC-USDT", 0)]
+    assert stream.table.trading(stream.book) == "halted"
+
+
+@pytest.mark.parametrize(
+    ("beats", "status"),
+    [
+        ([], "caution"),  # as the hash says
+        ([beat_of("A")], "caution"),
+        ([beat_of("A", BTC="trading")], "trading"),
+        ([beat_of("A", BTC="trading"), beat_of("B", BTC="halted")], "halted"),
+        ([beat_of("A", BTC="halted"), beat_of("B", BTC="trading")], "halted"),
+        ([beat_of("A", BTC="halted"), beat_of("A", BTC="trading"), beat_of("B", BTC="trading")], "trading"),
+        ([beat_of("A", BTC="trading"), beat_of("B", BTC="unknown")], "trading"),
+        ([beat_of("A", BTC="trading"), beat_of("A", BTC="unknown")], "unknown"),
+        ([beat_of("A", BTC="halted"), beat_of("A", BTC="unknown")], "unknown"),
+        # A feeder that no longer says it does not know it; a halt holds until one says something else.
+        ([beat_of("A", BTC="trading"), beat_of("A")], "unknown"),
+        ([beat_of("A", BTC="halted"), beat_of("A")], "halted"),
+        ([beat_of("A", BTC="halted"), beat_of("A"), beat_of("B", BTC="trading")], "trading"),
+        ([beat_of("A", BTC="of a later version")], "unknown"),
+        ([beat_of("A", "upbit", BTC="halted")], "caution"),
+    ],
+)
+def test_the_trading_status_is_the_gravest_that_a_living_feeder_says(beats: list[list[bytes]], status: str) -> None:
+    stream = Stream()
+    stream.book.trading = "caution"
+
+    stream.receive(20.0, *beats)
+
+    assert stream.table.trading(stream.book) == status
+
+
+def test_the_word_of_a_dead_feeder_holds_until_another_says_one() -> None:
+    stream = Stream()
+    stream.receive(20.0, beat_of("A", BTC="halted"))
+
+    stream.receive(30.0, beat_of("B"))
+    assert stream.table.trading(stream.book) == "halted"
+    stream.receive(31.0, beat_of("B", BTC="trading"))
+    assert stream.table.trading(stream.book) == "trading"
+
+
+@pytest.mark.parametrize(
+    ("stored", "status"),
+    [(None, "unknown"), (b"", "unknown"), (b"halted", "halted"), (b"warning", "warning"), (b"\xff", "unknown")],
+)
+def test_the_hash_says_the_trading_status(stored: bytes | None, status: str) -> None:
+    followed = BusTable("binance", NAMES)
+    btc = followed.book("BTC-USDT")
+    followed.clock.measure(10.0, 10.0, 1_000_000)
+
+    entry_of(btc, [encode(book(seq=1)), b"1", b"1", stored], followed.clock, None, 10.0, 10.0)
+
+    assert followed.trading(btc) == status
+
+
 def test_messages_of_channels_nobody_asked_for_are_left_alone() -> None:
     stream = Stream()
 
@@ -244,37 +327,37 @@ def test_an_answer_that_does_not_come_within_five_seconds_ends_the_session() -> 
 
 def test_a_confirmation_that_comes_while_the_hash_is_read_asks_for_nothing_more() -> None:
     following = session(["BTC"])
-    following.receive(replies([b"1", b"0"], []), 10.0)
+    following.receive(replies([b"1", b"0"], PRIMARY, []), 10.0)
     following.stream.receive(replies([b"subscribe", FEEDERS, 1], [b"subscribe", BTC, 2]), 10.0)
-    following.receive(replies([encode(book(seq=1)), b"1", b"1"]), 10.0)
+    following.receive(replies([encode(book(seq=1)), b"1", b"1", None]), 10.0)
     following.stream.outgoing(10.0)
     following.stream.receive(replies([b"pong", b"1"], [b"pong", b"2"]), 10.0)
     for now in (13.0, 14.0):
         following.tick(now)
     following.outgoing()
 
-    following.receive(replies([b"4", b"0"], [b"2", b"1"], [b"4", b"0"], [b"2", b"1"]), 14.0)
+    following.receive(replies([b"4", b"0"], PRIMARY, [b"2", b"1"], [b"4", b"0"], PRIMARY, [b"2", b"1"]), 14.0)
 
-    assert following.outgoing() == [("HMGET", BTC, "book", "confirmed_us", "published_us")]
+    assert following.outgoing() == [("HMGET", BTC, "book", "confirmed_us", "published_us", "trading")]
 
 
 def test_an_answer_nobody_asked_for_ends_the_session() -> None:
     answered = session()
 
     with pytest.raises(SessionLostError, match="a reply to no question"):
-        answered.receive(replies([b"1", b"0"], [], b"surprise"), 10.0)
+        answered.receive(replies([b"1", b"0"], PRIMARY, [], b"surprise"), 10.0)
 
 
 @pytest.mark.parametrize("error", ["NOPERM cannot", "WRONGTYPE Operation"])
 def test_every_book_cannot_be_followed_without_the_list(error: str) -> None:
     with pytest.raises(SessionLostError, match=error):
-        session().receive(replies([b"1", b"0"], hiredis.ReplyError(error)), 10.0)
+        session().receive(replies([b"1", b"0"], PRIMARY, hiredis.ReplyError(error)), 10.0)
 
 
 def test_named_books_are_followed_without_the_list() -> None:
     named = session(["BTC"])
 
-    named.receive(replies([b"1", b"0"], hiredis.ReplyError("WRONGTYPE Operation")), 10.0)
+    named.receive(replies([b"1", b"0"], PRIMARY, hiredis.ReplyError("WRONGTYPE Operation")), 10.0)
 
     assert ("SUBSCRIBE", BTC) in named.stream.outgoing(10.0)
     assert not named.ready
@@ -285,7 +368,9 @@ def test_of_the_listed_names_only_those_of_the_exchange_are_books() -> None:
 
     following.receive(
         replies(
-            [b"1", b"0"], [BTC, b"md:book:upbit:BTC-KRW", b"\xff\xfe", b"md:book:binance:", b"other:book:binance:X"]
+            [b"1", b"0"],
+            PRIMARY,
+            [BTC, b"md:book:upbit:BTC-KRW", b"\xff\xfe", b"md:book:binance:", b"other:book:binance:X"],
         ),
         10.0,
     )
@@ -296,7 +381,7 @@ def test_of_the_listed_names_only_those_of_the_exchange_are_books() -> None:
 def test_an_empty_bus_is_ready_at_once() -> None:
     following = session()
 
-    following.receive(replies([b"1", b"0"], []), 10.0)
+    following.receive(replies([b"1", b"0"], PRIMARY, []), 10.0)
 
     assert following.ready
 
@@ -304,7 +389,7 @@ def test_an_empty_bus_is_ready_at_once() -> None:
 def test_a_reader_that_may_not_write_says_no_more_that_it_lives(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "bookbus.consumers.bus.session")
     silent = session()
-    silent.receive(replies([b"1", b"0"], []), 10.0)
+    silent.receive(replies([b"1", b"0"], PRIMARY, []), 10.0)
     silent.outgoing()
 
     silent.write_heartbeat("md:consumer:x", [("a", "b")], 5, 11.0)
@@ -318,7 +403,7 @@ def test_a_reader_that_may_not_write_says_no_more_that_it_lives(caplog: pytest.L
 
 def test_a_reader_that_could_not_write_once_tries_again() -> None:
     heard = session()
-    heard.receive(replies([b"1", b"0"], []), 10.0)
+    heard.receive(replies([b"1", b"0"], PRIMARY, []), 10.0)
     heard.write_heartbeat("md:consumer:x", [("a", "b")], 5, 11.0)
     heard.outgoing()
 

@@ -65,6 +65,8 @@ class ModelServer:
                 replies.append([b"pong", arguments[0]])
             case "TIME":
                 replies.append([b"%d" % (self.time_us // 1_000_000), b"%d" % (self.time_us % 1_000_000)])
+            case "ROLE":
+                replies.append([b"master", 0, []])
             case "SMEMBERS":
                 replies.append([name.encode() for name in self.hashes])
             case "HMGET":

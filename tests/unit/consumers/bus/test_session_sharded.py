@@ -18,6 +18,7 @@ from tests.support.builders import book
 NAMES = RedisNames()
 BTC, ETH = (NAMES.book("binance", symbol).encode() for symbol in ("BTC-USDT", "ETH-USDT"))
 FEEDERS = NAMES.feeders.encode()
+PRIMARY = [b"master", 0, []]
 
 
 def replies(*values: Any) -> Callable[[], Any]:
@@ -45,14 +46,14 @@ def test_a_node_is_not_asked_for_what_another_one_has() -> None:
 
     node.write_heartbeat("md:consumer:x", [("lag", "1")], 5, 10.0)
 
-    assert node.outgoing() == [("TIME",)]
+    assert node.outgoing() == [("TIME",), ("ROLE",)]
 
 
 def test_its_messages_and_confirmations_are_those_of_its_own_channels() -> None:
     table = BusTable("binance", NAMES)
     node = session(table, "BTC-USDT")
     node.stream.receive(replies([b"subscribe", FEEDERS, 1], [b"pong", b"1"], [b"ssubscribe", BTC, 1]), 10.0)
-    node.receive(replies([b"1", b"0"], [None, None, None]), 10.0)
+    node.receive(replies([b"1", b"0"], PRIMARY, [None, None, None, None]), 10.0)
 
     node.stream.receive(replies([b"smessage", BTC, encode(book(seq=3))]), 11.0)
     node.stream.apply(11.0)
@@ -87,7 +88,7 @@ def test_a_hash_that_is_another_nodes_ends_the_session() -> None:
     node.stream.receive(replies([b"subscribe", FEEDERS, 1], [b"pong", b"1"], [b"ssubscribe", BTC, 1]), 10.0)
 
     with pytest.raises(SessionLostError, match="MOVED"):
-        node.receive(replies([b"1", b"0"], hiredis.ReplyError("MOVED 42 there:7000")), 11.0)
+        node.receive(replies([b"1", b"0"], PRIMARY, hiredis.ReplyError("MOVED 42 there:7000")), 11.0)
 
 
 def test_books_that_come_later_are_followed_too_and_the_others_left_alone() -> None:

@@ -49,3 +49,23 @@ def test_unknown_exchanges_and_impossible_names_are_refused() -> None:
         SymbolNames("nowhere")
     with pytest.raises(SymbolError, match="is no symbol"):
         SymbolNames("binance").standard("B T C")
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"), [("BTCPLN", "BTC-PLN"), ("XRPRLUSD", "XRP-RLUSD"), ("BTCUSD1", "BTC-USD1")]
+)
+def test_a_name_that_may_be_several_is_no_other_book_until_the_bus_lists_it(name: str, symbol: str) -> None:
+    names = SymbolNames("binance")
+
+    assert names.standard(name) == f"{name}-USDT"
+
+    names.learn([symbol])
+
+    assert names.standard(name) == symbol
+
+
+def test_an_asset_whose_name_looks_like_a_pair_is_found_on_the_bus() -> None:
+    names = SymbolNames("binance")
+    names.learn(["WBTC-USDT", "RLUSD-USDT"])
+
+    assert [names.standard(name) for name in ("WBTC", "RLUSD")] == ["WBTC-USDT", "RLUSD-USDT"]

@@ -10,6 +10,8 @@ from bookbus.consumers.paper.execution import make_execution
 from bookbus.consumers.paper.market import VenueQuote
 from bookbus.consumers.paper.records import RunRecorder
 from bookbus.consumers.paper.settings import RunSettings, Target
+from bookbus.schemas.instruments import TradingStatus
+from bookbus.schemas.trade import Trade
 from tests.support.builders import book
 from tests.support.orders import START_US, order
 
@@ -78,3 +80,20 @@ def test_trade_that_bought_nothing_does_not_count_as_closed(records: RunRecorder
     broker.close_position(position, "end")
 
     assert (broker.open_trades, records.counters.closed) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("trading", "filled"),
+    [("halted", 0.0), ("auction", 0.0), ("delisted", 0.0), ("unknown", 1.0), ("trading", 1.0), ("warning", 1.0)],
+)
+def test_waiting_order_is_not_filled_while_its_market_is_halted(
+    records: RunRecorder, trading: TradingStatus, filled: float
+) -> None:
+    broker = broker_of(records, "queue")
+    sent = broker.send(NOW, opened(broker), QUOTE, order("buy", 1.0, 99.0))
+    at = START_US + 1_000_000
+    through = Trade("binance", "BTC-USDT", "BTCUSDT", 1, 98.5, 10.0, "sell", at, at)
+
+    broker.receive(NOW + 1, sent, through, [QUOTE._replace(trading=trading)])
+
+    assert broker.portfolio.holding("binance", "BTC-USDT") == filled

@@ -127,6 +127,77 @@ def test_a_book_that_may_not_be_believed_is_not_traded_on_and_the_reason_counted
     assert kpi.gaps.longest_seconds == pytest.approx(4.9)
 
 
+@pytest.mark.parametrize("trading", ["halted", "auction", "delisted", "warning", "caution"])
+def test_nothing_is_entered_in_a_market_that_does_not_trade_or_is_warned_of(world: World, trading: str) -> None:
+    world.provider.change(SYMBOL, trading=trading)
+    world.at(5.0, lambda: world.provider.change(SYMBOL, trading="trading"))
+
+    kpi = world.run(replace(SETTINGS, trade_interval=2.0))
+
+    assert kpi.skipped_decisions == {f"market_{trading}": 3}
+    assert kpi.entry_trades == 2
+    skipped = [decision for decision in world.decisions() if decision["action"] == "skip"]
+    assert {(one["reason"], one["detail"]) for one in skipped} == {
+        (f"market_{trading}", f"binance says of the market: {trading}")
+    }
+
+
+@pytest.mark.parametrize("trading", ["unknown", "trading"])
+def test_a_market_of_which_nothing_bad_is_known_is_traded(world: World, trading: str) -> None:
+    world.provider.change(SYMBOL, trading=trading)
+
+    kpi = world.run(replace(SETTINGS, trade_interval=2.0))
+
+    assert (kpi.entry_trades, kpi.skipped_decisions) == (5, {})
+
+
+def test_a_book_that_is_not_live_is_skipped_for_that_reason_in_a_halted_market_too(world: World) -> None:
+    world.provider.change(SYMBOL, trading="halted", age=5.1)
+
+    assert world.run(SETTINGS).skipped_decisions == {"stale": 1}
+
+
+@pytest.mark.parametrize(
+    ("trading", "blocked", "sold_at"),
+    [
+        ("halted", {"market_halted": 1}, 90.0),
+        ("auction", {"market_auction": 1}, 90.0),
+        ("delisted", {"market_delisted": 1}, 90.0),
+        ("warning", {}, 100.0),
+        ("caution", {}, 100.0),
+    ],
+)
+def test_an_exit_waits_for_the_end_of_a_halt_and_not_of_a_warning(
+    world: World, trading: str, blocked: dict[str, int], sold_at: float
+) -> None:
+    def trade_again() -> None:
+        world.put(90.0, 91.0)
+        world.provider.change(SYMBOL, trading="trading")
+
+    world.at(3.0, lambda: world.provider.change(SYMBOL, trading=trading))
+    world.at(14.0, trade_again)
+
+    kpi = world.run(replace(SETTINGS, duration=15.0))
+
+    sell = only(world.fills(), side="sell")
+    assert (kpi.blocked_exits, sell["effective_price"]) == (blocked, sold_at)
+
+
+@pytest.mark.parametrize(
+    ("listed", "now", "entries"),
+    [("halted", "trading", 1), ("halted", "unknown", 0), ("trading", "halted", 0), ("unknown", "trading", 1)],
+)
+def test_what_the_exchange_says_now_counts_more_than_the_list_read_at_the_start(
+    world: World, listed: Any, now: str, entries: int
+) -> None:
+    world.provider.change(SYMBOL, trading=now)
+    registry = InstrumentRegistry(
+        EXCHANGES["binance"], [Instrument("binance", "BTC", "USDT", "BTCUSDT", status=listed)]
+    )
+
+    assert world.run(SETTINGS, listed={"binance": registry}).entry_trades == entries
+
+
 def test_an_exit_waits_for_a_book_and_says_why(world: World) -> None:
     world.at(3.0, lambda: world.provider.lose(SYMBOL))
     world.at(14.0, lambda: world.put(99.5, 100.5))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from bookbus.feeders.books import order_book
 from bookbus.feeders.books.events import BookLost, BookUnchanged, BookUpdated, Event, KnownWindowLeft, SnapshotNeeded
 from bookbus.feeders.books.order_book import DepthChange
 from bookbus.feeders.books.synchronizer import RangeSync
@@ -585,8 +586,16 @@ def falling_to_zero(*prices: float) -> list[DepthChange]:
     return [(price, 0.0) for price in prices]
 
 
+@pytest.fixture
+def deep_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order_book, "DEEP", 1)
+
+
 def live_with_window(*lines: int) -> RangeSync:
-    """The best bid alone is published; nine more are known, the last at 91. The asks are whole."""
+    """The best bid alone is published; nine more are known, the last at 91. The asks are whole.
+
+    By `deep_windows` it is as if they were a thousand.
+    """
     return live_at(100, *lines, bids=falling(*range(100, 90, -1)), asks=[(101.0, 1.0)], depth=1, limit=10)
 
 
@@ -607,6 +616,7 @@ def test_nearing_the_end_of_the_known_window_asks_for_a_snapshot_once() -> None:
     assert sync.update_id == 109
 
 
+@pytest.mark.usefixtures("deep_windows")
 def test_leaving_the_known_window_is_told_once_and_keeps_the_book_live() -> None:
     sync = live_with_window()
     events = sync.receive_update(depth_update(101, bids=[(50.0, 1.0), (40.0, 1.0)]), LINE)
@@ -619,6 +629,7 @@ def test_leaving_the_known_window_is_told_once_and_keeps_the_book_live() -> None
     assert (sync.update_id, sync.book.bids.top) == (112, ((40.0, 1.0),))
 
 
+@pytest.mark.usefixtures("deep_windows")
 def test_the_asks_have_a_window_of_their_own() -> None:
     sync = live_at(100, bids=[(99.0, 1.0)], asks=falling(*range(101, 111)), depth=1, limit=10)
 
@@ -629,6 +640,7 @@ def test_the_asks_have_a_window_of_their_own() -> None:
     assert leaving == [KnownWindowLeft(NATIVE), updated(102, bids=[(99.0, 1.0)], asks=[(150.0, 1.0)])]
 
 
+@pytest.mark.usefixtures("deep_windows")
 def test_a_fresh_snapshot_ends_the_episode_and_the_next_one_is_told_again() -> None:
     sync = live_with_window()
     remove_bids(sync, *range(100, 90, -1))
@@ -640,6 +652,7 @@ def test_a_fresh_snapshot_ends_the_episode_and_the_next_one_is_told_again() -> N
     assert remove_bids(sync, *range(89, 80, -1)) == [SnapshotNeeded(NATIVE, 10, urgent=True), KnownWindowLeft(NATIVE)]
 
 
+@pytest.mark.usefixtures("deep_windows")
 def test_a_window_that_the_buffered_updates_left_is_told_with_the_snapshot() -> None:
     sync = new_sync(depth=1, limit=2)
     sync.start()
@@ -652,6 +665,7 @@ def test_a_window_that_the_buffered_updates_left_is_told_with_the_snapshot() -> 
     ]
 
 
+@pytest.mark.usefixtures("deep_windows")
 def test_a_snapshot_whose_window_is_all_but_left_when_it_comes_asks_for_the_next() -> None:
     sync = live_with_window()
     sync.receive_update(depth_update(101, bids=falling_to_zero(*range(100, 92, -1))), LINE)
@@ -664,6 +678,7 @@ def test_a_snapshot_whose_window_is_all_but_left_when_it_comes_asks_for_the_next
     ]
 
 
+@pytest.mark.usefixtures("deep_windows")
 def test_after_a_hurried_small_snapshot_the_deeper_one_is_asked_for_again() -> None:
     sync = deepening_at(100)
     fallen = [(99.0, 0.0), (98.0, 0.0), (97.0, 1.0)]
@@ -673,6 +688,88 @@ def test_after_a_hurried_small_snapshot_the_deeper_one_is_asked_for_again() -> N
         BookUnchanged(NATIVE, 101),
         SnapshotNeeded(NATIVE, DEEP, urgent=False),
     ]
+
+
+# A snapshot of fewer than a thousand levels that does not show the end of the side.
+
+
+def test_beyond_the_edge_of_a_shallow_snapshot_the_book_is_lost_until_it_is_within_again() -> None:
+    sync = live_with_window()
+    sync.receive_update(depth_update(101, bids=[*falling_to_zero(*range(100, 91, -1))]), LINE)
+
+    left = sync.receive_update(depth_update(102, bids=[(91.0, 0.0), (50.0, 1.0)]), LINE)
+    within = sync.receive_update(depth_update(103, bids=[(92.0, 3.0)]), LINE)
+
+    assert left == [
+        KnownWindowLeft(NATIVE, shallow=True),
+        BookLost(NATIVE, "published levels reach beyond those of a small snapshot"),
+    ]
+    assert within == [updated(103, bids=[(92.0, 3.0)], asks=[(101.0, 1.0)])]
+
+
+def test_while_levels_may_be_missing_no_change_is_published() -> None:
+    sync = live_with_window()
+    remove_bids(sync, *range(100, 90, -1))
+
+    assert sync.update_id is None
+    assert list(sync.receive_update(depth_update(111, bids=[(50.0, 1.0)]), LINE)) == []
+    assert list(sync.receive_update(depth_update(112, asks=[(101.0, 5.0)]), LINE)) == []
+    assert list(line_down(sync, LINE)) == []
+
+
+@pytest.mark.parametrize("levels", [1, 5, 19, 20])
+def test_a_snapshot_of_fewer_levels_than_are_published_is_no_book(levels: int) -> None:
+    sync = new_sync(depth=20, limit=levels)
+    sync.start()
+    bids, asks = falling(*range(100, 100 - levels, -1)), falling(*range(101, 101 + levels))
+
+    events = sync.receive_snapshot(depth_snapshot(100, bids=bids, asks=asks), levels)
+
+    covered = levels == 20
+    assert any(isinstance(event, BookUpdated) for event in events) == covered
+    assert (KnownWindowLeft(NATIVE, shallow=True) in events) == (not covered)
+    assert (sync.update_id == 100) == covered
+
+
+def test_a_shallow_snapshot_that_shows_the_end_of_its_sides_is_a_book() -> None:
+    sync = live_at(100, bids=falling(100.0, 99.0), asks=falling(101.0), depth=20, limit=5)
+
+    assert remove_bids(sync, 100.0, 99.0) == []
+    assert sync.update_id == 102
+
+
+def test_a_larger_snapshot_ends_what_a_shallow_one_did_not_cover() -> None:
+    sync = new_sync(depth=3, limit=2, deep=DEEP)
+    sync.start()
+    uncovered = sync.receive_snapshot(depth_snapshot(100), 2)
+    sync.snapshot_requested()
+
+    bids, asks = falling(99.0, 98.0, 97.0), falling(101.0, 102.0, 103.0)
+    events = sync.receive_snapshot(depth_snapshot(101, bids=bids, asks=asks), DEEP)
+
+    assert uncovered == [KnownWindowLeft(NATIVE, shallow=True), SnapshotNeeded(NATIVE, DEEP, urgent=True)]
+    assert events == [updated(101, bids=bids, asks=asks)]
+
+
+def test_a_snapshot_with_the_same_levels_makes_a_lost_book_live_again() -> None:
+    sync = live_at(100, bids=falling(100.0, 99.0), asks=[(101.0, 1.0)], depth=1, limit=2)
+    sync.receive_update(depth_update(101, bids=[(100.0, 0.0), (99.0, 0.0), (50.0, 1.0)]), LINE)
+    sync.snapshot_requested()
+
+    events = sync.receive_snapshot(depth_snapshot(101, bids=falling(50.0, 49.0), asks=[(101.0, 1.0)]), 2)
+
+    assert events == [updated(101, bids=falling(50.0), asks=[(101.0, 1.0)])]
+
+
+def test_a_book_that_publishes_more_levels_than_a_thousand_needs_that_many() -> None:
+    sync = new_sync(depth=1_500, limit=1_000)
+    sync.start()
+    bids = falling(*range(5_000, 4_000, -1))
+
+    events = sync.receive_snapshot(depth_snapshot(100, bids=bids, asks=[(5_001.0, 1.0)]), 1_000)
+
+    assert KnownWindowLeft(NATIVE, shallow=True) in events
+    assert sync.update_id is None
 
 
 def test_a_side_that_is_whole_has_no_window_to_leave() -> None:

@@ -1,8 +1,9 @@
 """The synchronisation core against a model exchange, under any schedule of faults that hypothesis can think of."""
 
+import contextlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -103,6 +104,8 @@ class Reader:
     published: BookUpdated | None = None
     update_id: int | None = None
     window_left: bool = False
+    whole_top: bool = False
+    """Whether a live book may lack no published level, wherever the snapshot ended."""
     edges: tuple[float, float] | None = None
     """Where the last snapshot ended on either side, infinitely far on a side that it had whole."""
 
@@ -126,7 +129,7 @@ class Reader:
         self.update_id = update_id
         assert self.published is not None
         bids, asks = self.exchange.truth[update_id]
-        if self.whole or not self.window_left:
+        if self.whole or self.whole_top or not self.window_left:
             assert (self.published.bids, self.published.asks) == (bids[:DEPTH], asks[:DEPTH])
         if self.edges is None:
             return
@@ -288,6 +291,14 @@ class World:
             assert levels == self.exchange.truth[self.sync.update_id]
 
 
+@contextlib.contextmanager
+def deep_windows() -> Iterator[pytest.MonkeyPatch]:
+    """Snapshots of a few levels count as those of a thousand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order_book, "DEEP", 1)
+        yield patch
+
+
 SCHEDULES = st.binary(min_size=100, max_size=400)
 
 
@@ -299,14 +310,24 @@ def test_whatever_is_published_is_the_exchanges_book_at_that_id(schedule: bytes)
 
 @settings(max_examples=1_500)
 @given(SCHEDULES)
+def test_with_shallow_snapshots_no_book_is_live_that_lacks_a_level(schedule: bytes) -> None:
+    world = World(Entropy(schedule), first_limit=4, deep_limit=6, knows_edges=False)
+    world.reader.whole_top = True
+
+    world.run()
+
+
+@settings(max_examples=1_500)
+@given(SCHEDULES)
 def test_with_limited_snapshots_everything_inside_the_known_window_is_the_exchanges(schedule: bytes) -> None:
-    World(Entropy(schedule), first_limit=4, deep_limit=6).run()
+    with deep_windows():
+        World(Entropy(schedule), first_limit=4, deep_limit=6).run()
 
 
 @settings(max_examples=1_000)
 @given(SCHEDULES)
 def test_with_pruning_everything_published_is_the_exchanges_until_it_says_otherwise(schedule: bytes) -> None:
-    with pytest.MonkeyPatch.context() as patch:
+    with deep_windows() as patch:
         patch.setattr(order_book, "MAX_LEVELS", 4)
         patch.setattr(order_book, "_PRUNE_SLACK", 1)
         World(Entropy(schedule), first_limit=4, deep_limit=6, knows_edges=False).run()
@@ -316,7 +337,8 @@ def test_the_schedules_reach_every_kind_of_trouble() -> None:
     seen: Counter[str] = Counter()
     for seed in range(300):
         world = World(Entropy(random.Random(seed).randbytes(250)), first_limit=4, deep_limit=6)
-        world.run()
+        with deep_windows():
+            world.run()
         seen += world.reader.seen
 
     rare = {name: seen[name] for name in ("dropped", "snapshot refused", "BookLost", "KnownWindowLeft")}

@@ -4,7 +4,16 @@ import fakeredis
 import hiredis
 import pytest
 
-from bookbus.feeders.bus.publish_script import BookKey, Submission, load_command, script_sha, script_text
+from bookbus.feeders.books.events import Topic
+from bookbus.feeders.bus.publish_script import (
+    BookClaim,
+    BookKey,
+    Submission,
+    SubmissionKind,
+    load_command,
+    script_sha,
+    script_text,
+)
 from bookbus.schemas.wire import HEAD, decode
 from tests.support.builders import book
 from tests.support.publish_script_rules import Bus, PublishScriptRules
@@ -29,6 +38,7 @@ def test_a_packed_submission_is_the_scripts_command() -> None:
     command = parsed(key.pack(Submission("again", "book", submitted), 1_700_000_000_000_123))
 
     assert isinstance(command, list)
+    assert command[14:] == [b"", b"", b""]
     assert command[:13] == [
         *(b"EVALSHA", b"sha", b"1", b"md:book:upbit:BTC-KRW"),
         *(b"again", "feeder-é".encode(), b"7", b"live", b"1700000000000123"),
@@ -43,6 +53,35 @@ def test_a_packed_submission_is_the_scripts_command() -> None:
         feeder="feeder-é",
         published_us=1_700_000_000_000_123,
     )
+
+
+def arguments_after_the_body(key: BookKey, kind: SubmissionKind, update_id: int) -> list[bytes]:
+    command = parsed(key.pack(Submission(kind, "book", book(update_id=update_id)), 1))
+    assert isinstance(command, list)
+    return command[14:]
+
+
+@pytest.mark.parametrize(
+    ("topic", "claim"), [("book", [b"live", b"diff", b"20"]), ("quote", [b"live", b"", b"1"])], ids=["book", "quote"]
+)
+def test_a_submission_carries_the_claim_of_its_topic(topic: Topic, claim: list[bytes]) -> None:
+    key = BookKey("md:book:binance:BTC-USDT", "A", "sha", topic=topic, claim=BookClaim("live", "diff", 20))
+
+    assert arguments_after_the_body(key, "new", 7) == claim
+
+
+def test_lower_ids_after_a_loss_carry_the_highest_one_before() -> None:
+    fallen: set[BookKey] = set()
+    key = BookKey("md:book:binance:BTC-USDT", "A", "sha", fallen=fallen)
+    sent: list[tuple[SubmissionKind, int]] = [
+        *(("new", 1000), ("again", 1003), ("new", 1002), ("state", 1002)),
+        *(("new", 950), ("again", 951), ("new", 1003), ("new", 1002)),
+    ]
+
+    highest = [arguments_after_the_body(key, kind, update_id)[3:] for kind, update_id in sent]
+
+    assert highest == [[], [], [], [], [b"1003"], [b"1003"], [], []]
+    assert fallen == {key}
 
 
 @pytest.mark.parametrize("sharded", [False, True])

@@ -13,7 +13,7 @@ import redis
 
 from bookbus.feeders.bus import publisher as publisher_module
 from bookbus.feeders.bus.outbox import TRADES_CAPACITY
-from bookbus.feeders.bus.publish_script import Submission
+from bookbus.feeders.bus.publish_script import CLAIMED, BookClaim, Submission
 from bookbus.feeders.bus.publisher import MAX_IN_FLIGHT, Publisher
 from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.redis_url import HostPort, RedisAddress, parse_redis_url
@@ -149,6 +149,41 @@ async def test_replies_are_counted_by_what_they_mean(server: RespServer) -> None
 
     counters = publisher.counters
     assert (counters.accepted, counters.confirmed, counters.duplicates) == (1, 1, 1)
+
+
+async def test_refused_books_are_noted_until_one_is_accepted(server: RespServer) -> None:
+    deep, shallow = BookClaim("live", "diff", 20), BookClaim("live", "diff", 5)
+    async with running(server, claim=deep) as owner:
+        owner.submit(new(5))
+        assert await owner.drain(5)
+        publisher = Publisher(server.url, NAMES, "B", claim=shallow)
+        running_too = asyncio.create_task(publisher.run())
+        publisher.submit(new(6))
+        assert await publisher.drain(5)
+        noted = [(key.symbol, reply) for key, reply in publisher.unaccepted.items()]
+        owner.submit(Submission("state", "book", book(update_id=5, state="closed")))
+        assert await owner.drain(5)
+        publisher.submit(new(7))
+        assert await publisher.drain(5)
+        running_too.cancel()
+        await asyncio.gather(running_too, return_exceptions=True)
+
+    assert noted == [("BTC-USDT", CLAIMED)]
+    assert publisher.unaccepted == {}
+    counters = publisher.counters
+    assert (counters.accepted, counters.refused, counters.duplicates, owner.unaccepted) == (1, 1, 0, {})
+
+
+async def test_ids_that_fell_rise_again_once_the_server_has_one_of_them(server: RespServer) -> None:
+    async with running(server) as publisher:
+        lost = Submission("state", "book", book(update_id=1000, state="suspect"))
+        for submission in (new(1000), lost, new(950), new(951)):
+            publisher.submit(submission)
+            assert await publisher.drain(5)
+        (key,) = publisher._outbox._keys.values()
+
+    assert publisher.counters.accepted == 4
+    assert (key.highest, publisher._outbox._fallen) == (951, set())
 
 
 async def test_while_the_server_hangs_memory_is_bounded_and_the_newest_is_kept(server: RespServer) -> None:

@@ -229,3 +229,29 @@ async def test_after_a_stall_every_book_is_discarded_and_no_message_taken(
     assert [book.update_id for book in world.books] == [1]
     assert world.adapter.feed.latest == {}
     assert world.frames == [("ws://127.0.0.1:1", b"frame")]
+
+
+async def test_a_request_with_an_unknown_symbol_is_sent_again_without_it() -> None:
+    world = World()
+    world.book_set.requests = [ControlMessage(1, "both")]
+    world.book_set.others = [ControlMessage(2, "the other")]
+    await world.adapter.subscribe()
+
+    world.receive(Refused(1, "handler not found", "ETHUSDT"))
+    assert world.sent == ["both", "the other"]
+    assert not world.adapter.ready.is_set()
+    world.receive(Acknowledged(2))
+
+    assert world.adapter.ready.is_set()
+    world.check_after(world.adapter.timeout + 1)
+    assert world.adapter.feed.states() == {"BTCUSDT": "syncing"}
+
+
+async def test_a_connection_whose_symbols_are_all_refused_stays_open() -> None:
+    world = World()
+    await world.adapter.subscribe()
+
+    world.receive(Refused(1, "handler not found", "ETHUSDT"))
+
+    assert world.adapter.ready.is_set()
+    assert world.sent == ["subscribe"]

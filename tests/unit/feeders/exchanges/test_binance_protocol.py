@@ -17,6 +17,7 @@ from bookbus.feeders.books.events import (
     BookUpdated,
     ClosingSoon,
     Event,
+    Ignored,
     KnownWindowLeft,
     PrecisionLost,
     Refused,
@@ -26,7 +27,7 @@ from bookbus.feeders.books.events import (
 )
 from bookbus.feeders.books.synchronizer import RangeSync, ReplaceSync
 from bookbus.feeders.errors import WebSocketProtocolError
-from bookbus.feeders.exchanges.binance_protocol import MAX_SUBSCRIBE_BYTES
+from bookbus.feeders.exchanges.binance_protocol import MAX_SUBSCRIBE_BYTES, decode_answer
 from bookbus.feeders.exchanges.binance_ws_adapter import VENUE
 from bookbus.feeders.venue import FeedMode, FeedOptions
 from tests.support.depth import ASKS, BIDS, combined_frame, depth_answer, diff_frame, partial_frame
@@ -230,22 +231,22 @@ def test_a_shutdown_notice_asks_for_another_connection(frame: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "stream",
+    ("stream", "ignored"),
     [
-        "!ticker@arr",
-        "btcusdt@aggTrade",
-        "btcusdt@kline_1m",
-        "ethusdt@depth@100ms",
-        "btcusdt@depth",
-        "btcusdt@depth20@100ms",
-        "x",
+        ("!ticker@arr", Ignored("!TICKER", "!ticker@arr")),
+        ("btcusdt@aggTrade", Ignored("BTCUSDT", "aggTrade")),
+        ("btcusdt@kline_1m", Ignored("BTCUSDT", "kline_1m")),
+        ("btcusdt@depth", Ignored("BTCUSDT", "depth")),
+        ("btcusdt@depth20@100ms", Ignored("BTCUSDT", "depth20@100ms")),
+        ("ethusdt@depth@100ms", None),
+        ("x", None),
     ],
 )
-def test_streams_nobody_asked_for_are_ignored(stream: str) -> None:
+def test_streams_nobody_asked_for_are_ignored_by_name(stream: str, ignored: Ignored | None) -> None:
     protocol = live_protocol()
     frame = diff_frame(102).replace(b"btcusdt@depth@100ms", stream.encode())
 
-    assert list(protocol.receive(frame)) == []
+    assert list(protocol.receive(frame)) == ([] if ignored is None else [ignored])
     assert protocol.natives == ("BTCUSDT",)
     assert protocol.update_id("BTCUSDT") == 100
 
@@ -638,7 +639,6 @@ BAD_FRAMES = {
     "data that is null": b'{"stream":"btcusdt@depth@100ms","data":null}',
     "data that is a text": b'{"stream":"btcusdt@depth@100ms","data":"x"}',
     "data that is an array": b'{"stream":"btcusdt@depth@100ms","data":[1,2]}',
-    "a frame without its stream": json.dumps(json.loads(VALID)["data"]).encode(),
     "deep nesting": b'{"stream":"btcusdt@depth@100ms","data":' + b"[" * 100_000,
     "deep nesting in an unknown stream": b'{"stream":"x","data":' + b'{"a":' * 100_000,
     "deep nesting beside the data": VALID[:-1] + b',"x":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}",
@@ -653,12 +653,8 @@ BAD_FRAMES = {
     "an id below zero": with_data(U=-5),
     "an id beyond 2^53": with_data(u=2**53),
     "ids in the wrong order": with_data(U=103, u=102),
-    "a time that is a text": with_data(E="now"),
-    "a time below zero": with_data(E=-1),
-    "a time without end": with_data(E=10**30),
     "a side that is an object": with_data(b={"99.0": "5.0"}),
     "a level of one": with_data(b=[["99.0"]]),
-    "a level of three": with_data(b=[["99.0", "5.0", "1"]]),
     "a level that is an object": with_data(b=[{"p": "99.0", "q": "5.0"}]),
     "a level that is null": with_data(b=[None]),
     "a price of zero": with_bid("0.00000000", "5.0"),
@@ -681,7 +677,6 @@ BAD_FRAMES = {
     "a trade with another event": trade_frame(e="aggTrade"),
     "a trade whose maker is a text": trade_frame(m="maybe"),
     "a trade with an id below zero": trade_frame(t=-1),
-    "a trade at a time below zero": trade_frame(T=-1),
     "a quote below zero": quote_frame(1, b="-1"),
     "a quote without a side": quote_frame(1).replace(b'"a"', b'"z"'),
     "a stream by another word": VALID.replace(b'"stream"', b'"streem"'),
@@ -718,6 +713,90 @@ def test_a_bad_frame_is_refused_and_changes_nothing(frame: bytes) -> None:
 
     assert state_of(protocol) == before
     assert protocol.receive(VALID)[0].update_id == 101  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("time", ["now", -1, 10**30, 1.5, True, [], 0, 5])
+def test_a_book_of_an_implausible_time_is_a_book(time: Any) -> None:
+    events = live_protocol().receive(with_data(E=time))
+
+    assert [event.update_id for event in events if isinstance(event, BookUpdated)] == [101]
+
+
+@pytest.mark.parametrize(
+    "time", [1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, 1_700_000_000_000_000_000, "1700000000000"]
+)
+def test_a_time_in_another_unit_is_the_same_time(time: int | str) -> None:
+    (updated,) = (event for event in live_protocol().receive(with_data(E=time)) if isinstance(event, BookUpdated))
+
+    assert updated.exchange_us == 1_700_000_000_000_000
+
+
+def test_a_trade_in_microseconds_is_at_the_same_time() -> None:
+    protocol = new_protocol(topics=frozenset({"trades"}))
+
+    (trade,) = protocol.receive(trade_frame(T=1_700_000_000_123_456))
+
+    assert trade.exchange_us == 1_700_000_000_123_456  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("extra", [["1"], [[]], [None, {"x": 1}]], ids=str)
+def test_further_elements_of_a_level_are_ignored_and_counted(extra: list[Any]) -> None:
+    events = live_protocol().receive(with_data(b=[["99.0", "5.0", *extra]]))
+
+    assert isinstance(events[0], BookUpdated)
+    assert events[0].bids[0] == (99.0, 5.0)
+    assert events[1:] == [Ignored("BTCUSDT", "level elements after price and quantity")]
+
+
+def test_a_snapshot_whose_levels_have_further_elements_is_a_book() -> None:
+    answer = {"lastUpdateId": 7, "bids": [["1", "2", []]], "asks": [["3", 4.5, "x", 1]], "new": 1}
+
+    book = decode_answer(json.dumps(answer).encode())
+
+    assert (book.last_id, list(book.bids), list(book.asks)) == (7, [(1.0, 2.0)], [(3.0, 4.5)])
+
+
+def test_numbers_may_be_numbers_or_text() -> None:
+    expected = live_protocol().receive(with_data(b=[["99.5", "5.25"]]))
+
+    assert live_protocol().receive(with_data(b=[[99.5, 5.25]], U="101", u="101")) == expected
+
+
+def test_a_frame_of_a_single_stream_connection_names_its_symbol_itself() -> None:
+    single = json.dumps(json.loads(VALID)["data"]).encode()
+
+    assert live_protocol().receive(single) == live_protocol().receive(VALID)
+
+
+def test_single_and_combined_frames_make_one_book() -> None:
+    protocol = live_protocol()
+
+    protocol.receive(json.dumps(json.loads(VALID)["data"]).encode())
+
+    assert [event.update_id for event in protocol.receive(diff_frame(102))] == [102]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("frame", "topic"), [(trade_frame(), "trades"), (quote_frame(1), "quote")], ids=["trade", "best prices"]
+)
+def test_single_frames_of_trades_and_best_prices_are_taken(frame: bytes, topic: Any) -> None:
+    single = json.dumps(json.loads(frame)["data"]).encode()
+
+    events = new_protocol(topics=frozenset({topic})).receive(single)
+
+    assert events == new_protocol(topics=frozenset({topic})).receive(frame)
+    assert len(events) == 1
+
+
+def test_an_unused_single_frame_is_named() -> None:
+    frame = json.dumps({"e": "aggTrade", "E": 1, "s": "BTCUSDT", "a": 1, "p": "1", "q": "1"}).encode()
+
+    assert live_protocol().receive(frame) == [Ignored("BTCUSDT", "aggTrade")]
+
+
+def test_a_single_frame_without_a_symbol_is_refused_with_the_reason() -> None:
+    with pytest.raises(WebSocketProtocolError, match="does not name its symbol: record combined streams"):
+        live_protocol().receive(b'{"lastUpdateId":1,"bids":[["1","1"]],"asks":[["2","1"]]}')
 
 
 def test_the_largest_frame_accepted_is_one_megabyte() -> None:
@@ -816,7 +895,7 @@ def is_depth(frame: bytes) -> bool:
         data = json.loads(frame.decode(errors="replace"))["data"]
         first, last = (data["U"], data["u"]) if "U" in data else (data["lastUpdateId"],) * 2
         sides = [data[key] for key in ("b", "a", "bids", "asks") if key in data]
-        levels = [(float(price), float(quantity)) for side in sides for price, quantity in side]
+        levels = [(float(price), float(quantity)) for side in sides for price, quantity, *_ in side]
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
     return (

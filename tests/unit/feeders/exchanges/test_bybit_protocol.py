@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -14,15 +15,19 @@ from bookbus.feeders.books.events import (
     BookLost,
     BookUnchanged,
     BookUpdated,
+    Ignored,
     Refused,
     ResubscribeNeeded,
     TradeHappened,
 )
 from bookbus.feeders.errors import MetadataError, WebSocketProtocolError
+from bookbus.feeders.exchanges.bybit_protocol import decode_full_book
 from bookbus.feeders.exchanges.bybit_ws_adapter import VENUE
+from bookbus.feeders.exchanges.drift import trade_number
 from bookbus.feeders.venue import FeedOptions
 
 TIME_MS = 1_700_000_000_000
+MATCHED_US = (TIME_MS - 1) * 1000
 BIDS, ASKS = [["100.5", "1"], ["100.0", "2"]], [["101.0", "3"], ["101.5", "4"]]
 
 
@@ -49,7 +54,7 @@ def test_a_snapshot_is_the_book() -> None:
     protocol = _books(["BTCUSDT"], FeedOptions())
 
     assert protocol.receive(_message("snapshot", 10, BIDS, ASKS)) == [
-        BookUpdated("BTCUSDT", 10, TIME_MS * 1000, ((100.5, 1.0), (100.0, 2.0)), ((101.0, 3.0), (101.5, 4.0)))
+        BookUpdated("BTCUSDT", 10, MATCHED_US, ((100.5, 1.0), (100.0, 2.0)), ((101.0, 3.0), (101.5, 4.0)))
     ]
     assert protocol.update_id("BTCUSDT") == 10
 
@@ -59,9 +64,7 @@ def test_changes_are_absolute_and_zero_removes() -> None:
 
     events = protocol.receive(_message("delta", 11, [["100.5", "0"], ["99.0", "9"]], [["101.0", "5"]]))
 
-    assert events == [
-        BookUpdated("BTCUSDT", 11, TIME_MS * 1000, ((100.0, 2.0), (99.0, 9.0)), ((101.0, 5.0), (101.5, 4.0)))
-    ]
+    assert events == [BookUpdated("BTCUSDT", 11, MATCHED_US, ((100.0, 2.0), (99.0, 9.0)), ((101.0, 5.0), (101.5, 4.0)))]
 
 
 def test_changes_before_the_snapshot_and_old_ones_say_nothing() -> None:
@@ -89,7 +92,7 @@ def test_a_snapshot_at_any_time_replaces_the_book() -> None:
 
     events = protocol.receive(_message("snapshot", 15, [["90", "1"]], [["91", "1"]]))
 
-    assert events == [BookUpdated("BTCUSDT", 15, TIME_MS * 1000, ((90.0, 1.0),), ((91.0, 1.0),))]
+    assert events == [BookUpdated("BTCUSDT", 15, MATCHED_US, ((90.0, 1.0),), ((91.0, 1.0),))]
 
 
 def test_a_restarted_service_loses_the_book_and_brings_another_at_once() -> None:
@@ -99,7 +102,7 @@ def test_a_restarted_service_loses_the_book_and_brings_another_at_once() -> None
 
     assert events == [
         BookLost("BTCUSDT", "update ids fell to 1"),
-        BookUpdated("BTCUSDT", 1, TIME_MS * 1000, ((90.0, 1.0),), ((91.0, 1.0),)),
+        BookUpdated("BTCUSDT", 1, MATCHED_US, ((90.0, 1.0),), ((91.0, 1.0),)),
     ]
 
 
@@ -273,3 +276,189 @@ def test_metadata_names_are_the_exchanges_own() -> None:
     )
     with pytest.raises(MetadataError):
         VENUE.instruments(b"[]")
+
+
+def _trade_entry(trade_id: str | int = "1", **changes: Any) -> dict[str, Any]:
+    entry = {"i": trade_id, "T": TIME_MS, "p": "100.5", "v": "0.25", "S": "Sell", "s": "BTCUSDT", "BT": False}
+    return entry | changes
+
+
+def _trade_message(*entries: dict[str, Any]) -> bytes:
+    return json.dumps({"topic": "publicTrade.BTCUSDT", "ts": TIME_MS, "type": "snapshot", "data": entries}).encode()
+
+
+def _trades_of(*entries: dict[str, Any]) -> list[Any]:
+    return list(_books(["BTCUSDT"], FeedOptions(topics=frozenset({"trades"}))).receive(_trade_message(*entries)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [({"BT": True}, "block trade"), ({"RPI": True}, "RPI trade"), ({"BT": True, "RPI": True}, "block trade")],
+)
+def test_a_trade_that_did_not_take_from_the_book_is_left_out_and_counted(flags: dict[str, bool], name: str) -> None:
+    events = _trades_of(_trade_entry("1"), _trade_entry("2", **flags), _trade_entry("3", RPI=False))
+
+    assert [event.trade_id for event in events if isinstance(event, TradeHappened)] == [1, 3]
+    assert [event for event in events if isinstance(event, Ignored)] == [Ignored("BTCUSDT", name)]
+
+
+def test_trades_of_one_moment_in_several_messages_all_come_once() -> None:
+    protocol = _books(["BTCUSDT"], FeedOptions(topics=frozenset({"trades"})))
+    ids = [str(UUID(int=(number + 1) * 2**64 + number)) for number in range(1500)]
+    parts = (ids[:1024], ids[1024:])
+
+    events = [event for part in parts for event in protocol.receive(_trade_message(*map(_trade_entry, part)))]
+
+    numbers = [event.trade_id for event in events if isinstance(event, TradeHappened)]
+    assert len(numbers) == len(set(numbers)) == 1500
+    assert all(0 <= number < 2**63 for number in numbers)
+    assert numbers[0] == trade_number(ids[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [({"S": "SELL"}, True), ({"T": str(TIME_MS)}, True), ({"T": TIME_MS * 1000}, True), ({"p": 100.5}, True)],
+    ids=str,
+)
+def test_a_trade_in_another_spelling_is_the_same_trade(changes: dict[str, Any], same: bool) -> None:
+    (trade,) = (event for event in _trades_of(_trade_entry(**changes)) if isinstance(event, TradeHappened))
+
+    assert (trade == TradeHappened("BTCUSDT", 1, 100.5, 0.25, "sell", TIME_MS * 1000)) is same
+
+
+def test_one_unreadable_trade_takes_no_other_with_it() -> None:
+    events = _trades_of(_trade_entry("1"), _trade_entry("2", p="-1"), _trade_entry("3"))
+
+    assert [event.trade_id for event in events if isinstance(event, TradeHappened)] == [1, 3]
+    assert Ignored("BTCUSDT", "unreadable trade") in events
+
+
+def test_trades_of_which_none_can_be_read_are_refused() -> None:
+    with pytest.raises(WebSocketProtocolError):
+        _trades_of(_trade_entry(S="Maybe"))
+
+
+@pytest.mark.parametrize(("cts", "expected"), [(TIME_MS - 7, TIME_MS - 7), (None, TIME_MS)], ids=["both", "ts alone"])
+def test_a_book_is_of_the_time_of_the_matching_engine(cts: int | None, expected: int) -> None:
+    message = json.loads(_message("snapshot", 10, BIDS, ASKS))
+    del message["cts"]
+    if cts is not None:
+        message["cts"] = cts
+
+    (updated,) = _books(["BTCUSDT"], FeedOptions()).receive(json.dumps(message).encode())
+
+    assert updated.exchange_us == expected * 1000  # type: ignore[attr-defined]
+
+
+def test_further_elements_of_a_level_are_ignored_and_counted() -> None:
+    bids = [["100.5", "1", "7"], ["100.0", "2", []]]
+
+    updated, ignored = _books(["BTCUSDT"], FeedOptions()).receive(_message("snapshot", 10, bids, ASKS))  # type: ignore[arg-type]
+
+    assert updated.bids == ((100.5, 1.0), (100.0, 2.0))  # type: ignore[attr-defined]
+    assert ignored == Ignored("BTCUSDT", "level elements after price and quantity")
+
+
+@pytest.mark.parametrize("channel", ["orderbook.rpi", "orderbook.full", "tickers", "kline.1", "allLiquidation"])
+def test_topics_that_are_not_used_are_named(channel: str) -> None:
+    frame = _message("delta", 11, BIDS, ASKS).replace(b"orderbook.50.", f"{channel}.".encode())
+
+    assert _live().receive(frame) == [Ignored("BTCUSDT", channel)]
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ({"op": "subscribe", "success": True, "req_id": 5, "ret_msg": ""}, [Acknowledged(5)]),
+        ({"op": "subscribe", "success": True, "req_id": "5", "ret_msg": None}, [Acknowledged(5)]),
+        ({"op": "auth.notice", "conn_id": "x"}, [Ignored("", "op auth.notice")]),
+        ({"op": "subscribe", "success": False, "req_id": None, "ret_msg": "no"}, [Refused(None, "no")]),
+    ],
+    ids=str,
+)
+def test_replies_in_another_spelling(reply: dict[str, Any], expected: list[Any]) -> None:
+    assert list(_live().receive(json.dumps(reply).encode())) == expected
+
+
+def _sequenced(kind: str, update_id: int, sequence: int, bids: list[list[str]], asks: list[list[str]]) -> bytes:
+    message = json.loads(_message(kind, update_id, bids, asks))
+    message["data"]["seq"] = sequence
+    return json.dumps(message).encode()
+
+
+def test_a_full_book_is_numbered_by_the_engines_counter() -> None:
+    body = {"retCode": 0, "result": {"s": "BTCUSDT", "b": [["1", "2", "x"]], "a": [["3", "4"]], "u": 9, "seq": 77}}
+
+    book = decode_full_book(json.dumps(body).encode())
+
+    assert (book.last_id, list(book.bids), list(book.asks)) == (77, [(1.0, 2.0)], [(3.0, 4.0)])
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b'{"retCode":10001,"retMsg":"Not supported symbols","result":{}}', b'{"result":null}']
+)
+def test_an_answer_without_a_book_is_refused(body: bytes) -> None:
+    with pytest.raises(WebSocketProtocolError):
+        decode_full_book(body)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "bid", "changing"),
+    [
+        (99, None, None),
+        (100, 1.0, set()),
+        (105, 1.0, {(1, 100.5)}),
+        (110, 5.0, set()),
+        (119, 5.0, {(-1, 101.0)}),
+        (120, 5.0, set()),
+        (500, 5.0, set()),
+    ],
+)
+def test_a_history_has_the_book_between_two_updates(
+    sequence: int, bid: float | None, changing: set[tuple[int, float]] | None
+) -> None:
+    protocol = _books(["BTCUSDT"], FeedOptions())
+    protocol.line_up(0)
+    protocol.receive(_sequenced("snapshot", 10, 100, BIDS, ASKS))
+    history = protocol.start_history("BTCUSDT")
+    assert history is not None
+    protocol.receive(_sequenced("delta", 11, 110, [["100.5", "5"]], []))
+    protocol.receive(_sequenced("delta", 12, 120, [], [["101.0", "9"]]))
+
+    book = history.at(sequence)
+
+    assert (None if book is None else book.bids[100.5]) == bid
+    assert (None if book is None else book.changing) == changing
+
+
+@pytest.mark.parametrize("frame", [_message("snapshot", 30, BIDS, ASKS), _message("delta", 19, [], ASKS)])
+def test_a_history_ends_when_the_book_is_replaced_or_lost(frame: bytes) -> None:
+    protocol = _live(0)
+    history = protocol.start_history("BTCUSDT")
+    assert history is not None
+
+    protocol.receive(frame)
+
+    assert history.is_over
+
+
+def test_a_book_that_differs_is_lost_and_asked_for_again() -> None:
+    assert _live(0).invalidate("BTCUSDT", "differs") == [BookLost("BTCUSDT", "differs"), ResubscribeNeeded("BTCUSDT")]
+
+
+def test_a_refusal_says_which_symbol_the_exchange_does_not_have_and_the_others_are_asked_for_again() -> None:
+    books = _books(["BTCUSDT", "GONEUSDT", "ETHUSDT"], FeedOptions(topics=frozenset({"book", "trades"})))
+    (request,) = books.subscribe()
+    reply = {"success": False, "conn_id": "x", "req_id": str(request.request_id), "op": "subscribe"}
+    message = "error:handler not found,topic:orderbook.50.GONEUSDT"
+
+    (refused,) = books.receive(json.dumps(reply | {"ret_msg": message}).encode())
+    (again,) = books.subscribe_without("GONEUSDT", request.request_id or 0)
+
+    assert refused == Refused(request.request_id, message, "GONEUSDT")
+    assert json.loads(again.text) == {
+        "req_id": "2",
+        "op": "subscribe",
+        "args": ["orderbook.50.BTCUSDT", "publicTrade.BTCUSDT", "orderbook.50.ETHUSDT", "publicTrade.ETHUSDT"],
+    }
+    assert books.subscribe_without("GONEUSDT", request.request_id or 0) == []

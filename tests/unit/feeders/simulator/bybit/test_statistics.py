@@ -63,7 +63,7 @@ def test_the_day_adds_trades_to_what_was_traded_before_the_market_began() -> Non
 
 def test_trades_of_rest_have_the_ids_of_the_topic() -> None:
     feed = feed_of(BOUGHT)
-    topic = json.loads(messages.trades("publicTrade.BTCUSDT", feed.instrument, [BOUGHT], 1, NOW))
+    topic = json.loads(messages.trades("publicTrade.BTCUSDT", feed.instrument, [BOUGHT], 1, NOW, 10)[0])
 
     (trade,) = statistics.trade_answers(feed.instrument, feed.tape.recent)
 
