@@ -112,7 +112,7 @@ def _unit(
         environment.append("BOOKBUS_REDIS_PASSWORD_FILE=%d/redis-password")
     lines += "".join(f'Environment="{_escaped(one, keep="%C %d")}"\n' for one in environment)
     network = "" if user else "Wants=network-online.target\nAfter=network-online.target\n"
-    in_home = any(path.startswith(("/home/", "/root/")) for path in (python, str(configuration.path)))
+    in_home = any(Path(path).parts[1:2] in (("home",), ("root",)) for path in (python, configuration.path))
     return _UNIT.format(
         description=description,
         network=network,

@@ -43,7 +43,7 @@ _LEVELS_LOOKED_AT = 5
 _MOST_DECIMALS = 12
 
 
-class BookRow(msgspec.Struct, frozen=True, kw_only=True):
+class ListedBook(msgspec.Struct, frozen=True, kw_only=True):
     """One book. `age` is in seconds since its last confirmation, `decimals` how many digits after the point its prices
     have, and `reason` is empty if it is live."""
 
@@ -100,7 +100,7 @@ def books(
         raise typer.Exit(NOT_LIVE)
 
 
-def read_rows(url: str, prefix: str, exchanges: Sequence[str]) -> list[BookRow]:
+def read_rows(url: str, prefix: str, exchanges: Sequence[str]) -> list[ListedBook]:
     """Every book of these exchanges, by exchange and symbol. Raises BusConnectionError."""
     rows = []
     with ExitStack() as stack:
@@ -115,8 +115,8 @@ def read_rows(url: str, prefix: str, exchanges: Sequence[str]) -> list[BookRow]:
 
 def row_of(
     exchange: str, symbol: str, book: OrderBookSnapshot | None, state: BookStatus, reason: str, age: float | None
-) -> BookRow:
-    return BookRow(
+) -> ListedBook:
+    return ListedBook(
         exchange=exchange,
         symbol=symbol,
         state=state,
@@ -136,7 +136,7 @@ def decimals(levels: Sequence[Level]) -> int:
     return min(max((-one for one in exponents if isinstance(one, int) and one < 0), default=0), _MOST_DECIMALS)
 
 
-def table_of(rows: Sequence[BookRow]) -> Table:
+def table_of(rows: Sequence[ListedBook]) -> Table:
     """One row per book; prices of one book have the same number of digits, and points are below each other."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for heading in ("exchange", "symbol", "state"):
@@ -178,7 +178,7 @@ def _feeders(url: str, names: RedisNames) -> tuple[list[RunningFeeder], str]:
         return [], f"the feeders are unknown: {error}"
 
 
-def _print(rows: Sequence[BookRow], feeders: Sequence[RunningFeeder], unknown: str) -> None:
+def _print(rows: Sequence[ListedBook], feeders: Sequence[RunningFeeder], unknown: str) -> None:
     console = Console(width=_WIDTH)
     if rows:
         # On a narrow terminal, a wrapped row is better than one with its figures cut off.

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from bookbus.command_line import PREFIX_DEFAULT, REDIS_DEFAULT, Prefix, RedisUrl
-from bookbus.feeders.commands.health_check import Question, check
+from bookbus.feeders.commands.health_check import HealthQuestion, check
 
 
 def health(
@@ -38,7 +38,7 @@ def health(
       python -m feeders health --feeder-name binance-1 --strict
       python -m feeders health --host feeder-1
     """
-    outcome = check(Question(redis, prefix, host, exchange, feeder_name, strict))
+    outcome = check(HealthQuestion(redis, prefix, host, exchange, feeder_name, strict))
     for text, to_stderr in ((outcome.output, False), (outcome.error, True)):
         if text:
             typer.echo(text, err=to_stderr)

@@ -25,7 +25,7 @@ UNHEALTHY = 2
 """Exit code of `--strict` if a feeder is alive but a book is not live or refused, or a line is silent."""
 
 
-class Question(NamedTuple):
+class HealthQuestion(NamedTuple):
     """What is asked, as the options say it."""
 
     redis: str = DEFAULT_URL
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int | None:
     return outcome.code
 
 
-def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Question | None:
+def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> HealthQuestion | None:
     """What the arguments and the environment ask; None if an argument is another than the options of `health`."""
     values: dict[str, Any] = {name: environ[key] for name, key in VARIABLES.items() if environ.get(key)}
     waiting = list(arguments)
@@ -81,10 +81,10 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Question | No
             return None
         else:
             values[name] = value if equals else waiting.pop(0)
-    return Question(**values)
+    return HealthQuestion(**values)
 
 
-def check(question: Question) -> CheckResult:
+def check(question: HealthQuestion) -> CheckResult:
     """Ask the server, and judge. The errors are one line each."""
     host = question.host or socket.gethostname()
     exchanges, feeders = _names(question.exchange.lower()), _names(question.feeder_name)

@@ -14,7 +14,7 @@ import bookbus
 from bookbus.__main__ import ALIASES, GROUPS, QUICK, WORDS, help_text, in_new_words, make_app, target_of
 from bookbus.consumers.__main__ import COMMANDS as CONSUMERS
 from bookbus.feeders.__main__ import COMMANDS as FEEDERS
-from bookbus.feeders.commands.health_check import VARIABLES, Question, parse
+from bookbus.feeders.commands.health_check import VARIABLES, HealthQuestion, parse
 from tests.support.reference import commands, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -143,17 +143,20 @@ def test_quick_check_of_health_knows_every_option_of_the_command() -> None:
         name: row.variable for name, row in rows.items() if name != "--strict"
     }
     for name, row in rows.items():
-        default = Question._field_defaults[name.removeprefix("--").replace("-", "_")]
+        default = HealthQuestion._field_defaults[name.removeprefix("--").replace("-", "_")]
         assert row.default == (f"`{default}`" if default else "")
 
 
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [
-        ([], Question(prefix="at-env")),
-        (["--prefix", "p", "--strict"], Question(prefix="p", strict=True)),
-        (["--feeder-name=a,b", "--exchange", "upbit"], Question(prefix="at-env", feeder_name="a,b", exchange="upbit")),
-        (["--redis=redis://h/0?x=1"], Question(prefix="at-env", redis="redis://h/0?x=1")),
+        ([], HealthQuestion(prefix="at-env")),
+        (["--prefix", "p", "--strict"], HealthQuestion(prefix="p", strict=True)),
+        (
+            ["--feeder-name=a,b", "--exchange", "upbit"],
+            HealthQuestion(prefix="at-env", feeder_name="a,b", exchange="upbit"),
+        ),
+        (["--redis=redis://h/0?x=1"], HealthQuestion(prefix="at-env", redis="redis://h/0?x=1")),
         (["--help"], None),
         (["--prefix"], None),
         (["--strict=yes"], None),
@@ -161,7 +164,7 @@ def test_quick_check_of_health_knows_every_option_of_the_command() -> None:
         (["-h"], None),
     ],
 )
-def test_quick_check_takes_plain_options_alone(arguments: list[str], asked: Question | None) -> None:
+def test_quick_check_takes_plain_options_alone(arguments: list[str], asked: HealthQuestion | None) -> None:
     assert parse(arguments, {"BOOKBUS_PREFIX": "at-env", "BOOKBUS_HEALTH_HOST": ""}) == asked
 
 

@@ -110,6 +110,7 @@ def test_part_that_fails_is_started_later_each_time_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(module, "STEADY", 600.0)
     with running(tmp_path, part("a", "import sys; sys.exit('error: no Redis')")) as (supervisor, lines):
         wait_for(lambda: len(lines) >= 5)
         seen = status_of(supervisor, "a")
