@@ -130,7 +130,9 @@ def test_good_end_of_a_program_is_final_and_of_a_feeder_is_not(
         assert status_of(supervisor, "a").pid is None
 
 
-def test_supervisor_ends_when_every_program_has(tmp_path: Path) -> None:
+def test_supervisor_ends_when_every_program_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEADY", 600.0)
+
     assert run_to_end(tmp_path, part("a", "pass", forever=False)) == ["a ended"]
 
 
