@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": "bookbus.consumers.commands.calibrate:calibrate",
     "analyze": "bookbus.consumers.commands.analyze:analyze",
     "compare": "bookbus.consumers.commands.analyze:compare",
+    "export": "bookbus.consumers.commands.export:export",
     "list": "bookbus.consumers.commands.list:list_readers",
 }
 """The function of each command."""

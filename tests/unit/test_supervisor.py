@@ -96,6 +96,7 @@ def test_part_runs_until_the_supervisor_is_stopped(tmp_path: Path) -> None:
 def test_killed_part_is_started_again(tmp_path: Path) -> None:
     with running(tmp_path, part("a", SLEEP), part("b", SLEEP)) as (supervisor, lines):
         wait_for(lambda: status_of(supervisor, "a").state == "running" == status_of(supervisor, "b").state)
+        wait_for(lambda: (tmp_path / "a.log").read_bytes() == b"up\n")
         first, other = status_of(supervisor, "a").pid, status_of(supervisor, "b").pid
         os.kill(first or -1, signal.SIGKILL)
         wait_for(lambda: status_of(supervisor, "a").state == "running" and status_of(supervisor, "a").pid != first)
