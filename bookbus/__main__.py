@@ -40,6 +40,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "feed": ("feeders run", "publish live books of one exchange to Redis"),
         "record": ("feeders record", "write what an exchange sends to a file"),
         "replay": ("feeders replay", "publish the books of a recording"),
+        "export": ("consumers export", "write a recording as a table, for polars, pandas and others"),
         "simulate": ("feeders simulate", "run a simulated exchange"),
         "demo": ("feeders demo", "simulated exchange, feeder, server and two readers for half a minute"),
     },

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bookbus.consumers.multi_provider import MultiExchangeProvider as MultiExchangeProvider
     from bookbus.consumers.reading import BookNotLiveError as BookNotLiveError
     from bookbus.consumers.reading import Reading as Reading
+    from bookbus.consumers.recording import Recording as Recording
     from bookbus.consumers.redis_provider import RedisMarketDataProvider as RedisMarketDataProvider
     from bookbus.schemas.instruments import SymbolError as SymbolError
     from bookbus.schemas.snapshot import BookStatus as BookStatus
@@ -33,6 +34,7 @@ PUBLIC_NAMES = {
     "MultiExchangeProvider": "bookbus.consumers.multi_provider",
     "OrderBookSnapshot": "bookbus.schemas.snapshot",
     "Reading": "bookbus.consumers.reading",
+    "Recording": "bookbus.consumers.recording",
     "RedisMarketDataProvider": "bookbus.consumers.redis_provider",
     "SymbolError": "bookbus.schemas.instruments",
     "UpbitL2WebSocketProvider": "bookbus.consumers.direct_provider",

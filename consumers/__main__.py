@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "bookbus.consumers.commands.analyze:compare",
     "web": "bookbus.consumers.commands.web:web",
     "serve": "bookbus.consumers.commands.web:serve",
+    "export": "bookbus.consumers.commands.export:export",
     "list": "bookbus.consumers.commands.list:list_readers",
 }
 """The function of each command."""

@@ -96,6 +96,7 @@ def test_part_runs_until_the_supervisor_is_stopped(tmp_path: Path) -> None:
 def test_killed_part_is_started_again(tmp_path: Path) -> None:
     with running(tmp_path, part("a", SLEEP), part("b", SLEEP)) as (supervisor, lines):
         wait_for(lambda: status_of(supervisor, "a").state == "running" == status_of(supervisor, "b").state)
+        wait_for(lambda: (tmp_path / "a.log").read_bytes() == b"up\n")
         first, other = status_of(supervisor, "a").pid, status_of(supervisor, "b").pid
         os.kill(first or -1, signal.SIGKILL)
         wait_for(lambda: status_of(supervisor, "a").state == "running" and status_of(supervisor, "a").pid != first)
@@ -130,7 +131,9 @@ def test_good_end_of_a_program_is_final_and_of_a_feeder_is_not(
         assert status_of(supervisor, "a").pid is None
 
 
-def test_supervisor_ends_when_every_program_has(tmp_path: Path) -> None:
+def test_supervisor_ends_when_every_program_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STEADY", 600.0)
+
     assert run_to_end(tmp_path, part("a", "pass", forever=False)) == ["a ended"]
 
 
