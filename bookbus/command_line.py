@@ -4,8 +4,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, NoReturn
 
 import typer
@@ -67,10 +68,46 @@ def split_names(names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
+END_LIMIT = 10.0
+"""Seconds from the signal that ends a command to its end."""
+
+
+def end_within(limit: float, code: int, *, silently: bool = False) -> threading.Event:
+    """End the process with this code, and with one line or `silently`, unless the event is set within `limit` seconds.
+
+    What a signal raises or cancels can be swallowed, by a library or where Python ignores exceptions.
+    """
+    ended = threading.Event()
+
+    def leave() -> None:
+        if ended.wait(limit):
+            return
+        if not silently:
+            with suppress(OSError, ValueError):
+                sys.stderr.write(f"error: told to end, but did not within {limit:g} s: ended without cleaning up\n")
+                sys.stderr.flush()
+        os._exit(code)
+
+    with suppress(RuntimeError):  # no thread can be started
+        threading.Thread(target=leave, name="bookbus-exit", daemon=True).start()
+    return ended
+
+
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """SIGINT exits with code 130, SIGTERM and SIGHUP with code 0, without a traceback."""
-    before = {number: signal.signal(number, lambda *_: sys.exit(0)) for number in termination_signals()}
+    """SIGINT exits with code 130, SIGTERM and SIGHUP with code 0, without a traceback, after at most END_LIMIT."""
+    ending: list[threading.Event] = []
+
+    def end(number: int, _: object) -> None:
+        ending.append(end_within(END_LIMIT, 130 if number == signal.SIGINT else 0))
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(0)
+
+    numbers = termination_signals()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     except KeyboardInterrupt:
@@ -78,6 +115,8 @@ def ended_by_signal() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        for event in ending:
+            event.set()
 
 
 def termination_signals() -> list[signal.Signals]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from bookbus.consumers.shared_state import fork_count
+
 logger = logging.getLogger(__name__)
 
 JOIN_LIMIT = 5.0
@@ -68,22 +70,34 @@ class BackgroundThread:
     def __init__(self, name: str, run: Callable[[], None], interrupt: Callable[[], None]) -> None:
         self._run = run
         self._interrupt = interrupt
+        self._forks = fork_count()
         self._thread = threading.Thread(target=self._guarded, name=name, daemon=True)
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self.forked
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that has the thread."""
+        return self._forks != fork_count()
 
     def start(self) -> None:
         """Start the thread; once only."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Interrupt the thread and wait for its end; from inside the thread, interrupt only."""
+        """Interrupt the thread and wait for its end; from inside the thread, interrupt only.
+
+        A signal handler may call it during `start()`: then the thread ends as soon as it has started.
+        """
+        if self.forked:
+            return  # what `interrupt` would write to belongs to the other process
         self._interrupt()
         if self._thread is threading.current_thread():
             return
-        self._thread.join(JOIN_LIMIT)
+        with suppress(RuntimeError):  # not started yet
+            self._thread.join(JOIN_LIMIT)
         if self._thread.is_alive():
             logger.warning("thread %s did not end within %g s", self._thread.name, JOIN_LIMIT)
 
@@ -106,6 +120,10 @@ class LoopThread:
     @property
     def alive(self) -> bool:
         return self._thread.alive
+
+    @property
+    def forked(self) -> bool:
+        return self._thread.forked
 
     def start(self) -> None:
         self._thread.start()

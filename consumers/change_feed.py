@@ -2,14 +2,18 @@
 
 import asyncio
 import inspect
+import itertools
 import logging
-import threading
+import queue
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from bookbus.consumers.background_loop import BackgroundThread
 from bookbus.consumers.reading import Reading, Update
+from bookbus.consumers.shared_state import Cell, ReentrantLock
 from bookbus.schemas.snapshot import OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
@@ -28,15 +32,16 @@ class ChangeFeed:
 
     Each listener's queue has one entry per symbol, so a slow listener only conflates its own updates. Callbacks run in
     their own thread and never block the receiving thread. Each listener checks by itself which statuses changed.
+    Every method may be called from a signal handler.
     """
 
     def __init__(self, find: FindReading, check_interval: float = CHECK_INTERVAL) -> None:
         self._find = find
         self._check_interval = check_interval
-        self._lock = threading.Lock()
-        self._mailboxes: tuple[_Mailbox, ...] = ()
-        self._callbacks: tuple[OnSnapshot, ...] = ()
-        self._status_callbacks: tuple[OnStatus, ...] = ()
+        self._mailboxes: Cell[tuple[_Mailbox, ...]] = Cell(())
+        self._callbacks: Cell[tuple[OnSnapshot, ...]] = Cell(())
+        self._status_callbacks: Cell[tuple[OnStatus, ...]] = Cell(())
+        self._dispatching = ReentrantLock()
         self._dispatcher: BackgroundThread | None = None
         self._open = False
         self.callback_errors = 0
@@ -44,17 +49,15 @@ class ChangeFeed:
 
     def open(self) -> None:
         """Accept listeners and start the callback thread if there are callbacks."""
-        with self._lock:
-            self._open = True
-            if self._callbacks or self._status_callbacks:
-                self._start_dispatcher()
+        self._open = True
+        self._start_dispatcher()
 
     def close(self) -> None:
         """End all iterators and the callback thread."""
-        with self._lock:
-            self._open = False
-            mailboxes, self._mailboxes = self._mailboxes, ()
-            dispatcher, self._dispatcher = self._dispatcher, None
+        self._open = False
+        dispatcher, self._dispatcher = self._dispatcher, None
+        while not self._mailboxes.replace(mailboxes := self._mailboxes.get(), ()):
+            pass
         for mailbox in mailboxes:
             mailbox.close()
         if dispatcher is not None:
@@ -62,26 +65,22 @@ class ChangeFeed:
 
     def publish(self, symbol: str, count: int = 1) -> None:
         """Report `count` received updates of `symbol`, or 0 where its status may have changed; from any thread."""
-        for mailbox in self._mailboxes:
+        for mailbox in self._mailboxes.recent:
             mailbox.add(symbol, count)
 
     def add_callback(self, callback: OnSnapshot) -> None:
         """Call `callback` with the newest book after each change. Raises TypeError for a coroutine function."""
         _require_plain(callback)
-        with self._lock:
-            self._callbacks = (*self._callbacks, callback)
-            self._dispatch_if_open()
+        while not self._callbacks.replace(callbacks := self._callbacks.get(), (*callbacks, callback)):
+            pass
+        self._start_dispatcher()
 
     def add_status_callback(self, callback: OnStatus) -> None:
         """Call `callback` after each change of a status. Raises TypeError for a coroutine function."""
         _require_plain(callback)
-        with self._lock:
-            self._status_callbacks = (*self._status_callbacks, callback)
-            self._dispatch_if_open()
-
-    def _dispatch_if_open(self) -> None:
-        if self._open and self._dispatcher is None:
-            self._start_dispatcher()
+        while not self._status_callbacks.replace(callbacks := self._status_callbacks.get(), (*callbacks, callback)):
+            pass
+        self._start_dispatcher()
 
     async def updates(self, symbols: Collection[str], *, others: bool = False) -> AsyncGenerator[Update, None]:
         """The current books of `symbols`, then each change of these, or with `others` of any symbol, until the feed
@@ -89,12 +88,11 @@ class ChangeFeed:
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
         mailbox = _Mailbox(lambda: loop.call_soon_threadsafe(changed.set), None if others else frozenset(symbols))
-        with self._lock:
+        timer = _Timer(loop, self._check_interval, changed.set)
+        self._add(mailbox)
+        try:
             if not self._open:
                 return
-            self._mailboxes = (*self._mailboxes, mailbox)
-        timer = _Timer(loop, self._check_interval, changed.set)
-        try:
             merger = _Merger(self._find)
             for symbol in symbols:
                 if update := merger.merge(symbol, 0):
@@ -113,30 +111,45 @@ class ChangeFeed:
             timer.stop()
             self._remove(mailbox)
 
+    def _add(self, mailbox: "_Mailbox") -> None:
+        while not self._mailboxes.replace(mailboxes := self._mailboxes.get(), (*mailboxes, mailbox)):
+            pass
+
     def _remove(self, mailbox: "_Mailbox") -> None:
-        with self._lock:
-            self._mailboxes = tuple(other for other in self._mailboxes if other is not mailbox)
+        while not self._mailboxes.replace(
+            mailboxes := self._mailboxes.get(), tuple(other for other in mailboxes if other is not mailbox)
+        ):
+            pass
 
     def _start_dispatcher(self) -> None:
-        changed = threading.Event()
-        mailbox = _Mailbox(changed.set, None)
-        self._mailboxes = (*self._mailboxes, mailbox)
+        """Start the thread of the callbacks if the feed is open, has callbacks and no such thread in this process."""
+        with self._dispatching.hold() as first:
+            dispatcher = self._dispatcher
+            called = self._callbacks.get() or self._status_callbacks.get()
+            if not first or not self._open or not called or (dispatcher and dispatcher.alive):
+                return
+            # Unlike an Event, it may be put to in a signal handler that interrupted a `put`.
+            changed: queue.SimpleQueue[None] = queue.SimpleQueue()
+            mailbox = _Mailbox(lambda: changed.put(None), None)
 
-        def dispatch() -> None:
-            merger, reported = _Merger(self._find), dict[str, Update]()
-            checked_at = time.monotonic()
-            while not mailbox.closed:
-                changed.wait(self._check_interval)
-                changed.clear()
-                for symbol, count in mailbox.take().items():
-                    self._report(symbol, merger.merge(symbol, count), reported)
-                if time.monotonic() - checked_at >= self._check_interval and not mailbox.closed:
-                    for symbol in merger.symbols:
-                        self._report(symbol, merger.check(symbol), reported)
-                    checked_at = time.monotonic()
+            def dispatch() -> None:
+                merger, reported = _Merger(self._find), dict[str, Update]()
+                checked_at = time.monotonic()
+                while not mailbox.closed:
+                    with suppress(queue.Empty):
+                        changed.get(timeout=self._check_interval)
+                    for symbol, count in mailbox.take().items():
+                        self._report(symbol, merger.merge(symbol, count), reported)
+                    if time.monotonic() - checked_at >= self._check_interval and not mailbox.closed:
+                        for symbol in merger.symbols:
+                            self._report(symbol, merger.check(symbol), reported)
+                        checked_at = time.monotonic()
 
-        self._dispatcher = BackgroundThread("bookbus-callbacks", dispatch, mailbox.close)
-        self._dispatcher.start()
+            self._dispatcher = BackgroundThread("bookbus-callbacks", dispatch, mailbox.close)
+            self._add(mailbox)
+            self._dispatcher.start()
+        if not self._open:
+            self.close()  # closed meanwhile, by a signal handler or another thread
 
     def _report(self, symbol: str, update: Update | None, reported: dict[str, Update]) -> None:
         """Call back for what is new: the book, its status, or both."""
@@ -144,9 +157,9 @@ class ChangeFeed:
             return
         before, reported[symbol] = reported.get(symbol), update
         if before is None or before.snapshot is not update.snapshot:
-            self._call(self._callbacks, update.snapshot, update.snapshot)
+            self._call(self._callbacks.get(), update.snapshot, update.snapshot)
         if before is None or (before.status, before.trading) != (update.status, update.trading):
-            self._call(self._status_callbacks, update, update.snapshot)
+            self._call(self._status_callbacks.get(), update, update.snapshot)
 
     def _call(self, callbacks: Iterable[Callable[[Any], None]], argument: Any, snapshot: OrderBookSnapshot) -> None:
         for callback in callbacks:
@@ -201,21 +214,35 @@ class _Mailbox:
         self.closed = False
         self._wake = wake
         self._symbols = symbols
-        self._lock = threading.Lock()
-        self._changes: dict[str, int] = {}
+        self._signalled = False
+        # Each step is one of the interpreter, so that no lock is needed: `add` counts, then names the symbol, then
+        # wakes; `take` allows the next wake, then takes the names, then reads the counts.
+        self._counters: dict[str, Iterator[int]] = {}
+        self._taken: dict[str, int] = {}
+        self._changed: dict[str, None] = {}
 
     def add(self, symbol: str, count: int) -> None:
         if self._symbols is not None and symbol not in self._symbols:
             return
-        with self._lock:
-            wake = not self._changes
-            self._changes[symbol] = self._changes.get(symbol, 0) + count
-        if wake:
+        counter = self._counters.get(symbol) or self._counters.setdefault(symbol, itertools.count())
+        if count == 1:
+            next(counter)
+        else:
+            deque(itertools.islice(counter, count), maxlen=0)
+        self._changed[symbol] = None
+        if not self._signalled:
+            self._signalled = True
             self._signal()
 
     def take(self) -> dict[str, int]:
-        with self._lock:
-            changes, self._changes = self._changes, {}
+        """By one listener."""
+        self._signalled = False
+        changes = {}
+        for symbol in list(self._changed):
+            del self._changed[symbol]
+            count = next(self._counters[symbol])
+            changes[symbol] = count - self._taken.get(symbol, 0)
+            self._taken[symbol] = count + 1  # with the number that was just drawn
         return changes
 
     def close(self) -> None:

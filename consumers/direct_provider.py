@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
@@ -13,9 +12,10 @@ from bookbus.consumers.background_loop import LoopThread, boottime
 from bookbus.consumers.change_feed import OnSnapshot
 from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.market_data_provider import MarketDataProvider
-from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation
+from bookbus.consumers.reading import FORKED, MAX_AGE, ConnectionStatus, Counts, Observation
+from bookbus.consumers.shared_state import Flag, ReentrantLock
 from bookbus.feeders.books.events import Topic
-from bookbus.feeders.errors import GaveUpError
+from bookbus.feeders.errors import GaveUpError, WebSocketConnectionError
 from bookbus.feeders.exchange_feed import ConnectionSettings, ExchangeFeed
 from bookbus.feeders.markets import cached_instruments, default_cache_directory
 from bookbus.feeders.reconnect import ReconnectingConnection, ReconnectPolicy
@@ -118,7 +118,8 @@ class DirectProvider(MarketDataProvider):
             # Replaces the callback that it was made with.
             ws_adapter.callback = self._on_snapshot
             self._make_source = lambda: self._source_of(ws_adapter)
-        self._lock = threading.Lock()
+        self._lock = ReentrantLock()
+        self._stops = 0
         self._session: BookSession | None = None
         self._stopped = False
         self._awaited: set[str] = set()
@@ -136,7 +137,8 @@ class DirectProvider(MarketDataProvider):
 
         A provider that is down starts again.
         """
-        with self._lock:
+        stops = self._stops
+        with self._lock.hold():
             session = self._session
             if session is None or not session.alive:
                 if session is not None:
@@ -149,12 +151,16 @@ class DirectProvider(MarketDataProvider):
                 self._changes.close()
                 self._changes.open()
                 session.start()
-        session.started.wait(self._settings.timeout)
+        if stops == self._stops:
+            session.started.wait(self._settings.timeout)
+        if stops != self._stops:
+            # A signal handler or another thread stopped it meanwhile, perhaps before there was a session.
+            self.stop()
 
     def stop(self) -> None:
         """End the connection and the thread, also while connecting; the books stay readable and become stale."""
-        with self._lock:
-            session, self._session, self._stopped = self._session, None, True
+        self._stops += 1
+        session, self._session, self._stopped = self._session, None, True
         if session is not None:
             session.stop()
         self._changes.close()
@@ -176,8 +182,8 @@ class DirectProvider(MarketDataProvider):
         book, session, error = self._books.get(symbol), self._session, self._error()
         if book is None:
             return Observation(error=f"{symbol} is not among the symbols this provider follows")
-        alive = session.alive if session is not None else None
-        return book.observe(boottime(), alive, error, self._trading.get(symbol, "unknown"))
+        alive, gone = (session.alive, session.forked) if session is not None else (None, False)
+        return book.observe(boottime(), alive, error, self._trading.get(symbol, "unknown"), gone=gone)
 
     def _counts(self, symbol: str) -> Counts:
         book = self._books.get(symbol)
@@ -187,7 +193,7 @@ class DirectProvider(MarketDataProvider):
         session = self._session
         if session is None:
             return "stopped" if self._stopped else "not started"
-        return session.error
+        return FORKED if session.forked else session.error
 
     def _source_of(self, adapter: WebSocketAdapter) -> "BookSource":
         # It is not known which books it delivers, and when: `start` waits for the subscription only.
@@ -320,7 +326,7 @@ class BookSession:
         trading: TradingWatch | None = None,
     ) -> None:
         """`on_tick` is called a few times a second; `on_end` gets the reason why the source ended by itself."""
-        self.started = threading.Event()
+        self.started = Flag()
         """Set when every book was received, or the session has ended."""
         self._source = source
         self._on_tick = on_tick
@@ -337,6 +343,10 @@ class BookSession:
     @property
     def thread_alive(self) -> bool:
         return self._thread.alive
+
+    @property
+    def forked(self) -> bool:
+        return self._thread.forked
 
     @property
     def reconnect_count(self) -> int:
@@ -429,11 +439,11 @@ class _AdapterSource:
 
     async def connect(self) -> None:
         self._books_before = self._books_received()
-        await self._adapter.connect()
+        await _uncancelled(self._adapter.connect())
         self.is_connected = True
 
     async def subscribe(self) -> None:
-        await self._adapter.subscribe(self._natives)
+        await _uncancelled(self._adapter.subscribe(self._natives))
         self.ready.set()
         self._on_subscribed()
 
@@ -441,7 +451,7 @@ class _AdapterSource:
         """Until the adapter raises because the connection is lost."""
         try:
             while True:
-                await self._adapter.receive_loop()
+                await _uncancelled(self._adapter.receive_loop())
                 await asyncio.sleep(_PAUSE)
         finally:
             self.is_connected = False
@@ -453,6 +463,17 @@ class _AdapterSource:
     def successor(self) -> Self:
         """The same one: `replace_wanted` is never set."""
         return self
+
+
+async def _uncancelled(call: Awaitable[None]) -> None:
+    """A cancellation that comes from the adapter itself is the loss of its connection."""
+    try:
+        await call
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise WebSocketConnectionError("the adapter raised CancelledError") from None
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> BaseException:

@@ -51,7 +51,13 @@ class LocalBook:
         return True
 
     def observe(
-        self, now: float, feeder_alive: bool | None, error: str, trading: TradingStatus = "unknown"
+        self,
+        now: float,
+        feeder_alive: bool | None,
+        error: str,
+        trading: TradingStatus = "unknown",
+        *,
+        gone: bool = False,
     ) -> Observation:
         """The observation at `now`; the other arguments are those of Observation."""
         entry = self._entry
@@ -65,6 +71,7 @@ class LocalBook:
             feeder_alive,
             error,
             trading,
+            gone=gone,
         )
 
     def counts(self) -> Counts:

@@ -37,7 +37,9 @@ _TABLE = (
 
 
 class MarketDataProvider(ABC):
-    """The newest order book of each symbol. Every method may be called from any thread.
+    """The newest order book of each symbol. Every method may be called from any thread and any callback, and every
+    read and `stop()` from a signal handler. After a fork, the provider is stopped in the child: books are stale until
+    the child starts it.
 
     A symbol may be given as its standard name (`BTC-USDT`), the exchange's own (`BTCUSDT`) or the alias (`BTC`); other
     names raise SymbolError. Reads raise nothing else: without a book they return None, and a book that is no longer
@@ -259,7 +261,8 @@ class MarketDataProvider(ABC):
         snapshot, age = observation.snapshot, observation.age
         if snapshot is None:
             return None
-        if snapshot.state == "live" and age is not None and age <= self.max_age and observation.confirmation_seen:
+        fresh = age is not None and age <= self.max_age and observation.confirmation_seen
+        if snapshot.state == "live" and fresh and not observation.gone:
             if symbol in self._warned:
                 self._warned.discard(symbol)
                 logger.info("%s %s is live again", snapshot.exchange, symbol)

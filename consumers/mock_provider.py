@@ -1,7 +1,6 @@
 """Synthetic order books, for runs without an exchange. Their exchange id is `mock`."""
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -10,7 +9,8 @@ from random import Random
 from bookbus.consumers.background_loop import BackgroundThread
 from bookbus.consumers.latest_book import LocalBook
 from bookbus.consumers.market_data_provider import MarketDataProvider
-from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation
+from bookbus.consumers.reading import FORKED, MAX_AGE, ConnectionStatus, Counts, Observation
+from bookbus.consumers.shared_state import Flag, ReentrantLock
 from bookbus.schemas.instruments import Exchange, Instrument, InstrumentRegistry
 from bookbus.schemas.snapshot import Levels, OrderBookSnapshot
 
@@ -46,8 +46,7 @@ class MockMarketDataProvider(MarketDataProvider):
         self._books = {symbol: _SyntheticBook(instrument, seed, depth) for symbol, instrument in instruments.items()}
         self._clock = clock or _monotonic_wall_clock()
         self._began: float | None = None
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._lock = ReentrantLock()
         self._thread: BackgroundThread | None = None
 
     @property
@@ -60,21 +59,20 @@ class MockMarketDataProvider(MarketDataProvider):
 
     def start(self) -> None:
         """Start; every book exists at once. After a `stop()` the market continues as if it had never been stopped."""
-        with self._lock:
-            if self._thread is not None:
+        with self._lock.hold():
+            if self._thread is not None and self._thread.alive:
                 return
             if self._began is None:
                 self._began = self._clock()
-            self._ended.clear()
+            ended = Flag()
             self._changes.open()
-            self._thread = BackgroundThread("bookbus-mock", self._run, self._ended.set)
+            thread = self._thread = BackgroundThread("bookbus-mock", lambda: self._run(ended), ended.set)
+            thread.start()
         self._advance_all()
-        self._thread.start()
 
     def stop(self) -> None:
         """Stop changing the books. They stay readable, and their age grows."""
-        with self._lock:
-            thread, self._thread = self._thread, None
+        thread, self._thread = self._thread, None
         if thread is not None:
             thread.stop()
         self._changes.close()
@@ -83,8 +81,8 @@ class MockMarketDataProvider(MarketDataProvider):
         """`connected` is True while the provider runs."""
         thread = self._thread
         return ConnectionStatus(
-            is_running=thread is not None,
-            connected=thread is not None,
+            is_running=thread is not None and not thread.forked,
+            connected=thread is not None and not thread.forked,
             thread_alive=thread is not None and thread.alive,
             reconnect_count=0,
             error=self._error(),
@@ -97,19 +95,26 @@ class MockMarketDataProvider(MarketDataProvider):
             return Observation(error=f"{symbol} is not among the symbols this provider follows")
         now = self._clock()
         self._advance(symbol, book, now)
-        return book.newest.observe(now, None, self._error())
+        return book.newest.observe(now, None, self._error(), gone=self._forked)
 
     def _counts(self, symbol: str) -> Counts:
         book = self._books.get(symbol)
         return Counts() if book is None else book.newest.counts()
 
+    @property
+    def _forked(self) -> bool:
+        thread = self._thread
+        return thread is not None and thread.forked
+
     def _error(self) -> str:
+        if self._forked:
+            return FORKED
         if self._thread is not None:
             return ""
         return "not started" if self._began is None else "stopped"
 
-    def _run(self) -> None:
-        while not self._ended.wait(STEP):
+    def _run(self, ended: Flag) -> None:
+        while not ended.wait(STEP):
             self._advance_all()
 
     def _advance_all(self) -> None:
@@ -118,9 +123,9 @@ class MockMarketDataProvider(MarketDataProvider):
 
     def _advance(self, symbol: str, book: "_SyntheticBook", now: float) -> None:
         """Apply the steps that are due at `now`; the background thread or a read may come first."""
-        with self._lock:
-            if self._thread is None or self._began is None:
-                return
+        with self._lock.hold() as first:
+            if not first or self._thread is None or self._began is None or self._forked:
+                return  # not `first`: a signal handler interrupted the steps of some book
             steps = book.advance(self._began, now)
         if steps:
             self._changes.publish(symbol, steps)

@@ -1,6 +1,5 @@
 """The books of several exchanges as one, in one quote currency."""
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -76,8 +75,8 @@ class MultiExchangeProvider(MarketDataProvider):
         sources = [*providers.values(), *([self._fx.provider] if self._fx else [])]
         self._sources = list({id(source): source for source in sources}.values())
         self.blocking_reads = any(source.blocking_reads for source in self._sources)
-        self._lock = threading.Lock()
-        self._listening = False
+        self._not_listening = [self._sources]
+        """The providers, until one call has registered for their changes."""
         self._running = False
 
     @property
@@ -96,8 +95,7 @@ class MultiExchangeProvider(MarketDataProvider):
 
     def start(self) -> None:
         """Start every provider. If one raises, stops all and raises the same."""
-        with self._lock:
-            self._running = True
+        self._running = True
         self._changes.open()
         try:
             for source in self._sources:
@@ -112,8 +110,7 @@ class MultiExchangeProvider(MarketDataProvider):
 
     def stop(self) -> None:
         """Stop every provider, also while they start. The last books stay readable."""
-        with self._lock:
-            self._running = False
+        self._running = False
         for source in self._sources:
             source.stop()
         self._changes.close()
@@ -139,7 +136,7 @@ class MultiExchangeProvider(MarketDataProvider):
         """`connected` and `thread_alive` if all providers are; the errors of all, and the status of every symbol."""
         found = [source.get_connection_status() for source in self._sources]
         return ConnectionStatus(
-            is_running=self._running,
+            is_running=self._running and any(status.is_running for status in found),
             connected=all(status.connected for status in found),
             thread_alive=all(status.thread_alive for status in found),
             reconnect_count=sum(status.reconnect_count for status in found),
@@ -172,12 +169,17 @@ class MultiExchangeProvider(MarketDataProvider):
 
     def _listen(self) -> None:
         """Register for changes of the providers when the first listener is added."""
-        with self._lock:
-            if not self._listening:
-                for source in self._sources:
-                    source.on_snapshot(self._on_snapshot)
-                    source.on_status(self._on_status)
-                self._listening = True
+        try:
+            sources = self._not_listening.pop()
+        except IndexError:
+            return
+        try:
+            for source in sources:
+                source.on_snapshot(self._on_snapshot)
+                source.on_status(self._on_status)
+        except BaseException:
+            self._not_listening.append(sources)
+            raise
 
     def _on_snapshot(self, snapshot: OrderBookSnapshot) -> None:
         for symbol in self._affected.get(snapshot.symbol, ()):

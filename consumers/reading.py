@@ -126,11 +126,17 @@ class Observation(msgspec.Struct, frozen=True):
     error: str = ""
     trading: TradingStatus = "unknown"
     confirmation_seen: bool = True
+    gone: bool = False
+    """Whether nothing confirms the book any more: the process was forked, and its reader is in the other one."""
 
     @property
     def trouble(self) -> str:
         """The earlier name of `error`."""
         return self.error
+
+
+FORKED = "this process was forked after the provider was started: start it again here"
+"""`error` of an observation that is `gone`."""
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -151,6 +157,8 @@ class Counts(msgspec.Struct, frozen=True):
 def judge(observation: Observation, max_age: float) -> tuple[BookStatus, str]:
     """The status of a book, and the reason why it is not live (empty if it is)."""
     snapshot, age, error = observation.snapshot, observation.age, observation.error
+    if observation.gone and snapshot is not None:
+        return BookStatus.STALE, error
     if snapshot is None:
         return BookStatus.MISSING, error or "no book was received yet"
     if snapshot.state == "closed":

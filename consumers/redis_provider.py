@@ -1,11 +1,10 @@
 """Order books from the bus."""
 
-import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Literal
 
-import msgspec
+from msgspec.structs import replace
 
 from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.bus.books import CONFIRMATION_WAIT, BusTable
@@ -18,7 +17,8 @@ from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.consumers.bus.trades import BusTradeTail
 from bookbus.consumers.change_feed import OnSnapshot, OnStatus
 from bookbus.consumers.market_data_provider import MarketDataProvider
-from bookbus.consumers.reading import MAX_AGE, ConnectionStatus, Counts, Observation, Update
+from bookbus.consumers.reading import FORKED, MAX_AGE, ConnectionStatus, Counts, Observation, Update
+from bookbus.consumers.shared_state import ReentrantLock
 from bookbus.schemas.instruments import exchange_of
 from bookbus.schemas.redis_names import DEFAULT_PREFIX, RedisNames
 from bookbus.schemas.redis_url import DEFAULT_URL
@@ -61,7 +61,8 @@ class RedisMarketDataProvider(MarketDataProvider):
         self._names = SymbolNames(exchange)
         self._wanted = None if symbols == ALL else _wanted(symbols, self._names)
         self._table = BusTable(exchange, RedisNames(prefix, self._address.login.database))
-        self._lock = threading.Lock()
+        self._lock = ReentrantLock()
+        self._stops = 0
         self._reader: BusReader | ClusterReader | None = None
         self._poller = BusPoller(self._locator, self._table, self._names, max_age) if mode == "pull" else None
         self._polling = False
@@ -79,18 +80,25 @@ class RedisMarketDataProvider(MarketDataProvider):
         A book that no living feeder confirms delays it for at most 2.5 s, and only if the server's clock says that the
         book is fresh. Raises BusConnectionError, which says what to do, if the server cannot be reached or read.
         """
+        stops = self._stops
         if self._poller is not None:
             self._poller.start()
             self._poller.observe(self.symbols)
             self._polling = True
+            if stops != self._stops:
+                self.stop()
+                raise BusConnectionError(f"stopped while connecting to {self._locator.masked}")
             return
-        with self._lock:
+        with self._lock.hold():
             reader = self._reader
             if reader is None or not reader.alive:
                 reader = self._reader = self._new_reader()
                 self._changes.open()
                 reader.start()
         try:
+            if stops != self._stops:
+                # By a signal handler or another thread, perhaps before there was a reader.
+                raise BusConnectionError(f"stopped while connecting to {self._locator.masked}")
             reader.wait_ready(START_LIMIT)
         except BusConnectionError:
             self.stop()
@@ -101,8 +109,8 @@ class RedisMarketDataProvider(MarketDataProvider):
 
     def stop(self) -> None:
         """End the thread, even while it connects; the books stay readable and become stale."""
-        with self._lock:
-            reader, self._reader, self._polling = self._reader, None, False
+        self._stops += 1
+        reader, self._reader, self._polling = self._reader, None, False
         if reader is not None:
             reader.stop()
         if self._poller is not None:
@@ -123,7 +131,7 @@ class RedisMarketDataProvider(MarketDataProvider):
     def get_connection_status(self) -> ConnectionStatus:
         statuses, error, reader = self._statuses(), self._error(), self._reader
         return ConnectionStatus(
-            is_running=self._polling or reader is not None,
+            is_running=self._polling or (reader is not None and not reader.forked),
             connected=not error,
             thread_alive=reader is not None and reader.alive,
             reconnect_count=reader.reconnect_count if reader is not None else 0,
@@ -171,7 +179,8 @@ class RedisMarketDataProvider(MarketDataProvider):
         error, book = self._error(), self._table.by_symbol.get(symbol)
         if book is None:
             return Observation(error=error or f"{symbol} is not among the symbols this provider follows")
-        return self._table.observe(book, boottime(), error)
+        observation = self._table.observe(book, boottime(), error)
+        return replace(observation, gone=True) if error is FORKED else observation
 
     def _observe_many(self, symbols: Sequence[str]) -> list[Observation]:
         if self._poller is None or not self._polling:
@@ -184,13 +193,16 @@ class RedisMarketDataProvider(MarketDataProvider):
         if self._poller is not None and counts.missed:
             # A poller does not miss the updates between two calls: newer ones replaced them.
             received, conflated = counts.received + counts.missed, counts.conflated + counts.missed
-            return msgspec.structs.replace(counts, received=received, conflated=conflated, missed=0)
+            return replace(counts, received=received, conflated=conflated, missed=0)
         return counts
 
     def _error(self) -> str:
         if self._poller is not None and self._polling:
             return self._poller.error
-        return "not started" if self._reader is None else self._reader.error
+        reader = self._reader
+        if reader is None:
+            return "not started"
+        return FORKED if reader.forked else reader.error
 
     def _need_push(self) -> None:
         if self._poller is not None:

@@ -45,6 +45,7 @@ _SIGN_OF_LIFE_LIMIT = 1.0
 so one that is sent later would make the book look younger than it is.
 """
 _DRAIN_TIMEOUT = 2.0
+_CANCEL_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +156,7 @@ class Feeder:
                     # From here on only the closing states are published, not that our own connections end.
                     self._stopping = True
                     last = [(topic, self.feed.current(topic, native)) for topic, native in self.feed.books()]
-                    for task in work:
-                        task.cancel()
-                    await asyncio.gather(*work, return_exceptions=True)
+                    await _cancel_all(work)
                     if self._may_publish():
                         await self._close_books(last)
                     publishing.cancel()
@@ -315,6 +314,15 @@ class Feeder:
             for topic, native in self.feed.books()
             if topic == "book"
         ]
+
+
+async def _cancel_all(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel them until all have ended: a library may swallow a cancellation."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_CANCEL_INTERVAL)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _now_us() -> int:

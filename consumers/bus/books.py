@@ -1,14 +1,15 @@
 """The newest books of one exchange, and what their age is computed from: written by one thread, read by any."""
 
+import copy
 import logging
 import math
-import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from bookbus.consumers.background_loop import boottime
 from bookbus.consumers.reading import Counts, Observation
+from bookbus.consumers.shared_state import Cell
 from bookbus.schemas import wire
 from bookbus.schemas.instruments import TradingStatus, gravest, trading_status
 from bookbus.schemas.redis_names import RedisNames
@@ -158,28 +159,20 @@ class _View(NamedTuple):
     data: bytes
     entry: Entry | None
     snapshot: OrderBookSnapshot | None
+    reads: int
+    """Messages decoded so far."""
+    undecodable: int
 
 
-_NO_VIEW = _View(b"", None, None)
+_NO_VIEW = _View(b"", None, None, 0, 0)
 
 
 class BusBook(BookCursor):
     """One book: the bytes of its newest messages, decoded on reading."""
 
     __slots__ = (
-        *(
-            "arrived",
-            "arriving",
-            "awaited_since",
-            "behind",
-            "channel",
-            "corrupted",
-            "error",
-            "exchange",
-            "key",
-            "skipped",
-        ),
-        *("symbol", "too_large", "trading", "_lock", "_mark", "_reads", "_undecodable", "_view"),
+        *("arrived", "arriving", "awaited_since", "behind", "channel", "corrupted", "error", "exchange", "key"),
+        *("skipped", "symbol", "too_large", "trading", "_mark", "_view"),
     )
 
     def __init__(self, key: str, channel: str, exchange: str, symbol: str) -> None:
@@ -204,20 +197,17 @@ class BusBook(BookCursor):
         """Why the book is older than its arrival here: the server is behind its primary. Empty if it is not."""
         self.awaited_since: float | None = None
         """Since when a book that is fresh by the server's clock has not been seen to be confirmed; for pull mode."""
-        self._lock = threading.Lock()
         self._mark: _Mark | None = None
-        self._reads = 0
-        self._undecodable = 0
-        self._view = _NO_VIEW
+        self._view = Cell(_NO_VIEW)
 
     def read(self) -> tuple[OrderBookSnapshot | None, Entry | None]:
         """The newest book that can be decoded, and its entry."""
         newest = self.newest
         if newest is None:
             return None, None
-        view = self._view
+        view = self._view.recent
         if view.data is not newest.data:
-            view = self._decode_newest(newest)
+            newest, view = self._decode_newest(newest)
         # A confirmation replaces the entry and keeps its bytes.
         own = view.entry is not None and view.entry.data is newest.data
         return view.snapshot, newest if own else view.entry
@@ -235,6 +225,8 @@ class BusBook(BookCursor):
             return None
         same_session, same_period = mark.session is session, mark.period is clock.period
         if not clock.primary:
+            if same_session and same_period and confirmed_us < mark.confirmed_us:
+                clock.primary_set_back()
             if confirmed_us <= mark.confirmed_us or not same_period:
                 return None
             at = clock.replicated_at(confirmed_us, now)
@@ -254,11 +246,17 @@ class BusBook(BookCursor):
         at = None if self._mark is None else clock.local(self._mark.confirmed_us)
         return None if at is None else now - at
 
+    def copy(self) -> "BusBook":
+        """The same book, which changes independently, and is read as the same snapshot until then."""
+        made = copy.copy(self)
+        made._view = Cell(self._view.get())  # noqa: SLF001 - of this class
+        return made
+
     def counts(self) -> Counts:
-        newest = self.newest
-        unread = int(newest is not None and self._view.data is not newest.data)
-        conflated = max(self.received - self._reads - unread, 0)
-        return Counts(self.received, conflated, self.missed, self.resets, self.skipped + self._undecodable)
+        newest, view = self.newest, self._view.get()
+        unread = int(newest is not None and view.data is not newest.data)
+        conflated = max(self.received - view.reads - unread, 0)
+        return Counts(self.received, conflated, self.missed, self.resets, self.skipped + view.undecodable)
 
     def decode(self, data: bytes) -> OrderBookSnapshot:
         """The book in these bytes. Raises WireError unless it is one of this symbol."""
@@ -267,27 +265,29 @@ class BusBook(BookCursor):
             raise wire.WireError(f"a book of {snapshot.exchange} {snapshot.symbol} under the name {self.key.decode()}")
         return snapshot
 
-    def _decode_newest(self, newest: Entry) -> _View:
-        with self._lock:
-            view = self._view
+    def _decode_newest(self, newest: Entry) -> tuple[Entry, _View]:
+        """The newest entry and its view. Every reader of the same message gets the same snapshot."""
+        while True:
+            view = self._view.get()
+            # Read after the view, so that no view follows a newer one.
+            newest = self.newest or newest
             if view.data is newest.data:
-                return view
-            previous = self.previous
+                return newest, view
+            previous, undecodable = self.previous, view.undecodable
             try:
-                view = _View(newest.data, newest, self.decode(newest.data))
+                made = _View(newest.data, newest, self.decode(newest.data), view.reads + 1, undecodable)
             except wire.WireError:
-                self._undecodable += 1
                 self.corrupted = True
-                view = self._decode_previous(newest, previous) or _View(newest.data, view.entry, view.snapshot)
-            self._reads += 1
-            self._view = view
-            return view
+                entry, snapshot = self._decode_previous(previous) or view[1:3]
+                made = _View(newest.data, entry, snapshot, view.reads + 1, undecodable + 1)
+            if self._view.replace(view, made):
+                return newest, made
 
-    def _decode_previous(self, newest: Entry, previous: Entry | None) -> _View | None:
+    def _decode_previous(self, previous: Entry | None) -> tuple[Entry, OrderBookSnapshot] | None:
         if previous is None:
             return None
         try:
-            return _View(newest.data, previous, self.decode(previous.data))
+            return previous, self.decode(previous.data)
         except wire.WireError:
             return None
 
@@ -300,7 +300,7 @@ _LATEST_US = 2**63
 _CLOCK_TOLERANCE = 0.05
 _USUAL_LAG = 2.5
 _USUAL_SILENCE = 2.5
-_FLOWING = 3
+_FLOWING = 2
 """Replies to ROLE in a row, one a second, after which data that was held up has arrived."""
 
 _JUMPS_CALM = 60.0
@@ -339,6 +339,12 @@ class ServerClock:
         self._measures: deque[tuple[float, float]] = deque(maxlen=_MEASURES)
         self._offset: float | None = None
 
+    def copy(self) -> "ServerClock":
+        """The same clock, which is measured independently, and does not report jumps."""
+        made = copy.copy(self)
+        made._measures, made._on_jump = self._measures.copy(), None  # noqa: SLF001 - of this class
+        return made
+
     def connected_to(self, server: object) -> None:
         """Another server has another clock."""
         self.primary, self.lag, self._ahead = None, None, 0.0
@@ -361,6 +367,12 @@ class ServerClock:
         self._offset = min(self._measures)[1]
         if jumped and before is not None and self._on_jump is not None:
             self._on_jump(offset - before)
+
+    def primary_set_back(self) -> None:
+        """A replica repeats a time that is before the one that it repeated earlier: how far ahead the clock of the
+        primary was no longer says anything.
+        """
+        self._ahead, self.period = 0.0, object()
 
     def local(self, server_us: int) -> float | None:
         """The local time of a server's time; None before the first measure."""
@@ -395,9 +407,11 @@ class ServerClock:
         """Since when nothing came from the primary but what may have been held up; infinite if its stream flows."""
         return math.inf if self.primary or self._flowed_at is None or self._flowing >= _FLOWING else self._flowed_at
 
-    def lagged(self, confirmed_us: int, received_at: float) -> None:
-        """The primary confirmed at `confirmed_us` the book whose message was received at this local time."""
-        self.lag = max(received_at - self.replicated_at(confirmed_us, received_at), 0.0)
+    def lagged(self, confirmed_us: int, received_at: float, now: float) -> None:
+        """The hash says now that the primary confirmed at `confirmed_us` a book whose message was received at this
+        local time, or confirmed it again since.
+        """
+        self.lag = max(received_at - self.replicated_at(confirmed_us, now), 0.0)
 
     def replicated_at(self, confirmed_us: int, now: float) -> float:
         """The latest local time at which the primary may have confirmed what was read now from a replica.
@@ -521,6 +535,11 @@ class FeederLife:
         return None if now - since <= FEEDER_LIMIT else False
 
 
+class _Jumps(NamedTuple):
+    number: int
+    last_at: float
+
+
 class BusTable:
     """All books of one exchange that a reader follows, and what their age is computed from."""
 
@@ -530,18 +549,20 @@ class BusTable:
         self.by_channel: dict[bytes, BusBook] = {}
         self.by_symbol: dict[str, BusBook] = {}
         self.clock = ServerClock(self.clock_jumped)
-        self.clock_jumps = 0
-        """How often the clock of the server or of this machine was set while this reader ran."""
+        self._jumps = Cell(_Jumps(0, -math.inf))
         self.feeders = FeederLife()
-        self._warned_at = -math.inf
-        self._lock = threading.Lock()
+
+    @property
+    def clock_jumps(self) -> int:
+        """How often the clock of the server or of this machine was set while this reader ran."""
+        return self._jumps.get().number
 
     def clock_jumped(self, seconds: float, whose: str = "the server's") -> None:
         """A clock was set by so many seconds, negative if back."""
-        with self._lock:
-            self.clock_jumps += 1
-            now = boottime()
-            calm, self._warned_at = now - self._warned_at > _JUMPS_CALM, now
+        now = boottime()
+        while not self._jumps.replace(before := self._jumps.get(), _Jumps(before.number + 1, now)):
+            pass
+        calm = now - before.last_at > _JUMPS_CALM
         logger.log(
             logging.WARNING if calm else logging.DEBUG,
             "%s clock was set %s by %.1f s; books stay live as their confirmations are seen",
@@ -555,7 +576,7 @@ class BusTable:
         now = boottime()
         return any(
             newest is not None and not newest.confirmation_seen and now - newest.confirmed_at <= max_age
-            for newest in (book.newest for book in self.by_symbol.values())
+            for newest in [book.newest for book in list(self.by_symbol.values())]
         )
 
     def book(self, symbol: str) -> BusBook:
@@ -568,9 +589,15 @@ class BusTable:
     def add(self, books: Iterable[BusBook]) -> None:
         new = {book.symbol: book for book in books}
         self.by_channel.update((book.channel, book) for book in new.values())
-        with self._lock:
-            # Replaced, not changed: other threads may be iterating over it.
-            self.by_symbol = {**self.by_symbol, **new}
+        # One step of the interpreter, as is `list` of it; who iterates over it makes such a copy.
+        self.by_symbol.update(new)
+
+    def copy(self, symbols: Iterable[str]) -> "BusTable":
+        """A table with these books, which changes independently."""
+        made = BusTable(self.exchange, self.names)
+        made.clock, made.feeders = self.clock.copy(), self.feeders
+        made.add([book.copy() for symbol in symbols if (book := self.by_symbol.get(symbol))])
+        return made
 
     def listed(self, members: Iterable[bytes]) -> list[str]:
         """The symbols of this exchange among the members of the set of books."""

@@ -1,7 +1,6 @@
 """The books of a cluster: a reader for each node that has books, and a thread that assigns books to nodes."""
 
 import logging
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
@@ -14,6 +13,7 @@ from bookbus.consumers.bus.reader import BusReader, ConsumerIdentity, consumer_f
 from bookbus.consumers.bus.servers import CONTROL_ERRORS, NoPermissionError, ServerLocator, control_client
 from bookbus.consumers.bus.session import OnChange
 from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.consumers.shared_state import Flag
 from bookbus.schemas.heartbeat import HEARTBEAT_TTL
 from bookbus.schemas.redis_cluster import VIEW_COMMANDS, ClusterView, SlotMap
 from bookbus.schemas.redis_url import HostPort, RedisAddress
@@ -58,14 +58,18 @@ class ClusterReader:
         self._slots_error = self._list_error = self._open_error = ""
         self._listed = False
         self._may_write_heartbeat = True
-        self._start_finished = threading.Event()
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
+        self._start_finished = Flag()
+        self._wake = Flag()
+        self._stopping = Flag()
         self._thread = BackgroundThread("bookbus-cluster", self._run, self._interrupt)
 
     @property
     def alive(self) -> bool:
         return self._thread.alive
+
+    @property
+    def forked(self) -> bool:
+        return self._thread.forked
 
     def start(self) -> None:
         self._thread.start()

@@ -5,7 +5,6 @@ import os
 import random
 import selectors
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from bookbus.consumers.bus.connection import BusConnection, BusConnectionError, 
 from bookbus.consumers.bus.servers import ServerLocator
 from bookbus.consumers.bus.session import TICK, BusSession, OnChange, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
+from bookbus.consumers.shared_state import Flag
 from bookbus.schemas.clock_watch import ClockWatch
 from bookbus.schemas.heartbeat import CLIENT_NAME_HEAD, HEARTBEAT_TTL, ReaderRecord, reader_fields
 from bookbus.schemas.redis_url import RedisServer
@@ -89,7 +89,7 @@ class BusReader:
         self._sharded = part_of is not None
         self._on_end = on_end
         self._identity = part_of or ConsumerIdentity()
-        self._start_finished = threading.Event()
+        self._start_finished = Flag()
         self._was_ready = False
         self._clock_watch = ClockWatch(time.time(), boottime())
         # Each error is logged once until the next connection.
@@ -101,6 +101,10 @@ class BusReader:
     @property
     def alive(self) -> bool:
         return self._thread.alive
+
+    @property
+    def forked(self) -> bool:
+        return self._thread.forked
 
     def start(self) -> None:
         self._thread.start()
@@ -260,7 +264,7 @@ def _resource(error: Exception) -> str:
 def consumer_fields(
     identity: ConsumerIdentity, table: BusTable, lag: float, delay: float | None, reconnects: int
 ) -> dict[str, str]:
-    counts = [book.counts() for book in table.by_symbol.values()]
+    counts = [book.counts() for book in list(table.by_symbol.values())]
     return reader_fields(
         ReaderRecord(
             client=identity.client_name,

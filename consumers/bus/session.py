@@ -508,9 +508,10 @@ class BusSession:
             raise SessionLostError("its reply to TIME is invalid")
         self._table.clock.measure(asked, now, time_us)
 
-    def _on_accepted(self, received_at: float, reply: Any, _asked: float, _now: float) -> None:
+    def _on_accepted(self, received_at: float, reply: Any, _asked: float, now: float) -> None:
         with suppress(wire.WireError):
-            self._table.clock.lagged(microseconds(reply[0] if isinstance(reply, list) and reply else None), received_at)
+            confirmed_us = microseconds(reply[0] if isinstance(reply, list) and reply else None)
+            self._table.clock.lagged(confirmed_us, received_at, now)
 
     def _on_role(self, reply: Any, asked: float, _now: float) -> None:
         self._table.clock.role(reply, asked)

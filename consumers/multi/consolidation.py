@@ -1,7 +1,6 @@
 """Consolidates the comparable books of several exchanges into one."""
 
 import logging
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from math import inf
@@ -21,6 +20,7 @@ from bookbus.consumers.multi.venue_book import (
     skew_reason,
 )
 from bookbus.consumers.reading import Observation
+from bookbus.consumers.shared_state import Cell
 from bookbus.schemas.instruments import TRADING_STATUSES, Instrument, TradingStatus
 from bookbus.schemas.snapshot import BookStatus, Levels, OrderBookSnapshot, StoredState
 
@@ -109,24 +109,25 @@ class ConsolidatedAsset:
         self._fx = fx
         self._max_age = max_age
         self._max_skew = max_skew
-        # Held while reading and numbering, so that two threads number in the order in which they read.
-        self._lock = threading.Lock()
-        self._made: _Made | None = None
+        self._made: Cell[_Made | None] = Cell(None)
         self._included: set[str] = set()
         self._excluded: set[str] = set()
 
     def consolidated(self) -> ConsolidatedBook:
-        with self._lock:
-            return self._read().book
+        return self._read().book
 
     def observe(self) -> Observation:
         """The consolidated book as one snapshot.
 
         While no exchange is included it is the last snapshot; its state or age shows that it is no longer confirmed.
         """
-        with self._lock:
+        while True:
+            before = self._made.get()
             read = self._read()
-            made = self._made = self._newest(read)
+            made = self._newest(before, read)
+            # Else another thread, or a signal handler in between, read and numbered: ids rise in the order of reads.
+            if self._made.replace(before, made):
+                break
         alive, error = _alive(read.venues), "; ".join(dict.fromkeys(read.book.out.values()))
         # One exchange that trades is enough: those that do not are excluded.
         known = {reading.observation.trading for reading in read.venues} - {"unknown"}
@@ -138,7 +139,8 @@ class ConsolidatedAsset:
         updates = [part.update_age for part in parts if part.update_age is not None]
         oldest = max(ages) if len(ages) == len(parts) else None
         seen = all(part.confirmation_seen for part in parts)
-        return Observation(made.snapshot, oldest, min(updates, default=None), alive, error, trading, seen)
+        gone = any(part.gone for part in parts)
+        return Observation(made.snapshot, oldest, min(updates, default=None), alive, error, trading, seen, gone)
 
     def _read(self) -> _Read:
         converts = any(venue.quote != self.instrument.quote for venue in self._venues)
@@ -151,25 +153,25 @@ class ConsolidatedAsset:
         self._log_changes(book)
         return _Read(book, readings, fx)
 
-    def _newest(self, read: _Read) -> _Made | None:
-        made, parts = self._made, read.book.parts
+    def _newest(self, made: _Made | None, read: _Read) -> _Made | None:
+        parts = read.book.parts
         if parts:
             converted = any(part.conversion is not None for part in parts)
             sources = (*(part.snapshot for part in parts), read.fx.snapshot if read.fx and converted else None)
             exchanges = frozenset(part.exchange for part in parts)
             if made is None or made.snapshot.state != "live" or not _same(sources, made.sources):
-                return _Made(self._snapshot(read.book), sources, exchanges)
+                return _Made(self._snapshot(read.book, _next_id(made)), sources, exchanges)
         elif made is not None and (state := _state(made.snapshot, read.venues)) != made.snapshot.state:
-            return made._replace(snapshot=replace(made.snapshot, state=state, update_id=self._next_id()))
+            return made._replace(snapshot=replace(made.snapshot, state=state, update_id=_next_id(made)))
         return made
 
-    def _snapshot(self, book: ConsolidatedBook) -> OrderBookSnapshot:
+    def _snapshot(self, book: ConsolidatedBook, update_id: int) -> OrderBookSnapshot:
         return OrderBookSnapshot(
             exchange=self.instrument.exchange,
             symbol=self.instrument.symbol,
             native=self.instrument.native,
             state="live",
-            update_id=self._next_id(),
+            update_id=update_id,
             exchange_us=None,
             received_us=max(part.snapshot.received_us for part in book.parts if part.snapshot is not None),
             depth=book.depth,
@@ -177,21 +179,29 @@ class ConsolidatedAsset:
             asks=book.ask_levels(),
         )
 
-    def _next_id(self) -> int:
-        return 1 if self._made is None else self._made.snapshot.update_id + 1
-
     def _log_changes(self, book: ConsolidatedBook) -> None:
         """Log once when an exchange is excluded for its own reason, and once when it is included again."""
         for venue in book.venues:
             if venue.exchange not in book.out:
                 self._included.add(venue.exchange)
-                if venue.exchange in self._excluded:
-                    self._excluded.discard(venue.exchange)
+                if _discarded(self._excluded, venue.exchange):
                     logger.info("%s is included in %s again", venue.exchange, book.symbol)
-            elif venue.reason and venue.exchange in self._included:
-                self._included.discard(venue.exchange)
+            elif venue.reason and _discarded(self._included, venue.exchange):
                 self._excluded.add(venue.exchange)
                 logger.warning("%s is excluded from %s: %s", venue.exchange, book.symbol, venue.reason)
+
+
+def _next_id(made: _Made | None) -> int:
+    return 1 if made is None else made.snapshot.update_id + 1
+
+
+def _discarded(names: set[str], name: str) -> bool:
+    """Whether it was among them; of several threads at once, one hears so."""
+    try:
+        names.remove(name)
+    except KeyError:
+        return False
+    return True
 
 
 def consolidate(symbol: str, venues: Iterable[VenueBook], max_skew: float) -> ConsolidatedBook:

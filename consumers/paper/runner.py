@@ -1,7 +1,6 @@
 """Drives sessions: live by the clock, or through a recording."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from bookbus.consumers.paper.session import (
     session_name,
 )
 from bookbus.consumers.paper.settings import RunSettings
+from bookbus.consumers.shared_state import Flag
 from bookbus.schemas.capture import CaptureError
 from bookbus.schemas.instruments import InstrumentRegistry
 
@@ -43,7 +43,7 @@ class Stop:
         self.reason = ""
         self.polled = False
         """Whether the run looks at `reason`. Before that there is nothing to write, so a signal ends the process."""
-        self._asked = threading.Event()
+        self._asked = Flag()
 
     def ask(self, reason: str) -> None:
         self.reason = self.reason or reason

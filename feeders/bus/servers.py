@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -42,6 +44,7 @@ _NO_EVICT = pack_command("CLIENT", "NO-EVICT", "ON")
 # The server is ours and near: reconnect soon.
 _POLICY = ReconnectPolicy(initial=0.1, maximum=1.0)
 _MANY_FAILURES = 10
+_HASHED = re.compile(r"[0-9a-f]{8}\.\d+")
 _REFRESH_INTERVAL = 5.0
 _UNHEALTHY_REFRESH_INTERVAL = 0.2
 """Seconds between two requests for the slots, while every node is healthy and while one is not."""
@@ -228,11 +231,28 @@ def control_client(url: str) -> Redis:
         sentinels = _sentinels(address, **options, retry=Retry(NoBackoff(), 0))
         return sentinels.master_for(address.service)  # type: ignore[no-any-return]
     del options["db"]
+    if path := options.pop("ssl_ca_path", None):
+        # The asynchronous cluster client has no option for a directory.
+        options["ssl_ca_data"] = _certificates(path)
     nodes = [ClusterNode(host, port) for host, port in address.hosts]
     # The retries are needed to find the other nodes after one is gone; the client has every method that is used here.
     return RedisCluster(  # type: ignore[return-value]
         startup_nodes=nodes, require_full_coverage=False, **options, retry=Retry(NoBackoff(), 2)
     )
+
+
+def _certificates(directory: str) -> str:
+    """The certificates that OpenSSL would find there, by names like `9d66eef0.0`. Raises ValueError without any."""
+    try:
+        files = [file for file in sorted(Path(directory).iterdir()) if _HASHED.fullmatch(file.name)]
+        found = "\n".join(file.read_text() for file in files)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"cannot read the certificates that the Redis URL names: {getattr(error, 'strerror', None) or 'no text'}"
+        ) from None
+    if not found:
+        raise ValueError("ssl_ca_path names a directory without certificates: `openssl rehash` gives them their names")
+    return found
 
 
 class _Sentinels(Sentinel):

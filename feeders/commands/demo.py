@@ -28,6 +28,8 @@ DEMO_SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "ADAUSDT
 _RATE_WINDOW = 5.0
 _COMPARE_INTERVAL = 5.0
 _STOP_LIMIT = 10.0
+_END_LIMIT = 40.0
+"""Of the whole: its processes end one after the other."""
 _PLAIN_INTERVAL = 5.0
 _PLAIN_WIDTH = 130
 _LAST_LOOK = 0.5
@@ -66,7 +68,7 @@ def demo(
 
     try:
         with LocalServer() as server:
-            run_until_signal(work(server.url))
+            run_until_signal(work(server.url), _END_LIMIT)
     except LocalRedisError as error:
         fail(str(error))
     if not finished:

@@ -156,6 +156,8 @@ class _Feeder(msgspec.Struct):
         yield f"{self.key} ({self.network})" if self.network else self.key
         if self.states:
             yield self._books()
+        if dropped := int(self.counters.get("trades_dropped", 0)):
+            yield f"  {dropped} trades dropped: Redis refused them or there was no room, see the feeder's log"
         yield from map(_row, self.lines)
         yield from (f"  {duty} ended: {reason}" for duty, reason in self.failed.items())
         refused = sorted(self.refused_books.items())

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Coroutine
@@ -11,12 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bookbus.command_line import fail, split_names, termination_signals
+from bookbus.command_line import END_LIMIT, end_within, fail, split_names, termination_signals
 from bookbus.schemas.instruments import SymbolError
 from bookbus.schemas.redis_url import masked, redacted, secrets_of
 
 _CLOSE_LIMIT = 2.0
 """Seconds that the loop has to close once everything that ran on it has ended."""
+
+_CLEANUP_LIMIT = 5.0
+"""Seconds that the work has to clean up, publishing its last states for example, before it is cancelled again."""
+
+_CANCEL_INTERVAL = 0.25
 
 if TYPE_CHECKING:
     from bookbus.feeders.markets import SymbolSelection
@@ -55,18 +59,33 @@ def select_symbols(symbols: str, shard: str = "1/1") -> "SymbolSelection":
         fail(str(error))
 
 
-def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run until done, SIGINT (exit code 130), SIGTERM or SIGHUP (exit code 0); on uvloop if it is installed."""
+def run_until_signal(work: Coroutine[Any, Any, None], limit: float = END_LIMIT) -> None:
+    """Run until done, SIGINT (exit code 130), SIGTERM or SIGHUP (exit code 0); on uvloop if it is installed.
+
+    A library may swallow a cancellation: what still runs after _CLEANUP_LIMIT seconds is cancelled again and again, and
+    the process ends after `limit` seconds at the latest.
+    """
     received: list[int] = []
-    closed = threading.Event()
+    ending: list[threading.Event] = []
 
     async def main() -> None:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
 
         def stop(number: int) -> None:
+            if not received:
+                ending.append(end_within(limit, 130 if number == signal.SIGINT else 0))
+                loop.call_later(min(_CLEANUP_LIMIT, limit / 2), cancel_again)
             received.append(number)
             task.cancel()
+
+        def cancel_again() -> None:
+            if not task.done():
+                for running in asyncio.all_tasks(loop) - {own}:
+                    running.cancel()
+                loop.call_later(_CANCEL_INTERVAL, cancel_again)
+
+        own = asyncio.current_task()
 
         for number in (signal.SIGINT, *termination_signals()):
             loop.add_signal_handler(number, stop, number)
@@ -75,7 +94,9 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
                 await task
             finally:
                 if received:
-                    _exit_unless(closed, 130 if received[0] == signal.SIGINT else 0)
+                    # The loop waits for the system's resolver, which may take long.
+                    code = 130 if received[0] == signal.SIGINT else 0
+                    ending.append(end_within(_CLOSE_LIMIT, code, silently=True))
 
     try:
         try:
@@ -85,19 +106,17 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
         else:
             uvloop.run(main())
     finally:
-        closed.set()
+        for event in ending:
+            event.set()
     if received and received[0] == signal.SIGINT:
         raise typer.Exit(130)
 
 
-def _exit_unless(closed: threading.Event, code: int) -> None:
-    """End the process if its loop cannot close: the loop waits for the system's resolver, which may take long."""
-
-    def leave() -> None:
-        if not closed.wait(_CLOSE_LIMIT):
-            os._exit(code)
-
-    threading.Thread(target=leave, name="bookbus-exit", daemon=True).start()
+def end_if_cancelled() -> None:
+    """Raises CancelledError if this task was cancelled and a library that it called went on regardless."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def require_redis(url: str) -> None:
@@ -125,3 +144,4 @@ async def require_redis(url: str) -> None:
         )
     finally:
         await redis.aclose()
+    end_if_cancelled()

@@ -31,6 +31,7 @@ from bookbus.feeders.commands.options import (
     RestUrl,
     Symbols,
     WsUrl,
+    end_if_cancelled,
     require_redis,
     run_until_signal,
     select_symbols,
@@ -178,7 +179,9 @@ async def open_markets(settings: FeederSettings, venue: Venue) -> AsyncIterator[
     """The exchange's instruments and the selected ones. Exits with an error if a selected one does not exist."""
     rest = venue.rest(settings.rest_url or venue.rest_url, settings.connection.timeout)
     try:
-        yield await Markets.load(MetadataSource(venue, rest, settings.cache_directory), settings.selection)
+        markets = await Markets.load(MetadataSource(venue, rest, settings.cache_directory), settings.selection)
+        end_if_cancelled()
+        yield markets
     except (SymbolError, RestError) as error:
         fail(str(error))
     finally:
@@ -224,6 +227,7 @@ async def _run(settings: FeederSettings, venue: Venue, listings_interval: float)
 
 
 async def _publish(settings: FeederSettings, venue: Venue, listings_interval: float, claim: NetworkClaim) -> None:
+    end_if_cancelled()
     recorder, record_error = _open_recording(settings.record_to, settings.exchange)
     on_frame, on_answer = (recorder.on_frame, recorder.on_answer) if recorder else (None, None)
     async with open_markets(settings, venue) as markets, asyncio.TaskGroup() as tasks:

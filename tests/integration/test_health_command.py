@@ -248,3 +248,14 @@ def test_health_imports_neither_redis_py_nor_the_exchanges() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert done.stdout == "set()\n"
+
+
+def test_dropped_trades_have_a_row(redis_url: str) -> None:
+    beat(redis_url, socket.gethostname(), counters={"trades": 5.0, "trades_dropped": 3.0})
+
+    found = check(redis_url)
+
+    assert found == (
+        0,
+        "md:feeder:a\n  3 trades dropped: Redis refused them or there was no room, see the feeder's log\n",
+    )

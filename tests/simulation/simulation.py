@@ -15,7 +15,7 @@ from unittest import mock
 from bookbus.consumers.redis_provider import Mode
 from bookbus.feeders.feeder import Feeder
 from bookbus.feeders.venue import FeedMode
-from tests.simulation.checks import HEALED, Checks, age_limit
+from tests.simulation.checks import HEALED_ON_REPLICA, ON_REPLICA, Checks, age_limit
 from tests.simulation.exchange import RATES, Exchange
 from tests.simulation.faults import KINDS, LAST, Fault, draw
 from tests.simulation.feeder import make_feeder, rest_get, websocket_connect
@@ -33,10 +33,12 @@ from tests.simulation.world import (
     World,
 )
 
-DURATION = LAST + HEALED + 3.0
+DURATION = LAST + HEALED_ON_REPLICA + 1.0
 SAMPLE_INTERVAL = 0.2
 NATIVES = {"BTC-USDT": "BTCUSDT", "ETH-USDT": "ETHUSDT"}
 DRIFT = 5e-5
+USUAL_OFFSET = 0.5
+"""Seconds by which the clock of a machine may be wrong without a fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +138,11 @@ class Simulation:
         self.foreign_shape = FeederSlot(self, "other-shape", self.exchange, mode, other_depth, 1)
         self.faults = draw(rng, list(kinds))
         limit = age_limit([fault.kind for fault in self.faults])
-        self.checks = Checks(world, self.exchange, NATIVES, self.depth, limit, LAST)
+        self.checks = Checks(world, self.exchange, NATIVES, self.depth, limit, LAST, self._clocks_differ)
         self.tail: TradeReader | None = None
         self._readers: list[_ReaderSlot] = [
             _ReaderSlot(self, "push", "bus", "push"),
-            _ReaderSlot(self, "push-replica", "replica", "push"),
+            _ReaderSlot(self, ON_REPLICA, "replica", "push"),
             _ReaderSlot(self, "pull", "bus", "pull"),
         ]
         self._pauses: dict[Process, int] = {}
@@ -150,7 +152,9 @@ class Simulation:
     def clock(self) -> Clock:
         """Another machine's: a little too fast or slow, and wrong by up to half a second."""
         rng = self.world.rng
-        return Clock(self.world, 1 + rng.uniform(-DRIFT, DRIFT), rng.choice((0.0, rng.uniform(-0.5, 0.5))))
+        return Clock(
+            self.world, 1 + rng.uniform(-DRIFT, DRIFT), rng.choice((0.0, rng.uniform(-USUAL_OFFSET, USUAL_OFFSET)))
+        )
 
     def host(self, name: str) -> Callable[[], Listener | None]:
         return lambda: {
@@ -266,6 +270,13 @@ class Simulation:
             if slot.reader is not None:
                 slot.reader.look()
         self.world.after(SAMPLE_INTERVAL, self._look)
+
+    def _clocks_differ(self) -> bool:
+        """Whether a clock that a reader of the replica compares is wrong by more than a usual one."""
+        offsets = [server.clock.offset for server in self.servers] + [
+            slot.process.clock.offset for slot in self.feeders
+        ]
+        return max(offsets) - min(offsets) > 2 * USUAL_OFFSET
 
     def _start_tail(self) -> None:
         self.tail = TradeReader(

@@ -685,5 +685,8 @@ class VirtualTime:
     def monotonic_ns(self) -> int:
         return round(running().clock.monotonic() * 1e9)
 
+    def sleep(self, seconds: float) -> None:
+        running_threads().sleep(seconds)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)

@@ -219,7 +219,7 @@ RULES = (
         "one module a package starts threads",
         who=("bookbus",),
         what=("threading.Thread", "concurrent.futures.ThreadPoolExecutor"),
-        allowed=("bookbus.consumers.background_loop", "bookbus.feeders.commands.options"),
+        allowed=("bookbus.consumers.background_loop", "bookbus.command_line"),
         planted=("bookbus.consumers.bus.poller", "import threading\nthreading.Thread(target=print)"),
     ),
     Rule(

@@ -4,7 +4,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import redis
@@ -50,6 +50,9 @@ class RedisSource(ProviderSource):
         self.url = url
         self._client = redis.Redis.from_url(url)
         self._writer = BusWriter(self._client)
+        self._ending = ExitStack()
+        self._ending.enter_context(self._client)
+        self._ending.enter_context(self._writer.confirming())
 
     def provider(self, max_age: float = 5.0) -> MarketDataProvider:
         return RedisMarketDataProvider(self.url, "binance", ["BTC", "ETH"], self.mode, max_age=max_age)
@@ -58,7 +61,7 @@ class RedisSource(ProviderSource):
         assert self._writer.update("BTC-USDT", update_id) == 1
 
     def close(self) -> None:
-        self._client.close()
+        self._ending.close()
 
 
 class PulledRedisSource(RedisSource):

@@ -29,6 +29,7 @@ class BusWriter:
         database = client.get_connection_kwargs().get("db", 0)
         self.names = RedisNames(prefix, database)
         self._submitted: dict[str, OrderBookSnapshot] = {}
+        self._submitting = threading.RLock()
         self._script = client.register_script(script_text(database=database))
 
     def submit(self, snapshot: OrderBookSnapshot, kind: Kind = "new") -> int:
@@ -38,13 +39,13 @@ class BusWriter:
 
     def submit_all(self, snapshots: Iterable[OrderBookSnapshot], kind: Kind = "new") -> list[int]:
         """The replies for several books, in one pipeline."""
-        pipeline = self.client.pipeline(transaction=False)
-        for snapshot in snapshots:
-            name = self.names.book(snapshot.exchange, snapshot.symbol)
-            self._script([name], self._arguments(snapshot, kind), pipeline)
-            pipeline.sadd(self.names.books, name)
-            self._submitted[name] = snapshot
-        return [int(reply) for reply in pipeline.execute()[::2]]
+        with self._submitting, self.client.pipeline(transaction=False) as pipeline:
+            for snapshot in snapshots:
+                name = self.names.book(snapshot.exchange, snapshot.symbol)
+                self._script([name], self._arguments(snapshot, kind), pipeline)
+                pipeline.sadd(self.names.books, name)
+                self._submitted[name] = snapshot
+            return [int(reply) for reply in pipeline.execute()[::2]]
 
     def update(self, symbol: str = "BTC-USDT", update_id: int = 100, **fields: Any) -> int:
         """Submit a new book with these fields."""
@@ -52,8 +53,9 @@ class BusWriter:
 
     def confirm(self) -> None:
         """Confirm every book once, as a feeder does every 2 s."""
-        if submitted := list(self._submitted.values()):
-            self.submit_all(submitted, "again")
+        with self._submitting:
+            if submitted := list(self._submitted.values()):
+                self.submit_all(submitted, "again")
 
     @contextlib.contextmanager
     def confirming(self) -> Iterator[None]:

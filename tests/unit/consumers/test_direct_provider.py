@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -58,6 +58,29 @@ class Broken(FakeWebSocketAdapter):
 class Hanging(FakeWebSocketAdapter):
     async def connect(self) -> None:
         await asyncio.Event().wait()
+
+
+class CancelsItself(FakeWebSocketAdapter):
+    """Its first `cancels` calls of one method raise CancelledError."""
+
+    method, cancels = "connect", 2
+
+    def _cancel(self, method: str) -> None:
+        if method == self.method and self.cancels:
+            self.cancels -= 1
+            raise asyncio.CancelledError
+
+    async def connect(self) -> None:
+        await super().connect()
+        self._cancel("connect")
+
+    async def subscribe(self, channels: Sequence[str]) -> None:
+        await super().subscribe(channels)
+        self._cancel("subscribe")
+
+    async def receive_loop(self) -> None:
+        self._cancel("receive_loop")
+        await super().receive_loop()
 
 
 EXCHANGES = (
@@ -227,6 +250,21 @@ def test_a_bug_in_the_adapter_is_logged_and_the_provider_down(
         assert provider.get_connection_status().error == "it ended by a bug, see the log"
         assert not provider.get_connection_status().is_running
         assert any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize("method", ["connect", "subscribe", "receive_loop"])
+def test_a_cancellation_by_the_adapter_is_a_lost_connection(exchange: Exchange, method: str) -> None:
+    adapter = CancelsItself(exchange.natives, no_callback)
+    adapter.method = method
+    with exchange.provider(exchange.natives, adapter, reconnect_delay=0.01) as provider:
+        wait_for(
+            lambda: adapter.connects == 3 and provider.get_connection_status().connected, what="a third connection"
+        )
+
+        adapter.inject_snapshot(exchange.book())
+
+        assert provider.read("BTC").status is BookStatus.LIVE
+        assert provider.get_connection_status().reconnect_count == 2
 
 
 def test_an_old_book_is_returned_with_one_warning(exchange: Exchange, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,8 +1,12 @@
 """What reading one book gives while its messages come."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from bookbus.consumers.bus.books import BusBook
+from bookbus.consumers.bus.books import BusBook, BusTable
+from bookbus.schemas.redis_names import RedisNames
 from bookbus.schemas.wire import HEAD, WireError, encode
 from tests.support.builders import book
 
@@ -82,3 +86,29 @@ def test_updates_that_nobody_read_are_conflated_once_a_newer_one_came() -> None:
 
     followed.take(encode(book(seq=5)), 5, 3, 3.0, 3.0)
     assert followed.counts().conflated == 3
+
+
+def test_jumps_of_several_clocks_at_once_are_all_counted() -> None:
+    table = BusTable("binance", RedisNames())
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(table.clock_jumped, [1.0, -1.0] * 500))
+
+    assert table.clock_jumps == 1000
+
+
+def test_a_jump_that_is_reported_while_another_is_counted_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = BusTable("binance", RedisNames())
+    inner = [2.0]
+
+    def interrupted() -> float:
+        if inner:
+            table.clock_jumped(inner.pop())
+        return 0.0
+
+    monkeypatch.setattr("bookbus.consumers.bus.books.boottime", interrupted)
+    thread = threading.Thread(target=table.clock_jumped, args=(1.0,), daemon=True)
+    thread.start()
+    thread.join(10)
+
+    assert table.clock_jumps == 2
