@@ -30,11 +30,11 @@ demo: $(READY) ## simulated exchange, feeder, server and two readers for half a 
 
 feeder: $(READY) ## feed live books to Redis: EXCHANGE=binance SYMBOLS=BTC,ETH
 	@test -n "$$BOOKBUS_REDIS_URL" || $(RUN) -m feeders redis --shared
-	@$(RUN) -m feeders run --exchange $(EXCHANGE) --symbols $(SYMBOLS)
+	@$(RUN) -m bookbus feed --exchange $(EXCHANGE) --symbols $(SYMBOLS)
 
 runner: $(READY) ## trade on paper what the feeder publishes: EXCHANGE=binance SYMBOLS=BTC,ETH
 	@test -n "$$BOOKBUS_REDIS_URL" || $(RUN) -m feeders redis --shared
-	@$(RUN) -m consumers run --l2-source redis --exchange $(EXCHANGE) --symbols $(SYMBOLS)
+	@$(RUN) -m bookbus paper --l2-source redis --exchange $(EXCHANGE) --symbols $(SYMBOLS)
 
 smoke: $(READY) ## five minutes of paper trading through the real path, with a verdict; LIVE=1 at the exchange itself
 	@$(RUN) -m feeders smoke --exchange $(EXCHANGE) $(if $(LIVE),--live)

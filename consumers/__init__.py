@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bookbus.consumers.multi_provider import MultiExchangeProvider as MultiExchangeProvider
     from bookbus.consumers.reading import BookNotLiveError as BookNotLiveError
     from bookbus.consumers.reading import Reading as Reading
+    from bookbus.consumers.recording import Recording as Recording
     from bookbus.consumers.redis_provider import RedisMarketDataProvider as RedisMarketDataProvider
     from bookbus.consumers.strategy import Context as Context
     from bookbus.consumers.strategy import Order as Order
@@ -40,6 +41,7 @@ PUBLIC_NAMES = {
     "OrderBookSnapshot": "bookbus.schemas.snapshot",
     "OrderUpdate": "bookbus.consumers.strategy",
     "Reading": "bookbus.consumers.reading",
+    "Recording": "bookbus.consumers.recording",
     "RedisMarketDataProvider": "bookbus.consumers.redis_provider",
     "Strategy": "bookbus.consumers.strategy",
     "SymbolError": "bookbus.schemas.instruments",

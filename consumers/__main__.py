@@ -11,6 +11,7 @@ DESCRIPTION = "Read order books from Redis."
 COMMANDS = {
     "paper": "bookbus.consumers.commands.run:run",
     "run": "bookbus.consumers.commands.run:run",
+    "books": "bookbus.consumers.commands.books:books",
     "show": "bookbus.consumers.commands.show:show",
     "tail": "bookbus.consumers.commands.tail:tail",
     "arbitrage": "bookbus.consumers.commands.arbitrage:arbitrage",
@@ -19,6 +20,7 @@ COMMANDS = {
     "compare": "bookbus.consumers.commands.analyze:compare",
     "web": "bookbus.consumers.commands.web:web",
     "serve": "bookbus.consumers.commands.web:serve",
+    "export": "bookbus.consumers.commands.export:export",
     "list": "bookbus.consumers.commands.list:list_readers",
 }
 """The function of each command."""

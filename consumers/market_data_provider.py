@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from msgspec.structs import asdict, replace
 
@@ -22,11 +22,18 @@ from bookbus.consumers.reading import (
     Update,
     judge,
 )
+from bookbus.consumers.tables import Columns, pandas_frame, polars_frame
 from bookbus.schemas.snapshot import BookStatus, OrderBookSnapshot
 
 logger = logging.getLogger(__name__)
 
 _WAIT_INTERVAL = 0.02
+
+_TABLE = (
+    *("symbol", "status", "reason", "age", "bid", "bid_quantity", "ask", "ask_quantity", "spread_bps"),
+    *("update_id", "exchange_us", "received_us"),
+)
+"""The columns of `to_polars`."""
 
 
 class MarketDataProvider(ABC):
@@ -113,6 +120,34 @@ class MarketDataProvider(ABC):
         """Status, ages and counts of one symbol."""
         standard = self.standard_symbol(symbol)
         return self._status(standard, self._observe(standard))
+
+    def to_polars(self) -> Any:
+        """Best prices, status and age of every book now, as a `polars.DataFrame` with one row each.
+
+        Raises ImportError, which names the extra, without polars.
+        """
+        return polars_frame(self._columns())
+
+    def to_pandas(self) -> Any:
+        """The same as a `pandas.DataFrame`."""
+        return pandas_frame(self._columns())
+
+    def _columns(self) -> Columns:
+        symbols = list(self.symbols)
+        rows = [
+            self._row(symbol, observation)
+            for symbol, observation in zip(symbols, self._observe_many(symbols), strict=True)
+        ]
+        return {name: [row[at] for row in rows] for at, name in enumerate(_TABLE)}
+
+    def _row(self, symbol: str, observation: Observation) -> tuple[Any, ...]:
+        book, (status, reason) = observation.snapshot, judge(observation, self.max_age)
+        head = symbol, str(status), reason, observation.age
+        if book is None:
+            return (*head, *[None] * (len(_TABLE) - len(head)))
+        bid = book.bids[0] if book.bids else (None, None)
+        ask = book.asks[0] if book.asks else (None, None)
+        return (*head, *bid, *ask, book.spread_bps(), book.update_id, book.exchange_us, book.received_us)
 
     def wait_until_live(self, symbols: Iterable[str] | None = None, timeout: float = 10.0) -> None:
         """Return once all these symbols (default: all of the provider) are live.

@@ -163,6 +163,12 @@ class Feeder:
         finally:
             await self._heartbeat.end()
 
+    def written(self) -> int | None:
+        """How many batches were written to the server; None while nothing waits or may be written, or the server is
+        away."""
+        waits = self._may_publish() and self.publisher.connected and not self.publisher.idle
+        return self.publisher.counters.batches if waits else None
+
     async def contain(self, name: str, duty: Awaitable[None]) -> None:
         """Run a duty whose end must not end the books; if it fails, log it and add it to `failed`."""
         try:

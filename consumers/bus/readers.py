@@ -106,7 +106,7 @@ def readers_of(registry: Registry) -> list[Reader]:
 def _read(server: RedisServer, names: RedisNames) -> Registry:
     with closing(BusConnection(server, "bookbus-list")) as connection:
         (listed,) = connection.ask([("CLIENT", "LIST")], _LIMIT)
-        keys = _scan(connection, names.consumer("*"))
+        keys = scan(connection, names.consumer("*"))
         if isinstance(listed, ReplyError) and isinstance(keys, ReplyError):
             raise rejected(server, str(keys))
         clients = None if isinstance(listed, ReplyError) else parse_clients(listed)
@@ -124,7 +124,7 @@ def _read(server: RedisServer, names: RedisNames) -> Registry:
     return Registry(tuple(records), clients)
 
 
-def _scan(connection: BusConnection, pattern: str) -> list[bytes] | ReplyError:
+def scan(connection: BusConnection, pattern: str) -> list[bytes] | ReplyError:
     """Every key that matches the pattern, or the server's error reply."""
     keys: set[bytes] = set()
     cursor = b"0"

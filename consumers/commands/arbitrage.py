@@ -21,6 +21,7 @@ from bookbus.command_line import (
     Prefix,
     RedisUrl,
     ended_by_signal,
+    exchange_id,
     fail,
     split_names,
     start_logging,
@@ -41,7 +42,9 @@ def arbitrage(
     symbols: Annotated[
         str, typer.Option(envvar="BOOKBUS_SYMBOLS", help="Base assets, comma-separated, like BTC,ETH.")
     ] = "BTC,ETH",
-    exchanges: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGES", help="Exchange ids.")] = "binance,upbit",
+    exchanges: Annotated[
+        str, typer.Option(envvar="BOOKBUS_EXCHANGES", help="Exchange ids.", callback=exchange_id)
+    ] = "binance,upbit",
     quote: Annotated[str, typer.Option(envvar="BOOKBUS_QUOTE", help="Common quote currency.")] = DEFAULT_QUOTE,
     fx: Annotated[
         str, typer.Option(envvar="BOOKBUS_FX", help="Book of the exchange rate, as exchange:symbol.")

@@ -22,6 +22,7 @@ from bookbus.command_line import (
     Prefix,
     RedisUrl,
     ended_by_signal,
+    exchange_id,
     fail,
     split_names,
     start_logging,
@@ -221,7 +222,9 @@ def run(
     output_dir: Annotated[Path, typer.Option(envvar="BOOKBUS_OUTPUT_DIR", help="For all files.")] = Path("logs/paper"),
     exchange: Annotated[
         str,
-        typer.Option(envvar="BOOKBUS_EXCHANGE", help="Whose books redis reads; several for strategies."),
+        typer.Option(
+            envvar="BOOKBUS_EXCHANGE", help="Whose books redis reads; several for strategies.", callback=exchange_id
+        ),
     ] = "binance",
     binance_ws_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_WS_URL", help="Other WebSocket URL.")] = "",
     binance_rest_url: Annotated[str, typer.Option(envvar="BOOKBUS_BINANCE_REST_URL", help="Other REST URL.")] = "",

@@ -105,6 +105,11 @@ class Publisher:
         return bool(self._writers) and all(writer.connected for writer in self._writers.values())
 
     @property
+    def idle(self) -> bool:
+        """Whether everything submitted has been answered."""
+        return self._outbox.idle
+
+    @property
     def healthy(self) -> bool:
         """Whether every server is connected and rejects nothing."""
         return bool(self._writers) and all(writer.healthy for writer in self._writers.values())

@@ -41,6 +41,7 @@ from bookbus.feeders.exchange_feed import ConnectionSettings
 from bookbus.feeders.feeder import Feeder, FeederSettings, report_refusal, unique_feeder_id
 from bookbus.feeders.markets import Markets, MetadataSource
 from bookbus.feeders.recording import Recorder, unused_path
+from bookbus.feeders.service_manager import ServiceManager
 from bookbus.feeders.trading import TRADING_INTERVAL
 from bookbus.feeders.venue import FeedMode, FeedOptions, Venue, venue_of
 from bookbus.schemas.instruments import SymbolError
@@ -231,7 +232,11 @@ async def _publish(settings: FeederSettings, venue: Venue, listings_interval: fl
     on_frame, on_answer = (recorder.on_frame, recorder.on_answer) if recorder else (None, None)
     async with open_markets(settings, venue) as markets, asyncio.TaskGroup() as tasks:
         feeder = Feeder(settings, venue, markets.registry, markets.chosen, on_frame, on_answer, claim)
-        duties = {"report": _report(feeder)}
+        manager = ServiceManager.of(os.environ)
+        duties = {
+            "report": _report(feeder),
+            "watchdog": manager.feed_watchdog(feeder.written, lambda: _summary(feeder)),
+        }
         if settings.selection.follows_listings or markets.missing:
             duties["listings"] = _follow_listings(feeder, markets, listings_interval, recorder)
         if recorder is not None:
@@ -243,9 +248,11 @@ async def _publish(settings: FeederSettings, venue: Venue, listings_interval: fl
         # Books have no reference cycles, and the modules loaded by now stay: collecting rarely avoids pauses.
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
+        manager.report("READY=1")
         try:
             await feeder.run()
         finally:
+            manager.report("STOPPING=1")
             for helper in helpers:
                 helper.cancel()
 
@@ -287,6 +294,11 @@ async def _follow_listings(feeder: Feeder, markets: Markets, interval: float, re
         for native in gone:
             logger.info("%s is delisted", native)
             feeder.drop(native)
+
+
+def _summary(feeder: Feeder) -> str:
+    states = list(feeder.feed.states().values())
+    return f"{states.count('live')} of {len(states)} books live"
 
 
 async def _report(feeder: Feeder) -> None:

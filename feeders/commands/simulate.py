@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import msgspec
 import typer
 
-from bookbus.command_line import LogLevel, fail, split_names, start_logging
+from bookbus.command_line import LogLevel, exchange_id, fail, split_names, start_logging
 from bookbus.feeders.commands.options import run_until_signal
 from bookbus.feeders.simulator.binance.settings import ErrorShape
 from bookbus.feeders.simulator.core.faults import ANY_FRAME_FAULTS, KINDS, Fault
@@ -23,7 +23,10 @@ _BOTH = ("binance", "upbit")
 
 def simulate(
     exchange: Annotated[
-        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help=f"{', '.join(simulated_exchanges())}, or both.")
+        str,
+        typer.Option(
+            envvar="BOOKBUS_EXCHANGE", help=f"{', '.join(simulated_exchanges())}, or both.", callback=exchange_id
+        ),
     ] = "binance",
     host: Annotated[str, typer.Option(envvar="BOOKBUS_SIMULATOR_HOST", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="BOOKBUS_SIMULATOR_PORT", help="WebSocket; 0 takes a free one.")] = 0,

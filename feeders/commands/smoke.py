@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bookbus.command_line import fail
+from bookbus.command_line import exchange_id, fail
 from bookbus.feeders.redis_server import LocalRedisError, LocalServer
 from bookbus.feeders.simulator.process import SimulatorError, SimulatorProcess
 
@@ -28,7 +28,9 @@ def smoke(
     source: Annotated[
         Source, typer.Option(envvar="BOOKBUS_SMOKE_SOURCE", help="Source of the runner's books.")
     ] = "redis",
-    exchange: Annotated[str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange of the feeder.")] = "binance",
+    exchange: Annotated[
+        str, typer.Option(envvar="BOOKBUS_EXCHANGE", help="Exchange of the feeder.", callback=exchange_id)
+    ] = "binance",
     seconds: Annotated[float, typer.Option(envvar="BOOKBUS_SMOKE_SECONDS", min=1, help="Duration.")] = 300.0,
     live: Annotated[bool, typer.Option("--live", envvar="BOOKBUS_LIVE", help="Use the exchange itself.")] = False,
     seed: Annotated[int, typer.Option(envvar="BOOKBUS_SEED", help="Another seed gives another market.")] = 1,

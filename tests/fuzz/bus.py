@@ -12,7 +12,7 @@ from bookbus.consumers.bus.readers import parse_clients
 from bookbus.consumers.bus.session import BusSession, BusStream, SessionLostError
 from bookbus.consumers.bus.symbol_names import SymbolNames
 from bookbus.feeders.bus.connection import RespConnection
-from bookbus.feeders.commands.health import _feeder
+from bookbus.feeders.commands.health_check import _feeder
 from bookbus.schemas import wire
 from bookbus.schemas.heartbeat import HeartbeatError, decode_heartbeat, parse_reader
 from bookbus.schemas.redis_names import RedisNames

@@ -12,7 +12,7 @@ import redis
 from typer.testing import CliRunner
 
 from bookbus.feeders.__main__ import make_app
-from bookbus.feeders.commands.health import UNHEALTHY
+from bookbus.feeders.commands.health_check import UNHEALTHY
 from bookbus.feeders.simulator.binance.exchange import BinanceSimulator
 from bookbus.feeders.simulator.core.faults import Fault
 from tests.support.book_checker import BookChecker, book_checker

@@ -34,7 +34,7 @@ NEEDED = {
 NEEDS_FEEDER_EXTRA = {"BinanceL2WebSocketProvider", "UpbitL2WebSocketProvider"}
 SIMULATED = {"binance": ["BTCUSDT", "ETHUSDT"], "upbit": ["KRW-BTC", "KRW-ETH"]}
 NO_SERVER = {"BOOKBUS_REDIS_URL": "redis://127.0.0.1:1/0"}
-EXTRAS = ("", "monitor", "analysis", "embedded", "feeder")
+EXTRAS = ("", "monitor", "analysis", "embedded", "feeder", "data")
 READS = ("monitor", "analysis", "feeder")
 """Extras that bring what a reader's command needs."""
 LIMIT = 30.0
@@ -194,8 +194,8 @@ def test_the_readers_script_runs_or_names_the_extra(
 ) -> None:
     ran = with_extra.run("bookbus", *arguments, cwd=tmp_path, more=NO_SERVER)
 
-    if with_extra.extra not in READS:
-        named = " ".join(["bookbus", *arguments[:1]]) if arguments and not arguments[0].startswith("-") else "bookbus"
+    if with_extra.extra not in READS and arguments and not arguments[0].startswith("-"):
+        named = f"bookbus {arguments[0]}"
         assert (ran.returncode, ran.stderr) == (1, f"error: {named} needs typer: pip install 'bookbus[monitor]'\n")
     else:
         assert "Traceback" not in ran.stderr

@@ -16,10 +16,10 @@ PAGES = [
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r"`([^`]+)`")
 _PROGRAM = re.compile(
-    r"(?:^|[\s/(])(?:python -m (?P<package>feeders|consumers)|(?P<script>bookbus(?:-feeder)?)) "
+    r"(?:^|[\s/(])(?:python -m (?P<package>feeders|consumers|bookbus)|(?P<script>bookbus(?:-feeder)?)) "
     r"(?=(?P<rest>(?!import\b)[a-z].*))"
 )
-_SCRIPTS = {"bookbus-feeder": "feeders", "bookbus": "consumers"}
+_SCRIPTS = {"bookbus-feeder": "feeders", "bookbus": "bookbus"}
 
 
 class Block(NamedTuple):

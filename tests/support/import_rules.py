@@ -64,7 +64,7 @@ class Rule:
     reach: bool = False
 
 
-_COMMANDS = ("bookbus.*.commands", "bookbus.*.__main__")
+_COMMANDS = ("bookbus.commands", "bookbus.*.commands", "bookbus.*.__main__")
 
 RULES = (
     Rule(
@@ -113,9 +113,43 @@ RULES = (
         planted=("bookbus.command_line", "from bookbus.feeders.markets import Markets"),
     ),
     Rule(
+        "the one command imports the tables of both packages, and their commands by name",
+        who=("bookbus.__main__",),
+        what=("bookbus.feeders", "bookbus.consumers"),
+        besides=("bookbus.feeders.__main__", "bookbus.consumers.__main__"),
+        planted=("bookbus.__main__", "from bookbus.feeders.commands.run import run"),
+    ),
+    Rule(
+        "configuration, supervision and their commands start the others as processes",
+        who=("bookbus.configuration", "bookbus.supervisor", "bookbus.units", "bookbus.commands"),
+        what=("bookbus.feeders", "bookbus.consumers"),
+        allowed=("bookbus.commands.doctor",),
+        planted=("bookbus.supervisor", "from bookbus.feeders.feeder import Feeder"),
+    ),
+    Rule(
+        "the doctor imports of the feeders their connection and the addresses of exchanges alone",
+        who=("bookbus.doctor", "bookbus.commands.doctor"),
+        what=("bookbus.feeders", "bookbus.consumers"),
+        besides=("bookbus.feeders.bus.connection", "bookbus.feeders.venue"),
+        planted=("bookbus.doctor", "from bookbus.feeders.bus.servers import control_client"),
+    ),
+    Rule(
+        "the one command and its own commands alone import configuration and supervision",
+        who=("bookbus",),
+        what=("bookbus.configuration", "bookbus.supervisor", "bookbus.units", "bookbus.doctor"),
+        allowed=("bookbus.__main__", "bookbus.supervisor", "bookbus.units", "bookbus.commands"),
+        planted=("bookbus.feeders.commands.run", "from bookbus.configuration import load"),
+    ),
+    Rule(
+        "nobody imports the one command",
+        who=("bookbus",),
+        what=("bookbus.__main__",),
+        planted=("bookbus.feeders.feeder", "from bookbus.__main__ import WORDS"),
+    ),
+    Rule(
         "nobody imports a command",
         who=("bookbus",),
-        what=("bookbus.*.commands",),
+        what=("bookbus.commands", "bookbus.*.commands"),
         allowed=_COMMANDS,
         planted=("bookbus.consumers.paper.runner", "from bookbus.consumers.commands.run import run"),
     ),
@@ -213,14 +247,14 @@ RULES = (
         "command lines in commands alone",
         who=("bookbus",),
         what=("typer", "rich", "sys.argv"),
-        allowed=("bookbus.command_line", "bookbus.program", *_COMMANDS),
+        allowed=("bookbus.command_line", "bookbus.program", "bookbus.__main__", *_COMMANDS),
         planted=("bookbus.consumers.analysis.report", "from rich.table import Table"),
     ),
     Rule(
         "the environment is read in commands alone, but for the user's cache directory",
         who=("bookbus",),
         what=("os.environ", "os.getenv"),
-        allowed=("bookbus.command_line", *_COMMANDS, "bookbus.feeders.markets"),
+        allowed=("bookbus.command_line", "bookbus.__main__", *_COMMANDS, "bookbus.feeders.markets"),
         planted=("bookbus.feeders.feed", "import os\nurl = os.environ['BOOKBUS_REDIS_URL']"),
     ),
 )
@@ -242,7 +276,7 @@ class Violation:
 
 def source_files(root: Path) -> list[Path]:
     """Every file with code of the product in a checkout; the links inside `bookbus` are not followed."""
-    found = [*(root / "bookbus").glob("*.py")]
+    found = [*(root / "bookbus").glob("*.py"), *(root / "bookbus" / "commands").glob("*.py")]
     for package in PACKAGES:
         found += [path for path in (root / package).rglob("*") if path.suffix in {".py", ".lua"}]
     return sorted(found)

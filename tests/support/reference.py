@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import typer
 
+from bookbus.__main__ import ALIASES, GROUPS, WORDS
+from bookbus.__main__ import make_app as make_bookbus_app
 from bookbus.consumers.__main__ import make_app as make_consumers_app
 from bookbus.feeders.__main__ import make_app as make_feeders_app
 
@@ -16,6 +18,7 @@ feeders_app = make_feeders_app()
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 APPS = {"feeders": feeders_app, "consumers": consumers_app}
+_ALL_APPS = {"bookbus": make_bookbus_app([*WORDS, *ALIASES]), **APPS}
 
 _SHARED_BY = 4
 """An option that so many commands have in the same form is described once, at the top."""
@@ -25,10 +28,14 @@ _INTRODUCTION = """\
 
 Generated from the code by `make docs`; do not edit.
 
-`python -m feeders COMMAND` is installed as `bookbus-feeder`, `python -m consumers COMMAND` as `bookbus`. Each command
-prints this text with `--help`. In brackets stand an option's environment variable and its default; the option wins over
-the variable. An error is one line on standard error and an exit code other than 0; Ctrl-C gives 130. Logs go to
-standard error.
+`bookbus WORD` is the one command, in a checkout `python -m bookbus WORD`. `python -m feeders COMMAND`, installed as
+`bookbus-feeder`, and `python -m consumers COMMAND` are the same commands by package; `bookbus run` and `bookbus list`
+are earlier words for `bookbus paper` and `bookbus readers`. `bookbus --install-completion` lets the shell complete
+words and options.
+
+Each command prints its text with `-h` or `--help`. In brackets stand an option's environment variable and its default;
+the option wins over the variable. An error is one line on standard error and an exit code other than 0; Ctrl-C gives
+130. Logs go to standard error.
 """
 
 _OTHER_VARIABLES = """\
@@ -55,7 +62,7 @@ def commands() -> dict[str, Any]:
     """Every command by package and name: `feeders run`."""
     return {
         f"{package} {name}": command
-        for package, app in APPS.items()
+        for package, app in _ALL_APPS.items()
         for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
     }
 
@@ -63,13 +70,29 @@ def commands() -> dict[str, Any]:
 def page() -> str:
     """The whole page."""
     shared = _shared_options()
-    parts = [_INTRODUCTION, "## Shared options\n", _listed(sorted(shared))]
-    for package in APPS:
-        parts.append(f"## {package}\n")
-        for name, command in commands().items():
-            if name.startswith(f"{package} "):
-                parts.extend(_section(name.split()[1], command, shared))
+    parts = [_INTRODUCTION, "## Shared options\n", _listed(sorted(shared)), "## bookbus\n", _words()]
+    part = "bookbus"
+    for package, name in sections():
+        if package != part:
+            parts.append(f"## {package}\n")
+            part = package
+        parts.extend(_section(name, commands()[f"{package} {name}"], shared))
     return "\n".join([*parts, _OTHER_VARIABLES])
+
+
+def _words() -> str:
+    lines = ["| word | command | what it does |", "|---|---|---|"]
+    for title, group in GROUPS.items():
+        lines += [f"| **{title}** | | |"]
+        lines += [f"| `{word}` | `{command}` | {text} |" for word, (command, text) in group.items() if word in WORDS]
+    return "\n".join([*lines, ""])
+
+
+def sections() -> list[tuple[str, str]]:
+    """Package and name of each command with a section of its own: words for a package's command have none."""
+    own = {word for word, target in WORDS.items() if target.startswith("bookbus.commands.")}
+    pairs = [(package, word) for package, word in map(str.split, commands())]
+    return [(package, word) for package, word in pairs if package != "bookbus" or word in own]
 
 
 def rows_of(command: Any) -> Iterator[Row]:
@@ -106,7 +129,8 @@ def _help(text: str) -> Iterator[str]:
 
 
 def _shared_options() -> set[Row]:
-    counted = Counter(_described(row) for command in commands().values() for row in rows_of(command))
+    by_package = [command for name, command in commands().items() if not name.startswith("bookbus ")]
+    counted = Counter(_described(row) for command in by_package for row in rows_of(command))
     return {row for row, count in counted.items() if count >= _SHARED_BY}
 
 

@@ -52,7 +52,7 @@ from tests.support.documents import (
     module_lines,
     name_of,
 )
-from tests.support.reference import commands, page, rows_of
+from tests.support.reference import commands, page, rows_of, sections
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
@@ -211,7 +211,7 @@ def test_commands_page_is_what_the_command_lines_give() -> None:
 def test_commands_page_has_every_command_option_and_variable() -> None:
     text = GENERATED.read_text()
 
-    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == [name.split()[1] for name in commands()]
+    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == [name for _, name in sections()]
     for command in commands().values():
         for row in rows_of(command):
             assert row.name in text

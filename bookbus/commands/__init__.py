@@ -1,0 +1,1 @@
+"""The commands of `bookbus` that belong to no package: they start the others as processes."""
