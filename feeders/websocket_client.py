@@ -32,7 +32,7 @@ MAX_QUEUED = 2000
 is behind little to conflate, and it would stay behind.
 """
 
-PING_AFTER = 2.0
+PING_AFTER = 1.0
 """Seconds without a frame or pong after which a ping is sent."""
 
 PING_EVERY = 20.0
