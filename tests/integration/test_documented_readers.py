@@ -137,9 +137,10 @@ def bus() -> Iterator[Bus]:
 
 
 def run_block(page: str, bus: Bus) -> str:
-    """What the one Python program on a page prints; it ends by itself and without an error."""
+    """What the first Python program on a page prints; it ends by itself and without an error."""
+    program = next(one.text for one in blocks(ROOT / page) if one.language == "python")
     ran = subprocess.run(
-        [sys.executable, "-c", block(page, "python").replace(DOCUMENTED_URL, bus.url)],
+        [sys.executable, "-c", program.replace(DOCUMENTED_URL, bus.url)],
         capture_output=True,
         text=True,
         timeout=60,
