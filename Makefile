@@ -20,7 +20,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 CLIENTS := .venv-clients
 
-.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-simulation test-chaos test-browser test-packages test-clients check-all bench check docs structure
+.PHONY: help demo smoke soak feeder runner redis redis-stop acl certificates test test-slow test-simulation test-chaos test-browser test-packages test-clients check-all bench check docs structure
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -55,7 +55,10 @@ certificates: ## an authority and a server certificate in secrets/tls/: NAMES=DN
 	@deploy/make_certificates.sh secrets/tls $(NAMES)
 
 test: check ## the checks, then unit, contract, integration and short chaos tests
-	@$(RUN) -m pytest -n 6 --ignore=tests/packages --ignore=tests/clients --ignore=tests/simulation --ignore=tests/browser $(PYTEST)
+	@$(RUN) -m pytest -n 6 --ignore=tests/packages --ignore=tests/clients --ignore=tests/simulation --ignore=tests/browser --ignore=tests/slow $(PYTEST)
+
+test-slow: $(READY) ## integration tests that wait for seconds: stalls, clocks, networks, signals, supervision
+	@$(RUN) -m pytest -n 6 $(PYTEST) tests/slow
 
 test-simulation: $(READY) ## seeded runs of feeders, servers and readers in virtual time, under faults
 	@$(RUN) -m pytest -n 2 $(PYTEST) tests/simulation
@@ -72,7 +75,7 @@ test-packages: $(READY) ## wheel, sdist and image contents, tried in empty envir
 test-clients: $(READY) $(CLIENTS)/.ready ## ccxt, python-binance, pybit and others against the simulated exchanges, books compared
 	@$(RUN) -m pytest $(PYTEST) tests/clients
 
-check-all: test test-simulation test-chaos test-browser test-packages test-clients ## everything that proves it, as continuous integration runs it
+check-all: test test-slow test-simulation test-chaos test-browser test-packages test-clients ## everything that proves it, as continuous integration runs it
 
 bench: $(READY) ## measure the hot paths, each beside the plain way in the same run
 	@for file in tests/bench/bench_*.py; do \
