@@ -55,16 +55,16 @@ certificates: ## an authority and a server certificate in secrets/tls/: NAMES=DN
 	@deploy/make_certificates.sh secrets/tls $(NAMES)
 
 test: check ## the checks, then unit, contract, integration and short chaos tests
-	@$(RUN) -m pytest -n 6 --ignore=tests/packages --ignore=tests/clients --ignore=tests/simulation --ignore=tests/browser --ignore=tests/slow $(PYTEST)
+	@$(RUN) -m pytest -n 6 --dist worksteal --ignore=tests/packages --ignore=tests/clients --ignore=tests/simulation --ignore=tests/browser --ignore=tests/slow $(PYTEST)
 
 test-slow: $(READY) ## integration tests that wait for seconds: stalls, clocks, networks, signals, supervision
-	@$(RUN) -m pytest -n 6 $(PYTEST) tests/slow
+	@$(RUN) -m pytest -n 6 --dist worksteal $(PYTEST) tests/slow
 
 test-simulation: $(READY) ## seeded runs of feeders, servers and readers in virtual time, under faults
-	@$(RUN) -m pytest -n 2 $(PYTEST) tests/simulation
+	@$(RUN) -m pytest -n 2 --dist worksteal $(PYTEST) tests/simulation
 
 test-chaos: $(READY) ## every fault of every scenario on real processes
-	@BOOKBUS_CHAOS_SECONDS=0 $(RUN) -m pytest -n 3 $(PYTEST) tests/chaos/test_scenarios.py
+	@BOOKBUS_CHAOS_SECONDS=0 $(RUN) -m pytest -n 3 --dist worksteal $(PYTEST) tests/chaos/test_scenarios.py
 
 test-browser: $(READY) ## the live page in Chromium
 	@$(RUN) -m pytest $(PYTEST) tests/browser
