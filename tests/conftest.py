@@ -14,6 +14,9 @@ pytest.register_assert_rewrite("tests.support.publish_script_rules")
 
 # A shell starts background jobs with SIGINT ignored, and the processes of tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# So does `nohup` with SIGHUP.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The time of an example is meaningless on a machine with other work.
 settings.register_profile("bookbus", settings(), deadline=None)
