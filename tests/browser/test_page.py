@@ -154,7 +154,7 @@ def test_books_appear_and_change_without_a_reload(
 ) -> None:
     writer.update("BTC-USDT", update_id=1, bids=((99.5, 1.0),), asks=((100.5, 1.0),))
     page.shown(lambda: page.text(".tile .bid") == "99.5", "the bid")
-    assert page.text("#light") == "1 books live"
+    page.shown(lambda: page.text("#light") == "1 books live", "the live book")
 
     writer.update("BTC-USDT", update_id=2, bids=((99.7, 1.0),), asks=((100.5, 1.0),))
 
