@@ -99,7 +99,7 @@ class StallCounters:
     """Counts since the start."""
 
     stall_doubts: int = 0
-    """Silences and delays beyond a stream's usual gaps."""
+    """Times at which a stream was silent or late beyond its usual gap between updates."""
     stall_requests: int = 0
     stall_confirmed: int = 0
     """Books that an answer confirmed."""

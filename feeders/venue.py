@@ -86,7 +86,7 @@ _Entry = TypeVar("_Entry")
 
 
 class ListedMarket(msgspec.Struct):
-    """What lists of markets say of whether one trades."""
+    """One market in an exchange's list, with the exchange's word for its trading status."""
 
     symbol: str
     status: Any = None

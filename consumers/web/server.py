@@ -303,7 +303,7 @@ class BusServer:
 
 
 class _Wanted:
-    """The book that a page has open."""
+    """The book whose ladder a page shows now."""
 
     def __init__(self) -> None:
         self.book: tuple[str, str] | None = None

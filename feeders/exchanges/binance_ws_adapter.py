@@ -134,7 +134,7 @@ class BinanceAudit:
 
 
 class BinanceTops:
-    """Depth answers of weight 5 with the stream's ids for few symbols, else all best prices, of weight 4."""
+    """Best levels by REST: one depth request a symbol for few symbols, else one request for all best prices."""
 
     _FEW = 3
     _LEVELS = 20
